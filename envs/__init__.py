@@ -1,0 +1,8 @@
+"""Environments: one contract (`types.py`), one list (`registry.py`), batched stepping (`vector.py`).
+
+Importing this package imports neither JAX nor a third-party simulator.
+"""
+
+from envs.registry import make, registered
+
+__all__ = ["make", "registered"]

@@ -1,0 +1,142 @@
+"""Gymnax under our contract: `step_env` and `is_truncated` without gymnax's own auto-reset."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs import pictures
+from envs.foreign import foreign
+from envs.names import check_name
+from envs.types import Component, Environment
+
+import gymnax  # isort: skip  # the third party of this file
+from gymnax.environments import spaces  # isort: skip
+
+UNBOUNDED = 1e30  # gymnax writes "no bound" as the largest float
+
+
+class GymnaxEnvironment(Environment):
+    """One gymnax environment; states and params are gymnax's own pytrees with fixed dtypes."""
+
+    def __init__(self, name: str):
+        self._env = foreign(gymnax.make)(name)[0]
+        self.name = f"gymnax/{name}"
+        self._short_name = name
+        params = self._env.default_params
+        space = self._env.observation_space(params)
+        if not isinstance(space, spaces.Box | spaces.Discrete):
+            raise ValueError(
+                f"gymnax/{name}: got observation space {space}, expected Box or Discrete; "
+                "a nested observation has no flat list of components."
+            )
+        self.obs_spec = _components(space, "obs")
+        self.obs_shape = tuple(space.shape)
+        self.action_spec = _components(self._env.action_space(params), "action")
+        self.max_steps = int(params.max_steps_in_episode)
+
+    @property
+    def default_params(self) -> Any:
+        return jax.tree.map(_as_array, self._env.default_params)
+
+    def reset(self, key, params):
+        obs, state = foreign(self._env.reset_env)(key, params)
+        return jnp.asarray(obs, jnp.float32), jax.tree.map(_as_array, state)
+
+    def step(self, key, state, action, params):
+        obs, next_state, reward, terminated, info = foreign(self._env.step_env)(
+            key, state, action, params
+        )
+        truncated = foreign(self._env.is_truncated)(next_state, params)
+        next_state = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), next_state, state)
+        return (
+            jnp.asarray(obs, jnp.float32),
+            next_state,
+            jnp.asarray(reward, jnp.float32),
+            jnp.asarray(terminated, bool),
+            jnp.asarray(truncated, bool),
+            info,
+        )
+
+    def invariants(self, state, params):
+        limit = params.max_steps_in_episode
+        return super().invariants(state, params) | {"in_time": state.time <= limit}
+
+    def render(self, state, params) -> np.ndarray:
+        paint = pictures.PAINTERS.get(self._short_name)
+        if paint is not None:
+            return paint(state, params)
+        obs = foreign(self._env.observe)(jax.random.key(0), state, None, params)
+        return pictures.paint_observation(np.asarray(obs))
+
+
+def make(name: str, **overrides: float) -> tuple[GymnaxEnvironment, Any]:
+    """Build a gymnax environment; `overrides` change its task and everything derived from it.
+
+    Raises `UnknownName` for an unknown parameter, `ValueError` for an illegal value.
+    """
+    env = GymnaxEnvironment(name)
+    params = env._env.default_params
+    fields = {f.name for f in dataclasses.fields(params)}
+    for field, value in overrides.items():
+        check_name(f"parameter of gymnax/{name}", field, sorted(fields))
+        _check_value(name, field, value, getattr(params, field))
+    params = DERIVED.get(name, _nothing_derived)(params.replace(**overrides), overrides)
+    env.max_steps = int(params.max_steps_in_episode)
+    return env, jax.tree.map(_as_array, params)
+
+
+def _check_value(name: str, field: str, value: float, default: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"gymnax/{name}.{field}: got {value!r}, expected a finite number.")
+    if np.ndim(default) == 0 and default > 0 and value <= 0:
+        raise ValueError(
+            f"gymnax/{name}.{field}: got {value}, expected a positive number like the default "
+            f"{default}; a size, mass or count cannot vanish."
+        )
+
+
+def _nothing_derived(params: Any, overrides: dict) -> Any:
+    del overrides
+    return params
+
+
+def _cartpole(params: Any, overrides: dict) -> Any:
+    """Recompute what gymnax stores beside its source (`total_mass`, `polemass_length`)."""
+    total_mass = params.masscart + params.masspole
+    derived = {"total_mass": total_mass, "polemass_length": params.masspole * params.length}
+    return params.replace(**{k: v for k, v in derived.items() if k not in overrides})
+
+
+DERIVED: dict[str, Callable] = {"CartPole-v1": _cartpole}
+
+
+def _as_array(x: Any) -> jax.Array:
+    """Give a leaf its dtype for good: float32, int32 or bool, never weak."""
+    x = jnp.asarray(x)
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return jnp.asarray(x, jnp.float32)
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        return jnp.asarray(x, jnp.int32)
+    return x
+
+
+def _components(space: Any, prefix: str) -> tuple[Component, ...]:
+    if isinstance(space, spaces.Discrete):
+        return (Component(prefix, "category", cardinality=int(space.n)),)
+    if not isinstance(space, spaces.Box):
+        raise ValueError(f"got space {space}, expected gymnax Box or Discrete for the {prefix}.")
+    size = math.prod(space.shape)
+    low = np.broadcast_to(np.asarray(space.low, np.float64), space.shape).reshape(size)
+    high = np.broadcast_to(np.asarray(space.high, np.float64), space.shape).reshape(size)
+    return tuple(
+        Component(f"{prefix}[{i}]", "real", _bound(low[i]), _bound(high[i])) for i in range(size)
+    )
+
+
+def _bound(x: float) -> float:
+    return math.copysign(math.inf, x) if abs(x) >= UNBOUNDED else float(x)

@@ -1,0 +1,163 @@
+"""Probe MDPs: environments so small that a wrong learner fails them in seconds and for one reason.
+
+The five of Andy Jones, "Debugging RL, without the agonizing pain" (2021), in the order in which
+they should be tried, and a time-limit trap that only correct handling of truncation escapes.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from envs import pictures
+from envs.names import check_name
+from envs.types import Component, Environment
+
+
+class ProbeParams(NamedTuple):
+    """The task of a probe."""
+
+    max_steps: jax.Array  # int32: the time limit, in env steps
+    cash: jax.Array  # float32: reward for leaving the trap
+
+
+class ProbeState(NamedTuple):
+    """State of a probe."""
+
+    time: jax.Array  # int32
+    signal: jax.Array  # float32: what the agent may observe
+
+
+class Probe(Environment):
+    """Shared frame: `_first_signal`, `_outcome` say what a probe shows and pays."""
+
+    obs_shape = (1,)
+    length = 1  # env steps until the episode terminates by itself; 0: never
+    num_actions = 1
+    is_signal_random = False
+
+    def __init__(self):
+        self.name = f"probe/{type(self).__name__}"
+        self.obs_spec = (Component("signal", "real", -1.0, 1.0),)
+        self.action_spec = (Component("action", "category", cardinality=self.num_actions),)
+        self.max_steps = int(self.default_params.max_steps)
+
+    @property
+    def default_params(self) -> ProbeParams:
+        return ProbeParams(max_steps=jnp.array(10, jnp.int32), cash=jnp.array(10.0, jnp.float32))
+
+    def reset(self, key, params):
+        del params
+        sign = jnp.where(jax.random.bernoulli(key), 1.0, -1.0).astype(jnp.float32)
+        signal = sign if self.is_signal_random else jnp.zeros((), jnp.float32)
+        state = ProbeState(time=jnp.zeros((), jnp.int32), signal=signal)
+        return self._observe(state), state
+
+    def step(self, key, state, action, params):
+        del key
+        reward, leaves = self._outcome(state, action, params)
+        state = state._replace(time=state.time + 1)
+        terminated = leaves | (state.time == self.length)
+        truncated = state.time >= params.max_steps
+        return self._observe(state), state, reward, terminated, truncated, {}
+
+    def render(self, state, params):
+        del params
+        return pictures.paint_observation(jax.device_get(self._observe(state)))
+
+    def _observe(self, state: ProbeState) -> jax.Array:
+        return state.signal[None]
+
+    def _outcome(self, state: ProbeState, action: jax.Array, params: ProbeParams):
+        """Reward float32 `[]` and whether the action ends the episode, bool `[]`."""
+        del state, action, params
+        return jnp.ones((), jnp.float32), jnp.array(False)
+
+
+class ConstantReward(Probe):
+    """One action, a zero observation, reward 1: the value is 1, or the value loss is wrong."""
+
+
+class ObservedReward(Probe):
+    """Reward equals the random observation: the value must depend on the observation."""
+
+    is_signal_random = True
+
+    def _outcome(self, state, action, params):
+        return state.signal, jnp.array(False)
+
+
+class DelayedReward(Probe):
+    """Two steps, reward at the end: the first value must be the discount."""
+
+    length = 2
+
+    def _observe(self, state):
+        return state.time.astype(jnp.float32)[None]
+
+    def _outcome(self, state, action, params):
+        return (state.time == 1).astype(jnp.float32), jnp.array(False)
+
+
+class ActionReward(Probe):
+    """Two actions, reward +1 or -1: the policy must improve."""
+
+    num_actions = 2
+
+    def _outcome(self, state, action, params):
+        return jnp.where(action == 1, 1.0, -1.0).astype(jnp.float32), jnp.array(False)
+
+
+class ObservedActionReward(Probe):
+    """Reward +1 if the action matches the random observation: policy and value together."""
+
+    num_actions = 2
+    is_signal_random = True
+
+    def _outcome(self, state, action, params):
+        wanted = (state.signal > 0).astype(jnp.int32)
+        return jnp.where(action == wanted, 1.0, -1.0).astype(jnp.float32), jnp.array(False)
+
+
+class TimeLimitTrap(Probe):
+    """Stay for 1 a step, or cash 10 and end; a time limit of 10 steps truncates, unseen.
+
+    With discount 0.95 staying is worth 20, more than the cash. A learner that takes the time
+    limit for a termination sees stays of mean value about 5 and cashes: return 10 at once, and it
+    never learns that staying goes on. Only bootstrapping through truncation stays.
+    """
+
+    length = 0
+    num_actions = 2
+
+    def _outcome(self, state, action, params):
+        cashes = action == 1
+        return jnp.where(cashes, params.cash, 1.0), cashes
+
+
+PROBES = {
+    p.__name__: p
+    for p in (
+        ConstantReward,
+        ObservedReward,
+        DelayedReward,
+        ActionReward,
+        ObservedActionReward,
+        TimeLimitTrap,
+    )
+}
+
+
+def make(name: str, **overrides: float) -> tuple[Probe, Any]:
+    """Build a probe; `overrides` are fields of `ProbeParams`."""
+    env = PROBES[name]()
+    params = env.default_params
+    for field, value in overrides.items():
+        check_name(f"parameter of probe/{name}", field, ProbeParams._fields)
+        if not math.isfinite(value) or (field == "max_steps" and value < 1):
+            raise ValueError(f"probe/{name}.{field}: got {value}, expected a finite number >= 1.")
+        dtype = getattr(params, field).dtype
+        params = params._replace(**{field: jnp.asarray(value, dtype)})
+    env.max_steps = int(params.max_steps)
+    return env, params

@@ -1,0 +1,34 @@
+"""Random and expert returns of tasks: the one table by which experiments normalise.
+
+`returns.json` holds value, command and date of each; `python -m benchmarks.returns` measures it.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+TABLE = Path(__file__).with_name("returns.json")
+
+
+class Reference(NamedTuple):
+    """Mean episode returns of a task."""
+
+    random: float
+    expert: float
+
+
+def task_name(env_id: str, overrides: dict[str, float]) -> str:
+    """Key of a task in the table, e.g. `gymnax/CartPole-v1 length=1.5`."""
+    return " ".join([env_id, *(f"{k}={v:g}" for k, v in sorted(overrides.items()))])
+
+
+def reference(env_id: str, overrides: dict[str, float] | None = None) -> Reference:
+    """Look a task up; raises KeyError with the command that adds it."""
+    name = task_name(env_id, overrides or {})
+    table = json.loads(TABLE.read_text())
+    if name not in table:
+        raise KeyError(
+            f"returns of {name!r}: not in {TABLE.name}, expected one of {sorted(table)}; measure it "
+            f"with `python -m benchmarks.returns --task '{name}'`."
+        )
+    return Reference(table[name]["random"], table[name]["expert"])

@@ -1,0 +1,111 @@
+"""The environment contract: six values from `step`, a task is a params pytree, specs list components."""
+
+import abc
+import math
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Params = Any  # a pytree of arrays: the task
+State = Any  # a pytree of arrays with fixed dtypes
+
+
+class Component(NamedTuple):
+    """One scalar of an observation or an action; it drives the tokenizer."""
+
+    name: str
+    kind: Literal["real", "category"]
+    low: float = -math.inf  # for kind "real"; infinite where the source gives no bound
+    high: float = math.inf
+    cardinality: int = 0  # for kind "category"
+
+
+class Transition(NamedTuple):
+    """What one environment step returns beside its next state, in the order of gymnax 1.0."""
+
+    obs: jax.Array  # after the step; after a reset where `envs.vector` reset the lane
+    reward: jax.Array  # float32
+    terminated: jax.Array  # bool: the task ended; nothing follows
+    truncated: jax.Array  # bool: the clock ran out; the return goes on, unseen
+    final_obs: jax.Array  # the true last observation, also where the lane was reset
+
+
+class Environment(abc.ABC):
+    """A pure environment: `reset` and `step` are functions of their arguments and never auto-reset.
+
+    Signature of gymnax 1.0: `reset(key, params) -> obs, state` and `step(key, state, action,
+    params) -> obs, state, reward, terminated, truncated, info`. One example each; `vmap` at the
+    edge. Discrete actions are int32 `[]`, continuous ones float32 `[A]`.
+    """
+
+    name: str
+    obs_spec: tuple[Component, ...]  # of the flattened observation
+    obs_shape: tuple[int, ...]
+    action_spec: tuple[Component, ...]
+    max_steps: int  # the time limit under the default params
+    is_pure: bool = True  # False: stepping has side effects (ALE, gymnasium); exempt from jit = eager
+    has_legal_actions: bool = False  # True: `info["legal_actions"]` masks the actions
+
+    @property
+    @abc.abstractmethod
+    def default_params(self) -> Params:
+        """The nominal task."""
+
+    @abc.abstractmethod
+    def reset(self, key: jax.Array, params: Params) -> tuple[jax.Array, State]:
+        """Draw a first observation and state of the task `params`."""
+
+    @abc.abstractmethod
+    def step(
+        self, key: jax.Array, state: State, action: jax.Array, params: Params
+    ) -> tuple[jax.Array, State, jax.Array, jax.Array, jax.Array, dict[str, jax.Array]]:
+        """Advance one step; `terminated` and `truncated` are never merged."""
+
+    @abc.abstractmethod
+    def render(self, state: State, params: Params) -> np.ndarray:
+        """Paint a state on the host as an RGB array uint8 `[H, W, 3]`, without a display."""
+
+    def sample_params(self, key: jax.Array, split: str) -> Params:
+        """Draw a task of `split`; an environment of one task returns it whatever the key."""
+        del key, split
+        return self.default_params
+
+    def invariants(self, state: State, params: Params) -> dict[str, jax.Array]:
+        """Named booleans that hold in every reachable state."""
+        del params
+        leaves = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
+        finite = [jnp.all(jnp.isfinite(x)) for x in leaves]
+        return {"finite": jnp.all(jnp.stack(finite)) if finite else jnp.array(True)}
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether the action is one category (int32 `[]`)."""
+        return self.action_spec[0].kind == "category"
+
+
+def sample_action(key: jax.Array, spec: tuple[Component, ...]) -> jax.Array:
+    """Draw a uniform action of `spec`: int32 `[]` for one category, else float32 `[A]`.
+
+    An unbounded component is drawn from a standard normal.
+    """
+    if spec[0].kind == "category":
+        return jax.random.randint(key, (), 0, spec[0].cardinality, dtype=jnp.int32)
+    low = jnp.array([c.low for c in spec], jnp.float32)
+    high = jnp.array([c.high for c in spec], jnp.float32)
+    bounded = jnp.isfinite(low) & jnp.isfinite(high)
+    key_uniform, key_normal = jax.random.split(key)
+    unit = jax.random.uniform(key_uniform, low.shape)
+    inside = jnp.where(bounded, low, 0.0) + unit * jnp.where(bounded, high - low, 1.0)
+    return jnp.where(bounded, inside, jax.random.normal(key_normal, low.shape))
+
+
+def contains(spec: tuple[Component, ...], value: jax.Array) -> jax.Array:
+    """Whether `value` (flattened, `[len(spec)]`) lies in the space that `spec` lists."""
+    flat = jnp.reshape(value, (-1,)).astype(jnp.float32)
+    low = jnp.array([0.0 if c.kind == "category" else c.low for c in spec], jnp.float32)
+    high = jnp.array(
+        [c.cardinality - 1.0 if c.kind == "category" else c.high for c in spec], jnp.float32
+    )
+    return jnp.all((flat >= low) & (flat <= high))

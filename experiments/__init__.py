@@ -1,0 +1,1 @@
+"""Experiments: one thin file a paper; `cli.py` is the command `jaxagent`."""

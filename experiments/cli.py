@@ -1,0 +1,225 @@
+"""The command `jaxagent`: run, resume, eval, report, list, doctor.
+
+Everything is parsed and checked before JAX is imported: names, fields and presets come from static
+tables, flags of XLA are set here and nowhere else. Exit codes: 0 done, 1 failed, 2 wrong usage,
+3 the run folder is in use, 130 / 143 stopped by SIGINT / SIGTERM at a chunk border.
+"""
+
+import argparse
+import importlib
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from envs.names import UnknownName, check_name
+from envs.registry import registered
+
+CONFIGS = Path(__file__).with_name("configs")
+RUNS = Path("runs")
+USAGE, FAILED, BUSY = 2, 1, 3
+
+
+def experiments() -> list[str]:
+    """Names of the experiments."""
+    return sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem != "__init__")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments, rest = _parser().parse_known_args(argv)
+    if rest and arguments.command != "run":
+        print(f"error: got unknown arguments {rest}; see jaxagent {arguments.command} --help",
+              file=sys.stderr)  # fmt: skip
+        return USAGE
+    try:
+        return COMMANDS[arguments.command](arguments, rest)
+    except (UnknownName, UsageError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+
+
+class UsageError(ValueError):
+    """The command line asks for something illegal."""
+
+
+def run_module(name: str) -> None:
+    """`python -m experiments.NAME` is `jaxagent run NAME`."""
+    raise SystemExit(main(["run", name, *sys.argv[1:]]))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="jaxagent", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="experiments and environments")
+
+    run = commands.add_parser("run", help="run an experiment; --SECTION.FIELD VALUE changes it")
+    run.add_argument("name", help="experiment, see jaxagent list")
+    run.add_argument("--preset", default="cpu", help="smoke, cpu, gpu or paper")
+    run.add_argument("--out", type=Path, help="run folder (default runs/NAME-PRESET)")
+    run.add_argument("--devices", type=int, help="devices of this host to use (1, 2 or 4)")
+    run.add_argument("--dry-run", action="store_true", help="print the cost and stop")
+    run.add_argument("--overwrite", action="store_true", help="replace an existing run folder")
+    run.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
+
+    for name, text in (
+        ("resume", "continue a run exactly where it stopped"),
+        ("eval", "play the policies of a run again"),
+        ("report", "write report.html of a run, finished or not"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("run", type=Path, help="run folder")
+        if name == "eval":
+            command.add_argument("--episodes", type=int, default=64)
+            command.add_argument("--seed", type=int, default=0)
+        if name == "report":
+            command.add_argument("--tensorboard", action="store_true")
+    commands.add_parser("doctor", help="check this installation")
+    return parser
+
+
+def _list(arguments: argparse.Namespace, rest: list[str]) -> int:
+    del arguments, rest
+    for name in experiments():
+        module = importlib.import_module(f"experiments.configs.{name}")
+        print(f"experiment   {name:28s} [{', '.join(module.PRESETS)}]  {module.DESCRIPTION}")
+    for env_id in registered():
+        print(f"environment  {env_id}")
+    return 0
+
+
+def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
+    module, config = _configure(arguments, rest)
+    out = arguments.out or RUNS / f"{arguments.name}-{arguments.preset}"
+    if (out / "manifest.json").exists() and not (arguments.overwrite or arguments.dry_run):
+        raise UsageError(
+            f"--out: {out} holds a run already; continue it with `jaxagent resume {out}`, choose "
+            "another --out, or pass --overwrite."
+        )
+    _prepare_jax(config, out)
+    from experiments import session
+
+    command = shlex.join(["jaxagent", "run", arguments.name, *_flags(arguments), *rest])
+    if arguments.dry_run:
+        return session.dry_run(arguments.name, config)
+    return session.start(
+        arguments.name, arguments.preset, config, out, command, tensorboard=arguments.tensorboard
+    )
+
+
+def _configure(arguments: argparse.Namespace, rest: list[str]) -> tuple[Any, Any]:
+    import tyro
+
+    module = importlib.import_module(
+        f"experiments.configs.{check_name('experiment', arguments.name, experiments())}"
+    )
+    preset = check_name(f"preset of {arguments.name}", arguments.preset, module.PRESETS)
+    config = tyro.cli(
+        module.Config,
+        default=module.PRESETS[preset],
+        args=rest,
+        prog=f"jaxagent run {arguments.name}",
+        description=module.DESCRIPTION,
+    )
+    if arguments.devices is not None:
+        config = _with_devices(config, arguments.devices)
+    try:
+        config.check()
+    except (ValueError, KeyError) as error:
+        raise UsageError(error.args[0]) from error
+    return module, config
+
+
+def _with_devices(config: Any, devices: int) -> Any:
+    import dataclasses
+
+    return dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, devices=devices))
+
+
+def _flags(arguments: argparse.Namespace) -> list[str]:
+    flags = ["--preset", arguments.preset]
+    flags += ["--out", str(arguments.out)] if arguments.out else []
+    return flags + (["--devices", str(arguments.devices)] if arguments.devices else [])
+
+
+def _prepare_jax(config: Any, out: Path) -> None:
+    """Set what JAX reads when it starts; a flag that the user set stays."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if config.runtime.devices > 1 and "device_count" not in flags:
+        # Only the CPU platform reads this one: fake devices for a machine without accelerators.
+        flags += f" --xla_force_host_platform_device_count={config.runtime.devices}"
+    if config.runtime.deterministic and "deterministic" not in flags:
+        flags += " --xla_gpu_deterministic_ops=true"
+    os.environ["XLA_FLAGS"] = flags.strip()
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((out.parent / ".cache").absolute()))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+    os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", config.runtime.matmul_precision)
+
+
+def _resume(arguments: argparse.Namespace, rest: list[str]) -> int:
+    del rest
+    manifest = _manifest(arguments.run)
+    name = check_name("experiment", manifest["experiment"], experiments())
+    configs = importlib.import_module(f"experiments.configs.{name}")
+    from jaxagent.config import from_dict
+
+    config = from_dict(configs.PRESETS[manifest["preset"]], manifest["config"])
+    _prepare_jax(config, arguments.run)
+    from experiments import session
+
+    return session.resume(arguments.run, config)
+
+
+def _manifest(run: Path) -> dict[str, Any]:
+    import json
+
+    path = run / "manifest.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: not the manifest of a run ({error}).") from error
+
+
+def _eval(arguments: argparse.Namespace, rest: list[str]) -> int:
+    del rest
+    _manifest(arguments.run)
+    if arguments.episodes < 1:
+        raise UsageError(f"--episodes: got {arguments.episodes}, expected at least 1.")
+    from experiments import session
+
+    return session.evaluate(arguments.run, arguments.episodes, arguments.seed)
+
+
+def _report(arguments: argparse.Namespace, rest: list[str]) -> int:
+    del rest
+    _manifest(arguments.run)
+    from jaxagent.report.html import write_report
+
+    print(write_report(arguments.run))
+    if arguments.tensorboard:
+        from jaxagent.report.tensorboard import export
+
+        print(export(arguments.run))
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace, rest: list[str]) -> int:
+    del arguments, rest
+    from experiments import doctor
+
+    return doctor.main()
+
+
+COMMANDS = {
+    "list": _list,
+    "run": _run,
+    "resume": _resume,
+    "eval": _eval,
+    "report": _report,
+    "doctor": _doctor,
+}
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Parts shared by experiments: compositions that know both agents and training."""

@@ -1,0 +1,316 @@
+"""Few-shot cloning of changed tasks: the bookkeeping between the stages of such a study."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.returns import Reference, reference, task_name
+from experiments.parts import experts, pictures, sequences
+from experiments.parts.comparison import scores_of
+from experiments.parts.sequences import Corpus
+from jaxagent import keys, library
+from jaxagent.agents import offline, sequence
+from jaxagent.agents.offline import RawNetwork, RawParams
+from jaxagent.agents.sequence import SequenceParams
+from jaxagent.config import FitConfig, to_dict
+from jaxagent.data import store
+from jaxagent.data.store import Shard
+from jaxagent.evaluate import statistics
+from jaxagent.evaluate.claims import Precondition
+from jaxagent.evaluate.episodes import play_lanes
+from jaxagent.nn import lora, transformer
+from jaxagent.train.run import read_done, stage_folder
+from jaxagent.types import Policy
+
+LIMITS = [
+    "One pretraining seed: the claim is about downstream seeds given this pretrained model.",
+    "The tasks are small classic-control problems; absolute numbers mean nothing elsewhere.",
+    "Demonstration counts and cloning updates were chosen on development seeds (1000 and up).",
+]
+CURVES = [
+    {
+        "metric": "train/return",
+        "stages": ["agents/*"],
+        "title": "PPO agents: return while training",
+        "x": "env_steps",
+        "x_label": "env steps (all lanes)",
+        "y_label": "episode return",
+    },
+    {
+        "metric": "train/loss",
+        "stages": ["pretrain"],
+        "title": "Pretraining: next-token loss (model and saboteur)",
+        "x": "tokens",
+        "x_label": "tokens (both lanes)",
+        "y_label": "nats per token",
+    },
+]
+EXPERT_SCORE = 0.85  # normalised return that a demonstrator must reach
+UNIGRAM_SHARE = 0.8  # of the unigram entropy, above which pretraining has learned nothing
+SCRATCH_RANGE = (0.2, 0.8)  # where an effect can show
+ZERO_SHOT_BELOW = 0.7
+ADAPTER_LIMIT = 10_000  # parameters
+
+
+def seeds(config: Any) -> tuple[int, ...]:
+    """Downstream seeds."""
+    return tuple(range(config.adapt.first_seed, config.adapt.first_seed + config.adapt.num_seeds))
+
+
+def references(config: Any) -> dict[str, Reference]:
+    """Random and expert returns of the changed tasks."""
+    return {t.name: reference(t.env, t.overrides) for t in config.tasks}
+
+
+def collect_task(config: Any, task: Any, place: Path) -> tuple[list[Shard], dict[str, Any]]:
+    """Shards of one environment and their card: early trajectories by split, demonstrations."""
+    c = config.collect
+    env, nominal, changed = experts.make_tasks(task.env, task.overrides)
+    num_nominal = c.train_agents + c.validation_agents
+    snapshots = experts.load_snapshots(place, env, task.ppo, num_nominal + c.demonstrators)
+
+    def key(purpose: str) -> jax.Array:
+        return keys.derive(config.seed, f"collect/{task.env}/{purpose}")
+
+    sampled = experts.as_policy(env, task.ppo, is_greedy=False)
+    early = jax.tree.map(lambda x: x[:, :num_nominal], snapshots)
+    returns = experts.mean_returns(
+        env, sampled, early, [nominal] * num_nominal, c.evaluation_episodes, key("evaluate")
+    )
+    ref = reference(task.env)
+    scores = statistics.normalise(returns, ref.random, ref.expert)
+    splits = {
+        "train": range(c.train_agents),
+        "validation": range(c.train_agents, num_nominal),
+    }
+    shards, card = [], {}
+    for split, agents in splits.items():
+        pairs = experts.early_checkpoints(scores, agents, c.max_return, c.checkpoints_per_agent)
+        metas = [
+            _meta(task.env, {}, split, agent, snapshot, float(scores[snapshot, agent]))
+            for snapshot, agent in pairs
+        ]
+        rolled = experts.roll_out(
+            env, sampled, experts.take(snapshots, pairs), nominal, c.lanes, c.steps, key(split)
+        )
+        shards += experts.shards_of(rolled, metas)
+        card[split] = {"agents": list(agents), "scores": [m["score"] for m in metas]}
+
+    greedy = experts.as_policy(env, task.ppo, is_greedy=True)
+    last = jax.tree.map(lambda x: x[-1:, num_nominal:], snapshots)
+    finals = experts.mean_returns(
+        env, greedy, last, [changed] * c.demonstrators, c.evaluation_episodes, key("demonstrator")
+    )
+    best = num_nominal + int(np.argmax(finals[0]))
+    pairs = [(returns.shape[0] - 1, best)]
+    rolled = experts.roll_out(
+        env, greedy, experts.take(snapshots, pairs), changed, c.demonstration_episodes,
+        env.max_steps, key("demonstration"),
+    )  # fmt: skip
+    changed_ref = reference(task.env, task.overrides)
+    score = float(statistics.normalise(finals.max(), changed_ref.random, changed_ref.expert))
+    meta = _meta(task.env, task.overrides, "demonstration", best, pairs[0][0], score)
+    shards += experts.shards_of(rolled, [meta])
+    card["demonstration"] = {"agents": [best], "scores": [score]}
+    return shards, card
+
+
+def _meta(env: str, overrides: dict, split: str, agent: int, snapshot: int, score: float) -> dict:
+    return {
+        "env": env,
+        "task": task_name(env, overrides),
+        "split": split,
+        "agent": agent,
+        "snapshot": snapshot,
+        "score": round(score, 4),
+    }
+
+
+def load(config: Any, folder: Path) -> tuple[Corpus, dict[str, list[list[Any]]]]:
+    """The corpus and, per split, a list of trajectories for each task."""
+    shards = store.read(stage_folder(folder, "collect") / "store")
+
+    def of(split: str) -> list[list[Shard]]:
+        return [
+            [s for s in shards if s.meta["env"] == t.env and s.meta["split"] == split]
+            for t in config.tasks
+        ]
+
+    environments = [experts.make_tasks(t.env, t.overrides)[0] for t in config.tasks]
+    corpus = sequences.corpus(environments, of("train"), config.tokens, config.model)
+    data = {s: [[x.trajectory for x in part] for part in of(s)] for s in ("train", "validation")}
+    episodes = [experts.first_episodes(part[0].trajectory) for part in of("demonstration")]
+    return corpus, data | {"demonstration": episodes}
+
+
+def pretrained(corpus: Corpus, folder: Path) -> tuple[Any, Any]:
+    """Parameters of the pretrained model and of its saboteur."""
+    template = jax.eval_shape(
+        lambda: jax.tree.map(lambda x: jnp.stack([x, x]), corpus.model.init(jax.random.key(0)))
+    )
+    both = sequences.load_params(stage_folder(folder, "pretrain"), template)
+    return tuple(jax.tree.map(lambda x, i=i: x[i], both) for i in (0, 1))
+
+
+def lora_fit(config: Any, task: Any) -> FitConfig:
+    """Adapters learn with a larger rate, as is usual; everything else is equal."""
+    rate = task.cloning.learning_rate * config.adapt.lora_learning_rate
+    return dataclasses.replace(task.cloning, learning_rate=rate)
+
+
+def raw_network(config: Any, corpus: Corpus, index: int) -> RawNetwork:
+    """The raw-observation baseline of a task."""
+    size = config.adapt.mlp_hidden_size
+    vocabulary = corpus.model.vocabulary
+    return RawNetwork(corpus.domains[index], vocabulary.num_bins, vocabulary.size, (size, size))
+
+
+def arm_params(
+    config: Any, corpus: Corpus, index: int, folder: Path, tuned: Sequence[str]
+) -> dict[str, Any]:
+    """Network parameters `[seeds, ...]` of every arm of a task."""
+    name, n = config.tasks[index].name, config.adapt.num_seeds
+    base, _ = pretrained(corpus, folder)
+
+    def place(group: str) -> Path:
+        return stage_folder(folder, f"clone/{name}/{group}")
+
+    def template(tree: Any, count: int) -> Any:
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), tree)
+
+    lanes = sequences.load_params(place("network"), template(base, len(tuned) * n))
+    arms = {
+        arm: jax.tree.map(lambda x, i=i: x[i * n : (i + 1) * n], lanes)
+        for i, arm in enumerate(tuned)
+    }
+    adapters = jax.eval_shape(lambda: sequences.lora_init(base, config.adapt.lora_rank, seeds(config)))
+    adapters = sequences.load_params(place("lora"), adapters)
+    raw = raw_network(config, corpus, index)
+    raw_template = jax.eval_shape(lambda: sequences.raw_init(raw, seeds(config)))
+    return arms | {
+        "zero-shot": jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *x.shape)), base),
+        "lora": jax.vmap(lora.merge, in_axes=(None, 0))(base, adapters),
+        "mlp": sequences.load_params(place("mlp"), raw_template),
+    }
+
+
+def acting(config: Any, corpus: Corpus, index: int, kind: str) -> tuple[Policy, Any]:
+    """The policy of a network and the function that dresses its parameters for it."""
+    codec, moments = corpus.codecs[index], corpus.moments[index]
+    rule = config.adapt.decoding
+    if kind == "raw":
+        policy = offline.raw_policy(raw_network(config, corpus, index), rule)
+        return policy, lambda params: RawParams(params, codec, moments)
+    policy = sequence.policy(corpus.model, corpus.domains[index], rule)
+    return policy, lambda params: SequenceParams(params, codec)
+
+
+def play(config: Any, corpus: Corpus, index: int, kind: str, params: Any) -> list[float]:
+    """Mean return of each seed on the changed task; arms of a seed meet the same first states."""
+    task = config.tasks[index]
+    env, _, changed = experts.make_tasks(task.env, task.overrides)
+    policy, dress = acting(config, corpus, index, kind)
+    dressed = jax.vmap(dress)(params)
+    lane_keys = jnp.stack([keys.derive(s, f"evaluate/{task.env}") for s in seeds(config)])
+    run = jax.jit(lambda p, t, k: play_lanes(env, policy, p, t, k, config.adapt.episodes))
+    return np.asarray(run(dressed, changed, lane_keys)).tolist()
+
+
+def keep(
+    config: Any, corpus: Corpus, index: int, arm: str, kind: str, params: Any, folder: Path
+) -> None:
+    """Write one seed's policy, and an episode of it as a picture."""
+    task, domain = config.tasks[index], corpus.domains[index]
+    env, _, changed = experts.make_tasks(task.env, task.overrides)
+    policy, dress = acting(config, corpus, index, kind)
+    hidden = list(raw_network(config, corpus, index).hidden_sizes)
+    seed = seeds(config)[0]
+    description = library.Description(
+        arm=arm,
+        task=task.name,
+        env=task.env,
+        overrides=task.overrides,
+        kind=kind,
+        rule=config.adapt.decoding,
+        seed=seed,
+        domain=domain,
+        vocabulary=corpus.model.vocabulary,
+        model={"hidden_sizes": hidden} if kind == "raw" else to_dict(config.model),
+    )
+    library.save(folder, description, dress(params))
+    path = folder / "pictures" / f"{arm}--{task.name}.gif"
+    key = keys.derive(seed, f"picture/{task.env}")
+    pictures.write_episode(path, env, policy, dress(params), changed, key, arm)
+
+
+def preconditions(
+    config: Any, folder: Path, returns: Mapping[str, Mapping[str, Sequence[float]]]
+) -> list[Precondition]:
+    """What must hold for the comparison to mean anything."""
+    cards = read_done(folder, "collect")["summary"]
+    rows = read_done(folder, "pretrain")["summary"]["validation"]
+    scores = scores_of(returns, references(config))
+    names = [t.name for t in config.tasks]
+
+    def check(name: str, values: Sequence[float], low: float, high: float) -> Precondition:
+        passed = all(low <= v <= high for v in values)
+        shown = ", ".join(f"{n} {v:.2f}" for n, v in zip(names, values, strict=True))
+        return Precondition(name, passed, f"{shown}; expected within [{low:g}, {high:g}]")
+
+    def by_task(arm: str) -> list[float]:
+        return [float(statistics.iqm(row[None])) for row in scores[arm]]
+
+    splits = [c[s]["agents"] for c in cards.values() for s in c]
+    disjoint = all(
+        len({a for s in c for a in c[s]["agents"]}) == sum(len(c[s]["agents"]) for s in c)
+        for c in cards.values()
+    )
+    early = [max(c["train"]["scores"]) for c in cards.values()]
+    infinity = float("inf")
+    return [
+        check("demonstrators solve the changed tasks",
+              [c["demonstration"]["scores"][0] for c in cards.values()], EXPERT_SCORE, infinity),
+        check("pretraining data are early", early, -infinity, config.collect.max_return),
+        check("pretraining learned (validation loss / unigram entropy)",
+              [r["model"] / r["unigram"] for r in rows], 0.0, UNIGRAM_SHARE),
+        check("scratch is neither at floor nor at ceiling", by_task("scratch"), *SCRATCH_RANGE),
+        check("zero-shot leaves room", by_task("zero-shot"), -infinity, ZERO_SHOT_BELOW),
+        Precondition("splits are disjoint by agent", disjoint, f"agents per split {splits}"),
+    ]  # fmt: skip
+
+
+def budgets(config: Any, folder: Path, arms: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What each arm may spend: parameters, updates, tokens, operations."""
+    corpus, _ = load(config, folder)
+    base, _ = pretrained(corpus, folder)
+    full = transformer.num_parameters(base)
+    adapters = transformer.num_parameters(sequences.lora_init(base, config.adapt.lora_rank, (0,)))
+    raw = transformer.num_parameters(
+        sequences.raw_init(raw_network(config, corpus, 0), (0,))
+    )
+    if adapters >= ADAPTER_LIMIT:
+        raise ValueError(
+            f"adapters: got {adapters} parameters, expected fewer than {ADAPTER_LIMIT}; lower "
+            "adapt.lora_rank."
+        )
+    tokens = sum(
+        t.cloning.num_updates * t.cloning.batch_size * config.model.context * d.period
+        for t, d in zip(config.tasks, corpus.domains, strict=True)
+    )
+    windows = config.pretrain.num_updates * config.pretrain.batch_size * config.model.context
+    pretraining = windows * sum(d.period for d in corpus.domains)
+    trained = {"zero-shot": 0, "lora": adapters, "mlp": raw}
+    return {
+        arm: {
+            "parameters": raw if arm == "mlp" else full + (adapters if arm == "lora" else 0),
+            "trained_parameters": trained.get(arm, full),
+            "cloning_tokens": 0 if arm == "zero-shot" else tokens,
+            "pretraining_tokens": 0 if arm in ("scratch", "mlp") else pretraining,
+        }
+        for arm in arms
+    }

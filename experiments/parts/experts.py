@@ -1,0 +1,185 @@
+"""Populations of PPO agents: training in lanes, their checkpoints, and the data they leave."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import envs
+from envs.vector import VectorEnv, broadcast_params
+from jaxagent import keys
+from jaxagent.agents import actor_critic
+from jaxagent.config import PPOConfig
+from jaxagent.data import normalize, tree_file
+from jaxagent.data.rollout import ActorState, rollout
+from jaxagent.data.store import Shard
+from jaxagent.evaluate.episodes import play
+from jaxagent.train import history, loops, optimizer, parallel
+from jaxagent.train.run import Work
+from jaxagent.types import Policy, Trajectory
+
+SNAPSHOTS = "snapshots.npz"
+
+
+def stack(trees: list[Any]) -> Any:
+    """Pytrees of equal structure to one with a new leading axis."""
+    return jax.tree.map(lambda *x: jnp.stack(x), *trees)
+
+
+def _agent(env: Any, config: PPOConfig) -> actor_critic.Agent:
+    return actor_critic.ppo(len(env.obs_spec), env.action_spec, config)
+
+
+def train(env: Any, tasks: list[Any], config: PPOConfig, seed: int, devices: int) -> Work:
+    """Train one agent per task as lanes of one program; snapshots at chunk borders stay.
+
+    Agent i's stream depends on its index alone. The artefact holds `(params, moments)` with leaves
+    `[chunks + 1, agents, ...]`.
+    """
+    optimiser = optimizer.adam(config.learning_rate, config.max_gradient_norm)
+    loop = loops.lanes(loops.on_policy(_agent(env, config), VectorEnv(env), optimiser, config))
+    num_chunks = config.num_updates // config.updates_per_chunk
+    purpose = f"agents/{env.name}"
+
+    def select(learner: loops.Learner) -> Any:
+        return learner.params, learner.normalizer
+
+    def init() -> Any:
+        lane_keys = keys.per_index(keys.derive(seed, f"{purpose}/init"), jnp.arange(len(tasks)))
+        lane_tasks = stack([broadcast_params(t, config.num_envs) for t in tasks])
+        state = parallel.first_state(*jax.jit(loop.init)(lane_keys, lane_tasks))
+        return history.first_state(state, select, num_chunks)
+
+    chunk = parallel.chunked(loop.update, config.updates_per_chunk, devices)
+    update_key = keys.derive(seed, f"{purpose}/update")
+
+    def finish(state: Any, place: Path) -> dict[str, Any]:
+        tree_file.save(place / SNAPSHOTS, state.learner.snapshots)
+        return {"agents": len(tasks), "env_steps_per_agent": _env_steps(config)}
+
+    return Work(
+        finish=finish,
+        init=init,
+        chunk=history.remembering(
+            lambda state: chunk(state, update_key), select, config.updates_per_chunk
+        ),
+        num_chunks=num_chunks,
+        updates_per_chunk=config.updates_per_chunk,
+        units_per_update={"env_steps": config.num_envs * config.num_steps * len(tasks)},
+    )
+
+
+def _env_steps(config: PPOConfig) -> int:
+    return config.num_updates * config.num_envs * config.num_steps
+
+
+def load_snapshots(place: Path, env: Any, config: PPOConfig, num_agents: int) -> Any:
+    """Read the artefact of `train`."""
+    num_snapshots = config.num_updates // config.updates_per_chunk + 1
+
+    def template() -> Any:
+        params = _agent(env, config).init(jax.random.key(0))
+        moments = normalize.init(env.obs_shape)
+        return jax.tree.map(
+            lambda x: jnp.broadcast_to(x, (num_snapshots, num_agents, *x.shape)), (params, moments)
+        )
+
+    return tree_file.load(place / SNAPSHOTS, jax.eval_shape(template))
+
+
+def as_policy(env: Any, config: PPOConfig, *, is_greedy: bool) -> Policy:
+    """The agent as a policy of `(params, moments)`: its mode, or a draw."""
+    greedy = actor_critic.greedy(len(env.obs_spec), env.action_spec, config)
+    act_normalised = greedy.act if is_greedy else _agent(env, config).act
+
+    def act(params, carry, obs, is_first, key):
+        network, moments = params
+        return act_normalised(network, carry, normalize.apply(moments, obs), is_first, key)
+
+    return Policy(lambda batch_size: (), act)
+
+
+def mean_returns(
+    env: Any, policy: Policy, snapshots: Any, tasks: list[Any], episodes: int, key: jax.Array
+) -> np.ndarray:
+    """Mean returns `[snapshots, agents]`, agent i on task i, all under the same keys."""
+
+    def one(params: Any, task: Any) -> jax.Array:
+        lanes = broadcast_params(task, episodes)
+        return jnp.mean(play(env, policy, params, lanes, key, env.max_steps).returns)
+
+    by_agent = jax.vmap(one)
+    lane_tasks = stack(tasks)
+    return np.asarray(jax.jit(lambda s: jax.lax.map(lambda p: by_agent(p, lane_tasks), s))(snapshots))
+
+
+def early_checkpoints(
+    scores: np.ndarray, agents: range, max_score: float, count: int
+) -> list[tuple[int, int]]:
+    """Up to `count` checkpoints `(snapshot, agent)` per agent: its best below `max_score`.
+
+    `scores [snapshots, agents]` are normalised returns. An agent that was never that bad leaves
+    nothing; raises ValueError if none was.
+    """
+    chosen = []
+    for agent in agents:
+        below = np.flatnonzero(scores[:, agent] < max_score)
+        best = sorted(below, key=lambda s: -scores[s, agent])[:count]
+        chosen += [(int(s), agent) for s in best]
+    if not chosen:
+        raise ValueError(
+            f"early checkpoints: got none of agents {list(agents)} below {max_score}, expected at "
+            "least one; raise collect.max_return or save more often (ppo.updates_per_chunk)."
+        )
+    return chosen
+
+
+def roll_out(
+    env: Any, policy: Policy, params: Any, task: Any, lanes: int, steps: int, key: jax.Array
+) -> Trajectory:
+    """Trajectories `[M, T, B, ...]` of M policies, `params` with leaves `[M, ...]`, on one task."""
+    vector = VectorEnv(env)
+
+    def one(params: Any, key: jax.Array) -> Trajectory:
+        key_reset, key_act = jax.random.split(key)
+        env_state = vector.reset(key_reset, broadcast_params(task, lanes))
+        first = ActorState(env_state, policy.init(lanes), jnp.ones((lanes,), bool))
+        return rollout(vector, partial(policy.act, params), key_act, first, steps)[1]
+
+    count = jax.tree.leaves(params)[0].shape[0]
+    policy_keys = keys.per_index(key, jnp.arange(count))
+    return jax.device_get(jax.jit(jax.vmap(one))(params, policy_keys))._replace(extras=())
+
+
+def first_episodes(trajectory: Trajectory) -> list[Trajectory]:
+    """The first episode of each lane of `[T, B, ...]` as `[T_i, 1, ...]`; unfinished ones are left."""
+    done = trajectory.terminated | trajectory.truncated
+    episodes = []
+    for lane in range(done.shape[1]):
+        ends = np.flatnonzero(done[:, lane])
+        if len(ends):
+            cut = slice(0, ends[0] + 1), slice(lane, lane + 1)
+            episodes.append(jax.tree.map(lambda x, c=cut: x[c], trajectory))
+    return episodes
+
+
+def take(snapshots: Any, pairs: list[tuple[int, int]]) -> Any:
+    """Snapshots `[M, ...]` of (snapshot, agent) pairs."""
+    rows, columns = (np.array([p[i] for p in pairs]) for i in (0, 1))
+    return jax.tree.map(lambda x: x[rows, columns], snapshots)
+
+
+def shards_of(trajectories: Trajectory, metas: list[dict[str, Any]]) -> list[Shard]:
+    """Split `[M, T, B, ...]` into one shard per meta."""
+    return [
+        Shard(meta, jax.tree.map(lambda x, i=i: x[i], trajectories)) for i, meta in enumerate(metas)
+    ]
+
+
+def make_tasks(env_id: str, overrides: dict[str, float]) -> tuple[Any, Any, Any]:
+    """An environment, its nominal task and its changed one."""
+    env, nominal = envs.make(env_id)
+    return env, nominal, envs.make(env_id, **overrides)[1]

@@ -1,0 +1,169 @@
+"""Sessions: what the command line does once JAX may start."""
+
+import importlib
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import envs
+from envs.vector import broadcast_params
+from experiments.parts.comparison import table
+from jaxagent import keys, library
+from jaxagent.evaluate.episodes import play
+from jaxagent.files import Locked, lock, write_json
+from jaxagent.report.html import write_report
+from jaxagent.train import manifest, metrics_log
+from jaxagent.train import run as runs
+
+FAILED, BUSY = 1, 3
+
+
+def start(
+    name: str, preset: str, config: Any, out: Path, command: str, *, tensorboard: bool
+) -> int:
+    """Begin a run in a new folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with lock(out):
+            _clear(out)
+            manifest.write(out, manifest.describe(name, preset, config, command))
+    except Locked as error:
+        return _fail(error, BUSY)
+    print(f"{name} ({preset}) in {out}, config {manifest.read(out)['fingerprint']}, matmul precision "
+          f"{config.runtime.matmul_precision}, {config.runtime.devices} of {jax.devices()}")  # fmt: skip
+    return _go_on(out, config, tensorboard=tensorboard)
+
+
+def resume(out: Path, config: Any) -> int:
+    """Continue a run; refuses where it would not be bitwise the run that began."""
+    then = manifest.read(out)
+    now = manifest.describe(then["experiment"], then["preset"], config, then["command"])
+    try:
+        manifest.check_same_machine(out, now)
+    except manifest.ManifestError as error:
+        return _fail(error, FAILED)
+    return _go_on(out, config, tensorboard=False)
+
+
+def _go_on(out: Path, config: Any, *, tensorboard: bool) -> int:
+    about = manifest.read(out)
+    experiment = importlib.import_module(f"experiments.{about['experiment']}")
+    stages = experiment.stages(config)
+    try:
+        runs.run(out, stages, chunks_per_save=config.runtime.chunks_per_save)
+        summary = experiment.summary(config, out, about["preset"]) | _record(out, about, stages)
+    except Locked as error:
+        return _fail(error, BUSY)
+    except (runs.Diverged, runs.StageError, ValueError) as error:
+        write_report(out)
+        return _fail(error, FAILED)
+    write_json(out / "summary.json", summary)
+    report = write_report(out)
+    if tensorboard:
+        from jaxagent.report.tensorboard import export
+
+        export(out)
+    print(f"\n{table(summary)}\n\n{report}")
+    print(f"wall {summary['wall_seconds']:.0f} s, compiling {summary['compile_seconds']:.0f} s, "
+          f"state {summary['state_sha256'][:16]}, metrics {summary['metrics_sha256'][:16]}")  # fmt: skip
+    return 0
+
+
+def _record(out: Path, about: dict[str, Any], stages: list[runs.Stage]) -> dict[str, Any]:
+    """What every summary holds beside its comparison."""
+    done = {s.name: runs.read_done(out, s.name) for s in stages}
+    return {
+        "experiment": about["experiment"],
+        "preset": about["preset"],
+        "command": about["command"],
+        "fingerprint": about["fingerprint"],
+        "git": about["git"],
+        "versions": about["versions"],
+        "device": about["device"],
+        "precision": about["precision"],
+        # Stages that a kill interrupted count from their resume.
+        "wall_seconds": sum(d["seconds"] for d in done.values()),
+        "compile_seconds": sum(d["compile_seconds"] for d in done.values()),
+        "stage_seconds": {name: d["seconds"] for name, d in done.items()},
+        "state_sha256": done[stages[-1].name]["chain_sha256"],
+        "metrics_sha256": metrics_log.digest(out / "metrics.jsonl"),
+    }
+
+
+def _clear(out: Path) -> None:
+    """Remove an older run, never the folder itself, whose lock is held."""
+    for path in out.iterdir():
+        if path.name == ".lock":
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _fail(error: Exception, code: int) -> int:
+    print(f"\nerror: {error}", file=sys.stderr)
+    return code
+
+
+def evaluate(out: Path, episodes: int, seed: int) -> int:
+    """Play every policy of a run on its task and print mean return with a bootstrap interval."""
+    names = library.available(out)
+    if not names:
+        return _fail(ValueError(f"{out}: holds no policies; finish the run first."), FAILED)
+    print(f"{'policy':36s} {'seed':>4s} {'return':>9s}  95 % interval over {episodes} episodes")
+    for name in names:
+        arm, task = name.split("--")
+        loaded = library.load(out, task, arm)
+        about = loaded.description
+        env, params = envs.make(about.env, **about.overrides)
+        lanes = broadcast_params(params, episodes)
+        run = jax.jit(
+            lambda p, k, env=env, policy=loaded.policy, lanes=lanes: play(
+                env, policy, p, lanes, k, env.max_steps
+            )
+        )
+        returns = np.asarray(run(loaded.params, keys.derive(seed, f"eval/{task}")).returns)
+        low, high = _mean_interval(returns)
+        print(f"{name:36s} {about.seed:4d} {returns.mean():9.2f}  [{low:.2f}, {high:.2f}]")
+    return 0
+
+
+def _mean_interval(values: np.ndarray) -> tuple[float, float]:
+    draws = np.random.default_rng(0).choice(values, (2000, len(values))).mean(1)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def dry_run(name: str, config: Any) -> int:
+    """Print parameters, operations, memory and an ETA, without running."""
+    experiment = importlib.import_module(f"experiments.{name}")
+    rate = _matmul_rate()
+    total = 0.0
+    print(f"{'stage':28s} {'parameters':>11s} {'GFLOP':>10s} {'MiB':>8s} {'ETA s':>7s}")
+    for row in experiment.costs(config):
+        seconds = row.flops / (rate * row.efficiency) + row.compile_seconds
+        total += seconds
+        print(f"{row.stage:28s} {row.parameters:11,d} {row.flops / 1e9:10.1f} "
+              f"{row.bytes / 2**20:8.1f} {seconds:7.0f}")  # fmt: skip
+    print(f"total ETA {total:.0f} s at {rate / 1e9:.0f} GFLOP/s of matrix product measured now")
+    return 0
+
+
+def _matmul_rate(size: int = 1024, repeats: int = 5) -> float:
+    """Operations per second of a float32 matrix product, the best of a few."""
+    x = jnp.ones((size, size))
+    product = jax.jit(jnp.dot)
+    product(x, x).block_until_ready()
+    best = 0.0
+    for _ in range(repeats):
+        started = time.perf_counter()
+        product(x, x).block_until_ready()
+        best = max(best, 2 * size**3 / (time.perf_counter() - started))
+    return best

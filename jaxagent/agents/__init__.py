@@ -1,0 +1,1 @@
+"""Agents: what is learned, as functions `init, act, targets, loss`."""

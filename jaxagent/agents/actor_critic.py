@@ -1,0 +1,161 @@
+"""Actor-critic agents: PPO on vectors of observations."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from envs.types import Component
+from jaxagent.config import PPOConfig
+from jaxagent.nn.distributions import Categorical, Gaussian
+from jaxagent.nn.mlp import MLP
+from jaxagent.objectives.policy import approximate_kl, clipped_value_loss, ppo_clip
+from jaxagent.objectives.returns import gae
+from jaxagent.types import Agent, Policy, Trajectory
+
+ADVANTAGE_EPSILON = 1e-8
+ACTOR_OUTPUT_SCALE = 0.01  # a nearly uniform first policy (Andrychowicz et al. 2021, section 3.2)
+
+
+class ActorCriticParams(NamedTuple):
+    """Separate towers for policy and value."""
+
+    actor: Any
+    critic: Any
+    log_std: jax.Array  # [A] for continuous actions, [0] otherwise
+
+
+class PPOBatch(NamedTuple):
+    """What the PPO loss reads, leaves `[..., ]` per env step."""
+
+    obs: jax.Array
+    raw_action: jax.Array
+    log_prob: jax.Array
+    advantage: jax.Array
+    value: jax.Array
+    target: jax.Array
+
+
+def ppo(
+    obs_size: int,
+    action_spec: tuple[Component, ...],
+    config: PPOConfig,
+    *,
+    surrogate: Callable = ppo_clip,
+) -> Agent:
+    """PPO (Schulman et al. 2017) for one category or for reals in a box.
+
+    Continuous actions are Gaussian in units of the half-range of the box; the environment gets them
+    clipped to the box, the loss sees them unclipped.
+    """
+    is_discrete = action_spec[0].kind == "category"
+    num_outputs = action_spec[0].cardinality if is_discrete else len(action_spec)
+    hidden = (config.hidden_size, config.hidden_size)
+    actor = MLP((*hidden, num_outputs), output_scale=ACTOR_OUTPUT_SCALE)
+    critic = MLP((*hidden, 1))
+
+    def init(key: jax.Array) -> ActorCriticParams:
+        key_actor, key_critic = jax.random.split(key)
+        example = jnp.zeros((1, obs_size))
+        num_stds = 0 if is_discrete else num_outputs
+        return ActorCriticParams(
+            actor=actor.init(key_actor, example),
+            critic=critic.init(key_critic, example),
+            log_std=jnp.full((num_stds,), config.initial_log_std, jnp.float32),
+        )
+
+    def distribution(params: ActorCriticParams, obs: jax.Array) -> Categorical | Gaussian:
+        output = actor.apply(params.actor, obs)
+        if is_discrete:
+            return Categorical(output)
+        return Gaussian(output, params.log_std[(None,) * (output.ndim - 1)])
+
+    def value(params: ActorCriticParams, obs: jax.Array) -> jax.Array:
+        return critic.apply(params.critic, obs)[..., 0]
+
+    def act(params, carry, obs, is_first, key):
+        del is_first
+        dist = distribution(params, obs)
+        raw_action = dist.sample(key)
+        extras = {"raw_action": raw_action, "log_prob": dist.log_prob(raw_action)}
+        return to_env_action(raw_action, action_spec), extras, carry
+
+    def targets(params: ActorCriticParams, trajectory: Trajectory, average: Callable) -> PPOBatch:
+        """Targets of trajectories `[s, T, b]`; `average` means over all shards, wherever they are."""
+        values = value(params, trajectory.obs)
+        next_values = value(params, trajectory.final_obs)
+        estimate = partial(gae, discount=config.discount, trace=config.trace)
+        advantage = jax.vmap(estimate)(
+            trajectory.reward, trajectory.terminated, trajectory.truncated, values, next_values
+        )
+        return PPOBatch(
+            obs=trajectory.obs,
+            raw_action=trajectory.extras["raw_action"],
+            log_prob=trajectory.extras["log_prob"],
+            advantage=standardise(advantage, average),
+            value=values,
+            target=values + advantage,
+        )
+
+    def loss(params: ActorCriticParams, batch: PPOBatch) -> tuple[jax.Array, dict]:
+        dist = distribution(params, batch.obs)
+        log_prob = dist.log_prob(batch.raw_action)
+        policy_loss = jnp.mean(
+            surrogate(log_prob, batch.log_prob, batch.advantage, clip=config.clip)
+        )
+        values = value(params, batch.obs)
+        value_loss = jnp.mean(
+            clipped_value_loss(values, batch.value, batch.target, clip=config.value_clip or math.inf)
+        )
+        entropy = jnp.mean(dist.entropy())
+        total = (
+            policy_loss + config.value_weight * value_loss - config.entropy_weight * entropy
+        )
+        return total, {
+            "train/loss/policy": policy_loss,
+            "train/loss/value": value_loss,
+            "train/entropy": entropy,
+            "train/kl": jnp.mean(approximate_kl(log_prob, batch.log_prob)),
+        }
+
+    return Agent(init, act, targets, loss)
+
+
+def greedy(obs_size: int, action_spec: tuple[Component, ...], config: PPOConfig) -> Policy:
+    """The mode of the PPO policy, for evaluation; observations must be normalised by the caller."""
+    del obs_size
+    is_discrete = action_spec[0].kind == "category"
+    num_outputs = action_spec[0].cardinality if is_discrete else len(action_spec)
+    actor = MLP((config.hidden_size, config.hidden_size, num_outputs))
+
+    def act(params, carry, obs, is_first, key):
+        del is_first, key
+        output = actor.apply(params.actor, obs)
+        mode = Categorical(output).mode() if is_discrete else output
+        return to_env_action(mode, action_spec), (), carry
+
+    return Policy(init=lambda batch_size: (), act=act)
+
+
+def to_env_action(raw_action: jax.Array, spec: tuple[Component, ...]) -> jax.Array:
+    """Map a raw action to the environment's: categories as they are, reals into their box."""
+    if spec[0].kind == "category":
+        return raw_action
+    low = jnp.array([c.low for c in spec], jnp.float32)
+    high = jnp.array([c.high for c in spec], jnp.float32)
+    bounded = jnp.isfinite(low) & jnp.isfinite(high)
+    middle = jnp.where(bounded, (low + high) / 2, 0.0)
+    half_range = jnp.where(bounded, (high - low) / 2, 1.0)
+    lead = (None,) * (raw_action.ndim - 1)
+    return jnp.clip(middle[lead] + half_range[lead] * raw_action, low[lead], high[lead])
+
+
+def standardise(advantage: jax.Array, average: Callable) -> jax.Array:
+    """Advantages `[s, T, b]` to mean 0 and variance 1 over all shards."""
+    moments = jax.vmap(lambda x: (jnp.mean(x), jnp.mean(jnp.square(x))))(advantage)
+    mean, mean_square = average(moments)
+    variance = jnp.maximum(mean_square - jnp.square(mean), 0.0)
+    return (advantage - mean) / (jnp.sqrt(variance) + ADVANTAGE_EPSILON)

@@ -1,0 +1,81 @@
+"""Offline agents without a sequence: behavioural cloning from raw observations, the baseline."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxagent.agents.sequence import Rule
+from jaxagent.data import normalize
+from jaxagent.data.normalize import Moments
+from jaxagent.nn.mlp import MLP
+from jaxagent.tokens import component
+from jaxagent.tokens.component import Codec, Domain
+from jaxagent.types import Policy
+
+
+class RawParams(NamedTuple):
+    """What the raw-observation policy needs to act in one domain."""
+
+    network: Any
+    codec: Codec  # of the actions; observations come as they are
+    moments: Moments
+
+
+class RawNetwork(NamedTuple):
+    """An MLP from standardised observations to the logits of every action component.
+
+    Its outputs are the transformer's action tokens and its loss the same cross-entropy, so that the
+    two differ in what they read and in their trunk alone.
+    """
+
+    domain: Domain
+    num_bins: int
+    vocabulary_size: int
+    hidden_sizes: tuple[int, ...]
+
+    @property
+    def module(self) -> MLP:
+        """The trunk."""
+        outputs = self.domain.action_size * self.vocabulary_size
+        return MLP((*self.hidden_sizes, outputs), activation=jax.nn.relu, output_scale=0.1)
+
+    def init(self, key: jax.Array) -> Any:
+        """Parameters."""
+        return self.module.init(key, jnp.zeros((1, self.domain.obs_size)))
+
+    def logits(self, params: Any, obs: jax.Array) -> jax.Array:
+        """Logits `[..., m, V + K]` of standardised observations `[..., n]`."""
+        output = self.module.apply(params, obs)
+        shape = (*obs.shape[:-1], self.domain.action_size, self.vocabulary_size)
+        return jnp.reshape(output, shape)
+
+
+def cloning_loss(
+    network: RawNetwork, params: Any, obs: jax.Array, action: jax.Array, weight: jax.Array
+) -> jax.Array:
+    """Mean cross-entropy of action tokens `[B, K, m]` given standardised `obs [B, K, n]` alone.
+
+    `weight [B, K]` drops the steps that are padding.
+    """
+    log_probs = jax.nn.log_softmax(network.logits(params, obs))
+    nll = -jnp.take_along_axis(log_probs, action[..., None], axis=-1)[..., 0]
+    weight = weight.astype(nll.dtype)[..., None]
+    total = jnp.sum(jnp.broadcast_to(weight, nll.shape))
+    return jnp.sum(nll * weight) / jnp.maximum(total, 1.0)
+
+
+def raw_policy(network: RawNetwork, rule: Rule) -> Policy:
+    """Act by the same decoding rule as the transformer, one pass per step."""
+    domain, num_bins = network.domain, network.num_bins
+    legal = component.legal_tokens(domain, num_bins, network.vocabulary_size)
+    rule = "argmax" if domain.action_cardinality and rule == "mean" else rule
+
+    def act(params: RawParams, carry, obs, is_first, key):
+        del is_first
+        obs = normalize.apply(params.moments, obs.reshape(obs.shape[0], -1))
+        logits = network.logits(params.network, obs)
+        tokens = component.choose_token(logits, legal, rule, key)
+        return component.decode_action(params.codec, domain, num_bins, tokens), (), carry
+
+    return Policy(lambda batch_size: (), act)

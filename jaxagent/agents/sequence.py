@@ -1,0 +1,92 @@
+"""Sequence agents: the action-state transformer as a policy, by next-token prediction."""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxagent.nn.attention import Cache
+from jaxagent.nn.transformer import Model
+from jaxagent.objectives.sequence import next_token
+from jaxagent.tokens import component, stream
+from jaxagent.tokens.component import Codec, Domain
+from jaxagent.tokens.stream import Tokens
+from jaxagent.types import Policy
+
+Rule = Literal["argmax", "sample", "mean"]
+
+
+class SequenceParams(NamedTuple):
+    """What the policy needs to act in one domain."""
+
+    network: Any
+    codec: Codec
+
+
+class Memory(NamedTuple):
+    """What the policy remembers."""
+
+    cache: Cache
+    action: jax.Array  # [B, m] int32: the last action's tokens, fed in with the next observation
+
+
+def loss(model: Model, params: Any, tokens: Tokens, *, actions_only: bool) -> jax.Array:
+    """Next-token loss of `tokens [B, L]`: cloning with `actions_only`, else pretraining."""
+    logits = model.apply(params, tokens)
+    weight = stream.target_weights(tokens, actions_only=actions_only)
+    return next_token(logits, tokens.value, weight)
+
+
+def policy(model: Model, domain: Domain, rule: Rule) -> Policy:
+    """Act by decoding one action token after another through the cache.
+
+    One pass reads the last action with the new observation and yields the first action token; each
+    further component costs one pass of one token. Its token is written again with the next
+    observation, which keeps a chunk contiguous in the ring.
+    """
+    num_bins, size = model.vocabulary.num_bins, model.vocabulary.size
+    legal = component.legal_tokens(domain, num_bins, size)
+    rule = "argmax" if domain.action_cardinality and rule == "mean" else rule
+    obs_size, period, context = domain.obs_size, domain.period, model.config.context
+
+    def init(batch_size: int) -> Memory:
+        action = jnp.zeros((batch_size, domain.action_size), jnp.int32)
+        return Memory(model.init_cache(batch_size, period), action)
+
+    def chunk(value: jax.Array, places: jax.Array, time: jax.Array) -> Tokens:
+        """Tokens `[B, L]` at `places [L]` of transitions at `time [L]`."""
+        return Tokens(
+            value=value,
+            component=domain.first_component + places,
+            kind=(places >= obs_size).astype(jnp.int32),
+            domain=jnp.array(domain.index, jnp.int32),
+            time=time,
+            order=time * period + places,
+            segment=jnp.zeros(value.shape, jnp.int32),  # unused: the cache knows its episodes
+        )
+
+    obs_places = jnp.arange(obs_size, dtype=jnp.int32)
+    action_places = jnp.arange(obs_size, period, dtype=jnp.int32)
+
+    def act(params: SequenceParams, memory: Memory, obs, is_first, key):
+        cache, time = memory.cache, memory.cache.time
+        cache = cache._replace(start=jnp.where(is_first, time, cache.start))
+        obs = obs.reshape(obs.shape[0], obs_size)
+        value = jnp.concatenate([memory.action, component.encode_obs(params.codec, obs)], axis=1)
+        places = jnp.concatenate([action_places, obs_places])
+        times = time - (places >= obs_size).astype(jnp.int32)
+        logits, cache = model.step(
+            params.network, chunk(value, places, times), (time % context) * period, cache
+        )
+        keys = jax.random.split(key, domain.action_size)
+        chosen = [component.choose_token(logits[:, -1], legal, rule, keys[0])]
+        next_slot = ((time + 1) % context) * period
+        for i in range(1, domain.action_size):
+            tokens = chunk(chosen[-1][:, None], action_places[i - 1 : i], time[None])
+            logits, cache = model.step(params.network, tokens, next_slot + (i - 1), cache)
+            chosen.append(component.choose_token(logits[:, -1], legal, rule, keys[i]))
+        action = jnp.stack(chosen, axis=1)
+        memory = Memory(cache._replace(time=time + 1), action)
+        return component.decode_action(params.codec, domain, num_bins, action), (), memory
+
+    return Policy(init, act)

@@ -1,0 +1,200 @@
+"""Configurations of the parts: frozen dataclasses with legal defaults, importable without JAX.
+
+Every experiment composes these; `check` is called once, at the edge, before JAX starts.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from typing import Any, Literal
+
+NUM_SHARDS = 4  # logical data shards at any device count, see train/parallel.py
+
+
+def _require(condition: bool, what: str, got: Any, expected: str, fix: str) -> None:
+    if not condition:
+        raise ValueError(f"{what}: got {got!r}, expected {expected}; {fix}.")
+
+
+def require_positive(config: Any, *fields: str) -> None:
+    """Raise unless each named field is a finite number above zero."""
+    for field in fields:
+        value = getattr(config, field)
+        name = f"{type(config).__name__}.{field}"
+        _require(math.isfinite(value) and value > 0, name, value, "a number above 0", "raise it")
+
+
+def require_at_least_zero(config: Any, *fields: str) -> None:
+    """Raise unless each named field is a finite number of at least zero."""
+    for field in fields:
+        value = getattr(config, field)
+        name = f"{type(config).__name__}.{field}"
+        ok = math.isfinite(value) and value >= 0
+        _require(ok, name, value, "a number of at least 0", "raise it")
+
+
+def require_divides(what: str, divisor: int, whole: int, fix: str) -> None:
+    """Raise unless `divisor` divides `whole`."""
+    _require(whole % divisor == 0, what, whole, f"a multiple of {divisor}", fix)
+
+
+def require_fraction(config: Any, *fields: str) -> None:
+    """Raise unless each named field lies in [0, 1]."""
+    for field in fields:
+        value = getattr(config, field)
+        name = f"{type(config).__name__}.{field}"
+        _require(0.0 <= value <= 1.0, name, value, "a number in [0, 1]", "choose a fraction")
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOConfig:
+    """Proximal policy optimisation (Schulman et al. 2017) on one environment."""
+
+    num_envs: int = 32
+    num_steps: int = 64  # env steps per lane and update
+    num_epochs: int = 4
+    num_minibatches: int = 4
+    num_updates: int = 120
+    updates_per_chunk: int = 6
+    learning_rate: float = 1e-3
+    discount: float = 0.99  # per env step
+    trace: float = 0.95  # GAE lambda
+    clip: float = 0.2
+    value_clip: float = 0.0  # 0: the plain squared error
+    entropy_weight: float = 0.0
+    value_weight: float = 0.5
+    max_gradient_norm: float = 0.5
+    reward_scale: float = 1.0
+    hidden_size: int = 64
+    initial_log_std: float = 0.0
+
+    def check(self) -> None:
+        """Raise ValueError with got / expected / fix for an illegal configuration."""
+        require_positive(
+            self, "num_envs", "num_steps", "num_epochs", "num_minibatches", "num_updates"
+        )
+        require_positive(self, "updates_per_chunk", "learning_rate", "hidden_size", "clip")
+        require_at_least_zero(self, "value_clip", "entropy_weight", "value_weight")
+        require_positive(self, "max_gradient_norm", "reward_scale")
+        require_fraction(self, "discount", "trace")
+        require_divides("PPOConfig.num_envs", NUM_SHARDS, self.num_envs, "data have that many shards")
+        require_divides(
+            "PPOConfig.num_updates", self.updates_per_chunk, self.num_updates, "chunks are whole"
+        )
+        per_shard = self.num_envs * self.num_steps // NUM_SHARDS
+        require_divides(
+            "PPOConfig.num_envs * num_steps / shards", self.num_minibatches, per_shard, "or change it"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenConfig:
+    """How scalars become tokens."""
+
+    num_bins: int = 128
+    obs_bins: Literal["uniform", "quantile", "mu_law"] = "mu_law"
+    action_bins: Literal["uniform", "quantile", "mu_law"] = "uniform"
+    mu: float = 100.0
+    max_deviation: float = 10.0  # standard deviations that the bins may span
+
+    def check(self) -> None:
+        """Raise ValueError for an illegal configuration."""
+        require_positive(self, "num_bins", "mu", "max_deviation")
+        _require(self.num_bins >= 2, "TokenConfig.num_bins", self.num_bins, "at least 2", "raise it")
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """The action-state transformer."""
+
+    width: int = 64
+    num_layers: int = 3
+    num_heads: int = 4
+    mlp_factor: int = 4
+    context: int = 8  # transitions that a token may look back on
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters are float32
+
+    def check(self) -> None:
+        """Raise ValueError for an illegal configuration."""
+        require_positive(self, "width", "num_layers", "num_heads", "mlp_factor", "context")
+        require_divides(
+            "TransformerConfig.width", 2 * self.num_heads, self.width, "rotary halves each head"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class FitConfig:
+    """A supervised fit: windows, steps and AdamW."""
+
+    num_updates: int = 1000
+    updates_per_chunk: int = 100
+    batch_size: int = 16  # windows per update (per domain where there are several)
+    learning_rate: float = 1e-3
+    warmup_updates: int = 50
+    final_learning_rate: float = 0.1  # as a share of the peak, at the end of the cosine
+    weight_decay: float = 0.01
+    max_gradient_norm: float = 1.0
+
+    def check(self) -> None:
+        """Raise ValueError for an illegal configuration."""
+        require_positive(self, "num_updates", "updates_per_chunk", "batch_size", "learning_rate")
+        require_positive(self, "max_gradient_norm")
+        require_fraction(self, "final_learning_rate")
+        require_at_least_zero(self, "warmup_updates", "weight_decay")
+        name = type(self).__name__
+        _require(
+            self.warmup_updates < self.num_updates,
+            f"{name}.warmup_updates",
+            self.warmup_updates,
+            f"fewer than num_updates = {self.num_updates}",
+            "shorten the warm-up",
+        )
+        require_divides(f"{name}.batch_size", NUM_SHARDS, self.batch_size, "one part per shard")
+        require_divides(
+            f"{name}.num_updates", self.updates_per_chunk, self.num_updates, "chunks are whole"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class RuntimeConfig:
+    """What does not belong to the method: devices, precision, saving."""
+
+    devices: int = 1
+    matmul_precision: Literal["default", "high", "highest"] = "highest"
+    deterministic: bool = False  # accelerator flags for run-to-run equality; the CPU has it anyway
+    chunks_per_save: int = 5
+
+    def check(self) -> None:
+        """Raise ValueError for an illegal configuration."""
+        require_positive(self, "devices", "chunks_per_save")
+        require_divides("shards", self.devices, NUM_SHARDS, "use 1, 2 or 4 devices per host")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Resolved configuration as JSON-safe nested dictionaries."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(template: Any, values: dict[str, Any]) -> Any:
+    """Rebuild a configuration of the type of `template` from `to_dict` output; refuses strangers."""
+    known = {f.name for f in dataclasses.fields(template)}
+    strangers = sorted(set(values) - known)
+    _require(not strangers, type(template).__name__, strangers, f"fields {sorted(known)}", "rename")
+    changes = {name: _restore(getattr(template, name), value) for name, value in values.items()}
+    return dataclasses.replace(template, **changes)
+
+
+def _restore(default: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(default):
+        return from_dict(default, value)
+    if isinstance(default, tuple) and isinstance(value, list):
+        items = [_restore(default[0], v) if default else v for v in value]
+        return tuple(tuple(v) if isinstance(v, list) else v for v in items)
+    return value
+
+
+def fingerprint(config: Any) -> str:
+    """First 16 hex digits of the SHA-256 of the canonical JSON."""
+    text = json.dumps(to_dict(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Data: rollouts, the trajectory store, samplers and normalisers."""

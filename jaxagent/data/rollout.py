@@ -1,0 +1,44 @@
+"""Rollouts: a policy in batched environments under one `scan`."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxagent.types import Trajectory
+
+
+class ActorState(NamedTuple):
+    """Where B lanes of acting stand."""
+
+    env: Any  # a vector environment's state; `.obs [B, ...]` is what the agent sees
+    carry: Any  # the policy's memory
+    is_first: jax.Array  # [B] bool: the lane was just reset
+
+
+def rollout(
+    vector: Any, act: Callable, key: jax.Array, actor: ActorState, num_steps: int
+) -> tuple[ActorState, Trajectory]:
+    """Act for `num_steps` in every lane; returns the new actor state and a `[T, B, ...]` trajectory.
+
+    `act(carry, obs, is_first, key) -> action, extras, carry`, `vector.step(key, env, action)` as in
+    `envs.vector`. The lanes go on where they stood: a rollout may begin and end inside an episode.
+    """
+
+    def step(actor: ActorState, key: jax.Array) -> tuple[ActorState, Trajectory]:
+        key_act, key_env = jax.random.split(key)
+        obs = actor.env.obs
+        action, extras, carry = act(actor.carry, obs, actor.is_first, key_act)
+        env, out = vector.step(key_env, actor.env, action)
+        record = Trajectory(
+            obs=obs,
+            action=action,
+            reward=out.reward,
+            terminated=out.terminated,
+            truncated=out.truncated,
+            final_obs=out.final_obs,
+            extras=extras,
+        )
+        return ActorState(env, carry, out.terminated | out.truncated), record
+
+    return jax.lax.scan(step, actor, jax.random.split(key, num_steps))

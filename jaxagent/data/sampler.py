@@ -1,0 +1,114 @@
+"""Windows of stored trajectories, drawn inside jit as a pure function of a key."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxagent.config import TokenConfig
+from jaxagent.tokens import component
+from jaxagent.tokens.component import Codec, Domain
+from jaxagent.types import Trajectory
+
+PADDING = -1  # segment of steps that do not exist
+
+
+class Windows(NamedTuple):
+    """Steps of one domain on the device, laid out so that every real step may start a window."""
+
+    obs: jax.Array  # [N + K - 1, n] float32
+    obs_tokens: jax.Array  # [N + K - 1, n] int32
+    action_tokens: jax.Array  # [N + K - 1, m] int32
+    segment: jax.Array  # [N + K - 1] int32: episode, or PADDING
+    starts: jax.Array  # [M] int32: the real steps
+
+
+class Batch(NamedTuple):
+    """B windows of K transitions."""
+
+    obs: jax.Array  # [B, K, n]
+    obs_tokens: jax.Array  # [B, K, n]
+    action_tokens: jax.Array  # [B, K, m]
+    segment: jax.Array  # [B, K]; steps outside the first step's episode are PADDING
+
+
+def windows(
+    trajectories: Sequence[Trajectory],
+    codec: Codec,
+    domain: Domain,
+    config: TokenConfig,
+    context: int,
+    num_steps: int | None = None,
+) -> Windows:
+    """Lay out trajectories `[T, B, ...]` lane after lane and tokenise them once.
+
+    Episodes are cut at terminations, truncations and lane ends. `num_steps` pads to a common size,
+    so that several data sets can be lanes of one program.
+    """
+    parts = [_lay_out(t, domain.obs_size) for t in trajectories]
+    obs, action = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
+    ends = np.concatenate([p[2] for p in parts])
+    segment = np.concatenate([[0], np.cumsum(ends)[:-1]]).astype(np.int32)
+    size = len(obs) if num_steps is None else num_steps
+    if size < len(obs):
+        raise ValueError(f"windows: got {len(obs)} steps, expected at most num_steps = {size}.")
+    pad = size - len(obs) + context - 1
+    tokens = component.encode_action(codec, domain, config.num_bins, jnp.asarray(action))
+    return Windows(
+        obs=_pad(jnp.asarray(obs), pad),
+        obs_tokens=_pad(component.encode_obs(codec, jnp.asarray(obs)), pad),
+        action_tokens=_pad(tokens, pad),
+        segment=jnp.pad(jnp.asarray(segment), (0, pad), constant_values=PADDING),
+        # Repeating the real steps to a common length keeps every step as likely as any other, up
+        # to one part in M.
+        starts=jnp.asarray(np.resize(np.arange(len(obs), dtype=np.int32), size)),
+    )
+
+
+def sample(data: Windows, key: jax.Array, batch_size: int, context: int) -> Batch:
+    """Draw windows that start at uniformly random real steps; a window never leaves its episode."""
+    choice = jax.random.randint(key, (batch_size,), 0, data.starts.shape[0])
+    index = data.starts[choice][:, None] + jnp.arange(context)[None, :]
+    segment = data.segment[index]
+    return Batch(
+        obs=data.obs[index],
+        obs_tokens=data.obs_tokens[index],
+        action_tokens=data.action_tokens[index],
+        segment=jnp.where(segment == segment[:, :1], segment, PADDING),
+    )
+
+
+def shuffled(data: Windows, key: jax.Array) -> Windows:
+    """The saboteur's data: every step keeps its marginals, no step follows from the one before.
+
+    Observations and actions are permuted over all real steps, each on its own.
+    """
+    num_real = int(np.asarray(data.segment >= 0).sum())
+    key_obs, key_action = jax.random.split(key)
+
+    def permute(key: jax.Array, *arrays: jax.Array) -> list[jax.Array]:
+        order = jax.random.permutation(key, num_real)
+        return [x.at[:num_real].set(x[order]) for x in arrays]
+
+    obs, obs_tokens = permute(key_obs, data.obs, data.obs_tokens)
+    (action_tokens,) = permute(key_action, data.action_tokens)
+    return data._replace(obs=obs, obs_tokens=obs_tokens, action_tokens=action_tokens)
+
+
+def _lay_out(t: Trajectory, obs_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lane after lane: obs `[T B, n]`, action, whether the step is an episode's or lane's last."""
+    ends = np.asarray(t.terminated) | np.asarray(t.truncated)
+    ends = ends.copy()
+    ends[-1] = True
+
+    def by_lane(x: np.ndarray) -> np.ndarray:
+        x = np.swapaxes(np.asarray(x), 0, 1)
+        return x.reshape(-1, *x.shape[2:])
+
+    return by_lane(t.obs).reshape(-1, obs_size), by_lane(t.action), by_lane(ends)
+
+
+def _pad(x: jax.Array, pad: int) -> jax.Array:
+    return jnp.pad(x, ((0, pad), *((0, 0),) * (x.ndim - 1)))

@@ -1,0 +1,1 @@
+"""Scores of runs, the statistics over them, and the claims that they support."""

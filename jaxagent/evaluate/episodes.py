@@ -1,0 +1,103 @@
+"""Evaluation: episodes to completion under fixed keys, one episode per lane."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxagent.types import Policy
+
+
+class Episodes(NamedTuple):
+    """Whole episodes of one policy in B environments."""
+
+    returns: jax.Array  # [B]
+    lengths: jax.Array  # [B] int32, env steps
+
+
+def play(
+    env: Any, policy: Policy, params: Any, tasks: Any, key: jax.Array, max_steps: int
+) -> Episodes:
+    """Play one whole episode in each lane, `tasks` with leaves `[B, ...]`.
+
+    Episode i depends on `fold_in(key, i)` alone, so arms that share a key meet the same first
+    states. The loop stops with the last episode; `max_steps` bounds it.
+    """
+    batch_size = jax.tree.leaves(tasks)[0].shape[0]
+    lane_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch_size))
+    split = jax.vmap(lambda k: jax.random.split(k, 3))(lane_keys)
+    obs, env_state = jax.vmap(env.reset)(split[:, 0], tasks)
+
+    def unfinished(state):
+        return (state["step"] < max_steps) & ~jnp.all(state["done"])
+
+    def step(state):
+        t = state["step"]
+        key_act = jax.random.fold_in(jax.random.clone(split[0, 1]), t)
+        env_keys = jax.vmap(jax.random.fold_in, (0, None))(split[:, 2], t)
+        is_first = jnp.broadcast_to(t == 0, (batch_size,))
+        action, _, carry = policy.act(params, state["carry"], state["obs"], is_first, key_act)
+        obs, env_state, reward, terminated, truncated, _ = jax.vmap(env.step)(
+            env_keys, state["env"], action, tasks
+        )
+        alive = ~state["done"]
+        return {
+            "step": t + 1,
+            "env": env_state,
+            "obs": obs,
+            "carry": carry,
+            "done": state["done"] | terminated | truncated,
+            "returns": state["returns"] + jnp.where(alive, reward, 0.0),
+            "lengths": state["lengths"] + alive.astype(jnp.int32),
+        }
+
+    first = {
+        "step": jnp.zeros((), jnp.int32),
+        "env": env_state,
+        "obs": obs,
+        "carry": policy.init(batch_size),
+        "done": jnp.zeros((batch_size,), bool),
+        "returns": jnp.zeros((batch_size,)),
+        "lengths": jnp.zeros((batch_size,), jnp.int32),
+    }
+    last = jax.lax.while_loop(unfinished, step, first)
+    return Episodes(last["returns"], last["lengths"])
+
+
+def play_lanes(
+    env: Any, policy: Policy, params: Any, task: Any, lane_keys: jax.Array, num_episodes: int
+) -> jax.Array:
+    """Mean return `[N]` of N parameter lanes; lane i plays `num_episodes` under `lane_keys[i]`.
+
+    Lanes run one after another in one program: a batched loop predicate would copy every cache at
+    every step.
+    """
+    tasks = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_episodes, *x.shape)), task)
+
+    def one(lane: tuple[Any, jax.Array]) -> jax.Array:
+        return jnp.mean(play(env, policy, lane[0], tasks, lane[1], env.max_steps).returns)
+
+    return jax.lax.map(one, (params, lane_keys))
+
+
+def record(
+    env: Any, policy: Policy, params: Any, task: Any, key: jax.Array, num_steps: int
+) -> tuple[Any, jax.Array, jax.Array]:
+    """One episode to look at: states `[T, ...]`, rewards `[T]` and how many steps are real."""
+    key_reset, key_run = jax.random.split(key)
+    obs, first_state = env.reset(key_reset, task)
+
+    def step(state, t):
+        env_state, obs, carry, is_over = state
+        key_act, key_env = jax.random.split(jax.random.fold_in(key_run, t))
+        is_first = (t == 0)[None]
+        action, _, carry = policy.act(params, carry, obs[None], is_first, key_act)
+        obs, env_state, reward, terminated, truncated, _ = env.step(
+            key_env, env_state, action[0], task
+        )
+        now_over = is_over | terminated | truncated
+        return (env_state, obs, carry, now_over), (env_state, reward, ~is_over)
+
+    first = (first_state, obs, policy.init(1), jnp.array(False))
+    _, (states, rewards, is_real) = jax.lax.scan(step, first, jnp.arange(num_steps))
+    return states, rewards, jnp.sum(is_real, dtype=jnp.int32)

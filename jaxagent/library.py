@@ -1,0 +1,121 @@
+"""Trained policies as files: `load(run)` gives one back, in a notebook or a script.
+
+    from jaxagent import library
+    policy = library.load("runs/quickstart", task="CartPole-v1", arm="finetune")
+    carry = policy.init(batch_size)
+    action, carry = policy.act(carry, obs, is_first, key)
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from envs.names import check_name
+from jaxagent.agents import offline, sequence
+from jaxagent.config import TransformerConfig
+from jaxagent.data import normalize, tree_file
+from jaxagent.files import write_json
+from jaxagent.nn import transformer
+from jaxagent.tokens.component import Codec, Domain
+from jaxagent.tokens.scalar import Bins
+from jaxagent.types import Policy
+
+FOLDER = "policies"
+
+
+class Description(NamedTuple):
+    """What rebuilds a policy beside its parameters; JSON-safe fields."""
+
+    arm: str
+    task: str  # short name, e.g. CartPole-v1
+    env: str  # registry id
+    overrides: dict[str, float]
+    kind: str  # "transformer" or "raw"
+    rule: str  # decoding
+    seed: int
+    domain: Domain
+    vocabulary: transformer.Vocabulary
+    model: dict[str, Any]  # TransformerConfig, or {"hidden_sizes": [...]} of the raw network
+
+
+class LoadedPolicy(NamedTuple):
+    """A policy with its parameters bound."""
+
+    description: Description
+    policy: Policy
+    params: Any
+
+    def init(self, batch_size: int) -> Any:
+        """The memory of `batch_size` lanes."""
+        return self.policy.init(batch_size)
+
+    def act(
+        self, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any]:
+        """Actions for `obs [B, ...]`; `is_first [B]` marks lanes whose episode begins."""
+        action, _, carry = self.policy.act(self.params, carry, obs, is_first, key)
+        return action, carry
+
+
+def save(run: Path, description: Description, params: Any) -> None:
+    """Write a policy into a run folder."""
+    place = Path(run) / FOLDER / f"{description.arm}--{description.task}"
+    place.mkdir(parents=True, exist_ok=True)
+    tree_file.save(place / "params.npz", params)
+    content = description._asdict() | {
+        "domain": description.domain._asdict(),
+        "vocabulary": description.vocabulary._asdict(),
+    }
+    write_json(place / "policy.json", content)
+
+
+def available(run: Path) -> list[str]:
+    """Names `arm--task` of the policies in a run folder."""
+    return sorted(p.parent.name for p in (Path(run) / FOLDER).glob("*/policy.json"))
+
+
+def load(run: str | Path, task: str | None = None, arm: str = "finetune") -> LoadedPolicy:
+    """Load a policy of a run; the first task if none is named.
+
+    Raises `UnknownName` with the nearest valid names, `TreeFileError` for a damaged file.
+    """
+    names = available(Path(run))
+    if task is None:
+        task = next((n.split("--")[1] for n in names if n.startswith(f"{arm}--")), "")
+    place = Path(run) / FOLDER / check_name(f"policy in {run}", f"{arm}--{task}", names)
+    content = json.loads((place / "policy.json").read_text())
+    content["domain"] = Domain(**content["domain"])
+    content["vocabulary"] = transformer.Vocabulary(**content["vocabulary"])
+    description = Description(**content)
+    policy, template = rebuild(description)
+    return LoadedPolicy(description, policy, tree_file.load(place / "params.npz", template))
+
+
+def rebuild(description: Description) -> tuple[Policy, Any]:
+    """The functions of a described policy and a template of its parameters."""
+    domain, vocabulary = description.domain, description.vocabulary
+    codec = _codec_template(domain, vocabulary.num_bins)
+    if description.kind == "raw":
+        network = offline.RawNetwork(
+            domain, vocabulary.num_bins, vocabulary.size, tuple(description.model["hidden_sizes"])
+        )
+        init = jax.eval_shape(lambda: network.init(jax.random.key(0)))
+        moments = jax.eval_shape(lambda: normalize.init((domain.obs_size,)))
+        return offline.raw_policy(network, description.rule), offline.RawParams(init, codec, moments)
+    model = transformer.model(TransformerConfig(**description.model), vocabulary)
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    return sequence.policy(model, domain, description.rule), sequence.SequenceParams(params, codec)
+
+
+def _codec_template(domain: Domain, num_bins: int) -> Codec:
+    def bins(size: int) -> Bins:
+        return Bins(
+            edges=jax.ShapeDtypeStruct((size, num_bins + 1), jnp.float32),
+            centres=jax.ShapeDtypeStruct((size, num_bins), jnp.float32),
+        )
+
+    action = () if domain.action_cardinality else bins(domain.action_size)
+    return Codec(bins(domain.obs_size), action)

@@ -1,0 +1,1 @@
+"""Networks: flax.linen modules behind plain functions; caches and adapters are arguments."""

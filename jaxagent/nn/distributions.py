@@ -1,0 +1,57 @@
+"""Action distributions; a handful of formulas, scipy is their oracle in the tests."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Categorical(NamedTuple):
+    """Distribution over A categories; events are int32 `[...]`."""
+
+    logits: jax.Array  # [..., A]
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draw events `[...]`."""
+        return jax.random.categorical(key, self.logits).astype(jnp.int32)
+
+    def mode(self) -> jax.Array:
+        """Most likely events `[...]`."""
+        return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
+
+    def log_prob(self, event: jax.Array) -> jax.Array:
+        """Log-probability `[...]`."""
+        log_probs = jax.nn.log_softmax(self.logits)
+        return jnp.take_along_axis(log_probs, event[..., None], axis=-1)[..., 0]
+
+    def entropy(self) -> jax.Array:
+        """Entropy `[...]`, nats."""
+        log_probs = jax.nn.log_softmax(self.logits)
+        return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+
+
+class Gaussian(NamedTuple):
+    """Diagonal normal over A reals; events are float32 `[..., A]`."""
+
+    mean: jax.Array  # [..., A]
+    log_std: jax.Array  # broadcastable to the mean
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draw events `[..., A]`."""
+        return self.mean + jnp.exp(self.log_std) * jax.random.normal(key, self.mean.shape)
+
+    def mode(self) -> jax.Array:
+        """The mean."""
+        return self.mean
+
+    def log_prob(self, event: jax.Array) -> jax.Array:
+        """Log-density `[...]`, summed over components."""
+        z = (event - self.mean) * jnp.exp(-self.log_std)
+        per_component = -0.5 * jnp.square(z) - self.log_std - 0.5 * math.log(2 * math.pi)
+        return jnp.sum(per_component, axis=-1)
+
+    def entropy(self) -> jax.Array:
+        """Differential entropy `[...]`, nats."""
+        per_component = self.log_std + 0.5 * math.log(2 * math.pi * math.e)
+        return jnp.sum(jnp.broadcast_to(per_component, self.mean.shape), axis=-1)

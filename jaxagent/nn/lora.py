@@ -1,0 +1,61 @@
+"""Low-rank adapters as a second pytree (LoRA, Hu et al. 2022, eq. 3)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Path = tuple[str, ...]
+
+
+def init(key: jax.Array, params: Any, rank: int, targets: Sequence[str]) -> dict[str, Any]:
+    """Adapters of every kernel whose module name is in `targets`.
+
+    A kernel is read as a matrix `[inputs, outputs]`; `down` is random and `up` zero, so adaptation
+    starts at the base model. Raises ValueError where a target matches nothing.
+    """
+    kernels = _kernels(params, targets)
+    keys = jax.random.split(key, len(kernels))
+    adapters = {}
+    for leaf_key, (name, kernel) in zip(keys, kernels.items(), strict=True):
+        rows, columns = _matrix_shape(name, kernel)
+        adapters[name] = {
+            "down": jax.random.normal(leaf_key, (rows, rank)) / jnp.sqrt(rows),
+            "up": jnp.zeros((rank, columns)),
+        }
+    return adapters
+
+
+def merge(params: Any, adapters: dict[str, Any], scale: float = 1.0) -> Any:
+    """Base parameters plus `scale * down @ up`; differentiable in the adapters, base untouched."""
+
+    def merged(path: Any, leaf: jax.Array) -> jax.Array:
+        adapter = adapters.get(_name(path))
+        if adapter is None:
+            return leaf
+        return leaf + (scale * (adapter["down"] @ adapter["up"])).reshape(leaf.shape)
+
+    return jax.tree_util.tree_map_with_path(merged, params)
+
+
+def _kernels(params: Any, targets: Sequence[str]) -> dict[str, jax.Array]:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    named = {_name(path): leaf for path, leaf in leaves}
+    found = {n: x for n, x in named.items() if n.endswith("/kernel") and n.split("/")[-2] in targets}
+    missing = set(targets) - {n.split("/")[-2] for n in found}
+    if missing:
+        modules = sorted({n.split("/")[-2] for n in named if n.endswith("/kernel")})
+        raise ValueError(f"LoRA targets: got {sorted(missing)}, expected modules among {modules}.")
+    return found
+
+
+def _name(path: Any) -> str:
+    return "/".join(str(entry.key) for entry in path)
+
+
+def _matrix_shape(name: str, kernel: jax.Array) -> tuple[int, int]:
+    """Attention's output kernel is `[H, D / H, D]`, its inputs `[D, H, D / H]`, others `[in, out]`."""
+    if name.split("/")[-2] == "output":
+        return kernel.size // kernel.shape[-1], kernel.shape[-1]
+    return kernel.shape[0], kernel.size // kernel.shape[0]

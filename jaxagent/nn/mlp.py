@@ -1,0 +1,24 @@
+"""Multilayer perceptrons with orthogonal initialisation."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+
+
+class MLP(nn.Module):
+    """Dense layers with an activation between them; the last layer is linear."""
+
+    sizes: Sequence[int]  # widths of all layers, the output's last
+    activation: Callable[[jax.Array], jax.Array] = nn.tanh
+    output_scale: float = 1.0  # gain of the last layer's orthogonal initialiser
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for size in self.sizes[:-1]:
+            x = nn.Dense(size, kernel_init=nn.initializers.orthogonal(math.sqrt(2)))(x)
+            x = self.activation(x)
+        return nn.Dense(
+            self.sizes[-1], kernel_init=nn.initializers.orthogonal(self.output_scale)
+        )(x)

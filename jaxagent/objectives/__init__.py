@@ -1,0 +1,1 @@
+"""Objectives: arrays in, losses out; no network is known here."""

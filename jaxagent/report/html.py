@@ -1,0 +1,756 @@
+"""One self-contained page for a run folder: `report.html`, readable offline, by itself, for ever.
+
+Everything is inline: CSS, SVG figures, pictures as data URIs; there is no script. Every string of
+the run is escaped. What a run does not have yet is said on the page, so that an interrupted run
+has a report too.
+"""
+
+from __future__ import annotations
+
+import base64
+import fnmatch
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxagent.report import figures
+from jaxagent.report.render import write_atomically
+
+MAX_FIGURES = 12
+MAX_SERIES = 16  # in one figure
+MAX_PICTURES = 48
+MAX_PICTURE_BYTES = 4_000_000
+MAX_NOTED_LINES = 3
+PICTURE_TYPES = {".gif": "image/gif", ".png": "image/png"}
+VERDICTS = ("PASS", "DIRECTIONAL", "INCONCLUSIVE", "FAIL", "VOID")
+DASH = "\N{EN DASH}"  # stands for a missing value
+DEFAULT_ENDINGS = ("return", "loss")
+
+
+Log = dict[str, list[Mapping[str, Any]]]  # stage -> its lines, in order
+
+
+class Run(NamedTuple):
+    """What a run folder holds; `notes` say what is missing or could not be read."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    metrics: list[Mapping[str, Any]]
+    summary: Mapping[str, Any]
+    pictures: list[Path]
+    notes: list[str]
+
+
+def write_report(folder: str | Path) -> Path:
+    """Writes `report.html` into a run folder, finished or not, and returns its path."""
+    run = read_run(Path(folder))
+    page = render_page(run).encode("utf-8", errors="replace")
+    return write_atomically(run.folder / "report.html", lambda file: file.write(page))
+
+
+def read_run(folder: Path) -> Run:
+    """Reads manifest.json, metrics.jsonl, summary.json and pictures/ as far as they exist."""
+    if not (folder / "manifest.json").is_file() and not (folder / "metrics.jsonl").is_file():
+        raise FileNotFoundError(
+            f"got {folder}, without manifest.json or metrics.jsonl; expected a run folder; "
+            "fix: pass the folder that the run printed at its start"
+        )
+    notes: list[str] = []
+    manifest = _read_object(folder / "manifest.json", notes)
+    metrics = _read_lines(folder / "metrics.jsonl", notes)
+    summary = {}
+    if (folder / "summary.json").is_file():
+        summary = _read_object(folder / "summary.json", notes)
+    pictures = [
+        path
+        for path in folder.glob("pictures/*")
+        if path.suffix in PICTURE_TYPES and path.is_file()
+    ]
+    return Run(folder, manifest, metrics, summary, sorted(pictures), notes)
+
+
+def render_page(run: Run) -> str:
+    """Composes the page from its sections, in reading order."""
+    sections = [
+        ("Claims", _claims),
+        ("Scores", _scores),
+        ("The agents at work", _pictures),
+        ("Learning curves", _curves),
+        ("Preconditions", _preconditions),
+        ("Budgets", _budgets),
+        ("Limits", _limits),
+        ("How to redo this run", _redo),
+    ]
+    body = "".join(_section(title, draw, run) for title, draw in sections)
+    name = run.summary.get("experiment") or run.manifest.get("experiment") or run.folder.name
+    return PAGE.substitute(title=_text(name), css=CSS, header=_header(run, name), body=body)
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def _read_object(path: Path, notes: list[str]) -> Mapping[str, Any]:
+    """Reads one JSON object; anything else becomes a note and an empty object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        notes.append(f"{path.name} is missing.")
+        return {}
+    except (ValueError, OSError) as error:
+        notes.append(f"{path.name} could not be read: {error}")
+        return {}
+    if isinstance(value, dict):
+        return value
+    notes.append(f"{path.name} holds a {type(value).__name__}, not an object; it was ignored.")
+    return {}
+
+
+def _read_lines(path: Path, notes: list[str]) -> list[Mapping[str, Any]]:
+    """Reads one JSON object a line; a torn line (a killed run) is left out and noted."""
+    if not path.is_file():
+        notes.append(f"{path.name} is missing.")
+        return []
+    rows, bad = [], []
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, start=1):
+            row = _parse_line(line)
+            if row is not None:
+                rows.append(row)
+            elif line.strip():
+                bad.append(number)
+    if bad:
+        shown = ", ".join(map(str, bad[:MAX_NOTED_LINES])) + (", ..." if len(bad) > 3 else "")
+        notes.append(f"{path.name}: {len(bad)} unreadable line(s) ignored (line {shown}).")
+    return rows
+
+
+def _parse_line(line: str) -> Mapping[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+# --- sections ------------------------------------------------------------------------------------
+
+
+def _header(run: Run, name: Any) -> str:
+    """Title, one sentence, one badge per verdict with its count, and the notes."""
+    claims = _list(run.summary, "claims")
+    counts = {verdict: sum(_verdict(claim) == verdict for claim in claims) for verdict in VERDICTS}
+    badges = " ".join(_badge(verdict, f"{n} {verdict}") for verdict, n in counts.items() if n)
+    facts = [
+        ("preset", run.summary.get("preset") or run.manifest.get("preset")),
+        ("started", run.manifest.get("started")),
+        ("seconds", run.summary.get("wall_seconds")),
+        ("fingerprint", _short_hash(run.manifest.get("fingerprint"))),
+    ]
+    line = " · ".join(f"{key} {_value(value)}" for key, value in facts if value is not None)
+    notes = "".join(f'<p class="note">{_text(note)}</p>' for note in run.notes)
+    return (
+        f"<h1>{_text(name)}</h1>"
+        f'<p class="headline">{_headline(run, claims)}</p>'
+        f'<p class="badges">{badges}</p><p class="muted">{line}</p>{notes}'
+    )
+
+
+def _headline(run: Run, claims: Sequence[Mapping]) -> str:
+    """The result in one sentence."""
+    if not run.summary:
+        last = run.metrics[-1] if run.metrics else {}
+        where = f"{_value(last.get('stage'))}, update {_value(last.get('step'))}"
+        reached = f"it has reached {where}" if last else "nothing has been logged"
+        return f"This run is unfinished: there is no summary yet; {reached}."
+    failed = sum(not row.get("passed") for row in _list(run.summary, "preconditions"))
+    warning = f" {failed} precondition(s) failed." if failed else ""
+    if not claims:
+        return f"The run is finished; it states no claim.{warning}"
+    passed = [claim for claim in claims if _verdict(claim) == "PASS"]
+    gated = [claim for claim in claims if claim.get("gated")]
+    gate = ""
+    if gated:
+        held = sum(_verdict(claim) == "PASS" for claim in gated)
+        gate = f", {held} of {len(gated)} gated"
+    return f"{len(passed)} of {len(claims)} claims pass{gate}.{warning}"
+
+
+def _claims(run: Run) -> str:
+    claims = _list(run.summary, "claims")
+    if not claims:
+        return _absent("No claims have been judged.")
+    head = ("verdict", "claim", "difference", "margin", "P(improvement)", "p", "seeds")
+    rows = [_claim_row(claim) for claim in claims]
+    note = (
+        "Difference: point estimate and interval of the IQM difference (or of the quantity that "
+        "the claim names). INCONCLUSIVE is not a pass; fewer than 5 seeds are at most DIRECTIONAL."
+    )
+    return _table(head, rows, numeric_from=2) + f'<p class="muted">{note}</p>'
+
+
+def _claim_row(claim: Mapping[str, Any]) -> list[str]:
+    kind = " · ".join(
+        [_text(claim.get("id", "")), _text(claim.get("kind", ""))]
+        + (["gated"] if claim.get("gated") else [])
+    )
+    reason = claim.get("reason")
+    statement = f'{_text(claim.get("statement", ""))}<div class="muted">{kind}</div>'
+    if reason:
+        statement += f'<div class="muted">{_text(reason)}</div>'
+    difference = f"{_value(claim.get('difference'))}<br>{_interval(claim.get('interval'))}"
+    names = ("margin", "probability_of_improvement", "p_value", "seeds")
+    verdict, statement = _verdict(claim), f'<div class="prose">{statement}</div>'
+    return [_badge(verdict, verdict), statement, difference] + [
+        _value(_count(claim.get(name))) for name in names
+    ]
+
+
+def _scores(run: Run) -> str:
+    arms = _dict(run.summary, "arms")
+    scores, tasks = _dict(run.summary, "scores"), _task_names(run)
+    if not arms and not scores:
+        return _absent("No scores yet.")
+    names = list(arms) or list(scores)
+    parts = [_interval_figure(names, arms, scores, tasks)]
+    if scores and tasks:
+        parts.append(_task_figure(names, scores, tasks))
+    figure_row = f'<div class="grid">{"".join(parts)}</div>'
+    decoding = run.summary.get("decoding")
+    note = f'<p class="muted">Decoding: {_text(decoding)}</p>' if decoding else ""
+    return figure_row + _return_table(run, names, tasks) + note + _seed_tables(run, names, tasks)
+
+
+def _interval_figure(names: Sequence[str], arms: Mapping, scores: Mapping, tasks: Sequence) -> str:
+    """IQM and interval per arm; a dot is one seed's mean over the tasks."""
+    rows = []
+    for name in names:
+        arm = _dict(arms, name)
+        low, high = _pair(arm.get("interval"))
+        seeds = _seed_means(_dict(scores, name), tasks)
+        rows.append((name, _float(arm.get("iqm")), low, high, seeds))
+    svg = figures.score_intervals(rows, title="IQM over tasks and seeds")
+    caption = "Line: IQM; band: its interval; dots: each seed's mean over the tasks."
+    return _figure(svg, caption)
+
+
+def _task_figure(names: Sequence[str], scores: Mapping, tasks: Sequence[str]) -> str:
+    cells = [[_floats(_dict(scores, arm).get(task)) for arm in names] for task in tasks]
+    svg = figures.per_task_bars(tasks, names, cells, title="Scores by task")
+    return _figure(svg, "Bar: mean over seeds; thin line: their range; dots: seeds.")
+
+
+def _return_table(run: Run, names: Sequence[str], tasks: Sequence[str]) -> str:
+    """Arms x tasks: mean raw return with the mean normalised score below it."""
+    arms, scores = _dict(run.summary, "arms"), _dict(run.summary, "scores")
+    returns = _dict(run.summary, "returns")
+    rows = []
+    for name in names:
+        arm = _dict(arms, name)
+        about = f'{_text(name)}<div class="muted prose">{_text(arm.get("description", ""))}</div>'
+        iqm = f"{_value(arm.get('iqm'))}<br>{_interval(arm.get('interval'))}"
+        pairs = [(_dict(returns, name).get(task), _dict(scores, name).get(task)) for task in tasks]
+        rows.append([about, iqm] + [_score_cell(*pair) for pair in pairs])
+    for kind in ("random", "expert"):
+        cells = [_dict(_dict(run.summary, "references"), task).get(kind) for task in tasks]
+        if any(cell is not None for cell in cells):
+            rows.append([f"<i>{kind}</i>", DASH] + [_value(cell) for cell in cells])
+    head = ["arm", "IQM", *tasks]
+    what = "mean return over seeds, mean normalised score below" if returns else "mean score"
+    note = f'<p class="muted">Tasks: {what}. IQM: over tasks and seeds, with its interval.</p>'
+    return _table(head, rows, numeric_from=1) + note
+
+
+def _score_cell(returns: Any, scores: Any) -> str:
+    means = [np.mean(_floats(values)) if _floats(values) else None for values in (returns, scores)]
+    if means[0] is None:
+        return _value(means[1])
+    return f'{_value(means[0])}<div class="muted">{_value(means[1])}</div>'
+
+
+def _seed_tables(run: Run, names: Sequence[str], tasks: Sequence[str]) -> str:
+    """Every seed's number, folded away: one table for scores, one for raw returns."""
+    tables = ""
+    for title, key in (("Normalised score", "scores"), ("Return", "returns")):
+        table = _dict(run.summary, key)
+        cells = {(arm, task): _dict(table, arm).get(task) for arm in names for task in tasks}
+        count = max((len(_items(values)) for values in cells.values()), default=0)
+        if count == 0:
+            continue
+        rows = [
+            [_text(arm), _text(task)] + [_value(value) for value in _items(values)]
+            for (arm, task), values in cells.items()
+        ]
+        head = ["arm", "task", *(f"seed {seed}" for seed in range(count))]
+        tables += _folded(f"{title} of every seed", _table(head, rows, numeric_from=2))
+    return tables
+
+
+def _pictures(run: Run) -> str:
+    """Animated agents, one row a task when the file names tell it."""
+    if not run.pictures:
+        return _absent("No pictures were drawn.")
+    arms = list(_dict(run.summary, "arms"))
+    groups: dict[str, list[tuple[int, str, Path]]] = {}
+    for path in run.pictures[:MAX_PICTURES]:
+        task, label = _split_name(path.stem, _task_names(run))
+        rank = arms.index(label) if label in arms else len(arms)
+        groups.setdefault(task, []).append((rank, label, path))
+    ordered = sorted(groups, key=lambda task: _position(task, _task_names(run)))
+    html = "".join(_picture_row(task, sorted(groups[task])) for task in ordered)
+    hidden = len(run.pictures) - MAX_PICTURES
+    if hidden > 0:
+        html += f'<p class="note">{hidden} more picture(s) are in the folder pictures.</p>'
+    return html
+
+
+def _picture_row(task: str, entries: Iterable[tuple[int, str, Path]]) -> str:
+    title = f"<h3>{_text(task)}</h3>" if task else ""
+    cards = "".join(_picture(path, label, task) for _, label, path in entries)
+    return f'{title}<div class="pictures">{cards}</div>'
+
+
+def _picture(path: Path, label: str, task: str) -> str:
+    """One picture as a data URI with its caption; a very large file stays outside the page."""
+    if path.stat().st_size > MAX_PICTURE_BYTES:
+        return f'<p class="note">{_text(path.name)} is too large to embed.</p>'
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    alt = _text(f"{label or path.stem} in {task}" if task else label or path.stem)
+    source = f"data:{PICTURE_TYPES[path.suffix]};base64,{data}"
+    image = f'<img alt="{alt}" src="{source}">'
+    return f"<figure>{image}<figcaption>{_text(label)}</figcaption></figure>"
+
+
+def _split_name(stem: str, tasks: Sequence[str]) -> tuple[str, str]:
+    """Splits "finetune--CartPole-v1" into its task and the rest, whichever way round."""
+    known = [task for task in tasks if task and task.replace("/", "-") in stem]
+    if not known:
+        return "", stem.replace("--", " · ").replace("_", " ")
+    task = max(known, key=len)
+    rest = stem.replace(task.replace("/", "-"), "", 1).strip("-_. ")
+    return task, rest.replace("--", " · ") or task
+
+
+def _curves(run: Run) -> str:
+    """One figure for each wanted curve; the summary names them, or return and loss are drawn."""
+    log: Log = {}
+    for row in run.metrics:
+        log.setdefault(str(row.get("stage", "")), []).append(row)
+    wanted = _list(run.summary, "curves") or _default_curves(log)
+    if not wanted:
+        return _absent("No learning curves: the metrics hold no return and no loss yet.")
+    arms = list(_dict(run.summary, "arms"))
+    drawn = [_curve_figure(log, curve, arms) for curve in wanted[:MAX_FIGURES]]
+    html = f'<div class="grid">{"".join(drawn)}</div>'
+    if len(wanted) > MAX_FIGURES:
+        html += f'<p class="note">{len(wanted) - MAX_FIGURES} more curve(s) are not drawn.</p>'
+    note = "Line: mean over seeds. Band: smallest to largest seed (above 10 seeds: one standard "
+    return html + f'<p class="muted">{note}deviation). Thin lines: single seeds.</p>'
+
+
+def _default_curves(log: Log) -> list[dict[str, Any]]:
+    """A curve for each (group of stages, metric) whose name ends in return or loss.
+
+    A group is what precedes the last "/" of a stage: ppo/CartPole-v1 and ppo/Acrobot-v1 share one.
+    Stages of very different scales (returns of 500 and of -1500) get a figure each.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for stage, rows in log.items():
+        names = dict.fromkeys(name for row in rows for name in row)
+        for name in names:
+            if name.endswith(DEFAULT_ENDINGS):
+                found.setdefault((name, stage.rpartition("/")[0] or stage), []).append(stage)
+    # returns before losses, otherwise in the order of the log
+    order = sorted(found, key=lambda key: not key[0].endswith("return"))
+    curves: list[dict[str, Any]] = []
+    for name, group in order:
+        stages = found[name, group]
+        parts = [stages] if _share_a_scale(log, name, stages) else [[one] for one in stages]
+        for part in parts:
+            title = f"{name}, {group if len(part) > 1 else part[0]}"
+            curves.append({"metric": name, "stages": part, "title": title})
+    return curves
+
+
+def _share_a_scale(log: Log, metric: str, stages: Sequence[str]) -> bool:
+    """True if all values together span at most eight times the narrowest stage: one axis serves."""
+    values = [y[np.isfinite(y)] for y in (_collect(log[one], metric, "step")[1] for one in stages)]
+    values = [value for value in values if value.size]
+    if len(values) < 2:
+        return True
+    narrowest = min(float(np.ptp(value)) for value in values)
+    return float(np.ptp(np.concatenate(values))) <= 8 * max(narrowest, 1e-12)
+
+
+def _curve_figure(log: Log, curve: Mapping[str, Any], arms: Sequence[str]) -> str:
+    """Draws one curve description {"metric", "stages", "title", "x", "x_label", "y_label"}."""
+    metric = str(curve.get("metric", ""))
+    stages = _matching_stages(log, curve.get("stages"), metric)
+    axis = str(curve.get("x") or _default_axis(log, metric, stages))
+    title = str(curve.get("title") or metric)
+    collected = [(stage, *_collect(log[stage], metric, axis)) for stage in stages[:MAX_SERIES]]
+    series = [one for one in collected if np.isfinite(one[2]).any()]
+    if not series:
+        return _figure("", f"{title}: no values of {metric} in the log yet.")
+    names = [stage for stage, _, _ in series]
+    labels, colors = _short_labels(names), _arm_numbers(names, arms)
+    series = [(label, x, y) for label, (_, x, y) in zip(labels, series, strict=True)]
+    usual = {"step": "updates", "env_steps": "env steps"}
+    x_label = str(curve.get("x_label") or usual.get(axis, axis))
+    y_label = str(curve.get("y_label") or metric.rpartition("/")[2])
+    hidden = len(stages) - MAX_SERIES
+    caption = f"{hidden} more stage(s) are not drawn." if hidden > 0 else ""
+    svg = figures.learning_curves(series, title, x_label, y_label, color_numbers=colors)
+    return _figure(svg, caption)
+
+
+def _matching_stages(log: Log, wanted: Any, metric: str) -> list[str]:
+    """Stages that log the metric, in order; `wanted` holds names or patterns, none means all."""
+    stages = [stage for stage, rows in log.items() if any(metric in row for row in rows)]
+    patterns = [str(pattern) for pattern in _items(wanted)]
+    if not patterns:
+        return stages
+    hits = [s for p in patterns for s in stages if s == p or fnmatch.fnmatchcase(s, p)]
+    return list(dict.fromkeys(hits))
+
+
+def _default_axis(log: Log, metric: str, stages: Sequence[str]) -> str:
+    """env_steps where every row has them, else step (updates)."""
+    rows = [row for stage in stages for row in log[stage] if metric in row]
+    return "env_steps" if rows and all("env_steps" in row for row in rows) else "step"
+
+
+def _collect(rows: Sequence[Mapping], metric: str, axis: str) -> tuple[np.ndarray, np.ndarray]:
+    """Gathers a metric of one stage: x [n], y [n, lanes]; null and missing lanes are nan."""
+    rows = [row for row in rows if metric in row]
+    x = np.array([_float(row.get(axis)) for row in rows], np.float64)
+    lanes = [[_float(value) for value in _items(row[metric])] for row in rows]
+    width = max(map(len, lanes), default=1) or 1
+    padded = [lane + [math.nan] * (width - len(lane)) for lane in lanes]
+    y = np.array(padded, np.float64).reshape(len(rows), width)
+    return x[np.isfinite(x)], y[np.isfinite(x)]
+
+
+def _short_labels(stages: Sequence[str]) -> list[str]:
+    """Drops the folders that all stages share at either end: adapt/lora/CartPole-v1 -> lora."""
+    split = [stage.split("/") for stage in stages]
+    for end in (0, -1):
+        while len(split) > 1 and min(map(len, split)) > 1 and len({p[end] for p in split}) == 1:
+            split = [parts[1:] if end == 0 else parts[:-1] for parts in split]
+    return ["/".join(parts) for parts in split]
+
+
+def _arm_numbers(stages: Sequence[str], arms: Sequence[str]) -> list[int]:
+    """Each stage's arm by number, so that an arm has one colour on the page; empty if unclear."""
+    hits = [[arms.index(part) for part in stage.split("/") if part in arms] for stage in stages]
+    numbers = [hit[0] for hit in hits if len(hit) == 1]
+    return numbers if len(set(numbers)) == len(stages) else []
+
+
+def _preconditions(run: Run) -> str:
+    rows = _list(run.summary, "preconditions")
+    if not rows:
+        return _absent("No preconditions were recorded.")
+    cells = []
+    for row in rows:
+        badge = _badge("PASS", "passed") if row.get("passed") else _badge("FAIL", "failed")
+        cells.append([badge, _text(row.get("name", "")), _text(row.get("detail", ""))])
+    return _table(("", "check", "detail"), cells)
+
+
+def _budgets(run: Run) -> str:
+    """What every arm was given, and where the time went."""
+    html = _arm_budgets(run) + _stage_times(run)
+    return html or _absent("No budgets yet.")
+
+
+def _arm_budgets(run: Run) -> str:
+    arms, budgets = _dict(run.summary, "arms"), _dict(run.summary, "budgets")
+    known = {"description", "iqm", "interval"}
+    table = {
+        name: {k: v for k, v in _dict(arms, name).items() if k not in known} | _dict(budgets, name)
+        for name in dict.fromkeys([*arms, *budgets])
+    }
+    columns = list(dict.fromkeys(key for row in table.values() for key in row))
+    if not columns:
+        return ""
+    head = ["arm", *(column.replace("_", " ") for column in columns)]
+    rows = [
+        [_text(name), *(_value(_count(row.get(key))) for key in columns)]
+        for name, row in table.items()
+    ]
+    return _table(head, rows, numeric_from=1)
+
+
+def _stage_times(run: Run) -> str:
+    times = _dict(run.summary, "stage_seconds")
+    rows = [
+        [label, _value(run.summary.get(key))]
+        for label, key in (("whole run", "wall_seconds"), ("of it compiling", "compile_seconds"))
+        if run.summary.get(key) is not None
+    ] + [[_text(stage), _value(seconds)] for stage, seconds in times.items()]
+    if not rows:
+        return ""
+    return _folded("Seconds by stage", _table(("stage", "seconds"), rows, numeric_from=1))
+
+
+def _limits(run: Run) -> str:
+    limits = [str(limit) for limit in _items(run.summary.get("limits"))]
+    if not limits:
+        return _absent("No limits were stated.")
+    return "<ul>" + "".join(f"<li>{_text(limit)}</li>" for limit in limits) + "</ul>"
+
+
+def _redo(run: Run) -> str:
+    """The command, everything that can change the numbers, and the whole configuration."""
+    manifest = run.manifest
+    command = manifest.get("command") or run.summary.get("command")
+    versions = _dict(manifest, "versions") or _dict(run.summary, "versions")
+    facts = {
+        "device": _join(_dict(manifest, "device")),
+        "precision": manifest.get("precision"),
+        "git": _join(_dict(manifest, "git")),
+        "XLA flags": manifest.get("xla_flags"),
+        "cores": manifest.get("cores"),
+        "started": manifest.get("started"),
+        "fingerprint": manifest.get("fingerprint"),
+        "versions": _join(versions),
+    }
+    rows = [[_text(key), _value(value)] for key, value in facts.items() if value not in (None, "")]
+    html = f"<pre>{_text(command)}</pre>" if command else _absent("The command is not recorded.")
+    html += _table(("", ""), rows) if rows else ""
+    if manifest.get("config"):
+        text = json.dumps(manifest["config"], indent=2, ensure_ascii=False)
+        html += _folded("Configuration", f"<pre>{_text(text)}</pre>")
+    return html
+
+
+# --- pieces of HTML ------------------------------------------------------------------------------
+
+
+def _section(title: str, draw: Callable[[Run], str], run: Run) -> str:
+    """One section; a malformed part of the run is reported in place and spares the others."""
+    try:
+        body = draw(run)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, OSError) as error:
+        body = f'<p class="note">This section could not be drawn: {_text(error)}</p>'
+    return f"<section><h2>{_text(title)}</h2>{body}</section>"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numeric_from: int = 99) -> str:
+    """A table of ready HTML cells; the head is escaped here. Scrolls sideways if too wide."""
+
+    def cell(tag: str, index: int, content: str) -> str:
+        css = ' class="number"' if index >= numeric_from else ""
+        return f"<{tag}{css}>{content}</{tag}>"
+
+    top = "".join(cell("th", i, _text(name)) for i, name in enumerate(head))
+    body = "".join(
+        "<tr>" + "".join(cell("td", i, content) for i, content in enumerate(row)) + "</tr>"
+        for row in rows
+    )
+    top = f"<thead><tr>{top}</tr></thead>" if any(head) else ""
+    return f'<div class="scroll"><table>{top}<tbody>{body}</tbody></table></div>'
+
+
+def _figure(svg: str, caption: str) -> str:
+    below = f"<figcaption>{_text(caption)}</figcaption>" if caption else ""
+    return f'<figure class="card">{svg}{below}</figure>'
+
+
+def _folded(title: str, content: str) -> str:
+    return f"<details><summary>{_text(title)}</summary>{content}</details>"
+
+
+def _absent(sentence: str) -> str:
+    return f'<p class="absent">{_text(sentence)}</p>'
+
+
+def _badge(verdict: str, label: str) -> str:
+    css = verdict.lower() if verdict in VERDICTS else "void"
+    return f'<span class="badge {css}">{_text(label)}</span>'
+
+
+def _text(value: Any) -> str:
+    return escape(str(value), quote=True)
+
+
+def _value(value: Any) -> str:
+    """Any JSON value as short escaped text: 0.1234 -> 0.123, 12345 -> 12,345, null -> a dash."""
+    if value is None:
+        return DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}".replace("-", "\N{MINUS SIGN}")
+    if isinstance(value, float):
+        return _short_float(value)
+    if isinstance(value, (dict, list)):
+        return _text(json.dumps(value, ensure_ascii=False))
+    return _text(value)
+
+
+def _short_float(value: float) -> str:
+    if not math.isfinite(value):
+        return {math.inf: "∞", -math.inf: "\N{MINUS SIGN}∞"}.get(value, "nan")
+    if value == 0 or 1e-3 <= abs(value) < 100:
+        text = f"{value:.3f}" if 0 < abs(value) < 0.1 else f"{value:.2f}"
+        text = f"{value:.0f}" if value.is_integer() and abs(value) >= 10 else text
+    else:
+        text = f"{value:,.0f}" if 100 <= abs(value) < 1e9 else f"{value:.2e}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _interval(value: Any) -> str:
+    low, high = _pair(value)
+    if math.isnan(low) and math.isnan(high):
+        return DASH
+    ends = (DASH if math.isnan(end) else _value(end) for end in (low, high))
+    return f'<span class="interval">[{", ".join(ends)}]</span>'
+
+
+# --- reading values that may be missing ----------------------------------------------------------
+
+
+def _dict(owner: Mapping, key: Any) -> Mapping[str, Any]:
+    value = owner.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _list(owner: Mapping, key: str) -> list[Mapping[str, Any]]:
+    value = owner.get(key)
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
+def _items(value: Any) -> list:
+    """A list as it is, a scalar as a list of one, null as none."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _float(value: Any) -> float:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number else math.nan
+
+
+def _floats(values: Any) -> list[float]:
+    return [number for number in map(_float, _items(values)) if math.isfinite(number)]
+
+
+def _pair(value: Any) -> tuple[float, float]:
+    numbers = [_float(one) for one in _items(value)]
+    return (numbers[0], numbers[1]) if len(numbers) == 2 else (math.nan, math.nan)
+
+
+def _count(value: Any) -> Any:
+    """A list (of seeds) as its length; anything else as it is."""
+    return len(value) if isinstance(value, list) else value
+
+
+def _seed_means(by_task: Mapping[str, Any], tasks: Sequence[str]) -> list[float]:
+    """Each seed's mean over the tasks it has."""
+    columns = [[_float(value) for value in _items(by_task.get(task))] for task in tasks]
+    count = max(map(len, columns), default=0)
+    means = []
+    for seed in range(count):
+        values = [c[seed] for c in columns if seed < len(c) and math.isfinite(c[seed])]
+        means.append(sum(values) / len(values) if values else math.nan)
+    return means
+
+
+def _task_names(run: Run) -> list[str]:
+    return [str(task) for task in _items(run.summary.get("tasks"))]
+
+
+def _position(name: str, names: Sequence[str]) -> int:
+    return names.index(name) if name in names else len(names)
+
+
+def _verdict(claim: Mapping[str, Any]) -> str:
+    return str(claim.get("verdict", "VOID")).upper()
+
+
+def _join(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {'-' if value is None else value}" for key, value in facts.items())
+
+
+def _short_hash(fingerprint: Any) -> str | None:
+    return str(fingerprint)[:12] if fingerprint else None
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+CSS = """
+:root { color-scheme: light dark; --ink: #1f2a30; --paper: #f6f7f5; --card: #ffffff;
+  --muted: #5d6a72; --line: #dde2e4; --note: #fff4dc; --note-ink: #5c4300; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6eaec; --paper: #14191d; --card: #1d2429;
+  --muted: #9aa7af; --line: #343d44; --note: #3a3016; --note-ink: #f3dfae; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+main { max-width: 1240px; margin: 0 auto; padding: 24px clamp(12px, 3vw, 32px) 48px; }
+h1 { font-size: 1.7rem; margin: 0 0 4px; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin: 32px 0 10px; padding-bottom: 4px;
+  border-bottom: 1px solid var(--line); }
+h3 { font-size: 0.95rem; margin: 16px 0 6px; }
+p { margin: 6px 0; }
+.headline { font-size: 1.1rem; }
+.muted, figcaption { color: var(--muted); font-size: 0.85rem; }
+.absent { color: var(--muted); font-style: italic; }
+.note { background: var(--note); color: var(--note-ink); padding: 6px 10px; border-radius: 6px;
+  overflow-wrap: anywhere; }
+.badge { display: inline-block; padding: 1px 9px; border-radius: 10px; color: #fff;
+  font-size: 0.75rem; font-weight: 650; letter-spacing: 0.03em; white-space: nowrap; }
+.pass { background: #1a7f4b; } .directional { background: #0067a8; } .fail { background: #c0341d; }
+.inconclusive { background: #f0b429; color: #2b2000; } .void { background: #6b757c; }
+.scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line);
+  border-radius: 8px; margin: 8px 0; }
+table { border-collapse: collapse; width: 100%; font-size: 0.9rem; }
+th, td { padding: 6px 12px; text-align: left; vertical-align: top; overflow-wrap: break-word; }
+th { color: var(--muted); font-weight: 600; white-space: nowrap; }
+tbody tr { border-top: 1px solid var(--line); }
+.prose { min-width: 12rem; }
+.number { text-align: right; font-variant-numeric: tabular-nums; }
+.interval { color: var(--muted); font-size: 0.85em; white-space: nowrap; }
+.grid { display: grid; gap: 12px;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); }
+figure { margin: 0; min-width: 0; }
+.card { background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: 10px; }
+.card figcaption { color: #5d6a72; }
+.card svg { display: block; margin: 0 auto; }
+.pictures { display: grid; gap: 12px;
+  grid-template-columns: repeat(auto-fill, minmax(min(46%, 165px), 1fr)); }
+.pictures img { display: block; width: 100%; height: auto; background: #fff;
+  border: 1px solid var(--line); border-radius: 8px; }
+details { margin: 8px 0; }
+summary { cursor: pointer; color: var(--muted); }
+pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 10px;
+  overflow-x: auto; font: 13px/1.45 ui-monospace, Menlo, Consolas, monospace; }
+@media print { details { display: block; } .scroll { overflow: visible; } }
+"""
+
+# The policy makes the promise enforceable: the browser refuses anything from outside the file.
+PAGE = Template(
+    """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>$title</title>
+<style>$css</style>
+</head>
+<body><main>
+<header>$header</header>
+$body
+</main></body>
+</html>
+"""
+)

@@ -1,0 +1,1 @@
+"""Tokens: scalars to bins, transitions to token streams."""

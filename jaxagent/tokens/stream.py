@@ -1,0 +1,65 @@
+"""Streams: windows of transitions as flat token sequences with their ids.
+
+A transition at time t is `o_t` (n tokens) then `a_t` (m tokens). What attends to what follows from
+the ids alone (`nn/attention.py`), so a cache may store tokens in any layout.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxagent.tokens.component import Domain
+
+OBS, ACTION = 0, 1  # kinds
+
+
+class Tokens(NamedTuple):
+    """Tokens with what each stands for; `[B, L]` or `[L]` where all rows agree."""
+
+    value: jax.Array  # [B, L] int32: bin or category
+    component: jax.Array  # [L] int32: which scalar of which domain
+    kind: jax.Array  # [L] int32: OBS or ACTION
+    domain: jax.Array  # [] int32
+    time: jax.Array  # [L] int32: env steps
+    order: jax.Array  # [L] int32: place in the stream, time * P + place within the transition
+    segment: jax.Array  # [B, L] int32: episode; tokens of different episodes never meet
+
+
+def flatten(obs: jax.Array, action: jax.Array, segment: jax.Array, domain: Domain) -> Tokens:
+    """Interleave tokens `obs [B, K, n]` and `action [B, K, m]` of K transitions, L = K (n + m)."""
+    batch_size, num_steps, _ = obs.shape
+    value = jnp.concatenate([obs, action], axis=-1).reshape(batch_size, -1)
+    return Tokens(
+        value=value.astype(jnp.int32),
+        component=jnp.tile(component_ids(domain), num_steps),
+        kind=jnp.tile(kind_ids(domain), num_steps),
+        domain=jnp.array(domain.index, jnp.int32),
+        time=jnp.repeat(jnp.arange(num_steps, dtype=jnp.int32), domain.period),
+        order=jnp.arange(num_steps * domain.period, dtype=jnp.int32),
+        segment=jnp.repeat(segment.astype(jnp.int32), domain.period, axis=1),
+    )
+
+
+def component_ids(domain: Domain) -> jax.Array:
+    """Component ids of one transition, int32 `[P]`."""
+    return domain.first_component + jnp.arange(domain.period, dtype=jnp.int32)
+
+
+def kind_ids(domain: Domain) -> jax.Array:
+    """Kinds of one transition, int32 `[P]`."""
+    return (jnp.arange(domain.period) >= domain.obs_size).astype(jnp.int32)
+
+
+def target_weights(tokens: Tokens, *, actions_only: bool) -> jax.Array:
+    """Weight `[B, L]` of each token as a next-token target.
+
+    A token whose predecessor belongs to another episode has nothing to be predicted from, and a
+    negative segment is padding. With
+    `actions_only` the loss is behavioural cloning, without it pretraining on states and actions.
+    """
+    previous = jnp.concatenate([tokens.segment[:, :1] - 1, tokens.segment[:, :-1]], axis=1)
+    weight = (tokens.segment == previous) & (tokens.segment >= 0)
+    if actions_only:
+        weight = weight & (tokens.kind == ACTION)[None, :]
+    return weight.astype(jnp.float32)

@@ -1,0 +1,1 @@
+"""Training: updates, loops, devices, checkpoints and runs."""

@@ -1,0 +1,43 @@
+"""Histories: snapshots of a learner at chunk borders, inside the RunState, so they resume exactly."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxagent.train.parallel import ChunkReport
+from jaxagent.types import RunState
+
+
+class Remembered(NamedTuple):
+    """A learner with what it was before each chunk and after the last."""
+
+    learner: Any
+    snapshots: Any  # leaves [chunks + 1, ...]
+
+
+def first_state(state: RunState, select: Callable[[Any], Any], num_chunks: int) -> RunState:
+    """Make room for `num_chunks + 1` snapshots of `select(learner)` and take the first."""
+
+    def room(leaf: jax.Array) -> jax.Array:
+        return jnp.zeros((num_chunks + 1, *leaf.shape), leaf.dtype).at[0].set(leaf)
+
+    snapshots = jax.tree.map(room, select(state.learner))
+    return state._replace(learner=Remembered(state.learner, snapshots))
+
+
+def remembering(chunk: Callable, select: Callable[[Any], Any], updates_per_chunk: int) -> Callable:
+    """Wrap a chunk so that it also takes a snapshot at its end."""
+
+    def remember(state: RunState) -> tuple[RunState, ChunkReport]:
+        inner, report = chunk(state._replace(learner=state.learner.learner))
+        index = inner.step // updates_per_chunk
+        snapshots = jax.tree.map(
+            lambda room, leaf: room.at[index].set(leaf),
+            state.learner.snapshots,
+            select(inner.learner),
+        )
+        return inner._replace(learner=Remembered(inner.learner, snapshots)), report
+
+    return remember

@@ -1,0 +1,96 @@
+"""The manifest of a run: what it was asked, and what it ran on."""
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxagent.config import fingerprint, to_dict
+from jaxagent.files import write_json
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "gymnax", "numpy")
+# A run resumed under other values of these would not continue bitwise.
+MUST_AGREE = ("versions", "device", "cores", "xla_flags")
+
+
+class ManifestError(RuntimeError):
+    """A run folder that this process must not continue."""
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide numbers."""
+    return {"python": platform.python_version()} | {p: metadata.version(p) for p in PACKAGES}
+
+
+def describe(experiment: str, preset: str, config: Any, command: str) -> dict[str, Any]:
+    """The manifest of a run that starts now; holds no user name and no environment variable."""
+    device = jax.devices()[0]
+    return {
+        "experiment": experiment,
+        "preset": preset,
+        "command": command,
+        "config": to_dict(config),
+        "fingerprint": fingerprint(config),
+        "versions": versions(),
+        "device": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": len(jax.devices()),
+        },
+        "precision": jax.config.jax_default_matmul_precision or "default",
+        "prng": jax.config.jax_default_prng_impl,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "cores": len(os.sched_getaffinity(0)),
+        "git": _git_state(),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def write(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest of a new run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "manifest.json", manifest)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The manifest of a run folder; raises `ManifestError` where there is none to read."""
+    path = folder / "manifest.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"{path}: not a run folder's manifest ({error}).") from error
+
+
+def check_same_machine(folder: Path, now: dict[str, Any]) -> None:
+    """Raise `ManifestError` unless a resumed run would be bitwise the run that began."""
+    then = read(folder)
+    differing = [
+        f"{key}: was {then.get(key)!r}, is {now.get(key)!r}"
+        for key in (*MUST_AGREE, "precision", "fingerprint")
+        if then.get(key) != now.get(key)
+    ]
+    if differing:
+        raise ManifestError(
+            f"{folder}: cannot resume exactly: {'; '.join(differing)}. Resume where it began, or "
+            "start a new run."
+        )
+
+
+def _git_state() -> dict[str, Any]:
+    def git(*args: str) -> str:
+        root = Path(__file__).parents[2]
+        result = subprocess.run(
+            ["git", "-C", str(root), *args], capture_output=True, text=True, check=True, timeout=10
+        )
+        return result.stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}

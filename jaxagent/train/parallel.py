@@ -1,0 +1,172 @@
+"""Data parallelism by `jax.pmap`: the only file that knows devices and the only one that averages.
+
+Data are split into `NUM_SHARDS` logical shards at any device count; keys, permutations and
+minibatches are functions of the shard, so one device computes what four compute, up to the order
+of a sum. Parameters are replicated; `chunked` returns one checksum per replica, and a forgotten
+average shows as checksums that differ (`check_replicas`).
+
+The loop over updates is inside `pmap`: a Python loop that enqueues collectives on several fake CPU
+devices without blocking aborts the process after 40 s.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxagent.config import NUM_SHARDS
+from jaxagent.types import RunState
+
+AXIS = "device"
+
+
+class Mean(NamedTuple):
+    """A mean that can be added up: total over count; count 0 means nothing was seen."""
+
+    total: jax.Array
+    count: jax.Array
+
+
+class ChunkReport(NamedTuple):
+    """What a chunk says beside its state."""
+
+    metrics: dict[str, Mean]  # summed over the updates of the chunk
+    is_finite: jax.Array  # [num_updates] bool: metrics and learner after each update
+    checksums: jax.Array  # [devices] uint32: of each replica of the learner
+
+
+class ReplicaDrift(RuntimeError):
+    """Replicas of the learner differ: an average over devices was forgotten."""
+
+
+def average_devices(tree: Any) -> Any:
+    """Average each leaf over devices; valid inside `chunked` only."""
+    return jax.lax.pmean(tree, AXIS)
+
+
+def average_shards(tree: Any) -> Any:
+    """Average leaves `[s, ...]` over local shards and devices: leaves `[...]`."""
+    return average_devices(jax.tree.map(lambda x: jnp.mean(x, axis=0), tree))
+
+
+def value_and_mean_grad(loss_fn: Callable) -> Callable:
+    """Differentiate `loss_fn(params, minibatch, *constants) -> loss, metrics` over all shards.
+
+    The result maps `(params, minibatch [s, ...], *constants)` to `((loss, metrics), gradients)`,
+    averaged over local shards first and over devices second, here and nowhere else.
+    """
+
+    def local_loss(params, minibatch, *constants):
+        axes = (None, 0) + (None,) * len(constants)
+        losses, metrics = jax.vmap(loss_fn, in_axes=axes)(params, minibatch, *constants)
+        return jnp.mean(losses), jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
+
+    def differentiate(params, minibatch, *constants):
+        return average_devices(
+            jax.value_and_grad(local_loss, has_aux=True)(params, minibatch, *constants)
+        )
+
+    return differentiate
+
+
+def chunked(update: Callable, num_updates: int, num_devices: int, data: Any = ()) -> Callable:
+    """Compile `num_updates` updates into one program over `num_devices` devices.
+
+    `update(learner, shards [s, ...], data, shard_ids [s], key) -> learner, shards, metrics` with
+    metrics a dict of `Mean` and `data` what every update reads. The result maps `(state, key)` to
+    `(state, ChunkReport)`; update number i uses `fold_in(key, i)` whatever the chunk it falls in.
+    Raises ValueError where the machine has fewer devices or the shards do not divide.
+    """
+    devices = _devices(num_devices)
+    # Placed once, and every state before each call (free where it already lies there): pmap
+    # compiles a second time for arguments that are not committed to its mesh.
+    replicated = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec())
+    data = jax.device_put(data, replicated)
+
+    def one_update(carry, step, data, shard_ids, key):
+        learner, shards = carry
+        step_key = jax.random.fold_in(key, step)
+        learner, shards, metrics = update(learner, shards, data, shard_ids, step_key)
+        metrics = average_devices(metrics)
+        return (learner, shards), (metrics, _all_finite((learner, metrics)))
+
+    def program(learner, shards, data, shard_ids, step, key):
+        def body(carry, i):
+            return one_update(carry, step + i, data, shard_ids, key)
+
+        steps = jnp.arange(num_updates, dtype=jnp.int32)
+        (learner, shards), (metrics, is_finite) = jax.lax.scan(body, (learner, shards), steps)
+        summed = jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
+        return learner, shards, summed, is_finite, checksum(learner)
+
+    mapped = jax.pmap(
+        program,
+        axis_name=AXIS,
+        in_axes=(None, 0, None, 0, None, None),
+        out_axes=(None, 0, None, None, 0),
+        devices=devices,
+    )
+    shard_ids = jnp.arange(NUM_SHARDS, dtype=jnp.int32).reshape(num_devices, -1)
+    shard_ids = jax.device_put(shard_ids, replicated)
+
+    def chunk(state: RunState, key: jax.Array) -> tuple[RunState, ChunkReport]:
+        state, key = jax.device_put((state, key), replicated)
+        shards = jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), state.shards)
+        learner, shards, metrics, is_finite, checksums = mapped(
+            state.learner, shards, data, shard_ids, state.step, key
+        )
+        shards = jax.tree.map(lambda x: x.reshape(NUM_SHARDS, *x.shape[2:]), shards)
+        state = RunState(learner, shards, state.step + num_updates)
+        return state, ChunkReport(metrics, is_finite, checksums)
+
+    return chunk
+
+
+def first_state(learner: Any, shards: Any = ()) -> RunState:
+    """The state before any update; no leaf is weakly typed, or the second chunk would recompile."""
+    strong = jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), (learner, shards))
+    return RunState(*strong, step=jnp.zeros((), jnp.int32))
+
+
+def check_replicas(checksums: jax.Array) -> None:
+    """Raise `ReplicaDrift` unless all replicas of the learner are bit-identical."""
+    values = np.asarray(checksums)
+    if (values != values[0]).any():
+        raise ReplicaDrift(
+            f"replica checksums: got {values.tolist()}, expected equal ones; "
+            "an update used a gradient or statistic that was not averaged over devices."
+        )
+
+
+def checksum(tree: Any) -> jax.Array:
+    """Sum of the bits of all leaves, uint32 modulo 2^32, weighted by leaf so that swaps show."""
+    total = jnp.zeros((), jnp.uint32)
+    for i, leaf in enumerate(jax.tree.leaves(tree)):
+        bits = jax.lax.bitcast_convert_type(leaf.astype(_word(leaf.dtype)), jnp.uint32)
+        total = total * jnp.uint32(31) + jnp.sum(bits, dtype=jnp.uint32) + jnp.uint32(i)
+    return total
+
+
+def _word(dtype: Any) -> Any:
+    return jnp.float32 if jnp.issubdtype(dtype, jnp.floating) else jnp.uint32
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))
+
+
+def _devices(num_devices: int) -> list:
+    available = jax.local_devices()
+    if num_devices > len(available):
+        raise ValueError(
+            f"devices: got {num_devices}, expected at most {len(available)} of platform "
+            f"{available[0].platform}; on a CPU start with "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={num_devices}."
+        )
+    if NUM_SHARDS % num_devices:
+        raise ValueError(f"devices: got {num_devices}, expected a divisor of {NUM_SHARDS} shards.")
+    return available[:num_devices]

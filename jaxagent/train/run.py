@@ -1,0 +1,220 @@
+"""The chunk loop: Python owns time, XLA owns work.
+
+A run is an ordered list of named stages. A stage loops over compiled chunks of a fixed number of
+updates, or only does something once (`num_chunks = 0`). Saving, logging, progress and signals
+happen at chunk borders; a done-marker with hashes ends a stage; resume starts at the first stage
+without one, from its newest verified checkpoint, and continues bitwise as if never stopped.
+"""
+
+import hashlib
+import json
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxagent.files import lock, sha256_file, write_json
+from jaxagent.train import checkpoint, metrics_log
+from jaxagent.train.clock import CompileClock
+from jaxagent.train.parallel import ChunkReport, check_replicas
+from jaxagent.train.progress import Progress
+from jaxagent.types import RunState
+
+
+class Diverged(RuntimeError):
+    """Numbers stopped being finite; the last good checkpoint stays."""
+
+
+class StageError(RuntimeError):
+    """A finished stage whose artefacts changed."""
+
+
+class Work(NamedTuple):
+    """What a stage does once its inputs exist."""
+
+    finish: Callable[[RunState, Path], dict[str, Any]]  # writes artefacts, returns a small summary
+    init: Callable[[], RunState] | None = None
+    chunk: Callable[[RunState], tuple[RunState, ChunkReport]] | None = None
+    num_chunks: int = 0
+    updates_per_chunk: int = 0
+    units_per_update: dict[str, int] = {}  # e.g. {"env_steps": 2048} or {"tokens": 4096}
+
+
+class Stage(NamedTuple):
+    """A named part of a run; `prepare(run folder)` is called when the stage starts."""
+
+    name: str
+    prepare: Callable[[Path], Work]
+
+
+class Stop:
+    """First SIGINT or SIGTERM: stop at the next chunk border. Second: at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._old = {s: signal.signal(s, self._receive) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self.received is not None:
+            raise SystemExit(128 + number)
+        self.received = number
+
+    def exit_if_received(self) -> None:
+        """Leave the process with 130 (SIGINT) or 143 (SIGTERM)."""
+        if self.received is not None:
+            print("\nstopped at a chunk border; `jaxagent resume` continues from here.")
+            raise SystemExit(128 + self.received)
+
+    def restore(self) -> None:
+        """Give the signals back."""
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+
+def run(folder: Path, stages: list[Stage], *, chunks_per_save: int, quiet: bool = False) -> None:
+    """Run all unfinished stages in `folder`; returns when the last is done.
+
+    Raises `Diverged`, `StageError`, `files.Locked`, or SystemExit after a signal.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder):
+        stop, clock = Stop(), CompileClock()
+        before = ""
+        try:
+            for stage in stages:
+                if not is_done(folder, stage.name):
+                    _run_stage(folder, stage, before, chunks_per_save, stop, clock, quiet)
+                before = read_done(folder, stage.name)["chain_sha256"]
+        finally:
+            stop.restore()
+
+
+def stage_folder(folder: Path, name: str) -> Path:
+    """Where a stage keeps its checkpoints and artefacts."""
+    return folder / "stages" / name
+
+
+def read_done(folder: Path, name: str) -> dict[str, Any]:
+    """The done-marker of a stage: summary, state hash, artefact hashes, seconds."""
+    return json.loads((stage_folder(folder, name) / "done.json").read_text())
+
+
+def is_done(folder: Path, name: str) -> bool:
+    """Whether a stage is finished; raises `StageError` if one of its artefacts changed since."""
+    place = stage_folder(folder, name)
+    if not (place / "done.json").exists():
+        return False
+    for artefact, expected in read_done(folder, name)["artefacts"].items():
+        path = place / artefact
+        if not path.is_file() or sha256_file(path) != expected:
+            raise StageError(
+                f"{path}: missing or changed since stage {name} finished; delete "
+                f"{place / 'done.json'} to redo the stage."
+            )
+    return True
+
+
+def _run_stage(
+    folder: Path,
+    stage: Stage,
+    before: str,
+    chunks_per_save: int,
+    stop: Stop,
+    clock: CompileClock,
+    quiet: bool,
+) -> None:
+    place = stage_folder(folder, stage.name)
+    place.mkdir(parents=True, exist_ok=True)
+    log = folder / "metrics.jsonl"
+    start, compiled_before = time.perf_counter(), clock.seconds
+    work = stage.prepare(folder)
+    progress = Progress(stage.name, work.num_chunks * work.updates_per_chunk, clock, quiet)
+    state, first_chunk = _restore(place / "checkpoints", log, stage.name, work)
+    for index in range(first_chunk, work.num_chunks):
+        state = _run_chunk(state, work, stage.name, log, progress)
+        stop_now = stop.received is not None
+        if stop_now or (index + 1) % chunks_per_save == 0 or index + 1 == work.num_chunks:
+            metrics_log.sync(log)
+            checkpoint.save(place / "checkpoints", int(state.step), state)
+        stop.exit_if_received()
+    summary = work.finish(state, place)
+    seconds = time.perf_counter() - start
+    state_sha256, artefacts = checkpoint.digest(state), _hash_artefacts(place)
+    chain = hashlib.sha256(before.encode())
+    chain.update(json.dumps([stage.name, state_sha256, artefacts, summary]).encode())
+    write_json(
+        place / "done.json",
+        {
+            "summary": summary,
+            "state_sha256": state_sha256,
+            "artefacts": artefacts,
+            "chain_sha256": chain.hexdigest(),  # of this stage and all before it
+            "seconds": seconds,
+            "compile_seconds": clock.seconds - compiled_before,
+        },
+    )
+    progress.close(seconds, clock.seconds - compiled_before)
+    stop.exit_if_received()
+
+
+def _restore(place: Path, log: Path, name: str, work: Work) -> tuple[Any, int]:
+    """State to go on from and the number of chunks already done; cuts the log to match."""
+    if work.init is None:
+        metrics_log.truncate(log, name, -1)
+        return (), 0
+    first = work.init()
+    found = checkpoint.restore_latest(place, first)
+    step, state = found if found else (0, first)
+    metrics_log.truncate(log, name, step)
+    return jax.tree.map(jax.numpy.asarray, state), step // work.updates_per_chunk
+
+
+def _run_chunk(
+    state: RunState, work: Work, name: str, log: Path, progress: Progress
+) -> RunState:
+    assert work.chunk is not None
+    start, first = time.perf_counter(), int(state.step)
+    state, report = work.chunk(state)
+    report = jax.device_get(report)
+    seconds = time.perf_counter() - start
+    check_replicas(report.checksums)
+    _check_finite(report, name, first)
+    step = int(state.step)
+    line = {"stage": name, "step": step}
+    for unit, count in work.units_per_update.items():
+        line[unit] = step * count
+        line[f"{unit}_per_second"] = (step - first) * count / seconds
+    line |= metrics_log.values(report.metrics) | {"chunk_seconds": seconds}
+    metrics_log.append(log, line)
+    progress.update(line)
+    return state
+
+
+def _check_finite(report: ChunkReport, name: str, first: int) -> None:
+    is_finite = np.asarray(report.is_finite)
+    if not is_finite.all():
+        bad = first + int(np.argmin(is_finite))
+        raise Diverged(
+            f"stage {name}: a metric or parameter is not finite after update {bad + 1} (chunk "
+            f"{first + 1}-{first + len(is_finite)}). The checkpoint before it is kept; lower the "
+            "learning rate, or look at the data of that update."
+        )
+
+
+def _hash_artefacts(place: Path) -> dict[str, str]:
+    """Hashes of everything the stage left, checkpoints and partial files excepted."""
+    files = (p for p in sorted(place.rglob("*")) if p.is_file())
+    wanted = (p for p in files if p.name != "done.json" and "checkpoints" not in p.parts)
+    return {str(p.relative_to(place)): sha256_file(p) for p in wanted}
+
+
+def discard_checkpoints(folder: Path, name: str) -> None:
+    """Free the disk of a finished stage."""
+    shutil.rmtree(stage_folder(folder, name) / "checkpoints", ignore_errors=True)

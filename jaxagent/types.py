@@ -1,0 +1,49 @@
+"""Types that cross module boundaries, and the axis convention, stated once.
+
+Axes: time-major `[T, B, ...]` in everything that scans over time, batch-major `[B, L, ...]` into
+sequence models. A leading `[S, ...]` is the logical data shard (`train/parallel.py`), a leading
+`[N, ...]` independent lanes (seeds or agents) under `vmap`.
+Letters: T time, B batch, L length, D width, H heads, V vocabulary, P tokens per transition.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+
+class Trajectory(NamedTuple):
+    """What a rollout returns; `final_obs[t]` is the true observation after step t, always."""
+
+    obs: jax.Array  # [T, B, ...] before the step
+    action: jax.Array  # [T, B] int32 or [T, B, A] float32, as the environment took it
+    reward: jax.Array  # [T, B]
+    terminated: jax.Array  # [T, B] bool
+    truncated: jax.Array  # [T, B] bool
+    final_obs: jax.Array  # [T, B, ...] after the step, before any reset
+    extras: Any = ()  # leaves [T, B, ...]: what `act` returned beside the action
+
+
+class Policy(NamedTuple):
+    """A way to act: feed-forward policies carry `()`, sequence policies their KV cache."""
+
+    init: Callable[[int], Any]  # batch size -> carry
+    # (params, carry, obs [B, ...], is_first [B], key) -> action [B, ...], extras, carry
+    act: Callable[[Any, Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any, Any]]
+
+
+class Agent(NamedTuple):
+    """What is learned, as four functions; `params` is the trainable pytree."""
+
+    init: Callable[[jax.Array], Any]  # key -> params
+    act: Callable  # (params, carry, obs, is_first, key) -> action, extras, carry
+    targets: Callable  # (params, trajectory [s, T, b], average) -> batch, leaves [s, T, b, ...]
+    loss: Callable  # (params, minibatch) -> scalar, metrics
+
+
+class RunState(NamedTuple):
+    """Everything that a stage must remember, as one pytree of arrays."""
+
+    learner: Any  # replicated over devices: params, optimiser state, targets, normalisers
+    shards: Any  # leaves [S, ...]: per logical shard, e.g. environment states; () if none
+    step: jax.Array  # int32 []: updates done

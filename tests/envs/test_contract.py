@@ -1,0 +1,318 @@
+"""The environment contract, for every registered id: what `envs/types.py` promises, checked.
+
+The fast tier takes one id per family and the classic control tasks; the slow tier takes all.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import envs
+from envs.registry import FAMILIES
+from envs.types import contains, sample_action
+
+FAST = (
+    "gymnax/CartPole-v1",
+    "gymnax/Acrobot-v1",
+    "gymnax/Pendulum-v1",
+    "probe/TimeLimitTrap",
+)
+OUTSIDE_SPEC = {
+    "gymnax/MemoryChain-bsuite": "gymnax declares [0, 2], the context bit is shown as -1 or 1",
+    "gymnax/UmbrellaChain-bsuite": "1 - 10 * (1 / 10) rounds below the declared 0 under jit",
+    "probe/DelayedReward": "the last true observation is 2, the spec inherited from Probe ends at 1",
+}
+STRICT_DTYPE = dict.fromkeys(
+    [f"gymnax/{n}-misc" for n in ("MetaMaze", "PointRobot", "GaussianBandit", "Reacher")],
+    "`invariants` compares a float32 time with an int32 limit",
+)
+
+
+def cases(known_bugs=None):
+    """Parameters for all ids: slow unless in `FAST`, expected to fail where a bug is known."""
+    known_bugs, params = known_bugs or {}, []
+    for env_id in envs.registered():
+        marks = [] if env_id in FAST or env_id in known_bugs else [pytest.mark.slow]
+        if env_id in known_bugs:
+            marks.append(pytest.mark.xfail(strict=True, reason=known_bugs[env_id]))
+        params.append(pytest.param(env_id, marks=marks))
+    return params
+
+
+class Steps(NamedTuple):
+    """A random rollout with resets, leaves `[T, ...]`."""
+
+    obs: np.ndarray  # the true observation after each step
+    first_obs: np.ndarray  # of a reset drawn at each step
+    action: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    obs_inside: np.ndarray
+    action_inside: np.ndarray
+    state: object  # after each step, before any reset
+
+
+@functools.cache
+def made(env_id):
+    return envs.make(env_id)
+
+
+@functools.cache
+def compiled(env_id):
+    env, _ = made(env_id)
+    return jax.jit(env.reset), jax.jit(env.step)
+
+
+@functools.cache
+def random_rollout(env_id, num_steps):
+    """Step `num_steps` random actions; a finished episode starts anew."""
+    env, params = made(env_id)
+
+    def step(state, key):
+        key_action, key_step, key_reset = jax.random.split(key, 3)
+        action = sample_action(key_action, env.action_spec)
+        obs, state, reward, terminated, truncated, _ = env.step(key_step, state, action, params)
+        first_obs, first_state = env.reset(key_reset, params)
+        out = Steps(
+            obs,
+            first_obs,
+            action,
+            reward,
+            terminated,
+            truncated,
+            contains(env.obs_spec, obs) & contains(env.obs_spec, first_obs),
+            contains(env.action_spec, action),
+            state,
+        )
+        done = terminated | truncated
+        return jax.tree.map(lambda a, b: jnp.where(done, a, b), first_state, state), out
+
+    def run(key):
+        key_reset, key_steps = jax.random.split(key)
+        _, state = env.reset(key_reset, params)
+        return jax.lax.scan(step, state, jax.random.split(key_steps, num_steps))[1]
+
+    return jax.device_get(jax.jit(run)(jax.random.key(11)))
+
+
+def assert_close(a, b, rtol=1e-5, atol=1e-6):
+    """Equal structure and dtypes; equal integers and booleans, close floats."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        x, y = np.asarray(x), np.asarray(y)
+        assert (x.shape, x.dtype) == (y.shape, y.dtype)
+        if x.dtype.kind == "f":
+            np.testing.assert_allclose(x, y, rtol=rtol, atol=atol)
+        else:
+            np.testing.assert_array_equal(x, y)
+
+
+def types_of(tree):
+    return [(x.shape, x.dtype, bool(x.weak_type)) for x in jax.tree.leaves(tree)]
+
+
+def test_the_fast_tier_has_every_family():
+    assert {env_id.split("/")[0] for env_id in FAST} == set(FAMILIES)
+    assert set(FAST) <= set(envs.registered())
+
+
+@pytest.mark.parametrize("env_id", cases())
+def test_what_is_declared_is_what_is_returned(env_id):
+    env, params = made(env_id)
+    assert env.name == env_id
+    assert len(env.obs_spec) == max(1, int(np.prod(env.obs_shape)))
+    key = jax.random.key(0)
+    obs, state = jax.eval_shape(env.reset, key, params)
+    action = jax.eval_shape(functools.partial(sample_action, spec=env.action_spec), key)
+    if env.is_discrete:
+        assert (action.shape, action.dtype) == ((), jnp.int32)
+    else:
+        assert (action.shape, action.dtype) == ((len(env.action_spec),), jnp.float32)
+    next_obs, next_state, reward, terminated, truncated, info = jax.eval_shape(
+        env.step, key, state, action, params
+    )
+    assert obs.shape == next_obs.shape == env.obs_shape
+    assert obs.dtype == next_obs.dtype == jnp.float32
+    assert (reward.shape, reward.dtype) == ((), jnp.float32)
+    assert terminated.shape == truncated.shape == ()
+    assert terminated.dtype == truncated.dtype == bool
+    assert isinstance(info, dict)
+    # The state is a scan carry: same structure, shapes, dtypes and weak types.
+    assert jax.tree.structure(state) == jax.tree.structure(next_state)
+    assert types_of(state) == types_of(next_state)
+    assert not any(weak for _, _, weak in types_of((state, params)))
+
+
+@pytest.mark.parametrize("env_id", cases())
+def test_a_key_determines_everything(env_id):
+    _, params = made(env_id)
+    env, _ = made(env_id)
+    reset, step = compiled(env_id)
+    action = sample_action(jax.random.key(5), env.action_spec)
+
+    def play(seed):
+        obs, state = reset(jax.random.key(seed), params)
+        return obs, state, step(jax.random.key(seed + 1), state, action, params)
+
+    first, again = play(3), play(3)
+    for x, y in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+@pytest.mark.parametrize("env_id", cases())
+def test_jit_equals_eager(env_id):
+    env, params = made(env_id)
+    reset, step = compiled(env_id)
+    obs, state = env.reset(jax.random.key(1), params)
+    assert_close((obs, state), reset(jax.random.key(1), params))
+    for i in range(3):
+        action = sample_action(jax.random.key(20 + i), env.action_spec)
+        eager = env.step(jax.random.key(40 + i), state, action, params)
+        jitted = step(jax.random.key(40 + i), state, action, params)
+        assert_close(eager[:5], jitted[:5])
+        state = eager[1]
+
+
+@pytest.mark.parametrize("env_id", cases())
+def test_vmap_equals_a_loop(env_id):
+    env, params = made(env_id)
+    reset, step = compiled(env_id)
+    num = 3
+    reset_keys = jax.random.split(jax.random.key(2), num)
+    step_keys = jax.random.split(jax.random.key(3), num)
+    actions = jax.vmap(functools.partial(sample_action, spec=env.action_spec))(
+        jax.random.split(jax.random.key(4), num)
+    )
+
+    def both(key_reset, key_step, action):
+        obs, state = env.reset(key_reset, params)
+        return obs, state, env.step(key_step, state, action, params)[:5]
+
+    clones = jax.random.clone(reset_keys), jax.random.clone(step_keys)
+    batch = jax.jit(jax.vmap(both))(*clones, actions)
+    for i in range(num):
+        obs, state = reset(reset_keys[i], params)
+        single = obs, state, step(step_keys[i], state, actions[i], params)[:5]
+        assert_close(jax.tree.map(lambda x, i=i: x[i], batch), single)
+
+
+def check_rollout(env_id, num_steps):
+    env, _ = made(env_id)
+    steps = random_rollout(env_id, num_steps)
+    for name in ("obs", "first_obs", "action", "reward"):
+        assert np.isfinite(getattr(steps, name)).all(), name
+    assert steps.action_inside.all()
+    # An episode ends by its clock exactly at max_steps, and never lasts longer.
+    done = steps.terminated | steps.truncated
+    ends = np.flatnonzero(done)
+    lengths = np.diff(np.concatenate([[-1], ends]))
+    np.testing.assert_array_equal(steps.truncated[ends], lengths == env.max_steps)
+    assert num_steps - 1 - (ends[-1] if len(ends) else -1) < env.max_steps
+
+
+@pytest.mark.parametrize("env_id", cases())
+def test_500_random_steps_are_finite_and_episodes_end_in_time(env_id):
+    check_rollout(env_id, 500)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env_id", envs.registered())
+def test_10000_random_steps_are_finite_and_episodes_end_in_time(env_id):
+    check_rollout(env_id, 10_000)
+
+
+@pytest.mark.parametrize("env_id", cases(OUTSIDE_SPEC))
+def test_observations_and_actions_are_within_spec(env_id):
+    steps = random_rollout(env_id, 500)
+    outside = np.flatnonzero(~steps.obs_inside)
+    assert outside.size == 0, (outside[:3], steps.obs[outside[:3]])
+    assert steps.action_inside.all()
+
+
+@pytest.mark.parametrize("env_id", FAST)
+def test_contains_rejects_what_is_outside(env_id):
+    env, _ = made(env_id)
+    for spec in (env.obs_spec, env.action_spec):
+        first = spec[0]
+        above = first.cardinality if first.kind == "category" else first.high + 1
+        for bad in (above, jnp.nan):
+            value = jnp.zeros((len(spec),)).at[0].set(bad)
+            assert not contains(spec, value)
+
+
+def test_sampled_actions_cover_the_space():
+    keys = jax.random.split(jax.random.key(0), 400)
+    for env_id in FAST:
+        env, _ = made(env_id)
+        draw = jax.vmap(functools.partial(sample_action, spec=env.action_spec))
+        actions = np.asarray(draw(jax.random.clone(keys)))
+        first = env.action_spec[0]
+        if env.is_discrete:
+            assert set(actions) == set(range(first.cardinality))
+        else:
+            span = first.high - first.low
+            assert actions.min() < first.low + 0.02 * span
+            assert actions.max() > first.high - 0.02 * span
+
+
+@pytest.mark.parametrize("env_id", cases())
+def test_truncation_comes_at_the_limit_and_step_never_resets(env_id):
+    """Stepping on after an end is the caller's business: the clock just goes on."""
+    field = "max_steps" if env_id.startswith("probe/") else "max_steps_in_episode"
+    env, params = envs.make(env_id, **{field: 5})
+    assert env.max_steps == 5
+    step = jax.jit(env.step)
+    _, state = jax.jit(env.reset)(jax.random.key(0), params)
+    assert float(state.time) == 0
+    flags, times = [], []
+    for i in range(8):
+        action = sample_action(jax.random.key(i), env.action_spec)
+        _, state, _, _, truncated, _ = step(jax.random.key(100 + i), state, action, params)
+        flags.append(bool(truncated))
+        times.append(float(state.time))
+    assert times == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert flags == [False] * 4 + [True] * 4
+
+
+@pytest.mark.parametrize("env_id", cases(STRICT_DTYPE))
+def test_invariants_hold_along_a_random_rollout(env_id):
+    env, params = made(env_id)
+    states = random_rollout(env_id, 500).state
+    checks = jax.vmap(env.invariants, in_axes=(0, None))(states, params)
+    assert checks
+    for name, holds in checks.items():
+        assert holds.dtype == bool
+        assert np.asarray(holds).all(), name
+
+
+@pytest.mark.parametrize("env_id", FAST)
+def test_invariants_see_a_broken_state(env_id):
+    env, params = made(env_id)
+    _, state = env.reset(jax.random.key(0), params)
+
+    def break_first_float(tree):
+        leaves, structure = jax.tree.flatten(tree)
+        i = next(i for i, x in enumerate(leaves) if jnp.issubdtype(x.dtype, jnp.floating))
+        leaves[i] = jnp.full_like(leaves[i], jnp.nan)
+        return jax.tree.unflatten(structure, leaves)
+
+    assert all(bool(x) for x in env.invariants(state, params).values())
+    assert not all(bool(x) for x in env.invariants(break_first_float(state), params).values())
+
+
+@pytest.mark.parametrize("env_id", cases())
+def test_render_gives_an_rgb_picture(env_id):
+    env, params = made(env_id)
+    _, state = env.reset(jax.random.key(0), params)
+    picture = env.render(jax.device_get(state), params)
+    assert isinstance(picture, np.ndarray)
+    assert picture.dtype == np.uint8
+    assert picture.ndim == 3
+    assert picture.shape[-1] == 3
+    assert min(picture.shape[:2]) >= 16
+    assert picture.std() > 0

@@ -1,0 +1,266 @@
+"""The gymnax adapter against gymnax itself, classic control against gymnasium, and the overrides."""
+
+import functools
+
+import gymnasium.envs.classic_control as classic
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import envs
+from envs.foreign import foreign
+from envs.names import UnknownName
+from envs.types import contains, sample_action
+
+CLASSIC = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0")
+
+
+def all_names():
+    names = [env_id.split("/")[1] for env_id in envs.registered("gymnax")]
+    return [pytest.param(n, marks=[] if n in CLASSIC else [pytest.mark.slow]) for n in names]
+
+
+@functools.cache
+def made(name):
+    env, params = envs.make(f"gymnax/{name}")
+    return env, params, jax.jit(env.reset), jax.jit(env.step)
+
+
+def assert_same(ours, theirs, name):
+    """Equal values; gymnax mixes Python numbers and dtypes, ours must not lose any of them."""
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert ours.shape == theirs.shape, name
+    np.testing.assert_allclose(
+        ours.astype(np.float64), theirs.astype(np.float64), rtol=1e-6, atol=1e-6, err_msg=name
+    )
+
+
+@pytest.mark.foreign_oracle
+@pytest.mark.parametrize("name", all_names())
+def test_step_equals_gymnax(name):
+    """Reset and 40 random steps, state included; ours steps on where gymnax's `step` would reset."""
+    env, params, reset, step = made(name)
+    oracle, oracle_params = gymnax.make(name)
+    oracle_reset = jax.jit(foreign(oracle.reset_env))
+    oracle_step = jax.jit(foreign(oracle.step_env))
+    is_truncated = jax.jit(foreign(oracle.is_truncated))
+    obs, state = reset(jax.random.key(0), params)
+    true_obs, true_state = oracle_reset(jax.random.key(0), oracle_params)
+    assert_same(obs, true_obs, "first obs")
+    for i in range(40):
+        for field in true_state.__dataclass_fields__:
+            assert_same(getattr(state, field), getattr(true_state, field), f"step {i} {field}")
+        action = sample_action(jax.random.key(1000 + i), env.action_spec)
+        key = jax.random.key(2000 + i)
+        obs, next_state, reward, terminated, truncated, info = step(key, state, action, params)
+        true_obs, true_state, true_reward, true_end, true_info = oracle_step(
+            jax.random.clone(key), state, action, oracle_params
+        )
+        assert_same(obs, true_obs, f"step {i} obs")
+        assert_same(reward, true_reward, f"step {i} reward")
+        assert bool(terminated) == bool(true_end)
+        assert bool(truncated) == bool(is_truncated(true_state, oracle_params))
+        assert set(info) == set(true_info)
+        state = next_state
+
+
+# --- gymnasium: one step from the same state and action --------------------------------------------
+
+
+def gymnasium_step(name, state, action):
+    """Next state, reward and termination of gymnasium's own class, in float64."""
+    sims = {
+        "CartPole-v1": classic.CartPoleEnv,
+        "Acrobot-v1": classic.AcrobotEnv,
+        "Pendulum-v1": classic.PendulumEnv,
+        "MountainCar-v0": classic.MountainCarEnv,
+    }
+    sim = sims[name]()
+    sim.reset(seed=0)
+    sim.state = np.array(state, np.float64)
+    obs, reward, terminated, _, _ = sim.step(action)
+    return np.asarray(obs, np.float64), float(reward), bool(terminated)
+
+
+STATE_FIELDS = {
+    "CartPole-v1": ("x", "x_dot", "theta", "theta_dot"),
+    "Acrobot-v1": ("joint_angle1", "joint_angle2", "velocity_1", "velocity_2"),
+    "Pendulum-v1": ("theta", "theta_dot"),
+    "MountainCar-v0": ("position", "velocity"),
+}
+# Ranges wide enough that a step terminates from some states and not from others.
+STATE_RANGES = {
+    "CartPole-v1": ((-2.39, 2.39), (-3, 3), (-0.205, 0.205), (-2, 2)),
+    "Acrobot-v1": ((-3.1, 3.1), (-3.1, 3.1), (-4, 4), (-9, 9)),
+    "Pendulum-v1": ((-9.0, 9.0), (-8, 8)),
+    "MountainCar-v0": ((-1.2, 0.49), (-0.07, 0.07)),
+}
+
+
+@pytest.mark.parametrize("name", CLASSIC)
+def test_one_step_equals_gymnasium(name):
+    env, params, reset, step = made(name)
+    rng = np.random.default_rng(7)
+    _, template = reset(jax.random.key(0), params)
+    low, high = np.array(STATE_RANGES[name], np.float64).T
+    ends = []
+    for _ in range(200):
+        values = rng.uniform(low, high).astype(np.float32)
+        state = template.replace(
+            **{f: jnp.asarray(v) for f, v in zip(STATE_FIELDS[name], values, strict=True)}
+        )
+        if env.is_discrete:
+            action = rng.integers(env.action_spec[0].cardinality)
+            ours = jnp.array(action, jnp.int32)
+        else:
+            action = rng.uniform(-3, 3, (1,)).astype(np.float32)  # the box is [-2, 2]
+            ours = jnp.asarray(action)
+        obs, next_state, reward, terminated, truncated, _ = step(
+            jax.random.key(0), state, ours, params
+        )
+        true_obs, true_reward, true_end = gymnasium_step(name, values, action)
+        np.testing.assert_allclose(obs, true_obs, atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(reward, true_reward, atol=1e-5, rtol=1e-5)
+        assert bool(terminated) == true_end
+        assert not truncated
+        assert int(next_state.time) == 1
+        ends.append(true_end)
+    assert not all(ends)
+    if name != "Pendulum-v1":  # it never terminates
+        assert sum(ends) >= 2, "the sampled states must show both values of the flag"
+
+
+@pytest.mark.parametrize("name", CLASSIC)
+def test_first_states_have_the_support_of_gymnasium(name):
+    env, params, *_ = made(name)
+    keys = jax.random.split(jax.random.key(0), 3000)
+    _, states = jax.jit(jax.vmap(env.reset, in_axes=(0, None)))(keys, params)
+    bounds = {
+        "CartPole-v1": [(-0.05, 0.05)] * 4,
+        "Acrobot-v1": [(-0.1, 0.1)] * 4,
+        "Pendulum-v1": [(-np.pi, np.pi), (-1, 1)],
+        "MountainCar-v0": [(-0.6, -0.4), (0, 0)],
+    }[name]
+    for field, (low, high) in zip(STATE_FIELDS[name], bounds, strict=True):
+        values, margin = np.asarray(getattr(states, field)), 0.01 * (high - low)
+        assert low - 1e-6 <= values.min() <= low + margin
+        assert high - margin <= values.max() <= high + 1e-6
+
+
+@pytest.mark.parametrize("name", CLASSIC)
+def test_time_limit_is_that_of_gymnasium(name):
+    env, params, _, step = made(name)
+    limit = classic_limit(name)
+    assert env.max_steps == limit
+    _, state = env.reset(jax.random.key(0), params)
+    action = sample_action(jax.random.key(0), env.action_spec)
+    for time, truncates in ((limit - 2, False), (limit - 1, True)):
+        late = state.replace(time=jnp.array(time, jnp.int32))
+        *_, terminated, truncated, _ = step(jax.random.key(0), late, action, params)
+        assert bool(truncated) is truncates
+        assert not terminated
+
+
+def classic_limit(name):
+    import gymnasium
+
+    return gymnasium.spec(name).max_episode_steps
+
+
+# --- overrides ------------------------------------------------------------------------------------
+
+
+def test_overrides_recompute_what_is_derived():
+    _, params = envs.make("gymnax/CartPole-v1", length=1.5, masspole=0.3, masscart=2.0)
+    np.testing.assert_allclose(params.polemass_length, 0.3 * 1.5, rtol=1e-6)
+    np.testing.assert_allclose(params.total_mass, 2.3, rtol=1e-6)
+    _, nominal = envs.make("gymnax/CartPole-v1")
+    np.testing.assert_allclose(nominal.polemass_length, 0.05, rtol=1e-6)
+    np.testing.assert_allclose(nominal.total_mass, 1.1, rtol=1e-6)
+    _, given = envs.make("gymnax/CartPole-v1", masspole=0.3, total_mass=5.0)
+    np.testing.assert_allclose(given.total_mass, 5.0)
+    np.testing.assert_allclose(given.polemass_length, 0.15, rtol=1e-6)
+
+
+def test_overridden_task_equals_gymnasium():
+    """A longer, heavier pole, checked by a simulator that derives its own masses."""
+    env, params = envs.make("gymnax/CartPole-v1", length=1.5, masspole=0.3)
+    sim = classic.CartPoleEnv()
+    sim.reset(seed=0)
+    sim.length, sim.masspole = 1.5, 0.3
+    sim.total_mass, sim.polemass_length = sim.masspole + sim.masscart, sim.masspole * sim.length
+    sim.state = np.array([0.1, 0.2, -0.1, 0.4])
+    _, state = env.reset(jax.random.key(0), params)
+    fields = {f: jnp.float32(v) for f, v in zip(STATE_FIELDS["CartPole-v1"], sim.state, strict=True)}
+    obs = env.step(jax.random.key(0), state.replace(**fields), jnp.array(1, jnp.int32), params)[0]
+    np.testing.assert_allclose(obs, sim.step(1)[0], atol=1e-6)
+
+
+def test_overrides_touch_nothing_else():
+    _, nominal = envs.make("gymnax/Pendulum-v1")
+    env, params = envs.make("gymnax/Pendulum-v1", g=14.0, max_steps_in_episode=50)
+    assert env.max_steps == 50
+    for field in nominal.__dataclass_fields__:
+        changed = {"g": 14.0, "max_steps_in_episode": 50}.get(field, getattr(nominal, field))
+        np.testing.assert_array_equal(getattr(params, field), changed)
+
+
+def test_default_params_are_those_of_make():
+    env, params = envs.make("gymnax/CartPole-v1")
+    for x, y in zip(jax.tree.leaves(env.default_params), jax.tree.leaves(params), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_allclose(x, y, rtol=1e-6)
+
+
+def test_unknown_parameter_names_the_nearest():
+    with pytest.raises(UnknownName, match=r"lenght.*length"):
+        envs.make("gymnax/CartPole-v1", lenght=1.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("length", -1.0),
+        ("length", 0.0),
+        ("length", float("nan")),
+        ("length", float("inf")),
+        ("length", True),
+        ("length", "long"),
+        ("length", None),
+        ("max_steps_in_episode", 0),
+        ("max_steps_in_episode", -5),
+        ("masspole", float("-inf")),
+    ],
+)
+def test_bad_override_says_what_it_got(field, value):
+    with pytest.raises(ValueError, match=f"{field}: got") as caught:
+        envs.make("gymnax/CartPole-v1", **{field: value})
+    assert "expected" in str(caught.value)
+
+
+def test_a_negative_value_is_legal_where_the_default_is_not_positive():
+    _, params = envs.make("gymnax/MountainCar-v0", goal_velocity=-0.01, min_position=-1.5)
+    np.testing.assert_allclose(params.min_position, -1.5)
+    np.testing.assert_allclose(params.goal_velocity, -0.01)
+
+
+@pytest.mark.xfail(strict=True, reason="an override takes the dtype of its value, not the field's")
+@pytest.mark.parametrize("overrides", [{"length": 1}, {"max_steps_in_episode": 100.0}])
+def test_overrides_keep_the_dtypes_of_the_task(overrides):
+    """Tasks are stacked into lanes and enter compiled programs: their dtypes must agree."""
+    _, nominal = envs.make("gymnax/CartPole-v1")
+    _, params = envs.make("gymnax/CartPole-v1", **overrides)
+    dtypes = [x.dtype for x in jax.tree.leaves(nominal)]
+    assert [x.dtype for x in jax.tree.leaves(params)] == dtypes
+
+
+@pytest.mark.xfail(strict=True, reason="specs are built from the default params, not the task's")
+def test_specs_follow_the_task():
+    env, params = envs.make("gymnax/Pendulum-v1", max_torque=4.0, max_speed=12.0)
+    assert env.action_spec[0].high == 4.0
+    _, state = env.reset(jax.random.key(0), params)
+    fast = state.replace(theta_dot=jnp.float32(11.0))
+    obs = env.step(jax.random.key(0), fast, jnp.ones((1,)), params)[0]
+    assert contains(env.obs_spec, obs)

@@ -1,0 +1,104 @@
+"""Distributions against scipy.stats, samples against their own densities."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from jaxagent.nn.distributions import Categorical, Gaussian
+
+FEW = settings(max_examples=25, deadline=None, derandomize=True)
+LOGITS = arrays(np.float32, (3, 4), elements=st.floats(-20, 20, width=32))
+REALS = arrays(np.float32, (3, 2), elements=st.floats(-10, 10, width=32))
+LOG_STDS = arrays(np.float32, (3, 2), elements=st.floats(-3, 3, width=32))
+
+
+def softmax(logits):
+    return scipy.special.softmax(np.asarray(logits, np.float64), axis=-1)
+
+
+@FEW
+@given(LOGITS)
+def test_categorical_equals_scipy(logits):
+    dist = Categorical(jnp.asarray(logits))
+    probability = softmax(logits)
+    event = np.array([0, 3, 1])
+    np.testing.assert_allclose(
+        dist.log_prob(jnp.asarray(event)),
+        scipy.special.log_softmax(logits.astype(np.float64), axis=-1)[np.arange(3), event],
+        rtol=1e-5,
+        atol=1e-5,
+    )
+    oracle = scipy.stats.entropy(probability, axis=-1)
+    np.testing.assert_allclose(dist.entropy(), oracle, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(dist.mode(), logits.argmax(-1))
+
+
+@FEW
+@given(REALS, LOG_STDS, REALS)
+def test_gaussian_equals_scipy(mean, log_std, event):
+    dist = Gaussian(jnp.asarray(mean), jnp.asarray(log_std))
+    oracle = scipy.stats.norm(mean.astype(np.float64), np.exp(log_std.astype(np.float64)))
+    np.testing.assert_allclose(
+        dist.log_prob(jnp.asarray(event)), oracle.logpdf(event).sum(-1), rtol=1e-4, atol=1e-4
+    )
+    np.testing.assert_allclose(dist.entropy(), oracle.entropy().sum(-1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(dist.mode(), mean)
+
+
+def test_categorical_samples_follow_their_probabilities():
+    logits = jnp.array([[0.0, 1.0, -1.0], [2.0, 0.0, 0.0]])
+    many = Categorical(jnp.broadcast_to(logits, (10_000, 2, 3)))
+    events = np.asarray(many.sample(jax.random.key(0)))
+    assert events.dtype == np.int32
+    assert events.shape == (10_000, 2)
+    for lane in range(2):
+        observed = np.bincount(events[:, lane], minlength=3)
+        expected = softmax(logits)[lane] * 10_000
+        assert scipy.stats.chisquare(observed, expected).pvalue > 0.01
+
+
+def test_gaussian_samples_follow_their_density():
+    mean, log_std = jnp.array([[1.0, -4.0]]), jnp.array([[0.0, -1.5]])
+    dist = Gaussian(jnp.broadcast_to(mean, (10_000, 2)), log_std)
+    events = np.asarray(dist.sample(jax.random.key(0)))
+    for a in range(2):
+        oracle = scipy.stats.norm(mean[0, a], np.exp(log_std[0, a]))
+        assert scipy.stats.kstest(events[:, a], oracle.cdf).pvalue > 0.01
+    assert abs(np.corrcoef(events.T)[0, 1]) < 0.05
+
+
+def test_one_log_std_serves_a_whole_batch():
+    mean = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2)), jnp.float32)
+    shared = jnp.array([[0.3, -0.2]])
+    dist = Gaussian(mean, shared)
+    repeated = Gaussian(mean, jnp.broadcast_to(shared, (3, 2)))
+    np.testing.assert_allclose(dist.log_prob(mean + 1), repeated.log_prob(mean + 1), rtol=1e-6)
+    assert dist.entropy().shape == (3,)
+    np.testing.assert_allclose(dist.entropy(), repeated.entropy(), rtol=1e-6)
+
+
+def test_the_gradient_of_the_log_probability_points_at_the_event():
+    def log_prob(logits):
+        return Categorical(logits).log_prob(jnp.array(1))
+
+    gradient = jax.grad(log_prob)(jnp.array([0.2, -0.1, 0.5]))
+    expected = np.eye(3)[1] - softmax([0.2, -0.1, 0.5])
+    np.testing.assert_allclose(gradient, expected, atol=1e-6)
+
+    slope = jax.grad(lambda m: Gaussian(m, jnp.zeros((1,))).log_prob(jnp.array([2.0])))
+    np.testing.assert_allclose(slope(jnp.array([0.5])), [1.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e4, 1e30])
+def test_extreme_logits_stay_finite(scale):
+    logits = scale * jnp.array([1.0, -1.0, 0.0])
+    with jax.debug_nans(True):
+        gradient = jax.grad(lambda x: Categorical(x).entropy())(logits)
+        entropy = Categorical(logits).entropy()
+    assert jnp.isfinite(gradient).all()
+    np.testing.assert_allclose(entropy, 0.0, atol=1e-6)

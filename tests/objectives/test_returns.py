@@ -1,0 +1,163 @@
+"""Generalised advantages: by hand, at their limits, against a float64 loop, through both ends."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from jaxagent.objectives.returns import gae
+
+FEW = settings(max_examples=25, deadline=None, derandomize=True)
+T, B = 6, 2
+REALS = arrays(np.float32, (T, B), elements=st.floats(-10, 10, width=32))
+BOOLS = arrays(bool, (T, B))
+jitted = jax.jit(gae)
+
+
+def estimate(reward, terminated, truncated, value, next_value, discount, trace):
+    inputs = (jnp.asarray(x) for x in (reward, terminated, truncated, value, next_value))
+    return np.asarray(jitted(*inputs, discount=discount, trace=trace))
+
+
+def loop(reward, terminated, truncated, value, next_value, discount, trace):
+    """Equation 16 as a sum over the rest of the episode, in float64."""
+    reward, value, next_value = (np.asarray(x, np.float64) for x in (reward, value, next_value))
+    advantage = np.zeros_like(reward)
+    for lane in np.ndindex(*reward.shape[1:]):
+        for t in range(len(reward)):
+            weight = 1.0
+            for k in range(t, len(reward)):
+                at = (k, *lane)
+                bootstrap = 0.0 if terminated[at] else next_value[at]
+                advantage[(t, *lane)] += weight * (
+                    reward[at] + discount * bootstrap - value[at]
+                )
+                weight *= discount * trace
+                if terminated[at] or truncated[at]:
+                    break
+    return advantage
+
+
+@FEW
+@given(REALS, BOOLS, BOOLS, REALS, REALS, st.sampled_from([0.0, 0.9, 1.0]), st.floats(0, 1))
+def test_gae_equals_a_float64_loop(reward, terminated, truncated, value, next_value, discount, trace):
+    arguments = (reward, terminated, truncated, value, next_value, discount, trace)
+    np.testing.assert_allclose(estimate(*arguments), loop(*arguments), rtol=1e-4, atol=1e-4)
+
+
+def test_gae_by_hand():
+    """discount 1/2, trace 1/2: the trace decays by 1/4."""
+    reward, value = np.float32([1, 2, 3]), np.float32([4, 8, 2])
+    next_value = np.float32([8, 2, 6])
+    never = np.zeros(3, bool)
+    # delta = 1 + 4 - 4, 2 + 1 - 8, 3 + 3 - 2 = 1, -5, 4
+    np.testing.assert_allclose(
+        estimate(reward, never, never, value, next_value, 0.5, 0.5), [1 - 4 / 4, -5 + 4 / 4, 4]
+    )
+    middle = np.array([False, True, False])
+    # A termination at step 1: its delta is 2 - 8, and nothing of step 2 flows back.
+    np.testing.assert_allclose(
+        estimate(reward, middle, never, value, next_value, 0.5, 0.5), [1 - 6 / 4, -6, 4]
+    )
+    # A truncation at step 1 keeps its bootstrap; nothing of step 2 flows back either.
+    np.testing.assert_allclose(
+        estimate(reward, never, middle, value, next_value, 0.5, 0.5), [1 - 5 / 4, -5, 4]
+    )
+    # Both at once: the task has ended.
+    np.testing.assert_allclose(
+        estimate(reward, middle, middle, value, next_value, 0.5, 0.5), [1 - 6 / 4, -6, 4]
+    )
+
+
+def random_episode(seed=0):
+    rng = np.random.default_rng(seed)
+    reward, value, next_value = rng.normal(size=(3, T, B)).astype(np.float32)
+    terminated, truncated = rng.random((2, T, B)) < 0.25
+    return reward, terminated, truncated, value, next_value
+
+
+def test_trace_zero_is_the_one_step_error():
+    reward, terminated, truncated, value, next_value = random_episode()
+    expected = reward + 0.9 * np.where(terminated, 0, next_value) - value
+    got = estimate(reward, terminated, truncated, value, next_value, 0.9, 0.0)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_trace_one_is_the_return_less_the_value():
+    """Within an episode the values telescope away, but for the last bootstrap."""
+    rng = np.random.default_rng(1)
+    reward = rng.normal(size=T).astype(np.float32)
+    values = rng.normal(size=T + 1).astype(np.float32)
+    never = np.zeros(T, bool)
+    got = estimate(reward, never, never, values[:-1], values[1:], 0.9, 1.0)
+    for t in range(T):
+        rewards = sum(0.9 ** (k - t) * reward[k] for k in range(t, T))
+        expected = rewards + 0.9 ** (T - t) * values[T] - values[t]
+        np.testing.assert_allclose(got[t], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("trace", [0.0, 0.7, 1.0])
+def test_a_truncated_chain_is_worth_the_infinite_one(trace):
+    """Reward 1 for ever is worth 1 / (1 - discount); with that value nothing is a surprise."""
+    discount = 0.9
+    exact = np.full((T, B), 1 / (1 - discount), np.float32)
+    reward, never = np.ones((T, B), np.float32), np.zeros((T, B), bool)
+    cut = np.random.default_rng(0).random((T, B)) < 0.4
+    assert cut.any()
+    advantage = estimate(reward, never, cut, exact, exact, discount, trace)
+    np.testing.assert_allclose(advantage, 0.0, atol=1e-5)
+    # The same ends as terminations are a loss: the value was too high.
+    advantage = estimate(reward, cut, never, exact, exact, discount, trace)
+    np.testing.assert_allclose(advantage[cut], 1 - 1 / (1 - discount), rtol=1e-4)
+    assert (advantage < 1e-5).all()
+
+
+def test_a_finite_chain_with_the_exact_value_has_no_surprise():
+    """Three steps of reward 1 to a termination are worth 1 + d + d^2, 1 + d, 1."""
+    value = np.float32([1 + 0.5 + 0.25, 1 + 0.5, 1])
+    end = np.array([False, False, True])
+    # What the network says of a terminal observation never matters.
+    next_value = np.float32([1.5, 1.0, 1e6])
+    got = estimate(np.ones(3, np.float32), end, end & False, value, next_value, 0.5, 0.95)
+    np.testing.assert_allclose(got, 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("field", [0, 3, 4])
+def test_gradient_signs(field):
+    """More reward or a better next state is an advantage, a higher value is none."""
+    arguments = [jnp.asarray(x) for x in random_episode()]
+
+    def total(x):
+        changed = arguments[:field] + [x] + arguments[field + 1 :]
+        return jnp.sum(gae(*changed, discount=0.9, trace=0.0))
+
+    gradient = np.asarray(jax.grad(total)(arguments[field]))
+    expected = {0: 1.0, 3: -1.0, 4: np.where(arguments[1], 0.0, 0.9)}[field]
+    np.testing.assert_allclose(gradient, np.broadcast_to(expected, (T, B)), rtol=1e-6)
+
+
+def test_nothing_comes_from_what_a_termination_hides():
+    """Also not a NaN, in value or gradient."""
+    reward, _, _, value, next_value = (jnp.asarray(x) for x in random_episode())
+    ends = jnp.ones((T, B), bool)
+    estimate_of = partial(gae, discount=0.9, trace=0.9)
+    with jax.debug_nans(True):
+        gradient = jax.grad(
+            lambda x: jnp.sum(estimate_of(reward, ends, ~ends, value, x))
+        )(next_value)
+    np.testing.assert_array_equal(gradient, 0)
+    hidden = estimate_of(reward, ends, ~ends, value, jnp.full((T, B), jnp.nan))
+    np.testing.assert_allclose(hidden, reward - value, rtol=1e-6)
+
+
+def test_lanes_and_axes_are_independent():
+    arguments = random_episode(3)
+    together = estimate(*arguments, 0.9, 0.8)
+    for lane in range(B):
+        alone = estimate(*(x[:, lane] for x in arguments), 0.9, 0.8)
+        np.testing.assert_allclose(together[:, lane], alone, rtol=1e-6)

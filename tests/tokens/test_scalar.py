@@ -1,0 +1,193 @@
+"""Bins against float64 closed forms: half a bin of error in the warped space, end bins outside."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from jaxagent.tokens import scalar
+
+FEW = settings(max_examples=25, deadline=None, derandomize=True)
+RULES = ("uniform", "mu_law", "quantile")
+MU = 100.0
+
+
+def fit(rule, values, num_bins, max_deviation=10.0):
+    if rule == "uniform":
+        return scalar.fit_uniform(values, num_bins, max_deviation)
+    if rule == "mu_law":
+        return scalar.fit_mu_law(values, num_bins, max_deviation, MU)
+    return scalar.fit_quantile(values, num_bins)
+
+
+def oracle(rule, column, max_deviation, u):
+    """The value at `u` in [-1, 1] of the warped space, one column, float64."""
+    column = np.asarray(column, np.float64)
+    if rule == "quantile":
+        points = np.linspace(-1.0, 1.0, len(column))
+        return np.interp(u, points, np.sort(column)) if len(column) > 1 else column[0] + 0.0 * u
+    middle = column.mean()
+    reach = min(max(column.max() - middle, middle - column.min()), max_deviation * column.std())
+    reach = max(reach, scalar.MIN_SPREAD)
+    z = u if rule == "uniform" else np.sign(u) * ((1.0 + MU) ** np.abs(u) - 1.0) / MU
+    return middle + reach * z
+
+
+def rounding(*values):
+    """A few units in the last place of float32 at the largest magnitude."""
+    largest = max(np.max(np.abs(v)) for v in values)
+    return 4.0 * np.spacing(np.float32(max(largest, 1e-30))) + 1e-12
+
+
+def value_arrays():
+    ordinary = st.floats(-1e3, 1e3, width=32)
+    special = st.sampled_from([0.0, 1.0, -1.0, 1e6, -1e6])  # ties, constant columns and outliers
+    shapes = st.sampled_from([(1, 1), (2, 3), (7, 1), (7, 3)])
+    return shapes.flatmap(lambda s: arrays(np.float32, s, elements=ordinary | special))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@FEW
+@given(value_arrays(), st.sampled_from([2, 5, 16]), st.sampled_from([0.5, 2.0, 10.0]))
+def test_a_round_trip_errs_by_at_most_half_a_bin(rule, values, num_bins, max_deviation):
+    bins = fit(rule, values, num_bins, max_deviation)
+    num_components = values.shape[1]
+    columns = [lambda u, c=c: oracle(rule, values[:, c], max_deviation, u)
+               for c in range(num_components)]
+    # Points of the fitted range, between the edges and on them.
+    inside = np.stack([f(np.linspace(-1.0, 1.0, 41)) for f in columns], axis=1).astype(np.float32)
+    token = np.asarray(scalar.encode(bins, jnp.asarray(inside)))
+    decoded = np.asarray(scalar.decode(bins, jnp.asarray(token)))
+
+    assert token.dtype == np.int32
+    assert decoded.dtype == np.float32
+    assert token.min() >= 0
+    assert token.max() < num_bins
+    for c, value_at in enumerate(columns):
+        tolerance = rounding(inside[:, c], value_at(np.array([-1.0, 1.0])))
+        low = value_at(2.0 * token[:, c] / num_bins - 1.0)
+        middle = value_at((2.0 * token[:, c] + 1.0) / num_bins - 1.0)
+        high = value_at((2.0 * token[:, c] + 2.0) / num_bins - 1.0)
+        assert (low - tolerance <= inside[:, c]).all()
+        assert (inside[:, c] <= high + tolerance).all()
+        np.testing.assert_allclose(decoded[:, c], middle, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@FEW
+@given(value_arrays(), st.sampled_from([2, 5, 16]))
+def test_edges_and_centres_interleave_and_outliers_go_to_the_end_bins(rule, values, num_bins):
+    bins = fit(rule, values, num_bins, 2.0)
+    edges, centres = np.asarray(bins.edges), np.asarray(bins.centres)
+    assert edges.shape == (values.shape[1], num_bins + 1)
+    assert centres.shape == (values.shape[1], num_bins)
+    assert (edges[:, :-1] <= centres).all()
+    assert (centres <= edges[:, 1:]).all()
+    far = jnp.full((values.shape[1],), 1e30)
+    assert (np.asarray(scalar.encode(bins, -far)) == 0).all()
+    assert (np.asarray(scalar.encode(bins, far)) == num_bins - 1).all()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_error_in_the_warped_space_reaches_half_a_bin_and_no_more(rule):
+    values = np.random.default_rng(0).normal(3.0, 2.0, (500, 1)).astype(np.float32)
+    num_bins = 8
+    bins = fit(rule, values, num_bins)
+    fine = np.linspace(-1.0, 1.0, 20_001)
+    inside = oracle(rule, values[:, 0], 10.0, fine)[:, None].astype(np.float32)
+    token = scalar.encode(bins, jnp.asarray(inside))
+    error = np.abs(np.asarray(scalar.unit_centres(num_bins)[token[:, 0]]) - fine)
+    assert error.max() <= 1.0 / num_bins + 1e-4
+    assert error.max() >= 1.0 / num_bins - 1e-3
+
+
+def test_uniform_by_hand():
+    bins = scalar.uniform(np.array([0.0, -1.0]), np.array([4.0, 1.0]), 4)
+    np.testing.assert_array_equal(bins.edges, [[0, 1, 2, 3, 4], [-1, -0.5, 0, 0.5, 1]])
+    np.testing.assert_array_equal(
+        bins.centres, [[0.5, 1.5, 2.5, 3.5], [-0.75, -0.25, 0.25, 0.75]]
+    )
+    x = jnp.array([-9.0, 0.0, 0.99, 1.0, 2.5, 3.99, 4.0, 9.0], jnp.float32)
+    token = scalar.encode(bins, jnp.stack([x, x], axis=1))
+    np.testing.assert_array_equal(token[:, 0], [0, 0, 0, 1, 2, 3, 3, 3])
+    np.testing.assert_array_equal(token[:, 1], [0, 2, 3, 3, 3, 3, 3, 3])
+
+
+def test_mu_law_by_hand():
+    # With mu = 255, u = 1/4, 1/2, 3/4 expand to (256^u - 1) / 255 = 3/255, 15/255, 63/255.
+    bins = scalar.fit_mu_law(np.array([[1.0], [-1.0]]), 4, 10.0, 255.0)
+    edges = np.array([[-255.0, -15.0, 0.0, 15.0, 255.0]]) / 255.0
+    centres = np.array([[-63.0, -3.0, 3.0, 63.0]]) / 255.0
+    np.testing.assert_allclose(bins.edges, edges, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(bins.centres, centres, rtol=1e-6)
+
+
+def test_quantile_bins_hold_equal_mass_and_survive_ties():
+    values = np.random.default_rng(1).lognormal(size=(1000, 1))
+    bins = scalar.fit_quantile(values, 10)
+    token = np.asarray(scalar.encode(bins, jnp.asarray(values, jnp.float32)))
+    np.testing.assert_allclose(np.bincount(token[:, 0], minlength=10), 100, atol=1)
+    ties = scalar.fit_quantile(np.array([[5.0]] * 9 + [[6.0]]), 4)
+    np.testing.assert_array_equal(ties.edges[0, :4], 5.0)
+    assert (np.diff(np.asarray(ties.edges)) >= 0).all()
+
+
+def test_the_range_covers_the_data_up_to_the_allowed_deviations():
+    values = np.array([[-1.0], [1.0]] * 50 + [[1000.0]])
+    wide, narrow = (scalar.fit_uniform(values, 4, d).edges[0] for d in (1e9, 2.0))
+    assert wide[-1] >= 1000.0
+    half_width = (narrow[-1] - narrow[0]) / 2
+    np.testing.assert_allclose(half_width, 2.0 * values.std(), rtol=1e-5)
+    np.testing.assert_allclose((narrow[-1] + narrow[0]) / 2, values.mean(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("value", [0.0, 1.0, -273.15, 1e6])
+def test_a_constant_column_comes_back(rule, value):
+    bins = fit(rule, np.full((5, 1), value, np.float32), 16)
+    x = jnp.full((1,), value, jnp.float32)
+    decoded = scalar.decode(bins, scalar.encode(bins, x))
+    np.testing.assert_allclose(decoded, x, rtol=2e-7, atol=scalar.MIN_SPREAD)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_columns_do_not_mix(rule):
+    """Fitting and encoding columns together or one by one is the same."""
+    values = np.random.default_rng(2).normal([0.0, 50.0, -3.0], [1.0, 9.0, 0.1], (40, 3))
+    together = fit(rule, values, 6)
+    x = jnp.asarray(values, jnp.float32)
+    token = scalar.encode(together, x)
+    decoded = scalar.decode(together, token)
+    for c in range(3):
+        alone = fit(rule, values[:, c : c + 1], 6)
+        np.testing.assert_array_equal(together.edges[c], alone.edges[0])
+        np.testing.assert_array_equal(token[:, c], scalar.encode(alone, x[:, c : c + 1])[:, 0])
+        np.testing.assert_array_equal(decoded[:, c], together.centres[c][token[:, c]])
+
+
+def test_any_leading_axes_and_jit_give_the_same_tokens():
+    values = np.random.default_rng(3).normal(size=(24, 2)).astype(np.float32)
+    bins = scalar.fit_uniform(values, 8, 10.0)
+    flat = scalar.encode(bins, jnp.asarray(values))
+    shaped = scalar.encode(bins, jnp.asarray(values).reshape(2, 3, 4, 2))
+    np.testing.assert_array_equal(shaped.reshape(24, 2), flat)
+    np.testing.assert_array_equal(jax.jit(scalar.encode)(bins, jnp.asarray(values)), flat)
+    np.testing.assert_array_equal(scalar.encode(bins, jnp.asarray(values[0])), flat[0])
+    np.testing.assert_array_equal(
+        scalar.decode(bins, shaped).reshape(24, 2), scalar.decode(bins, flat)
+    )
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_bin_is_reached_from_its_own_centre(rule):
+    values = np.random.default_rng(4).normal(size=(300, 2))
+    bins = fit(rule, values, 32)
+    token = scalar.encode(bins, bins.centres.T)
+    np.testing.assert_array_equal(token, np.arange(32)[:, None].repeat(2, 1))
+
+
+def test_unit_centres_by_hand():
+    np.testing.assert_allclose(scalar.unit_centres(4), [-0.75, -0.25, 0.25, 0.75])

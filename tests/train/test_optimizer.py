@@ -1,0 +1,126 @@
+"""Optimisers against closed forms: the schedule, what decays, the clip."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxagent.config import FitConfig
+from jaxagent.train import optimizer as optimizers
+
+CONFIG = FitConfig(
+    num_updates=20,
+    updates_per_chunk=20,
+    learning_rate=0.1,
+    warmup_updates=5,
+    final_learning_rate=0.2,
+    weight_decay=0.5,
+)
+
+
+def params():
+    return {"matrix": jnp.full((2, 3), 2.0), "bias": jnp.full((3,), 2.0), "gain": jnp.array(2.0)}
+
+
+def schedule(config, count):
+    """Linear from 0 to the peak, then half a cosine down to the final share of it."""
+    if count < config.warmup_updates:
+        return config.learning_rate * count / config.warmup_updates
+    done = (count - config.warmup_updates) / (config.num_updates - config.warmup_updates)
+    final = config.learning_rate * config.final_learning_rate
+    cosine = 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    return final + (config.learning_rate - final) * cosine
+
+
+def test_schedule_by_the_decay_of_idle_weights():
+    """Without gradients a matrix shrinks by 1 - rate * decay a step: the rates can be read off it."""
+    optimizer = optimizers.adamw(CONFIG)
+    weights = params()
+    state = optimizers.init(optimizer, weights)
+    zeros = jax.tree.map(jnp.zeros_like, weights)
+    rates = []
+    for _ in range(25):
+        before = float(weights["matrix"][0, 0])
+        weights, state = optimizers.apply(optimizer, zeros, state, weights)
+        rates.append((1 - float(weights["matrix"][0, 0]) / before) / CONFIG.weight_decay)
+    expected = [schedule(CONFIG, count) for count in range(25)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-3, atol=1e-6)
+    assert expected[0] == 0.0
+    assert max(expected) == expected[5] == 0.1
+    assert expected[20] == expected[24] == pytest.approx(0.02)
+
+
+def test_no_warm_up_starts_at_the_peak():
+    config = dataclasses.replace(CONFIG, warmup_updates=0)
+    optimizer = optimizers.adamw(config)
+    weights = params()
+    zeros = jax.tree.map(jnp.zeros_like, weights)
+    weights, _ = optimizers.apply(optimizer, zeros, optimizers.init(optimizer, weights), weights)
+    np.testing.assert_allclose(weights["matrix"], 2.0 * (1 - 0.1 * 0.5), rtol=1e-6)
+
+
+def test_vectors_and_scalars_do_not_decay():
+    config = dataclasses.replace(CONFIG, warmup_updates=0)
+    optimizer = optimizers.adamw(config)
+    weights = params()
+    state = optimizers.init(optimizer, weights)
+    zeros = jax.tree.map(jnp.zeros_like, weights)
+    for _ in range(3):
+        weights, state = optimizers.apply(optimizer, zeros, state, weights)
+    np.testing.assert_array_equal(weights["bias"], params()["bias"])
+    np.testing.assert_array_equal(weights["gain"], params()["gain"])
+    assert (weights["matrix"] < 1.9).all()
+
+
+def chains():
+    fit = dataclasses.replace(CONFIG, warmup_updates=0, weight_decay=0.0, max_gradient_norm=0.5)
+    return {"adam": optimizers.adam(0.1, 0.5), "adamw": optimizers.adamw(fit)}
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_clip_acts_on_the_global_norm_before_adam(name):
+    """Clipping element by element or leaf by leaf would change the direction; it must not."""
+    optimizer = chains()[name]
+    weights = {"a": jnp.zeros((2, 2)), "b": jnp.zeros((3,))}
+    gradients = {"a": jnp.full((2, 2), 30.0), "b": jnp.array([1.0, -2.0, 4.0])}
+    _, state = optimizers.apply(optimizer, gradients, optimizers.init(optimizer, weights), weights)
+    norm = math.sqrt(4 * 30.0**2 + 1 + 4 + 16)
+    first_moment = optax.tree_utils.tree_get(state, "mu")  # (1 - b1) * clipped gradient, b1 = 0.9
+    for leaf in weights:
+        expected = 0.1 * np.asarray(gradients[leaf]) * 0.5 / norm
+        np.testing.assert_allclose(first_moment[leaf], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_small_gradients_are_not_clipped(name):
+    optimizer = chains()[name]
+    weights = {"a": jnp.zeros((2, 2))}
+    gradients = {"a": jnp.full((2, 2), 0.2)}  # norm 0.4
+    _, state = optimizers.apply(optimizer, gradients, optimizers.init(optimizer, weights), weights)
+    np.testing.assert_allclose(optax.tree_utils.tree_get(state, "mu")["a"], 0.02, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "epsilon"), [("adam", 1e-5), ("adamw", 1e-8)])
+def test_first_step_goes_down_the_gradient_by_the_learning_rate(name, epsilon):
+    optimizer = chains()[name]
+    weights = {"a": jnp.array([[1.0, 1.0]])}
+    gradients = {"a": jnp.array([[1e-5, -0.3]])}
+    new, _ = optimizers.apply(optimizer, gradients, optimizers.init(optimizer, weights), weights)
+    expected = [-0.1 * 1e-5 / (1e-5 + epsilon), 0.1 * 0.3 / (0.3 + epsilon)]
+    np.testing.assert_allclose(np.asarray(new["a"] - weights["a"])[0], expected, rtol=1e-4)
+
+
+def test_apply_keeps_dtypes_and_structure_under_jit():
+    optimizer = optimizers.adamw(CONFIG)
+    weights = params()
+    state = optimizers.init(optimizer, weights)
+    step = jax.jit(lambda g, s, w: optimizers.apply(optimizer, g, s, w))
+    new, new_state = step(params(), state, weights)
+    for old_tree, new_tree in ((weights, new), (state, new_state)):
+        old = [(x.shape, x.dtype) for x in jax.tree.leaves(old_tree)]
+        assert [(x.shape, x.dtype) for x in jax.tree.leaves(new_tree)] == old
+        assert jax.tree.structure(new_tree) == jax.tree.structure(old_tree)
