@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from experiments.configs.quickstart import Config, TaskConfig
 from experiments.parts import cloning_study as study
@@ -113,7 +112,8 @@ def clone(config: Config, index: int, group: str, folder: Path) -> Work:
     if group == "mlp":
         network = study.raw_network(config, corpus, index)
         return sequences.clone_raw(corpus, demos, network, task.cloning, devices)
-    fresh = [corpus.model.init(keys.derive(s, "scratch/init")) for s in demos.seeds]
+    init = jax.jit(corpus.model.init)
+    fresh = [init(keys.derive(s, "scratch/init")) for s in demos.seeds]
     lanes = {"scratch": fresh, "finetune": [base] * len(fresh), "saboteur": [broken] * len(fresh)}
     params = experts.stack([p for arm in TUNED for p in lanes[arm]])
     return sequences.clone(corpus, demos, params, len(TUNED), task.cloning, devices)
@@ -127,15 +127,18 @@ def evaluate(config: Config, folder: Path) -> Work:
         corpus, _ = study.load(config, folder)
         returns: dict[str, dict[str, list[float]]] = {arm: {} for arm in ARMS}
         for index, task in enumerate(config.tasks):
-            lanes = study.arm_params(config, corpus, index, folder, TUNED)
-            for arm, params in lanes.items():
-                score = study.play(config, corpus, index, ARMS[arm].kind, params)
-                returns[arm][task.name] = score
-                first = jax.tree.map(lambda x: jnp.asarray(x[0]), params)
-                study.keep(config, corpus, index, arm, ARMS[arm].kind, first, folder)
+            params = study.arm_params(config, corpus, index, folder, TUNED)
+            for kind in ("transformer", "raw"):
+                arms = {name: params[name] for name, arm in ARMS.items() if arm.kind == kind}
+                scores = study.evaluate_task(config, corpus, index, arms, kind, folder)
+                for arm, score in scores.items():
+                    returns[arm][task.name] = score
         return {"returns": returns}
 
     return Work(finish)
+
+
+costs = study.costs  # of every stage, for --dry-run
 
 
 def summary(config: Config, folder: Path, preset: str) -> dict[str, Any]:

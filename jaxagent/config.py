@@ -168,7 +168,13 @@ class RuntimeConfig:
     def check(self) -> None:
         """Raise ValueError for an illegal configuration."""
         require_positive(self, "devices", "chunks_per_save")
-        require_divides("shards", self.devices, NUM_SHARDS, "use 1, 2 or 4 devices per host")
+        _require(
+            NUM_SHARDS % self.devices == 0,
+            "RuntimeConfig.devices",
+            self.devices,
+            f"a divisor of the {NUM_SHARDS} data shards",
+            "use 1, 2 or 4 devices per host",
+        )
 
 
 def to_dict(config: Any) -> dict[str, Any]:

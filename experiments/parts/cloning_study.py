@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,9 @@ from jaxagent.data import store
 from jaxagent.data.store import Shard
 from jaxagent.evaluate import statistics
 from jaxagent.evaluate.claims import Precondition
-from jaxagent.evaluate.episodes import play_lanes
+from jaxagent.evaluate.episodes import play_lanes, record
 from jaxagent.nn import lora, transformer
+from jaxagent.tokens import component
 from jaxagent.train.run import read_done, stage_folder
 from jaxagent.types import Policy
 
@@ -78,9 +79,9 @@ def collect_task(config: Any, task: Any, place: Path) -> tuple[list[Shard], dict
         return keys.derive(config.seed, f"collect/{task.env}/{purpose}")
 
     sampled = experts.as_policy(env, task.ppo, is_greedy=False)
-    early = jax.tree.map(lambda x: x[:, :num_nominal], snapshots)
+    tasks = [nominal] * num_nominal + [changed] * c.demonstrators
     returns = experts.mean_returns(
-        env, sampled, early, [nominal] * num_nominal, c.evaluation_episodes, key("evaluate")
+        env, sampled, snapshots, tasks, c.evaluation_episodes, key("evaluate")
     )
     ref = reference(task.env)
     scores = statistics.normalise(returns, ref.random, ref.expert)
@@ -88,36 +89,36 @@ def collect_task(config: Any, task: Any, place: Path) -> tuple[list[Shard], dict
         "train": range(c.train_agents),
         "validation": range(c.train_agents, num_nominal),
     }
-    shards, card = [], {}
+    pairs, metas = [], []
     for split, agents in splits.items():
-        pairs = experts.early_checkpoints(scores, agents, c.max_return, c.checkpoints_per_agent)
-        metas = [
-            _meta(task.env, {}, split, agent, snapshot, float(scores[snapshot, agent]))
-            for snapshot, agent in pairs
-        ]
-        rolled = experts.roll_out(
-            env, sampled, experts.take(snapshots, pairs), nominal, c.lanes, c.steps, key(split)
-        )
-        shards += experts.shards_of(rolled, metas)
-        card[split] = {"agents": list(agents), "scores": [m["score"] for m in metas]}
-
-    greedy = experts.as_policy(env, task.ppo, is_greedy=True)
-    last = jax.tree.map(lambda x: x[-1:, num_nominal:], snapshots)
-    finals = experts.mean_returns(
-        env, greedy, last, [changed] * c.demonstrators, c.evaluation_episodes, key("demonstrator")
+        chosen = experts.early_checkpoints(scores, agents, c.max_return, c.checkpoints_per_agent)
+        pairs += chosen
+        metas += [_meta(task.env, {}, split, a, s, float(scores[s, a])) for s, a in chosen]
+    early = experts.roll_out(
+        env, sampled, experts.take(snapshots, pairs), nominal, c.lanes, c.steps, key("early")
     )
-    best = num_nominal + int(np.argmax(finals[0]))
-    pairs = [(returns.shape[0] - 1, best)]
-    rolled = experts.roll_out(
-        env, greedy, experts.take(snapshots, pairs), changed, c.demonstration_episodes,
-        env.max_steps, key("demonstration"),
+
+    last = returns.shape[0] - 1
+    best = num_nominal + int(np.argmax(returns[last, num_nominal:]))
+    expert = experts.roll_out(
+        env, experts.as_policy(env, task.ppo, is_greedy=True),
+        experts.take(snapshots, [(last, best)]), changed, c.demonstration_episodes, env.max_steps,
+        key("demonstration"),
     )  # fmt: skip
+    episodes = experts.first_episodes(jax.tree.map(lambda x: x[0], expert))
+    mean = float(np.mean([e.reward.sum() for e in episodes]))
     changed_ref = reference(task.env, task.overrides)
-    score = float(statistics.normalise(finals.max(), changed_ref.random, changed_ref.expert))
-    meta = _meta(task.env, task.overrides, "demonstration", best, pairs[0][0], score)
-    shards += experts.shards_of(rolled, [meta])
-    card["demonstration"] = {"agents": [best], "scores": [score]}
-    return shards, card
+    score = float(statistics.normalise(mean, changed_ref.random, changed_ref.expert))
+    metas += [_meta(task.env, task.overrides, "demonstration", best, last, score)]
+    card = {
+        split: {
+            "agents": sorted({m["agent"] for m in metas if m["split"] == split}),
+            "scores": [m["score"] for m in metas if m["split"] == split],
+        }
+        for split in (*splits, "demonstration")
+    }
+    early_shards = experts.shards_of(early, metas[:-1])
+    return early_shards + experts.shards_of(expert, metas[-1:]), card
 
 
 def _meta(env: str, overrides: dict, split: str, agent: int, snapshot: int, score: float) -> dict:
@@ -150,9 +151,8 @@ def load(config: Any, folder: Path) -> tuple[Corpus, dict[str, list[list[Any]]]]
 
 def pretrained(corpus: Corpus, folder: Path) -> tuple[Any, Any]:
     """Parameters of the pretrained model and of its saboteur."""
-    template = jax.eval_shape(
-        lambda: jax.tree.map(lambda x: jnp.stack([x, x]), corpus.model.init(jax.random.key(0)))
-    )
+    one = jax.eval_shape(lambda: corpus.model.init(jax.random.key(0)))
+    template = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), one)
     both = sequences.load_params(stage_folder(folder, "pretrain"), template)
     return tuple(jax.tree.map(lambda x, i=i: x[i], both) for i in (0, 1))
 
@@ -193,8 +193,8 @@ def arm_params(
     raw = raw_network(config, corpus, index)
     raw_template = jax.eval_shape(lambda: sequences.raw_init(raw, seeds(config)))
     return arms | {
-        "zero-shot": jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *x.shape)), base),
-        "lora": jax.vmap(lora.merge, in_axes=(None, 0))(base, adapters),
+        "zero-shot": jax.tree.map(lambda x: np.broadcast_to(x, (n, *x.shape)), base),
+        "lora": jax.jit(jax.vmap(lora.merge, in_axes=(None, 0)))(base, adapters),
         "mlp": sequences.load_params(place("mlp"), raw_template),
     }
 
@@ -210,42 +210,59 @@ def acting(config: Any, corpus: Corpus, index: int, kind: str) -> tuple[Policy, 
     return policy, lambda params: SequenceParams(params, codec)
 
 
-def play(config: Any, corpus: Corpus, index: int, kind: str, params: Any) -> list[float]:
-    """Mean return of each seed on the changed task; arms of a seed meet the same first states."""
+def evaluate_task(
+    config: Any, corpus: Corpus, index: int, arms: Mapping[str, Any], kind: str, folder: Path
+) -> dict[str, list[float]]:
+    """Mean return of each seed of each arm `{arm: params [seeds, ...]}` on the changed task.
+
+    All arms of one kind are lanes of one program; arms of a seed meet the same first states. The
+    first seed's policy and an episode of it stay in the run folder.
+    """
     task = config.tasks[index]
     env, _, changed = experts.make_tasks(task.env, task.overrides)
     policy, dress = acting(config, corpus, index, kind)
-    dressed = jax.vmap(dress)(params)
-    lane_keys = jnp.stack([keys.derive(s, f"evaluate/{task.env}") for s in seeds(config)])
-    run = jax.jit(lambda p, t, k: play_lanes(env, policy, p, t, k, config.adapt.episodes))
-    return np.asarray(run(dressed, changed, lane_keys)).tolist()
+
+    @jax.jit
+    def play(params: Any, task: Any, lane_keys: jax.Array) -> jax.Array:
+        dressed = jax.vmap(dress)(params)
+        return play_lanes(env, policy, dressed, task, lane_keys, config.adapt.episodes)
+
+    @jax.jit
+    def film(params: Any, task: Any, key: jax.Array) -> Any:
+        return record(env, policy, dress(params), task, key, env.max_steps)
+
+    lanes = jax.tree.map(lambda *x: np.concatenate(x), *jax.device_get(list(arms.values())))
+    seed_keys = [keys.derive(s, f"evaluate/{task.env}") for s in seeds(config)]
+    returns = np.asarray(play(lanes, changed, jnp.stack(seed_keys * len(arms))))
+    film_key = keys.derive(seeds(config)[0], f"picture/{task.env}")
+    for i, arm in enumerate(arms):
+        first = jax.tree.map(lambda x, i=i: x[i * len(seed_keys)], lanes)
+        library.save(folder, describe_policy(config, corpus, index, arm, kind), dress(first))
+        episode = jax.device_get(film(first, changed, film_key))
+        path = folder / "pictures" / f"{arm}--{task.name}.gif"
+        pictures.write_episode(path, env, jax.device_get(changed), episode, arm)
+    by_arm = returns.reshape(len(arms), -1).tolist()
+    return dict(zip(arms, by_arm, strict=True))
 
 
-def keep(
-    config: Any, corpus: Corpus, index: int, arm: str, kind: str, params: Any, folder: Path
-) -> None:
-    """Write one seed's policy, and an episode of it as a picture."""
-    task, domain = config.tasks[index], corpus.domains[index]
-    env, _, changed = experts.make_tasks(task.env, task.overrides)
-    policy, dress = acting(config, corpus, index, kind)
+def describe_policy(
+    config: Any, corpus: Corpus, index: int, arm: str, kind: str
+) -> library.Description:
+    """What `library.load` needs to rebuild the first seed's policy."""
+    task = config.tasks[index]
     hidden = list(raw_network(config, corpus, index).hidden_sizes)
-    seed = seeds(config)[0]
-    description = library.Description(
+    return library.Description(
         arm=arm,
         task=task.name,
         env=task.env,
         overrides=task.overrides,
         kind=kind,
         rule=config.adapt.decoding,
-        seed=seed,
-        domain=domain,
+        seed=seeds(config)[0],
+        domain=corpus.domains[index],
         vocabulary=corpus.model.vocabulary,
         model={"hidden_sizes": hidden} if kind == "raw" else to_dict(config.model),
     )
-    library.save(folder, description, dress(params))
-    path = folder / "pictures" / f"{arm}--{task.name}.gif"
-    key = keys.derive(seed, f"picture/{task.env}")
-    pictures.write_episode(path, env, policy, dress(params), changed, key, arm)
 
 
 def preconditions(
@@ -314,3 +331,60 @@ def budgets(config: Any, folder: Path, arms: Mapping[str, Any]) -> dict[str, dic
         }
         for arm in arms
     }
+
+
+class Cost(NamedTuple):
+    """What a stage is expected to take, before it runs."""
+
+    stage: str
+    parameters: int
+    flops: float
+    bytes: float  # of device memory, the largest buffers
+    efficiency: float  # share of the matrix-product rate, as measured on two cores
+    compile_seconds: float
+
+
+def costs(config: Any) -> list[Cost]:
+    """Estimate every group of stages from the configuration alone."""
+    environments = [experts.make_tasks(t.env, t.overrides)[0] for t in config.tasks]
+    c, width = config.collect, config.model.width
+    agents = c.train_agents + c.validation_agents + c.demonstrators
+    rows = []
+    for task, env in zip(config.tasks, environments, strict=True):
+        size = 2 * task.ppo.hidden_size * (len(env.obs_spec) + task.ppo.hidden_size + 2)
+        steps = task.ppo.num_updates * task.ppo.num_envs * task.ppo.num_steps * agents
+        flops = steps * size * (2 + 2 + 6 * task.ppo.num_epochs)
+        data = task.ppo.num_envs * task.ppo.num_steps * agents * (2 * len(env.obs_spec) + 8) * 4
+        rows.append(Cost(f"agents/{task.name}", agents * size, flops, data, 0.1, 8.0))
+    bins = config.tokens.num_bins
+    specs = [(env.obs_spec, env.action_spec) for env in environments]
+    all_domains = component.domains(specs)
+    categories = max(d.action_cardinality for d in all_domains)
+    total = sum(d.period for d in all_domains)
+    vocabulary = transformer.Vocabulary(bins, categories, total, len(all_domains))
+    model = transformer.model(config.model, vocabulary)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    parameters = transformer.num_parameters(shapes)
+
+    def fit(stage: str, settings: FitConfig, periods: Sequence[int], lanes: int) -> Cost:
+        windows = settings.batch_size * config.model.context * lanes
+        tokens = windows * settings.num_updates
+        flops = sum(
+            tokens * p * transformer.flops_per_token(config.model, vocabulary, p) for p in periods
+        )
+        activations = windows * max(periods) * width * config.model.num_layers * 16 * 4
+        memory = activations + lanes * parameters * 4 * 4
+        return Cost(stage, parameters * lanes, flops, memory, 0.2, 8.0)
+
+    rows.append(Cost("collect", 0, 0.0, agents * c.lanes * c.steps * total * 4.0, 0.1, 20.0))
+    rows.append(fit("pretrain", config.pretrain, [d.period for d in all_domains], 2))
+    for task, domain in zip(config.tasks, all_domains, strict=True):
+        lanes = 4 * config.adapt.num_seeds
+        rows.append(fit(f"clone/{task.name}", task.cloning, [domain.period], lanes))
+    episodes = 5 * config.adapt.num_seeds * config.adapt.episodes
+    acting = sum(
+        episodes * e.max_steps * d.period * 2 * parameters
+        for e, d in zip(environments, all_domains, strict=True)
+    )
+    rows.append(Cost("evaluate", 0, acting, parameters * 4.0, 0.05, 20.0))
+    return rows

@@ -25,8 +25,11 @@ SNAPSHOTS = "snapshots.npz"
 
 
 def stack(trees: list[Any]) -> Any:
-    """Pytrees of equal structure to one with a new leading axis."""
-    return jax.tree.map(lambda *x: jnp.stack(x), *trees)
+    """Pytrees of equal structure to one with a new leading axis, on the host.
+
+    On the host because every eager operation on the device compiles a program of its own.
+    """
+    return jax.tree.map(lambda *x: np.stack(x), *jax.device_get(trees))
 
 
 def _agent(env: Any, config: PPOConfig) -> actor_critic.Agent:
@@ -47,11 +50,14 @@ def train(env: Any, tasks: list[Any], config: PPOConfig, seed: int, devices: int
     def select(learner: loops.Learner) -> Any:
         return learner.params, learner.normalizer
 
+    def first(lane_keys: jax.Array, tasks: Any) -> Any:
+        lane_tasks = jax.vmap(lambda task: broadcast_params(task, config.num_envs))(tasks)
+        state = parallel.first_state(*loop.init(lane_keys, lane_tasks))
+        return history.first_state(state, select, num_chunks)
+
     def init() -> Any:
         lane_keys = keys.per_index(keys.derive(seed, f"{purpose}/init"), jnp.arange(len(tasks)))
-        lane_tasks = stack([broadcast_params(t, config.num_envs) for t in tasks])
-        state = parallel.first_state(*jax.jit(loop.init)(lane_keys, lane_tasks))
-        return history.first_state(state, select, num_chunks)
+        return jax.jit(first)(lane_keys, stack(tasks))
 
     chunk = parallel.chunked(loop.update, config.updates_per_chunk, devices)
     update_key = keys.derive(seed, f"{purpose}/update")

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.parts.experts import stack
 from jaxagent import keys
 from jaxagent.agents import offline, sequence
 from jaxagent.config import NUM_SHARDS, FitConfig, TokenConfig, TransformerConfig
@@ -56,8 +57,8 @@ def corpus(
         obs = np.concatenate([p.trajectory.obs.reshape(-1, len(env.obs_spec)) for p in parts])
         action = [p.trajectory.action.reshape(-1, *p.trajectory.action.shape[2:]) for p in parts]
         codecs.append(component.fit(obs, np.concatenate(action), env.action_spec, tokens))
-        mean, mean_square = normalize.batch_moments(jnp.asarray(obs), 1)
-        moments.append(normalize.update(normalize.init(mean.shape), mean, mean_square, len(obs)))
+        count = np.float32(len(obs))
+        moments.append(Moments(count, obs.mean(0), obs.var(0)))
     return Corpus(transformer.model(model, vocabulary), all_domains, codecs, moments, tokens)
 
 
@@ -110,7 +111,7 @@ def fit(
 
     return Work(
         finish=finish,
-        init=lambda: parallel.first_state(*jax.jit(loop.init)(params)),
+        init=lambda: jax.jit(lambda p: parallel.first_state(*loop.init(p)))(params),
         chunk=lambda state: chunk(state, key),
         num_chunks=config.num_updates // config.updates_per_chunk,
         updates_per_chunk=config.updates_per_chunk,
@@ -147,7 +148,7 @@ def pretrain(
         named = {f"train/loss/domain_{i}": x for i, x in enumerate(losses)}
         return jnp.mean(jnp.stack(losses)), named
 
-    first = corpus.model.init(keys.derive(seed, "pretrain/init"))
+    first = jax.jit(corpus.model.init)(keys.derive(seed, "pretrain/init"))
     held_out = [windows(corpus, i, t) for i, t in enumerate(validation)]
     per_domain = config.batch_size * corpus.model.config.context
     return fit(
@@ -155,7 +156,7 @@ def pretrain(
         sample,
         data,
         0,
-        jax.tree.map(lambda x: jnp.stack([x, x]), first),
+        stack([first, first]),
         jnp.array([seed, seed]),
         config,
         purpose="pretrain",
@@ -166,8 +167,7 @@ def pretrain(
 
 
 def _pair(clean: sampler.Windows, key: jax.Array) -> sampler.Windows:
-    broken = sampler.shuffled(clean, key)
-    return jax.tree.map(lambda a, b: jnp.stack([a, b]), clean, broken)
+    return stack([clean, sampler.shuffled(clean, key)])
 
 
 def validate(corpus: Corpus, train: Sequence[Any], held_out: Sequence[Any], params: Any) -> dict:
@@ -175,10 +175,14 @@ def validate(corpus: Corpus, train: Sequence[Any], held_out: Sequence[Any], para
     config = FitConfig(batch_size=256 * NUM_SHARDS)
     rows = []
     for i, (seen, data, domain) in enumerate(zip(train, held_out, corpus.domains, strict=True)):
-        batch = _sampler(corpus, config)(data, keys.derive(0, f"validate/{i}"))
-        tokens = _tokens(batch, domain)
-        evaluate = partial(sequence.loss, corpus.model, tokens=tokens, actions_only=False)
-        model, saboteur = jax.jit(jax.vmap(evaluate))(params)
+        draw = _sampler(corpus, config)
+
+        def evaluate(params: Any, data: Any, key: jax.Array, draw=draw, domain=domain) -> jax.Array:
+            tokens = _tokens(draw(data, key), domain)
+            return sequence.loss(corpus.model, params, tokens, actions_only=False)
+
+        lanes = jax.jit(jax.vmap(evaluate, in_axes=(0, None, None)))
+        model, saboteur = lanes(params, data, keys.derive(0, f"validate/{i}"))
         rows.append(
             {
                 "model": float(model),
@@ -226,8 +230,7 @@ def demonstrations(
         chosen.append([episodes[i] for i in np.asarray(order)[:count]])
     size = max(len(t.reward) for t in episodes) * count  # one shape whatever the draw
     lanes = [windows(corpus, index, t, size) for t in chosen]
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *lanes)
-    return Demonstrations(index, stacked, tuple(seeds))
+    return Demonstrations(index, stack(lanes), tuple(seeds))
 
 
 def clone(
@@ -242,7 +245,7 @@ def clone(
         tokens = _tokens(batch, domain)
         return sequence.loss(corpus.model, params, tokens, actions_only=True), {}
 
-    data = jax.tree.map(lambda x: jnp.concatenate([x] * arms), demos.windows)
+    data = jax.tree.map(lambda x: np.concatenate([x] * arms), demos.windows)
     lane_ids = jnp.array(demos.seeds * arms)
     return _clone(corpus, demos, loss, draw, data, 0, params, lane_ids, config, devices)
 
@@ -270,8 +273,8 @@ def clone_lora(
 
 def lora_init(base: Any, rank: int, seeds: Sequence[int]) -> Any:
     """Adapters `[seeds, ...]`."""
-    lanes = [lora.init(keys.derive(s, "lora/init"), base, rank, LORA_TARGETS) for s in seeds]
-    return jax.tree.map(lambda *x: jnp.stack(x), *lanes)
+    lane_keys = jnp.stack([keys.derive(s, "lora/init") for s in seeds])
+    return jax.jit(jax.vmap(lambda k: lora.init(k, base, rank, LORA_TARGETS)))(lane_keys)
 
 
 def clone_raw(
@@ -298,8 +301,8 @@ def clone_raw(
 
 def raw_init(network: offline.RawNetwork, seeds: Sequence[int]) -> Any:
     """Parameters `[seeds, ...]` of the raw-observation MLP."""
-    lanes = [network.init(keys.derive(s, "raw/init")) for s in seeds]
-    return jax.tree.map(lambda *x: jnp.stack(x), *lanes)
+    lane_keys = jnp.stack([keys.derive(s, "raw/init") for s in seeds])
+    return jax.jit(jax.vmap(network.init))(lane_keys)
 
 
 def _clone(

@@ -1,6 +1,7 @@
 """Windows of stored trajectories, drawn inside jit as a pure function of a key."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -55,15 +56,16 @@ def windows(
     if size < len(obs):
         raise ValueError(f"windows: got {len(obs)} steps, expected at most num_steps = {size}.")
     pad = size - len(obs) + context - 1
-    tokens = component.encode_action(codec, domain, config.num_bins, jnp.asarray(action))
+    obs, action = _pad(obs, pad), _pad(action, pad)
+    obs_tokens, action_tokens = _tokenise(codec, obs, action, domain, config.num_bins)
     return Windows(
-        obs=_pad(jnp.asarray(obs), pad),
-        obs_tokens=_pad(component.encode_obs(codec, jnp.asarray(obs)), pad),
-        action_tokens=_pad(tokens, pad),
-        segment=jnp.pad(jnp.asarray(segment), (0, pad), constant_values=PADDING),
+        obs=jnp.asarray(obs),
+        obs_tokens=obs_tokens,
+        action_tokens=action_tokens,
+        segment=jnp.asarray(np.pad(segment, (0, pad), constant_values=PADDING)),
         # Repeating the real steps to a common length keeps every step as likely as any other, up
         # to one part in M.
-        starts=jnp.asarray(np.resize(np.arange(len(obs), dtype=np.int32), size)),
+        starts=jnp.asarray(np.resize(np.arange(len(obs) - pad, dtype=np.int32), size)),
     )
 
 
@@ -85,12 +87,16 @@ def shuffled(data: Windows, key: jax.Array) -> Windows:
 
     Observations and actions are permuted over all real steps, each on its own.
     """
-    num_real = int(np.asarray(data.segment >= 0).sum())
+    return _shuffle(data, key, num_real=int((np.asarray(data.segment) != PADDING).sum()))
+
+
+@partial(jax.jit, static_argnames="num_real")
+def _shuffle(data: Windows, key: jax.Array, num_real: int) -> Windows:
     key_obs, key_action = jax.random.split(key)
 
     def permute(key: jax.Array, *arrays: jax.Array) -> list[jax.Array]:
         order = jax.random.permutation(key, num_real)
-        return [x.at[:num_real].set(x[order]) for x in arrays]
+        return [jnp.concatenate([x[order], x[num_real:]]) for x in arrays]
 
     obs, obs_tokens = permute(key_obs, data.obs, data.obs_tokens)
     (action_tokens,) = permute(key_action, data.action_tokens)
@@ -110,5 +116,14 @@ def _lay_out(t: Trajectory, obs_size: int) -> tuple[np.ndarray, np.ndarray, np.n
     return by_lane(t.obs).reshape(-1, obs_size), by_lane(t.action), by_lane(ends)
 
 
-def _pad(x: jax.Array, pad: int) -> jax.Array:
-    return jnp.pad(x, ((0, pad), *((0, 0),) * (x.ndim - 1)))
+@partial(jax.jit, static_argnames=("domain", "num_bins"))
+def _tokenise(
+    codec: Codec, obs: jax.Array, action: jax.Array, domain: Domain, num_bins: int
+) -> tuple[jax.Array, jax.Array]:
+    return component.encode_obs(codec, obs), component.encode_action(
+        codec, domain, num_bins, action
+    )
+
+
+def _pad(x: np.ndarray, pad: int) -> np.ndarray:
+    return np.pad(x, ((0, pad), *((0, 0),) * (x.ndim - 1)))

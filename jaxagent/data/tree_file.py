@@ -24,7 +24,7 @@ def save(path: Path, tree: Any) -> None:
 
 
 def load(path: Path, template: Any) -> Any:
-    """Read leaves into the structure of `template`; shapes and dtypes must agree with it.
+    """Read leaves, as numpy arrays, into the structure of `template`; shapes and dtypes must agree.
 
     `template` may hold `jax.ShapeDtypeStruct`. Raises `TreeFileError`.
     """
@@ -43,8 +43,7 @@ def load(path: Path, template: Any) -> Any:
                 f"{path}: {name} is {arrays[name].dtype}{arrays[name].shape}, expected "
                 f"{leaf.dtype}{leaf.shape}."
             )
-    leaves = [jax.numpy.asarray(arrays[name]) for name in wanted]
-    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+    return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
 
 
 def _named(tree: Any) -> dict[str, Any]:

@@ -71,6 +71,11 @@ class Embedding(nn.Module):
         return values[tokens.value] + ids[None]
 
 
+def rms_norm(x: jax.Array, name: str) -> jax.Array:
+    """Root-mean-square norm (Zhang and Sennrich 2019), computed in float32 whatever `x` is."""
+    return nn.RMSNorm(name=name)(x.astype(jnp.float32)).astype(x.dtype)
+
+
 class Block(nn.Module):
     """Attention and MLP, each behind an RMS norm and added to the stream."""
 
@@ -82,7 +87,7 @@ class Block(nn.Module):
         dense = partial(nn.DenseGeneral, use_bias=False, dtype=jnp.dtype(c.dtype))
         head = (c.num_heads, c.width // c.num_heads)
 
-        norm = nn.RMSNorm(dtype=x.dtype, name="attention_norm")(x)
+        norm = rms_norm(x, "attention_norm")
         query = attention.rotary(dense(head, name="query")(norm), time)
         key = attention.rotary(dense(head, name="key")(norm), time)
         value = dense(head, name="value")(norm)
@@ -90,7 +95,7 @@ class Block(nn.Module):
         mixed = attention.attend(query, key, value, mask)
         x = x + dense(c.width, axis=(-2, -1), name="output")(mixed)
 
-        norm = nn.RMSNorm(dtype=x.dtype, name="mlp_norm")(x)
+        norm = rms_norm(x, "mlp_norm")
         hidden = dense(c.mlp_factor * c.width, name="up")(norm)
         hidden = nn.gelu(hidden, approximate=True)  # the erf form is 1.15x slower on a CPU
         return x + dense(c.width, name="down")(hidden), (key, value)
@@ -115,10 +120,9 @@ class Transformer(nn.Module):
             block = Block(self.config, name=f"block_{i}")
             x, layer = block(x, tokens.time, mask, None if past is None else past[i])
             remembered.append(layer)
-        x = nn.RMSNorm(dtype=x.dtype, name="norm")(x)
-        return nn.Dense(self.vocabulary.size, use_bias=False, name="head")(
-            x.astype(jnp.float32)
-        ), remembered
+        x = rms_norm(x, "norm").astype(jnp.float32)
+        logits = nn.Dense(self.vocabulary.size, use_bias=False, name="head")(x)
+        return logits, remembered
 
 
 class Model(NamedTuple):

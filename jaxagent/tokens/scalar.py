@@ -17,8 +17,8 @@ MIN_SPREAD = 1e-6  # a constant component gets a range of this size around its v
 class Bins(NamedTuple):
     """Bins of C components, fitted on the host, used on the device."""
 
-    edges: jax.Array  # [C, V + 1] float32, non-decreasing
-    centres: jax.Array  # [C, V] float32
+    edges: np.ndarray | jax.Array  # [C, V + 1] float32, non-decreasing
+    centres: np.ndarray | jax.Array  # [C, V] float32
 
 
 def uniform(low: np.ndarray, high: np.ndarray, num_bins: int) -> Bins:
@@ -82,7 +82,7 @@ def _unit_edges(num_bins: int) -> np.ndarray:
 def _bins(expand, half_edges: np.ndarray) -> Bins:
     """Edges at the even points of `half_edges [2 V + 1]`, centres at the odd ones."""
     points = np.asarray(expand(half_edges), np.float32)
-    return Bins(jnp.asarray(points[:, ::2]), jnp.asarray(points[:, 1::2]))
+    return Bins(points[:, ::2], points[:, 1::2])
 
 
 def _centre_and_scale(values: np.ndarray, max_deviation: float) -> tuple[np.ndarray, np.ndarray]:

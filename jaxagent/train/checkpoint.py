@@ -73,7 +73,8 @@ def restore(folder: Path, step: int, template: Any) -> Any:
     arrays = _read_arrays(path)
     for name, leaf in wanted.items():
         array = arrays[name] if leaf.size else leaf
-        if _describe(array) != leaves[name] or array.dtype != leaf.dtype:
+        same_kind = (array.dtype, array.shape) == (leaf.dtype, leaf.shape)
+        if _describe(array) != leaves[name] or not same_kind:
             raise CheckpointError(f"{path}: leaf {name} differs from its manifest or the program.")
     structure = jax.tree.structure(template)
     ordered = [arrays[name] if leaf.size else leaf for name, leaf in wanted.items()]

@@ -30,14 +30,16 @@ def first_state(state: RunState, select: Callable[[Any], Any], num_chunks: int) 
 def remembering(chunk: Callable, select: Callable[[Any], Any], updates_per_chunk: int) -> Callable:
     """Wrap a chunk so that it also takes a snapshot at its end."""
 
+    @jax.jit
+    def note(snapshots: Any, learner: Any, index: jax.Array) -> Any:
+        return jax.tree.map(
+            lambda room, leaf: room.at[index].set(leaf), snapshots, select(learner)
+        )
+
     def remember(state: RunState) -> tuple[RunState, ChunkReport]:
         inner, report = chunk(state._replace(learner=state.learner.learner))
-        index = inner.step // updates_per_chunk
-        snapshots = jax.tree.map(
-            lambda room, leaf: room.at[index].set(leaf),
-            state.learner.snapshots,
-            select(inner.learner),
-        )
+        index = int(inner.step) // updates_per_chunk
+        snapshots = note(state.learner.snapshots, inner.learner, index)
         return inner._replace(learner=Remembered(inner.learner, snapshots)), report
 
     return remember

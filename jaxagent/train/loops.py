@@ -87,7 +87,7 @@ def on_policy(
         count = config.num_envs * config.num_steps
         normalizer = normalize.update(learner.normalizer, *average_shards(observed), count)
         learner = learner._replace(normalizer=normalizer)
-        metrics["train/return"] = jax.tree.map(lambda x: jnp.sum(x, axis=0), returns)
+        metrics["train/return"] = jax.tree.map(lambda x: jnp.mean(x, axis=0), returns)
         return learner, Actors(actor, running), metrics
 
     return Loop(init, update)

@@ -11,6 +11,22 @@ from jaxagent.evaluate.episodes import play
 from jaxagent.types import Policy
 
 
+@pytest.fixture(autouse=True)
+def no_key_reuse_check():
+    """Off here until `play` passes it, see `test_play_passes_the_key_reuse_check`; then drop this."""
+    with jax.debug_key_reuse(False):
+        yield
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="`play` slices its split keys inside the loop body, which the checker counts as a use",
+)
+def test_play_passes_the_key_reuse_check():
+    with jax.debug_key_reuse(True):
+        episodes("probe/ConstantReward", always(0))
+
+
 def always(action):
     """The policy that takes one action."""
 

@@ -29,12 +29,19 @@ TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
 
 
 @functools.cache
+def two_layers():
+    params = jax.jit(transformer.model(CONFIG, VOCABULARY).init)(jax.random.key(0))
+    # Larger than at initialisation, so that attention is far from uniform and a slip shows.
+    return jax.tree.map(lambda x: 1.5 * x, params)
+
+
+@functools.cache
 def build(num_layers=2, context=8, dtype="float32"):
     """The model and its parameters, and the full pass under jit."""
     config = dataclasses.replace(CONFIG, num_layers=num_layers, context=context, dtype=dtype)
     model = transformer.model(config, VOCABULARY)
-    # Larger than at initialisation, so that attention is far from uniform and a slip shows.
-    params = jax.tree.map(lambda x: 1.5 * x, jax.jit(model.init)(jax.random.key(0)))
+    unused = {f"block_{i}" for i in range(num_layers, 2)}
+    params = {name: x for name, x in two_layers().items() if name not in unused}
     return model, params, jax.jit(model.apply)
 
 
@@ -123,27 +130,28 @@ both_domains = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.parametrize(
-    ("domain", "rule"), [(DISCRETE, "argmax"), (WIDE, "argmax"), (WIDE, "sample")]
-)
-def test_cached_acting_equals_the_full_pass(domain, rule):
+@both_domains
+def test_cached_acting_equals_the_full_pass(domain):
     obs, is_first = situation()
-    actions, logits = act_and_record(domain, obs, is_first, rule=rule)
+    actions, logits = act_and_record(domain, obs, is_first)
     np.testing.assert_allclose(logits, full_pass(domain, obs, actions, is_first), **TOLERANCE)
 
 
-@pytest.mark.parametrize(("domain", "context"), [(DISCRETE, 3), (WIDE, 3), (WIDE, 1)])
-def test_cached_acting_equals_the_banded_full_pass_with_one_layer(domain, context):
+@pytest.mark.parametrize(
+    ("domain", "context", "rule"),
+    [(DISCRETE, 3, "argmax"), (WIDE, 3, "argmax"), (WIDE, 1, "sample")],
+)
+def test_cached_acting_equals_the_banded_full_pass_with_one_layer(domain, context, rule):
     """Beyond the context the ring forgets exactly what the band hides."""
     obs, is_first = situation()
-    actions, logits = act_and_record(domain, obs, is_first, 1, context)
+    actions, logits = act_and_record(domain, obs, is_first, 1, context, rule)
     expected = full_pass(domain, obs, actions, is_first, 1, context)
     np.testing.assert_allclose(logits, expected, **TOLERANCE)
 
 
 @pytest.mark.xfail(
     strict=True,
-    reason="the ring of `context` rows drops o(t - context) before a(t - 1), which sees it, is read",
+    reason="o(t) overwrites o(t - context) in the ring, which a(t - 1) of the same chunk may see",
 )
 @both_domains
 def test_cached_acting_equals_the_banded_full_pass_with_two_layers(domain):
@@ -190,8 +198,8 @@ def test_the_policy_says_what_the_logits_say():
 
 def test_the_mean_of_categories_is_their_argmax():
     obs, is_first = situation()
-    by_mean, _ = act_and_record(DISCRETE, obs, is_first, rule="mean")
-    by_argmax, _ = act_and_record(DISCRETE, obs, is_first)
+    by_mean, _ = act_and_record(DISCRETE, obs, is_first, 1, 3, rule="mean")
+    by_argmax, _ = act_and_record(DISCRETE, obs, is_first, 1, 3)
     np.testing.assert_array_equal(by_mean, by_argmax)
 
 
@@ -242,16 +250,15 @@ def distinct_tokens(num_steps, segment):
     return stream.flatten(value[..., :2], value[..., 2:], jnp.asarray([segment]), DISCRETE)
 
 
-@pytest.mark.parametrize("num_layers", [1, 2])
-def test_an_output_depends_on_exactly_the_past_of_its_episode(num_layers):
+def test_an_output_depends_on_exactly_the_past_of_its_episode():
     segment = [0, 0, 0, 1, 1, -1, -1]
     tokens = distinct_tokens(7, segment)
     order, episode = np.arange(21), np.repeat(segment, 3)
     expected = (order[None] <= order[:, None]) & (episode[None] == episode[:, None])
-    np.testing.assert_array_equal(dependence(tokens, num_layers, 7), expected)
+    np.testing.assert_array_equal(dependence(tokens, 2, 7), expected)
 
 
-@pytest.mark.parametrize(("num_layers", "context"), [(1, 1), (1, 3), (2, 2)])
+@pytest.mark.parametrize(("num_layers", "context"), [(1, 3), (2, 2)])
 def test_each_layer_looks_back_by_the_context_and_no_further(num_layers, context):
     tokens = distinct_tokens(6, [0] * 6)
     order, time = np.arange(18), np.repeat(np.arange(6), 3)
@@ -345,7 +352,8 @@ def test_no_row_of_the_cache_mask_is_ever_empty(resets):
         mask = attention.cache_mask(cache, order, time, context)
         assert mask.any(-1).all()
         # What a query sees is of its own episode, or the query itself.
-        seen = np.asarray(mask) & (np.asarray(cache.order)[None, None] != np.asarray(order)[:, None])
+        is_other = np.asarray(cache.order)[None, None] != np.asarray(order)[:, None]
+        seen = np.asarray(mask) & is_other
         too_old = np.asarray(cache.token_time)[None] < np.asarray(cache.start)[:, None]
         assert not (seen & too_old[:, None]).any()
 

@@ -1,4 +1,4 @@
-"""Policy objectives: every case of the clip by hand, limits, gradient signs, sampled divergences."""
+"""Policy objectives: every case of the clip by hand, limits, gradient signs, divergences."""
 
 import jax
 import jax.numpy as jnp
@@ -35,13 +35,12 @@ def test_the_ratio_is_new_over_old():
 
 
 def gradient(ratio, advantage, clip=0.2):
-    return float(
-        jax.grad(ppo_clip)(jnp.log(jnp.array(ratio)), jnp.zeros(()), jnp.array(advantage), clip=clip)
-    )
+    log_prob = jnp.log(jnp.array(ratio))
+    return float(jax.grad(ppo_clip)(log_prob, jnp.zeros(()), jnp.array(advantage), clip=clip))
 
 
 def test_gradient_signs():
-    """Descent raises the probability of good actions and lowers that of bad ones, within the clip."""
+    """Descent raises good actions and lowers bad ones, within the clip."""
     assert gradient(1.0, 2.0) == pytest.approx(-2.0)  # the plain policy gradient at ratio 1
     assert gradient(1.0, -2.0) == pytest.approx(2.0)
     assert gradient(0.5, 2.0) < 0  # moved the wrong way: pulled back

@@ -45,8 +45,7 @@ def loop(reward, terminated, truncated, value, next_value, discount, trace):
 
 @FEW
 @given(REALS, BOOLS, BOOLS, REALS, REALS, st.sampled_from([0.0, 0.9, 1.0]), st.floats(0, 1))
-def test_gae_equals_a_float64_loop(reward, terminated, truncated, value, next_value, discount, trace):
-    arguments = (reward, terminated, truncated, value, next_value, discount, trace)
+def test_gae_equals_a_float64_loop(*arguments):
     np.testing.assert_allclose(estimate(*arguments), loop(*arguments), rtol=1e-4, atol=1e-4)
 
 
@@ -133,7 +132,7 @@ def test_gradient_signs(field):
     arguments = [jnp.asarray(x) for x in random_episode()]
 
     def total(x):
-        changed = arguments[:field] + [x] + arguments[field + 1 :]
+        changed = [*arguments[:field], x, *arguments[field + 1 :]]
         return jnp.sum(gae(*changed, discount=0.9, trace=0.0))
 
     gradient = np.asarray(jax.grad(total)(arguments[field]))

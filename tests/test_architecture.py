@@ -1,0 +1,124 @@
+"""Imports point one way; the source is read with `ast`, nothing is imported."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("jaxagent", "envs", "kernels", "experiments")
+THIRD_PARTY_ENVS = {"gymnax", "brax", "ale_py", "pgx", "craftax", "xminigrid", "gymnasium", "mctx"}
+GROUND = {"envs.types", "envs.foreign", "envs.names", "envs.returns"}  # of envs, for jaxagent
+FORBIDDEN_CALLS = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+DEVICE_NAMES = {"pmap", "shard_map", "device_put", "pmean", "psum", "local_devices", "NamedSharding"}
+
+
+def sources(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {node.module or ""}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def top(name: str) -> str:
+    return name.split(".")[0]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+ALL = [p for package in PACKAGES for p in sources(package)]
+
+
+def violations(path: Path) -> list[str]:
+    """Arrows of `path` that run the wrong way."""
+    package, found = path.relative_to(ROOT).parts[0], imports(path)
+    bad = []
+    if package in ("envs", "kernels"):
+        bad += [i for i in found if top(i) in ("jaxagent", "experiments")]
+    if package == "kernels":
+        bad += [i for i in found if top(i) == "envs"]
+    if package == "jaxagent":
+        bad += [i for i in found if top(i) == "experiments"]
+        bad += [
+            i for i in found
+            if top(i) == "envs" and not any(i == g or i.startswith(f"{g}.") for g in GROUND)
+            and i != "envs"
+        ]  # fmt: skip
+    part = path.relative_to(ROOT).parts[:2]
+    if part == ("jaxagent", "agents"):
+        bad += [i for i in found if i.startswith("jaxagent.train")]
+    if part == ("jaxagent", "train"):
+        bad += [i for i in found if i.startswith("jaxagent.agents")]
+    if part == ("jaxagent", "objectives"):
+        bad += [i for i in found if i.startswith(("jaxagent.nn", "flax"))]
+    if part != ("envs", "adapters"):
+        bad += [i for i in found if top(i) in THIRD_PARTY_ENVS]
+    return bad + [i for i in found if top(i) in FORBIDDEN_CALLS]
+
+
+@pytest.mark.parametrize("path", ALL, ids=name_of)
+def test_imports_point_one_way(path):
+    assert violations(path) == []
+
+
+def test_a_wrong_arrow_would_be_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    for where, line in (
+        ("envs/a.py", "from jaxagent import keys"),
+        ("jaxagent/agents/a.py", "from jaxagent.train import loops"),
+        ("jaxagent/train/a.py", "import jaxagent.agents.sequence"),
+        ("jaxagent/b.py", "from envs import vector"),
+        ("jaxagent/c.py", "from envs.registry import make"),
+        ("experiments/a.py", "import gymnax"),
+        ("jaxagent/d.py", "import pickle"),
+    ):
+        path = tmp_path / where
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(line)
+        assert violations(path), where
+
+
+def device_names(path: Path) -> set[str]:
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return {n.attr for n in nodes if isinstance(n, ast.Attribute)} & DEVICE_NAMES
+
+
+def test_one_file_knows_devices():
+    users = {name_of(p) for p in ALL if device_names(p) and "doctor" not in p.name}
+    assert users == {"jaxagent/train/parallel.py"}
+
+
+def test_importing_starts_no_backend_and_sets_no_flag():
+    program = (
+        "import os, jax; before = dict(os.environ)\n"
+        "import jaxagent.library, jaxagent.train.run, experiments.quickstart, envs\n"
+        "from jax._src import xla_bridge\n"
+        "assert not xla_bridge._backends, xla_bridge._backends\n"
+        "assert dict(os.environ) == before\n"
+        "assert not jax.config.jax_enable_x64\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=120)
+
+
+def test_functions_stay_readable():
+    """Readers forgive length, not depth: no function of the library is longer than 90 lines."""
+    long = [
+        f"{name_of(p)}:{n.lineno} {n.name}"
+        for p in ALL
+        for n in ast.walk(ast.parse(p.read_text()))
+        if isinstance(n, ast.FunctionDef) and n.end_lineno - n.lineno >= 90
+    ]
+    assert long == []

@@ -1,0 +1,127 @@
+"""The command line: what is wrong is said before JAX starts, with the nearest valid name."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments import cli
+from experiments.configs import quickstart
+
+ROOT = Path(__file__).parents[1]
+GUARD = (
+    "import sys\n"
+    "class Guard:\n"
+    "    def find_spec(self, name, path=None, target=None):\n"
+    "        if name == 'jax': raise SystemExit('JAX was imported')\n"
+    "sys.meta_path.insert(0, Guard())\n"
+    "from experiments.cli import main\n"
+    "raise SystemExit(main(sys.argv[1:]))\n"
+)
+BAD = [
+    (["run", "quickstrat"], "quickstart"),
+    (["run", "quickstart", "--preset", "cpuu"], "cpu"),
+    (["run", "quickstart", "--preset", "paper"], "gpu"),
+    (["run", "quickstart", "--pretrain.num-updatse", "3"], "num-updates"),
+    (["run", "quickstart", "--model.width", "wide"], "wide"),
+    (["run", "quickstart", "--model.width", "0"], "above 0"),
+    (["run", "quickstart", "--model.width", "63"], "multiple"),
+    (["run", "quickstart", "--pretrain.learning-rate", "nan"], "learning_rate"),
+    (["run", "quickstart", "--pretrain.learning-rate", "-1"], "learning_rate"),
+    (["run", "quickstart", "--pretrain.batch-size", "6"], "multiple of 4"),
+    (["run", "quickstart", "--pretrain.num-updates", "150"], "chunks are whole"),
+    (["run", "quickstart", "--pretrain.warmup-updates", "99999"], "shorten"),
+    (["run", "quickstart", "--devices", "3"], "use 1, 2 or 4"),
+    (["run", "quickstart", "--devices", "0"], "above 0"),
+    (["run", "quickstart", "--tasks.0.env", "gymnax/CartPole-v2"], "CartPole-v1"),
+    (["run", "quickstart", "--tasks.0.ppo.num-envs", "10"], "multiple of 4"),
+    (["run", "quickstart", "--tasks.0.ppo.discount", "1.5"], "[0, 1]"),
+    (["run", "quickstart", "--tasks.0.demonstrations", "0"], "above 0"),
+    (["run", "quickstart", "--tokens.num-bins", "1"], "at least 2"),
+    (["run", "quickstart", "--tokens.obs-bins", "mulaw"], "mu_law"),
+    (["run", "quickstart", "--adapt.num-seeds", "0"], "above 0"),
+    (["run", "quickstart", "--adapt.decoding", "greedy"], "argmax"),
+    (["resume", "no/such/run"], "manifest.json"),
+    (["eval", "no/such/run"], "manifest.json"),
+    (["report", "no/such/run"], "manifest.json"),
+    (["doctor", "--fast"], "--fast"),
+    (["fly"], "run"),
+]
+
+
+@pytest.mark.parametrize(("argv", "hint"), BAD, ids=lambda x: " ".join(x) if type(x) is list else "")
+def test_bad_input_exits_2_and_helps(argv, hint):
+    out = io.StringIO()
+    with contextlib.redirect_stderr(out), contextlib.redirect_stdout(out):
+        try:
+            code = cli.main(argv)
+        except SystemExit as error:
+            code = error.code
+    assert code == 2
+    assert hint in out.getvalue()
+
+
+def test_bad_input_is_refused_before_jax_is_imported():
+    started = time.perf_counter()
+    result = subprocess.run(
+        [sys.executable, "-c", GUARD, "run", "quickstart", "--preset", "cpuu"],
+        capture_output=True, text=True, cwd=ROOT, timeout=60, check=False,
+    )  # fmt: skip
+    assert result.returncode == 2, result.stderr
+    assert "Did you mean cpu" in result.stderr
+    assert time.perf_counter() - started < 20  # the promise is 2 s on an idle machine
+
+
+def test_list_needs_no_jax():
+    result = subprocess.run(
+        [sys.executable, "-c", GUARD, "list"],
+        capture_output=True, text=True, cwd=ROOT, timeout=60, check=True,
+    )  # fmt: skip
+    assert "quickstart" in result.stdout
+    assert "gymnax/CartPole-v1" in result.stdout
+
+
+@pytest.mark.parametrize("preset", quickstart.PRESETS)
+def test_every_preset_is_legal_and_survives_json(preset):
+    from jaxagent import config as configs
+
+    config = quickstart.PRESETS[preset]
+    config.check()
+    text = json.dumps(configs.to_dict(config))
+    assert configs.from_dict(config, json.loads(text)) == config
+
+
+@pytest.mark.parametrize("preset", quickstart.PRESETS)
+def test_every_preset_builds_its_stages_and_costs(preset):
+    from experiments import quickstart as experiment
+
+    config = quickstart.PRESETS[preset]
+    names = [s.name for s in experiment.stages(config)]
+    assert len(set(names)) == len(names) == 3 * len(config.tasks) + len(config.tasks) + 3
+    rows = experiment.costs(config)
+    assert all(r.flops >= 0 and r.bytes > 0 for r in rows)
+    assert sum(r.flops for r in rows) > 0
+
+
+def test_fingerprint_depends_on_every_field():
+    from jaxagent.config import fingerprint
+
+    config = quickstart.CPU
+    other = dataclasses.replace(config, seed=1)
+    assert fingerprint(config) != fingerprint(other)
+    assert fingerprint(config) == fingerprint(dataclasses.replace(other, seed=0))
+
+
+def test_unknown_config_fields_are_refused():
+    from jaxagent.config import from_dict, to_dict
+
+    values = to_dict(quickstart.CPU)
+    values["pretrain"]["learning_rat"] = 1.0
+    with pytest.raises(ValueError, match="learning_rat"):
+        from_dict(quickstart.CPU, values)
