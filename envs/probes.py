@@ -94,7 +94,7 @@ class DelayedReward(Probe):
     length = 2
 
     def _observe(self, state):
-        return state.time.astype(jnp.float32)[None]
+        return jnp.minimum(state.time, 1).astype(jnp.float32)[None]
 
     def _outcome(self, state, action, params):
         return (state.time == 1).astype(jnp.float32), jnp.array(False)
@@ -121,15 +121,20 @@ class ObservedActionReward(Probe):
 
 
 class TimeLimitTrap(Probe):
-    """Stay for 1 a step, or cash 10 and end; a time limit of 10 steps truncates, unseen.
+    """Stay for 1 a step, or cash 10 and end; a time limit of 2 steps truncates, unseen.
 
-    With discount 0.95 staying is worth 20, more than the cash. A learner that takes the time
-    limit for a termination sees stays of mean value about 5 and cashes: return 10 at once, and it
-    never learns that staying goes on. Only bootstrapping through truncation stays.
+    With discount 0.95 staying is worth 20, more than the cash. A learner that takes the time limit
+    for a termination believes that staying twice is worth less than 2 and cashes; only
+    bootstrapping through truncation stays. (At a limit of 10 the wrong learner would stay with
+    probability 0.75: one more stay before the cash pays 1 + 0.95 * 10.)
     """
 
     length = 0
     num_actions = 2
+
+    @property
+    def default_params(self):
+        return super().default_params._replace(max_steps=jnp.array(2, jnp.int32))
 
     def _outcome(self, state, action, params):
         cashes = action == 1
@@ -155,8 +160,10 @@ def make(name: str, **overrides: float) -> tuple[Probe, Any]:
     params = env.default_params
     for field, value in overrides.items():
         check_name(f"parameter of probe/{name}", field, ProbeParams._fields)
-        if not math.isfinite(value) or (field == "max_steps" and value < 1):
-            raise ValueError(f"probe/{name}.{field}: got {value}, expected a finite number >= 1.")
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if not math.isfinite(value) or (field == "max_steps" and not whole):
+            expected = "a whole number >= 1" if field == "max_steps" else "a finite number"
+            raise ValueError(f"probe/{name}.{field}: got {value}, expected {expected}.")
         dtype = getattr(params, field).dtype
         params = params._replace(**{field: jnp.asarray(value, dtype)})
     env.max_steps = int(params.max_steps)

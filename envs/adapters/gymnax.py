@@ -23,11 +23,11 @@ UNBOUNDED = 1e30  # gymnax writes "no bound" as the largest float
 class GymnaxEnvironment(Environment):
     """One gymnax environment; states and params are gymnax's own pytrees with fixed dtypes."""
 
-    def __init__(self, name: str):
-        self._env = foreign(gymnax.make)(name)[0]
+    def __init__(self, name: str, env: Any, params: Any):
+        """Wrap gymnax's `env`; the specs are those of the task `params`."""
+        self._env = env
         self.name = f"gymnax/{name}"
         self._short_name = name
-        params = self._env.default_params
         space = self._env.observation_space(params)
         if not isinstance(space, spaces.Box | spaces.Discrete):
             raise ValueError(
@@ -63,8 +63,10 @@ class GymnaxEnvironment(Environment):
         )
 
     def invariants(self, state, params):
-        limit = params.max_steps_in_episode
-        return super().invariants(state, params) | {"in_time": state.time <= limit}
+        # Some gymnax environments count time in floats.
+        limit = params.max_steps_in_episode.astype(jnp.float32)
+        in_time = state.time.astype(jnp.float32) <= limit
+        return super().invariants(state, params) | {"in_time": in_time}
 
     def render(self, state, params) -> np.ndarray:
         paint = pictures.PAINTERS.get(self._short_name)
@@ -79,20 +81,24 @@ def make(name: str, **overrides: float) -> tuple[GymnaxEnvironment, Any]:
 
     Raises `UnknownName` for an unknown parameter, `ValueError` for an illegal value.
     """
-    env = GymnaxEnvironment(name)
-    params = env._env.default_params
+    source = foreign(gymnax.make)(name)[0]
+    params = source.default_params
+    dtypes = jax.tree.map(lambda x: _as_array(x).dtype, params)
     fields = {f.name for f in dataclasses.fields(params)}
     for field, value in overrides.items():
         check_name(f"parameter of gymnax/{name}", field, sorted(fields))
         _check_value(name, field, value, getattr(params, field))
     params = DERIVED.get(name, _nothing_derived)(params.replace(**overrides), overrides)
-    env.max_steps = int(params.max_steps_in_episode)
-    return env, jax.tree.map(_as_array, params)
+    # Tasks are stacked into lanes: an override never changes a dtype.
+    params = jax.tree.map(jnp.asarray, params, dtypes)
+    return GymnaxEnvironment(name, source, params), params
 
 
 def _check_value(name: str, field: str, value: float, default: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"gymnax/{name}.{field}: got {value!r}, expected a finite number.")
+    if isinstance(default, int) and value != int(value):
+        raise ValueError(f"gymnax/{name}.{field}: got {value}, expected a whole number.")
     if np.ndim(default) == 0 and default > 0 and value <= 0:
         raise ValueError(
             f"gymnax/{name}.{field}: got {value}, expected a positive number like the default "

@@ -101,7 +101,7 @@ def collect_task(config: Any, task: Any, place: Path) -> tuple[list[Shard], dict
     last = returns.shape[0] - 1
     best = num_nominal + int(np.argmax(returns[last, num_nominal:]))
     expert = experts.roll_out(
-        env, experts.as_policy(env, task.ppo, is_greedy=True),
+        env, experts.as_policy(env, task.ppo, is_greedy=not task.sampled_demonstrations),
         experts.take(snapshots, [(last, best)]), changed, c.demonstration_episodes, env.max_steps,
         key("demonstration"),
     )  # fmt: skip
@@ -145,8 +145,16 @@ def load(config: Any, folder: Path) -> tuple[Corpus, dict[str, list[list[Any]]]]
     environments = [experts.make_tasks(t.env, t.overrides)[0] for t in config.tasks]
     corpus = sequences.corpus(environments, of("train"), config.tokens, config.model)
     data = {s: [[x.trajectory for x in part] for part in of(s)] for s in ("train", "validation")}
-    episodes = [experts.first_episodes(part[0].trajectory) for part in of("demonstration")]
+    episodes = [
+        [cut(e, task.demonstration_steps) for e in experts.first_episodes(part[0].trajectory)]
+        for task, part in zip(config.tasks, of("demonstration"), strict=True)
+    ]
     return corpus, data | {"demonstration": episodes}
+
+
+def cut(episode: Any, num_steps: int) -> Any:
+    """The first `num_steps` steps of an episode."""
+    return jax.tree.map(lambda x: x[:num_steps], episode)
 
 
 def pretrained(corpus: Corpus, folder: Path) -> tuple[Any, Any]:

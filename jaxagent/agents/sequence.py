@@ -47,7 +47,7 @@ def policy(model: Model, domain: Domain, rule: Rule) -> Policy:
     num_bins, size = model.vocabulary.num_bins, model.vocabulary.size
     legal = component.legal_tokens(domain, num_bins, size)
     rule = "argmax" if domain.action_cardinality and rule == "mean" else rule
-    obs_size, period, context = domain.obs_size, domain.period, model.config.context
+    obs_size, period, rows = domain.obs_size, domain.period, model.config.context + 1
 
     def init(batch_size: int) -> Memory:
         action = jnp.zeros((batch_size, domain.action_size), jnp.int32)
@@ -76,11 +76,11 @@ def policy(model: Model, domain: Domain, rule: Rule) -> Policy:
         places = jnp.concatenate([action_places, obs_places])
         times = time - (places >= obs_size).astype(jnp.int32)
         logits, cache = model.step(
-            params.network, chunk(value, places, times), (time % context) * period, cache
+            params.network, chunk(value, places, times), (time % rows) * period, cache
         )
         keys = jax.random.split(key, domain.action_size)
         chosen = [component.choose_token(logits[:, -1], legal, rule, keys[0])]
-        next_slot = ((time + 1) % context) * period
+        next_slot = ((time + 1) % rows) * period
         for i in range(1, domain.action_size):
             tokens = chunk(chosen[-1][:, None], action_places[i - 1 : i], time[None])
             logits, cache = model.step(params.network, tokens, next_slot + (i - 1), cache)

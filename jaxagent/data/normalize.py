@@ -1,5 +1,6 @@
 """Running moments of observations (Welford in parallel form; Chan et al. 1983)."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -21,15 +22,22 @@ def init(shape: tuple[int, ...]) -> Moments:
     return Moments(jnp.zeros(()), jnp.zeros(shape), jnp.ones(shape))
 
 
-def batch_moments(x: jax.Array, num_axes: int) -> tuple[jax.Array, jax.Array]:
-    """Mean and mean square over the first `num_axes` axes; both average over shards and devices."""
-    axes = tuple(range(num_axes))
-    return jnp.mean(x, axes), jnp.mean(jnp.square(x), axes)
+def batch_moments(
+    x: jax.Array, average: Callable, num_axes: int = 2
+) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance of `x [s, T, b, ...]` over shards and `num_axes` axes: time and lanes.
+
+    `average` means over all shards, wherever they are. Two passes: the mean square minus the
+    squared mean would cancel in float32.
+    """
+    axes = tuple(range(1, num_axes + 1))
+    mean = average(jnp.mean(x, axes))
+    centred = x - mean[(None,) * (num_axes + 1)]
+    return mean, average(jnp.mean(jnp.square(centred), axes))
 
 
-def update(moments: Moments, mean: jax.Array, mean_square: jax.Array, count: Any) -> Moments:
-    """Merge a batch of `count` items, given its mean and mean square, into the moments."""
-    variance = jnp.maximum(mean_square - jnp.square(mean), 0.0)
+def update(moments: Moments, mean: jax.Array, variance: jax.Array, count: Any) -> Moments:
+    """Merge a batch of `count` items, given its mean and variance, into the moments."""
     total = moments.count + count
     delta = mean - moments.mean
     share = count / total

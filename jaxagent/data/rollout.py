@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jaxagent.types import Trajectory
 
@@ -25,8 +26,8 @@ def rollout(
     `envs.vector`. The lanes go on where they stood: a rollout may begin and end inside an episode.
     """
 
-    def step(actor: ActorState, key: jax.Array) -> tuple[ActorState, Trajectory]:
-        key_act, key_env = jax.random.split(key)
+    def step(actor: ActorState, t: jax.Array) -> tuple[ActorState, Trajectory]:
+        key_act, key_env = jax.random.split(jax.random.fold_in(key, t))
         obs = actor.env.obs
         action, extras, carry = act(actor.carry, obs, actor.is_first, key_act)
         env, out = vector.step(key_env, actor.env, action)
@@ -41,4 +42,4 @@ def rollout(
         )
         return ActorState(env, carry, out.terminated | out.truncated), record
 
-    return jax.lax.scan(step, actor, jax.random.split(key, num_steps))
+    return jax.lax.scan(step, actor, jnp.arange(num_steps))

@@ -23,7 +23,7 @@ class Windows(NamedTuple):
     obs_tokens: jax.Array  # [N + K - 1, n] int32
     action_tokens: jax.Array  # [N + K - 1, m] int32
     segment: jax.Array  # [N + K - 1] int32: episode, or PADDING
-    starts: jax.Array  # [M] int32: the real steps
+    num_real: jax.Array  # [] int32: steps 0..num_real - 1 exist, the others are padding
 
 
 class Batch(NamedTuple):
@@ -63,16 +63,14 @@ def windows(
         obs_tokens=obs_tokens,
         action_tokens=action_tokens,
         segment=jnp.asarray(np.pad(segment, (0, pad), constant_values=PADDING)),
-        # Repeating the real steps to a common length keeps every step as likely as any other, up
-        # to one part in M.
-        starts=jnp.asarray(np.resize(np.arange(len(obs) - pad, dtype=np.int32), size)),
+        num_real=jnp.asarray(len(segment), jnp.int32),
     )
 
 
 def sample(data: Windows, key: jax.Array, batch_size: int, context: int) -> Batch:
     """Draw windows that start at uniformly random real steps; a window never leaves its episode."""
-    choice = jax.random.randint(key, (batch_size,), 0, data.starts.shape[0])
-    index = data.starts[choice][:, None] + jnp.arange(context)[None, :]
+    starts = jax.random.randint(key, (batch_size,), 0, data.num_real)
+    index = starts[:, None] + jnp.arange(context)[None, :]
     segment = data.segment[index]
     return Batch(
         obs=data.obs[index],
@@ -87,7 +85,7 @@ def shuffled(data: Windows, key: jax.Array) -> Windows:
 
     Observations and actions are permuted over all real steps, each on its own.
     """
-    return _shuffle(data, key, num_real=int((np.asarray(data.segment) != PADDING).sum()))
+    return _shuffle(data, key, num_real=int(data.num_real))
 
 
 @partial(jax.jit, static_argnames="num_real")

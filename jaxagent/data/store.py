@@ -21,6 +21,7 @@ from jaxagent.types import Trajectory
 
 VERSION = 1
 INDEX = "index.json"
+ENTRY = {"file", "sha256", "arrays", "meta"}
 FIELDS = ("obs", "action", "reward", "terminated", "truncated", "final_obs")
 
 
@@ -45,8 +46,19 @@ def write(folder: Path, shards: Iterable[Shard]) -> Path:
     if not entries:
         raise StoreError(f"{folder}: got no shards, expected at least one.")
     _write_synced(partial / INDEX, json.dumps({"version": VERSION, "shards": entries}, indent=1).encode())
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    if folder.exists() and not (folder / INDEX).exists():
+        raise StoreError(f"{folder}: got a folder that is no store, expected none; choose another.")
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    try:
+        os.replace(partial, folder)
+    except OSError:
+        if old.exists():
+            os.replace(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
@@ -67,6 +79,9 @@ def index(folder: Path) -> list[dict[str, Any]]:
         entries, version = content["shards"], content["version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path}: not a readable index ({error}); collect the data again.") from error
+    for entry in entries:
+        if not ENTRY <= set(entry) or set(entry["arrays"]) != set(FIELDS):
+            raise StoreError(f"{path}: an entry lacks {sorted(ENTRY)} or arrays {FIELDS}.")
     if version != VERSION:
         raise StoreError(f"{path}: got version {version}, expected {VERSION}; collect again.")
     return entries
@@ -106,7 +121,7 @@ def _read_shard(folder: Path, entry: dict[str, Any]) -> Shard:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in FIELDS}
-    except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+    except (ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
         raise StoreError(f"{path}: not a trajectory shard ({error}).") from error
     for name, (dtype, shape) in entry["arrays"].items():
         _check_array(path, name, arrays[name], dtype, tuple(shape))

@@ -20,21 +20,23 @@ def play(
 ) -> Episodes:
     """Play one whole episode in each lane, `tasks` with leaves `[B, ...]`.
 
-    Episode i depends on `fold_in(key, i)` alone, so arms that share a key meet the same first
-    states. The loop stops with the last episode; `max_steps` bounds it.
+    First states and environment noise of episode i depend on the key and i alone, so arms that
+    share a key meet the same ones; a policy that samples draws one batch from one key. The loop stops with the last episode; `max_steps` bounds it.
     """
     batch_size = jax.tree.leaves(tasks)[0].shape[0]
-    lane_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch_size))
-    split = jax.vmap(lambda k: jax.random.split(k, 3))(lane_keys)
-    obs, env_state = jax.vmap(env.reset)(split[:, 0], tasks)
+    lanes_key, act_key = jax.random.split(key)
+    lane_keys = jax.vmap(jax.random.fold_in, (None, 0))(lanes_key, jnp.arange(batch_size))
+    split = jax.vmap(jax.random.split)(lane_keys)
+    reset_keys, step_keys = split[:, 0], split[:, 1]
+    obs, env_state = jax.vmap(env.reset)(reset_keys, tasks)
 
     def unfinished(state):
         return (state["step"] < max_steps) & ~jnp.all(state["done"])
 
     def step(state):
         t = state["step"]
-        key_act = jax.random.fold_in(jax.random.clone(split[0, 1]), t)
-        env_keys = jax.vmap(jax.random.fold_in, (0, None))(split[:, 2], t)
+        key_act = jax.random.fold_in(act_key, t)
+        env_keys = jax.vmap(jax.random.fold_in, (0, None))(step_keys, t)
         is_first = jnp.broadcast_to(t == 0, (batch_size,))
         action, _, carry = policy.act(params, state["carry"], state["obs"], is_first, key_act)
         obs, env_state, reward, terminated, truncated, _ = jax.vmap(env.step)(

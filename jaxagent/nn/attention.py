@@ -10,7 +10,7 @@ NEVER = -(2**30)  # the order of an empty cache slot: before everything
 
 
 class Cache(NamedTuple):
-    """Keys and values of past tokens in a ring of `context` transitions, all lanes in lockstep."""
+    """Keys and values of past tokens in a ring of `context + 1` transitions, lanes in lockstep."""
 
     keys: jax.Array  # [layers, B, slots, H, D / H]
     values: jax.Array  # [layers, B, slots, H, D / H]

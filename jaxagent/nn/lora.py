@@ -28,7 +28,13 @@ def init(key: jax.Array, params: Any, rank: int, targets: Sequence[str]) -> dict
 
 
 def merge(params: Any, adapters: dict[str, Any], scale: float = 1.0) -> Any:
-    """Base parameters plus `scale * down @ up`; differentiable in the adapters, base untouched."""
+    """Base parameters plus `scale * down @ up`; differentiable in the adapters, base untouched.
+
+    Raises ValueError for an adapter that fits no parameter.
+    """
+    known = {_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
+    if strangers := sorted(set(adapters) - known):
+        raise ValueError(f"adapters: got {strangers[:3]}, expected names among the parameters'.")
 
     def merged(path: Any, leaf: jax.Array) -> jax.Array:
         adapter = adapters.get(_name(path))

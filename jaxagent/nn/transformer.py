@@ -165,7 +165,9 @@ def model(config: TransformerConfig, vocabulary: Vocabulary) -> Model:
         return attention.init_cache(
             config.num_layers,
             batch_size,
-            config.context * period,
+            # One row more than the context: a chunk holds the last action and the next observation,
+            # and the action still sees the row that the observation would otherwise overwrite.
+            (config.context + 1) * period,
             config.num_heads,
             config.width // config.num_heads,
             jnp.dtype(config.dtype),

@@ -14,4 +14,5 @@ def next_token(logits: jax.Array, tokens: jax.Array, weight: jax.Array) -> jax.A
     log_probs = jax.nn.log_softmax(logits[:, :-1])
     nll = -jnp.take_along_axis(log_probs, targets, axis=-1)[..., 0]
     weight = weight[:, 1:].astype(nll.dtype)
-    return jnp.sum(nll * weight) / jnp.maximum(jnp.sum(weight), 1.0)
+    total = jnp.sum(weight)
+    return jnp.sum(nll * weight) / jnp.where(total > 0.0, total, 1.0)

@@ -4,7 +4,6 @@ Everything that varies is an argument; what does not fit writes its own loop fro
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -83,9 +82,9 @@ def on_policy(
         learner, metrics = _fit_epochs(
             learner, batch, keys.per_index(key_shuffle, shard_ids), agent.loss, optimizer, config
         )
-        observed = jax.vmap(partial(normalize.batch_moments, num_axes=2))(trajectory.obs)
+        observed = normalize.batch_moments(trajectory.obs, average_shards)
         count = config.num_envs * config.num_steps
-        normalizer = normalize.update(learner.normalizer, *average_shards(observed), count)
+        normalizer = normalize.update(learner.normalizer, *observed, count)
         learner = learner._replace(normalizer=normalizer)
         metrics["train/return"] = jax.tree.map(lambda x: jnp.mean(x, axis=0), returns)
         return learner, Actors(actor, running), metrics
@@ -120,14 +119,14 @@ def _fit_epochs(
         params, opt_state = optimizers.apply(optimizer, gradients, opt_state, params)
         return (params, opt_state), {"train/loss": value, **metrics}
 
-    def epoch(carry, epoch_keys):  # [s]
+    def epoch(carry, number):
+        epoch_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(shard_keys, number)
         order = jax.vmap(lambda k: jax.random.permutation(k, num_items))(epoch_keys)
         indices = order.reshape(order.shape[0], config.num_minibatches, -1).swapaxes(0, 1)
         return jax.lax.scan(minibatch_step, carry, indices)
 
-    epoch_keys = jax.vmap(lambda k: jax.random.split(k, config.num_epochs))(shard_keys)
     carry = (learner.params, learner.opt_state)
-    (params, opt_state), metrics = jax.lax.scan(epoch, carry, epoch_keys.swapaxes(0, 1))
+    (params, opt_state), metrics = jax.lax.scan(epoch, carry, jnp.arange(config.num_epochs))
     means = {name: Mean(jnp.mean(x), jnp.ones(())) for name, x in metrics.items()}
     return learner._replace(params=params, opt_state=opt_state), means
 

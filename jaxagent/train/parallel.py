@@ -83,7 +83,9 @@ def chunked(update: Callable, num_updates: int, num_devices: int, data: Any = ()
     devices = _devices(num_devices)
     # Placed once, and every state before each call (free where it already lies there): pmap
     # compiles a second time for arguments that are not committed to its mesh.
-    replicated = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec())
+    mesh = Mesh(np.array(devices), (AXIS,))
+    replicated = NamedSharding(mesh, PartitionSpec())
+    split = NamedSharding(mesh, PartitionSpec(AXIS))
     data = jax.device_put(data, replicated)
 
     def one_update(carry, step, data, shard_ids, key):
@@ -110,16 +112,17 @@ def chunked(update: Callable, num_updates: int, num_devices: int, data: Any = ()
         devices=devices,
     )
     shard_ids = jnp.arange(NUM_SHARDS, dtype=jnp.int32).reshape(num_devices, -1)
-    shard_ids = jax.device_put(shard_ids, replicated)
+    shard_ids = jax.device_put(shard_ids, split)
 
     def chunk(state: RunState, key: jax.Array) -> tuple[RunState, ChunkReport]:
-        state, key = jax.device_put((state, key), replicated)
+        learner, step, key = jax.device_put((state.learner, state.step, key), replicated)
         shards = jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), state.shards)
+        shards = jax.device_put(shards, split)
         learner, shards, metrics, is_finite, checksums = mapped(
-            state.learner, shards, data, shard_ids, state.step, key
+            learner, shards, data, shard_ids, step, key
         )
         shards = jax.tree.map(lambda x: x.reshape(NUM_SHARDS, *x.shape[2:]), shards)
-        state = RunState(learner, shards, state.step + num_updates)
+        state = RunState(learner, shards, step + num_updates)
         return state, ChunkReport(metrics, is_finite, checksums)
 
     return chunk

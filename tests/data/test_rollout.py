@@ -34,12 +34,12 @@ def column(x):
 
 
 def test_an_episode_of_two_steps_by_hand():
-    """DelayedReward shows the time: 0, 1, and 2 only as the last observation."""
+    """DelayedReward shows the time: 0, then 1."""
     vector, actor = begin("DelayedReward")
     actor, t = rollout(vector, act, jax.random.key(1), actor, 5)
     assert t.obs.shape == t.final_obs.shape == (5, B, 1)
     assert column(t.obs) == [0, 1, 0, 1, 0]
-    assert column(t.final_obs) == [1, 2, 1, 2, 1]
+    assert column(t.final_obs) == [1, 1, 1, 1, 1]
     assert column(t.reward) == [0, 1, 0, 1, 0]
     assert column(t.terminated) == [False, True, False, True, False]
     assert not t.truncated.any()

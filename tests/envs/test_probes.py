@@ -82,22 +82,44 @@ def test_observed_action_reward():
 
 def test_time_limit_trap():
     assert signals("TimeLimitTrap") == {0.0}
-    observations, rewards, ends = episode("TimeLimitTrap", [0] * 10)
+    observations, rewards, ends = episode("TimeLimitTrap", [0] * 10, max_steps=10)
     assert set(observations) == {0.0}, "the clock must not be seen"
     assert rewards == [1.0] * 10
     assert ends == [GOES_ON] * 9 + [(False, True)]
     assert episode("TimeLimitTrap", [1])[1:] == ([10.0], [TERMINATED])
-    assert episode("TimeLimitTrap", [0, 1])[1:] == ([1.0, 10.0], [GOES_ON, TERMINATED])
-    both = episode("TimeLimitTrap", [0] * 9 + [1])
+    assert episode("TimeLimitTrap", [0, 1], max_steps=10)[1:] == ([1.0, 10.0], [GOES_ON, TERMINATED])
+    both = episode("TimeLimitTrap", [0] * 9 + [1], max_steps=10)
     assert both[2][-1] == (True, True), "neither flag hides the other"
 
 
+def stay_equilibrium(limit, discount=0.95, cash=10.0):
+    """P(stay) at which a learner that takes the limit for a termination stops changing.
+
+    It cannot see the clock, so it stays with one probability p. Staying gains, summed over the
+    steps it reaches, `p^t (Q_t(stay) - cash)`; the equilibrium is where that sum changes its sign.
+    """
+
+    def gain(p):
+        value, advantages = 0.0, []
+        for _ in range(limit):  # backward from the limit, where nothing is left
+            stay = 1 + discount * value
+            value = p * stay + (1 - p) * cash
+            advantages.append(stay - cash)
+        return sum(p**t * advantage for t, advantage in enumerate(reversed(advantages)))
+
+    return next((p / 1000 for p in range(1, 1000) if gain(p / 1000) <= 0), 1.0)
+
+
 def test_trap_separates_the_two_treatments_of_its_limit():
-    """With discount 0.95 staying is worth 20; cut at the limit it is worth less than the cash."""
-    discount, limit, cash = 0.95, 10, 10.0
-    forever = 1 / (1 - discount)
-    cut = [(1 - discount**left) / (1 - discount) for left in range(1, limit + 1)]
-    assert forever > cash > max(cut) > sum(cut) / limit
+    """Staying is worth 20, twice the cash; at a limit of 2 the wrong learner cashes."""
+    assert 1 / (1 - 0.95) > 10.0
+    assert stay_equilibrium(limit=2) < 0.05
+
+
+def test_trap_separates_them_at_its_default_limit():
+    """One more stay before the cash gives 1 + 0.95 * 10 = 10.5 > 10, also to the wrong learner."""
+    env, _ = envs.make("probe/TimeLimitTrap")
+    assert stay_equilibrium(env.max_steps) < 0.1
 
 
 def test_probe_overrides():
@@ -111,9 +133,6 @@ def test_probe_overrides():
             envs.make("probe/TimeLimitTrap", max_steps=bad)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a fractional or boolean limit passes and is truncated to an integer"
-)
 @pytest.mark.parametrize("bad", [2.5, True])
 def test_probe_limit_must_be_a_whole_number(bad):
     with pytest.raises(ValueError, match="max_steps"):

@@ -46,7 +46,8 @@ def run(params, num_steps, seed=0, actions=None):
 
 def test_auto_reset_keeps_the_true_last_observation():
     env, params, _, _, _, step = cartpole()
-    tasks = stack([params.replace(max_steps_in_episode=jnp.array(n, jnp.int32)) for n in (2, 3, 50)])
+    limits = [jnp.array(n, jnp.int32) for n in (2, 3, 50)]
+    tasks = stack([params.replace(max_steps_in_episode=limit) for limit in limits])
     before, out, after = run(tasks, 12)  # pushing right topples the third lane after 8 to 10 steps
     seen = {"goes on": 0, "terminated": 0, "truncated": 0}
     for state, transition, nxt in zip(before, out, after, strict=True):
@@ -57,7 +58,8 @@ def test_auto_reset_keeps_the_true_last_observation():
             got = lane(transition, i)
             np.testing.assert_allclose(got.final_obs, true_obs, rtol=1e-6)
             np.testing.assert_array_equal(got.reward, reward)
-            assert (bool(got.terminated), bool(got.truncated)) == (bool(terminated), bool(truncated))
+            assert bool(got.terminated) == bool(terminated)
+            assert bool(got.truncated) == bool(truncated)
             np.testing.assert_array_equal(got.obs, nxt.obs[i])
             if terminated or truncated:
                 seen["terminated" if terminated else "truncated"] += 1
@@ -76,36 +78,34 @@ def test_auto_reset_keeps_the_true_last_observation():
     assert env.max_steps == 500, "the lanes' limits are those of their tasks"
 
 
-def reset_draws(num, num_steps, seed):
-    """First observations `[num_steps, num, 4]`: every episode lasts one step."""
+@functools.cache
+def reset_draws():
+    """First observations of 8 resets in 250 lanes, `[8, 250, 4]`: every episode lasts one step."""
     _, params, *_ = cartpole()
     one_step = params.replace(max_steps_in_episode=jnp.array(1, jnp.int32))
-    _, out, _ = run(broadcast_params(one_step, num), num_steps, seed)
+    _, out, _ = run(broadcast_params(one_step, 250), 8, seed=2)
     assert all(np.asarray(t.truncated).all() for t in out)
     return np.stack([np.asarray(t.obs) for t in out])
 
 
 def test_reset_draws_differ_between_lanes_and_between_resets():
-    draws = reset_draws(num=8, num_steps=6, seed=1)
-    assert len(np.unique(draws[..., 0])) == draws[..., 0].size
-    first = np.asarray(VectorEnv(cartpole()[0]).reset(jax.random.key(5), _eight()).obs)
-    assert len(np.unique(first[:, 0])) == 8
-
-
-def _eight():
-    return broadcast_params(cartpole()[1], 8)
+    draws = reset_draws()[..., 0]
+    assert len(np.unique(draws)) == draws.size
+    _, params, _, reset, *_ = cartpole()
+    first = np.asarray(reset(jax.random.key(5), broadcast_params(params, 4)).obs)
+    assert len(np.unique(first[:, 0])) == 4
 
 
 def test_reset_draws_follow_the_distribution_of_reset():
     env, params, *_ = cartpole()
-    draws = reset_draws(num=250, num_steps=8, seed=2).reshape(-1, 4)
+    draws = reset_draws().reshape(-1, 4)
     keys = jax.random.split(jax.random.key(3), 2000)
     oracle = np.asarray(jax.vmap(env.reset, in_axes=(0, None))(keys, params)[0])
     for i in range(4):
         assert scipy.stats.ks_2samp(draws[:, i], oracle[:, i]).pvalue > 0.01
         assert scipy.stats.kstest(draws[:, i], "uniform", args=(-0.05, 0.1)).pvalue > 0.01
     # A draw says nothing of its neighbour: next lane, next reset.
-    grid = draws.reshape(8, 250, 4)[..., 0]
+    grid = reset_draws()[..., 0]
     for a, b in ((grid[:, :-1], grid[:, 1:]), (grid[:-1], grid[1:])):
         assert abs(scipy.stats.pearsonr(a.ravel(), b.ravel()).statistic) < 0.1  # 4 deviations
 

@@ -21,33 +21,38 @@ def softmax(logits):
     return scipy.special.softmax(np.asarray(logits, np.float64), axis=-1)
 
 
+@jax.jit
+def summary(dist, event):
+    return dist.log_prob(event), dist.entropy(), dist.mode()
+
+
 @FEW
 @given(LOGITS)
 def test_categorical_equals_scipy(logits):
-    dist = Categorical(jnp.asarray(logits))
     probability = softmax(logits)
     event = np.array([0, 3, 1])
+    log_prob, entropy, mode = summary(Categorical(jnp.asarray(logits)), jnp.asarray(event))
     np.testing.assert_allclose(
-        dist.log_prob(jnp.asarray(event)),
+        log_prob,
         scipy.special.log_softmax(logits.astype(np.float64), axis=-1)[np.arange(3), event],
         rtol=1e-5,
         atol=1e-5,
     )
     oracle = scipy.stats.entropy(probability, axis=-1)
-    np.testing.assert_allclose(dist.entropy(), oracle, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(dist.mode(), logits.argmax(-1))
+    np.testing.assert_allclose(entropy, oracle, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(mode, logits.argmax(-1))
 
 
 @FEW
 @given(REALS, LOG_STDS, REALS)
 def test_gaussian_equals_scipy(mean, log_std, event):
     dist = Gaussian(jnp.asarray(mean), jnp.asarray(log_std))
+    log_prob, entropy, mode = summary(dist, jnp.asarray(event))
     oracle = scipy.stats.norm(mean.astype(np.float64), np.exp(log_std.astype(np.float64)))
-    np.testing.assert_allclose(
-        dist.log_prob(jnp.asarray(event)), oracle.logpdf(event).sum(-1), rtol=1e-4, atol=1e-4
-    )
-    np.testing.assert_allclose(dist.entropy(), oracle.entropy().sum(-1), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(dist.mode(), mean)
+    expected = oracle.logpdf(event).sum(-1)
+    np.testing.assert_allclose(log_prob, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(entropy, oracle.entropy().sum(-1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(mode, mean)
 
 
 def test_categorical_samples_follow_their_probabilities():

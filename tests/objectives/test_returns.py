@@ -45,7 +45,8 @@ def loop(reward, terminated, truncated, value, next_value, discount, trace):
 
 @FEW
 @given(REALS, BOOLS, BOOLS, REALS, REALS, st.sampled_from([0.0, 0.9, 1.0]), st.floats(0, 1))
-def test_gae_equals_a_float64_loop(*arguments):
+def test_gae_equals_a_float64_loop(reward, terminated, truncated, value, after, discount, trace):
+    arguments = (reward, terminated, truncated, value, after, discount, trace)
     np.testing.assert_allclose(estimate(*arguments), loop(*arguments), rtol=1e-4, atol=1e-4)
 
 

@@ -19,6 +19,7 @@ FEW = settings(max_examples=25, deadline=None, derandomize=True)
 CONFIG = TokenConfig(num_bins=8)
 OBS = (Component("x", "real"), Component("y", "real"), Component("z", "real"))
 DISCRETE = (Component("button", "category", cardinality=3),)
+choose_token = jax.jit(component.choose_token, static_argnums=2)
 BOUNDED = (Component("left", "real", -1.0, 1.0), Component("right", "real", 0.0, 4.0))
 UNBOUNDED = (Component("left", "real"), Component("right", "real", 0.0, 4.0))
 
@@ -143,7 +144,7 @@ def test_every_rule_chooses_legal_tokens_only(rule):
         legal = component.legal_tokens(domain, 8, 11)
         # What is illegal looks best.
         tempting = jnp.where(legal[None, None], logits, 50.0)
-        token = component.choose_token(tempting, legal, rule, jax.random.key(0))
+        token = choose_token(tempting, legal, rule, jax.random.key(0))
         assert token.shape == (7, 4)
         assert token.dtype == jnp.int32
         assert np.asarray(legal)[np.asarray(token)].all()
@@ -152,7 +153,7 @@ def test_every_rule_chooses_legal_tokens_only(rule):
 def test_argmax_takes_the_best_legal_token():
     logits = jnp.array([[0.0, 3.0, 1.0, 9.0], [2.0, -1.0, 2.5, 9.0]], jnp.float32)
     legal = jnp.array([True, True, True, False])
-    token = component.choose_token(logits, legal, "argmax", jax.random.key(0))
+    token = choose_token(logits, legal, "argmax", jax.random.key(0))
     np.testing.assert_array_equal(token, [1, 2])
 
 
@@ -166,7 +167,7 @@ def test_sample_follows_the_softmax_over_legal_tokens():
     observed = np.bincount(token, minlength=5)
     assert observed[4] == 0
     assert scipy.stats.chisquare(observed[:4], expected).pvalue > 0.01
-    other = component.choose_token(many, legal, "sample", jax.random.key(2))
+    other = choose_token(many, legal, "sample", jax.random.key(2))
     assert (np.asarray(other) != token).any()
 
 
@@ -174,7 +175,7 @@ def test_mean_by_hand():
     probability = jnp.array([[0.1, 0.1, 0.1, 0.7], [0.5, 0.2, 0.2, 0.1]], jnp.float32)
     logits = jnp.pad(jnp.log(probability), ((0, 0), (0, 1)), constant_values=5.0)
     legal = jnp.array([True, True, True, True, False])
-    token = component.choose_token(logits, legal, "mean", jax.random.key(0))
+    token = choose_token(logits, legal, "mean", jax.random.key(0))
     np.testing.assert_array_equal(token, [2, 1])  # means 2.4 and 0.9; argmax says 3 and 0
 
 
@@ -182,7 +183,7 @@ def test_mean_by_hand():
 @given(arrays(np.float32, (5, 8), elements=st.floats(-6, 6, width=32)))
 def test_the_mean_token_of_uniform_bins_is_the_mean_action_up_to_half_a_bin(logits):
     bins = scalar.uniform(np.array([-1.0]), np.array([3.0]), 8)
-    token = component.choose_token(
+    token = choose_token(
         jnp.asarray(logits), jnp.ones((8,), bool), "mean", jax.random.key(0)
     )
     weights = np.exp(logits.astype(np.float64))

@@ -12,6 +12,7 @@ from jaxagent.tokens import scalar
 
 FEW = settings(max_examples=25, deadline=None, derandomize=True)
 RULES = ("uniform", "mu_law", "quantile")
+encode, decode = jax.jit(scalar.encode), jax.jit(scalar.decode)
 MU = 100.0
 
 
@@ -45,7 +46,7 @@ def rounding(*values):
 def value_arrays():
     ordinary = st.floats(-1e3, 1e3, width=32)
     special = st.sampled_from([0.0, 1.0, -1.0, 1e6, -1e6])  # ties, constant columns and outliers
-    shapes = st.sampled_from([(1, 1), (2, 3), (7, 1), (7, 3)])
+    shapes = st.sampled_from([(1, 2), (2, 2), (7, 2)])
     return shapes.flatmap(lambda s: arrays(np.float32, s, elements=ordinary | special))
 
 
@@ -59,8 +60,8 @@ def test_a_round_trip_errs_by_at_most_half_a_bin(rule, values, num_bins, max_dev
                for c in range(num_components)]
     # Points of the fitted range, between the edges and on them.
     inside = np.stack([f(np.linspace(-1.0, 1.0, 41)) for f in columns], axis=1).astype(np.float32)
-    token = np.asarray(scalar.encode(bins, jnp.asarray(inside)))
-    decoded = np.asarray(scalar.decode(bins, jnp.asarray(token)))
+    token = np.asarray(encode(bins, jnp.asarray(inside)))
+    decoded = np.asarray(decode(bins, jnp.asarray(token)))
 
     assert token.dtype == np.int32
     assert decoded.dtype == np.float32
@@ -87,8 +88,8 @@ def test_edges_and_centres_interleave_and_outliers_go_to_the_end_bins(rule, valu
     assert (edges[:, :-1] <= centres).all()
     assert (centres <= edges[:, 1:]).all()
     far = jnp.full((values.shape[1],), 1e30)
-    assert (np.asarray(scalar.encode(bins, -far)) == 0).all()
-    assert (np.asarray(scalar.encode(bins, far)) == num_bins - 1).all()
+    assert (np.asarray(encode(bins, -far)) == 0).all()
+    assert (np.asarray(encode(bins, far)) == num_bins - 1).all()
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -98,7 +99,7 @@ def test_the_error_in_the_warped_space_reaches_half_a_bin_and_no_more(rule):
     bins = fit(rule, values, num_bins)
     fine = np.linspace(-1.0, 1.0, 20_001)
     inside = oracle(rule, values[:, 0], 10.0, fine)[:, None].astype(np.float32)
-    token = scalar.encode(bins, jnp.asarray(inside))
+    token = encode(bins, jnp.asarray(inside))
     error = np.abs(np.asarray(scalar.unit_centres(num_bins)[token[:, 0]]) - fine)
     assert error.max() <= 1.0 / num_bins + 1e-4
     assert error.max() >= 1.0 / num_bins - 1e-3
@@ -111,7 +112,7 @@ def test_uniform_by_hand():
         bins.centres, [[0.5, 1.5, 2.5, 3.5], [-0.75, -0.25, 0.25, 0.75]]
     )
     x = jnp.array([-9.0, 0.0, 0.99, 1.0, 2.5, 3.99, 4.0, 9.0], jnp.float32)
-    token = scalar.encode(bins, jnp.stack([x, x], axis=1))
+    token = encode(bins, jnp.stack([x, x], axis=1))
     np.testing.assert_array_equal(token[:, 0], [0, 0, 0, 1, 2, 3, 3, 3])
     np.testing.assert_array_equal(token[:, 1], [0, 2, 3, 3, 3, 3, 3, 3])
 
@@ -128,7 +129,7 @@ def test_mu_law_by_hand():
 def test_quantile_bins_hold_equal_mass_and_survive_ties():
     values = np.random.default_rng(1).lognormal(size=(1000, 1))
     bins = scalar.fit_quantile(values, 10)
-    token = np.asarray(scalar.encode(bins, jnp.asarray(values, jnp.float32)))
+    token = np.asarray(encode(bins, jnp.asarray(values, jnp.float32)))
     np.testing.assert_allclose(np.bincount(token[:, 0], minlength=10), 100, atol=1)
     ties = scalar.fit_quantile(np.array([[5.0]] * 9 + [[6.0]]), 4)
     np.testing.assert_array_equal(ties.edges[0, :4], 5.0)
@@ -149,7 +150,7 @@ def test_the_range_covers_the_data_up_to_the_allowed_deviations():
 def test_a_constant_column_comes_back(rule, value):
     bins = fit(rule, np.full((5, 1), value, np.float32), 16)
     x = jnp.full((1,), value, jnp.float32)
-    decoded = scalar.decode(bins, scalar.encode(bins, x))
+    decoded = decode(bins, encode(bins, x))
     np.testing.assert_allclose(decoded, x, rtol=2e-7, atol=scalar.MIN_SPREAD)
 
 
@@ -159,12 +160,12 @@ def test_columns_do_not_mix(rule):
     values = np.random.default_rng(2).normal([0.0, 50.0, -3.0], [1.0, 9.0, 0.1], (40, 3))
     together = fit(rule, values, 6)
     x = jnp.asarray(values, jnp.float32)
-    token = scalar.encode(together, x)
-    decoded = scalar.decode(together, token)
+    token = encode(together, x)
+    decoded = decode(together, token)
     for c in range(3):
         alone = fit(rule, values[:, c : c + 1], 6)
         np.testing.assert_array_equal(together.edges[c], alone.edges[0])
-        np.testing.assert_array_equal(token[:, c], scalar.encode(alone, x[:, c : c + 1])[:, 0])
+        np.testing.assert_array_equal(token[:, c], encode(alone, x[:, c : c + 1])[:, 0])
         np.testing.assert_array_equal(decoded[:, c], together.centres[c][token[:, c]])
 
 

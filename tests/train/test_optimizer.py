@@ -37,7 +37,7 @@ def schedule(config, count):
 
 
 def test_schedule_by_the_decay_of_idle_weights():
-    """Without gradients a matrix shrinks by 1 - rate * decay a step: the rates can be read off it."""
+    """Without gradients a matrix shrinks by 1 - rate * decay a step, which shows the rate."""
     optimizer = optimizers.adamw(CONFIG)
     weights = params()
     state = optimizers.init(optimizer, weights)

@@ -35,18 +35,6 @@ TINY = PPOConfig(
     learning_rate=3e-3,
 )
 
-SEVERAL_DEVICES = pytest.mark.xfail(
-    strict=True,
-    raises=ValueError,
-    reason="`chunked` commits shards and shard ids as replicated, pmap wants them split by device",
-)
-
-
-@pytest.fixture(autouse=True)
-def no_key_reuse_check():
-    """Off here until the loops pass it, see `test_loops_pass_the_key_reuse_check`; then drop this."""
-    with jax.debug_key_reuse(False):
-        yield
 
 
 # --- the programs under test ----------------------------------------------------------------------
@@ -112,15 +100,16 @@ def transformer_program():
 
 
 PROGRAMS = {"ppo": ppo_program, "linear": linear_program, "transformer": transformer_program}
+NAMES = ["ppo", "linear", pytest.param("transformer", marks=pytest.mark.slow)]
 
 
 def run(program, num_devices, chunks=(3,)):
     """Final state and the report of each chunk, on the host."""
     loop, first, data = program
     state, reports = parallel.first_state(*first), []
+    compiled = {n: parallel.chunked(loop.update, n, num_devices, data) for n in set(chunks)}
     for num_updates in chunks:
-        chunk = parallel.chunked(loop.update, num_updates, num_devices, data)
-        state, report = jax.block_until_ready(chunk(state, KEY()))
+        state, report = jax.block_until_ready(compiled[num_updates](state, KEY()))
         reports.append(jax.device_get(report))
     return jax.device_get(state), reports
 
@@ -151,8 +140,7 @@ def distance(a, b):
 # --- one device equals four -----------------------------------------------------------------------
 
 
-@SEVERAL_DEVICES
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", NAMES)
 def test_one_device_equals_four(name):
     """Only the order of a sum differs: 1e-4 is far below the step of one update."""
     (one, one_reports), (four, four_reports) = result(name, 1), result(name, 4)
@@ -163,7 +151,6 @@ def test_one_device_equals_four(name):
         assert_close(a.metrics, b.metrics, rtol=1e-4, atol=1e-6)
 
 
-@SEVERAL_DEVICES
 def test_two_devices_equal_one():
     (one, _), (two, _) = result("linear", 1), result("linear", 2)
     assert_close(one, two, rtol=1e-5, atol=1e-7)
@@ -176,7 +163,7 @@ def test_return_metric_is_the_mean_of_finished_episodes():
     assert finished.total == 6 * finished.count
 
 
-@pytest.mark.parametrize("num_devices", [1, pytest.param(4, marks=SEVERAL_DEVICES)])
+@pytest.mark.parametrize("num_devices", [1, 4])
 def test_learning_statistics_cover_all_shards(num_devices):
     """The moments of observations after 3 updates have counted every env step of every shard."""
     learner = result("ppo", num_devices)[0].learner
@@ -186,8 +173,7 @@ def test_learning_statistics_cover_all_shards(num_devices):
 # --- replicas -------------------------------------------------------------------------------------
 
 
-@SEVERAL_DEVICES
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", NAMES)
 def test_replicas_are_bit_identical(name):
     (report,) = result(name, 4)[1]
     assert report.checksums.shape == (4,)
@@ -196,8 +182,7 @@ def test_replicas_are_bit_identical(name):
     assert report.is_finite.all()
 
 
-@SEVERAL_DEVICES
-@pytest.mark.parametrize("name", ["ppo", "linear"])
+@pytest.mark.parametrize("name", ["linear", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_a_forgotten_gradient_average_raises_replica_drift(name, monkeypatch):
     true_version = parallel.value_and_mean_grad
 
@@ -216,10 +201,9 @@ def test_a_forgotten_gradient_average_raises_replica_drift(name, monkeypatch):
     _, (report,) = run(broken, 4, (1,))
     with pytest.raises(ReplicaDrift, match="not averaged"):
         parallel.check_replicas(report.checksums)
-    parallel.check_replicas(run(broken, 1, (1,))[1][0].checksums)  # one device has nothing to forget
+    parallel.check_replicas(run(broken, 1, (1,))[1][0].checksums)
 
 
-@SEVERAL_DEVICES
 def test_a_forgotten_statistic_raises_replica_drift(monkeypatch):
     def local_mean(tree):
         return jax.tree.map(lambda x: jnp.mean(x, axis=0), tree)
@@ -275,15 +259,19 @@ def test_shards_must_divide_over_devices():
 
 
 @pytest.mark.parametrize(
-    ("name", "num_devices"),
-    [("ppo", 1), ("linear", 1), pytest.param("linear", 4, marks=SEVERAL_DEVICES)],
+    ("name", "num_devices", "chunks"),
+    [
+        ("ppo", 1, (1, 1, 1)),
+        ("linear", 1, (2, 2)),
+        ("linear", 4, (2, 2)),
+    ],
 )
-def test_two_chunks_of_two_are_one_of_four(name, num_devices):
+def test_several_chunks_are_one_long_one(name, num_devices, chunks):
     """Update i draws from `fold_in(key, i)`, whatever the chunk; bit by bit."""
-    split, split_reports = result(name, num_devices, (2, 2))
-    whole, (whole_report,) = result(name, num_devices, (4,))
+    split, split_reports = result(name, num_devices, chunks)
+    whole, (whole_report,) = result(name, num_devices, (sum(chunks),))
     assert_close(split, whole)
-    assert split.step == whole.step == 4
+    assert split.step == whole.step == sum(chunks)
     np.testing.assert_array_equal(split_reports[-1].checksums, whole_report.checksums)
     for metric, mean in whole_report.metrics.items():
         parts = [r.metrics[metric] for r in split_reports]
@@ -291,7 +279,7 @@ def test_two_chunks_of_two_are_one_of_four(name, num_devices):
         np.testing.assert_allclose(sum(p.count for p in parts), mean.count)
 
 
-@pytest.mark.parametrize("num_devices", [1, *(pytest.param(n, marks=SEVERAL_DEVICES) for n in (2, 4))])
+@pytest.mark.parametrize("num_devices", [1, 2, 4])
 def test_every_update_and_every_shard_has_a_key_of_its_own(num_devices):
     """Records the draw of each shard: by hand `fold_in(fold_in(key, update), shard)`."""
 
@@ -309,45 +297,49 @@ def test_every_update_and_every_shard_has_a_key_of_its_own(num_devices):
     np.testing.assert_array_equal(state.shards, np.array(expected))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=jax.errors.KeyReuseError,
-    reason="a scan over keys under vmap transposes them, which the checker counts as a use",
-)
-def test_loops_pass_the_key_reuse_check():
-    with jax.debug_key_reuse(True):
-        run(ppo_program(), 1, (1,))
-
-
 # --- lanes ----------------------------------------------------------------------------------------
 
 
-@functools.cache
-def laned(num_lanes):
+def linear_lanes(num_lanes):
+    """Copies of the linear program that start alike and draw their own batches."""
+    loop, first, data = program("linear")
+    start = jax.tree.map(lambda x: jnp.stack([x] * num_lanes), first)
+    return run((loops.lanes(loop), start, data), 1)
+
+
+def test_lane_does_not_depend_on_the_number_of_lanes():
+    (two, (two_report,)), (five, (five_report,)) = linear_lanes(2), linear_lanes(5)
+    for i in range(2):
+        ours, theirs = (
+            jax.tree.map(lambda x, i=i: x[i], (state.learner, report.metrics))
+            for state, report in ((two, two_report), (five, five_report))
+        )
+        assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+    weights = five.learner.params["w"]
+    assert len(np.unique(weights[:, 0])) == 5, "lanes draw their own batches"
+
+
+def test_lanes_of_equal_ids_are_paired():
+    loop, first, data = program("linear")
+    start = jax.tree.map(lambda x: jnp.stack([x] * 3), first)
+    paired = loops.lanes(loop, lane_ids=jnp.array([4, 7, 4], jnp.int32))
+    weights = run((paired, start, data), 1)[0].learner.params["w"]
+    np.testing.assert_array_equal(weights[0], weights[2])
+    assert not np.array_equal(weights[0], weights[1])
+
+
+def laned_ppo(num_lanes):
     loop = loops.lanes(cartpole_loop())
     tasks = broadcast_params(cartpole_tasks(), num_lanes)
     lane_keys = keys.per_index(keys.derive(0, "init"), jnp.arange(num_lanes))
     first = jax.jit(loop.init)(lane_keys, tasks)
-    return (loop, first, ()), run((loop, first, ()), 1, (2,))
+    return first, run((loop, first, ()), 1, (2,))[0]
 
 
-def test_lane_does_not_depend_on_the_number_of_lanes():
-    _, (two, two_reports) = laned(2)
-    _, (three, three_reports) = laned(3)
-    for i in range(2):
-        learners = [jax.tree.map(lambda x, i=i: x[i], s.learner) for s in (two, three)]
-        assert_close(*learners, rtol=1e-4, atol=1e-6)
-        shards = [jax.tree.map(lambda x, i=i: x[:, i], s.shards) for s in (two, three)]
-        assert_close(*shards, rtol=1e-4, atol=1e-6)
-        metrics = [jax.tree.map(lambda x, i=i: x[i], r[0].metrics) for r in (two_reports, three_reports)]
-        assert_close(*metrics, rtol=1e-4, atol=1e-6)
-    lanes = [jax.tree.map(lambda x, i=i: x[i], three.learner.params) for i in range(3)]
-    assert min(distance(lanes[0], lanes[1]), distance(lanes[1], lanes[2])) > 1e-3
-
-
+@pytest.mark.slow
 def test_lane_equals_the_loop_alone():
     """Lane i is the plain loop under `fold_in(key, i)`; shards come first, lanes second."""
-    (_, first, _), (state, _) = laned(2)
+    first, state = laned_ppo(2)
     for leaf in jax.tree.leaves(first[1]):
         assert leaf.shape[:2] == (NUM_SHARDS, 2)
     for leaf, before in zip(jax.tree.leaves(state.shards), jax.tree.leaves(first[1]), strict=True):
@@ -393,7 +385,7 @@ def test_not_finite_is_reported_at_its_update():
     assert poisoned(nan, 1.0, 1).is_finite.tolist() == [True, False, False, False]
 
 
-@pytest.mark.parametrize("num_devices", [1, pytest.param(4, marks=SEVERAL_DEVICES)])
+@pytest.mark.parametrize("num_devices", [1, 4])
 def test_nan_loss_of_one_shard_is_reported_at_its_update(num_devices):
     """The third update of one shard reads the poison; the others, and other updates, do not."""
 

@@ -1,0 +1,1 @@
+"""Benchmarks: measurements with their commands; never run by the tests."""
