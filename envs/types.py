@@ -45,7 +45,9 @@ class Environment(abc.ABC):
     obs_shape: tuple[int, ...]
     action_spec: tuple[Component, ...]
     max_steps: int  # the time limit under the default params
-    is_pure: bool = True  # False: stepping has side effects (ALE, gymnasium); exempt from jit = eager
+    is_pure: bool = (
+        True  # False: stepping has side effects (ALE, gymnasium); exempt from jit = eager
+    )
     has_legal_actions: bool = False  # True: `info["legal_actions"]` masks the actions
 
     @property

@@ -81,7 +81,9 @@ def _versions() -> list[Finding]:
 
 def _lane(lane: str | None, jax_version: str) -> Finding:
     if lane and jax_version.startswith(lane):
-        return Finding(OK, f"version lane py{sys.version_info[0]}{sys.version_info[1]} + jax {lane}")
+        return Finding(
+            OK, f"version lane py{sys.version_info[0]}{sys.version_info[1]} + jax {lane}"
+        )
     return Finding(WARNING, f"no CI lane runs Python {platform.python_version()} with jax "
                    f"{jax_version}", "use Python 3.11 with jax 0.10 or 3.12 with 0.11")  # fmt: skip
 
@@ -93,8 +95,11 @@ def judge_versions(installed: dict[str, str]) -> list[Finding]:
         if _parse(installed[package]) < minimum:
             wanted = ".".join(map(str, minimum))
             findings.append(
-                Finding(BROKEN, f"{package} {installed[package]} is older than {wanted}",
-                        f"pip install '{package}>={wanted}'")  # fmt: skip
+                Finding(
+                    BROKEN,
+                    f"{package} {installed[package]} is older than {wanted}",
+                    f"pip install '{package}>={wanted}'",
+                )  # fmt: skip
             )
     if _parse(installed["jax"]) >= JAX_CEILING:
         findings.append(Finding(WARNING, f"jax {installed['jax']} is newer than what was tested",

@@ -56,7 +56,10 @@ def claims(config: Config) -> list[Claim]:
 def stages(config: Config) -> list[Stage]:
     """The run, in order."""
     result = [Stage(f"agents/{t.name}", partial(train_agents, config, t)) for t in config.tasks]
-    result += [Stage("collect", partial(collect, config)), Stage("pretrain", partial(pretrain, config))]
+    result += [
+        Stage("collect", partial(collect, config)),
+        Stage("pretrain", partial(pretrain, config)),
+    ]
     for index, task in enumerate(config.tasks):
         for group in ("network", "lora", "mlp"):
             result.append(Stage(f"clone/{task.name}/{group}", partial(clone, config, index, group)))

@@ -78,13 +78,18 @@ class PPOConfig:
         require_at_least_zero(self, "value_clip", "entropy_weight", "value_weight")
         require_positive(self, "max_gradient_norm", "reward_scale")
         require_fraction(self, "discount", "trace")
-        require_divides("PPOConfig.num_envs", NUM_SHARDS, self.num_envs, "data have that many shards")
+        require_divides(
+            "PPOConfig.num_envs", NUM_SHARDS, self.num_envs, "data have that many shards"
+        )
         require_divides(
             "PPOConfig.num_updates", self.updates_per_chunk, self.num_updates, "chunks are whole"
         )
         per_shard = self.num_envs * self.num_steps // NUM_SHARDS
         require_divides(
-            "PPOConfig.num_envs * num_steps / shards", self.num_minibatches, per_shard, "or change it"
+            "PPOConfig.num_envs * num_steps / shards",
+            self.num_minibatches,
+            per_shard,
+            "or change it",
         )
 
 
@@ -101,7 +106,9 @@ class TokenConfig:
     def check(self) -> None:
         """Raise ValueError for an illegal configuration."""
         require_positive(self, "num_bins", "mu", "max_deviation")
-        _require(self.num_bins >= 2, "TokenConfig.num_bins", self.num_bins, "at least 2", "raise it")
+        _require(
+            self.num_bins >= 2, "TokenConfig.num_bins", self.num_bins, "at least 2", "raise it"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Trained policies as files: `load(run)` gives one back, in a notebook or a script.
 
-    from jaxagent import library
-    policy = library.load("runs/quickstart", task="CartPole-v1", arm="finetune")
-    carry = policy.init(batch_size)
-    action, carry = policy.act(carry, obs, is_first, key)
+from jaxagent import library
+policy = library.load("runs/quickstart", task="CartPole-v1", arm="finetune")
+carry = policy.init(batch_size)
+action, carry = policy.act(carry, obs, is_first, key)
 """
 
 import json
@@ -104,7 +104,9 @@ def rebuild(description: Description) -> tuple[Policy, Any]:
         )
         init = jax.eval_shape(lambda: network.init(jax.random.key(0)))
         moments = jax.eval_shape(lambda: normalize.init((domain.obs_size,)))
-        return offline.raw_policy(network, description.rule), offline.RawParams(init, codec, moments)
+        return offline.raw_policy(network, description.rule), offline.RawParams(
+            init, codec, moments
+        )
     model = transformer.model(TransformerConfig(**description.model), vocabulary)
     params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     return sequence.policy(model, domain, description.rule), sequence.SequenceParams(params, codec)

@@ -12,7 +12,15 @@ PACKAGES = ("jaxagent", "envs", "kernels", "experiments")
 THIRD_PARTY_ENVS = {"gymnax", "brax", "ale_py", "pgx", "craftax", "xminigrid", "gymnasium", "mctx"}
 GROUND = {"envs.types", "envs.foreign", "envs.names", "envs.returns"}  # of envs, for jaxagent
 FORBIDDEN_CALLS = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-DEVICE_NAMES = {"pmap", "shard_map", "device_put", "pmean", "psum", "local_devices", "NamedSharding"}
+DEVICE_NAMES = {
+    "pmap",
+    "shard_map",
+    "device_put",
+    "pmean",
+    "psum",
+    "local_devices",
+    "NamedSharding",
+}
 
 
 def sources(package: str) -> list[Path]:

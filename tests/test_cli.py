@@ -55,7 +55,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("argv", "hint"), BAD, ids=lambda x: " ".join(x) if type(x) is list else "")
+@pytest.mark.parametrize(
+    ("argv", "hint"), BAD, ids=lambda x: " ".join(x) if type(x) is list else ""
+)
 def test_bad_input_exits_2_and_helps(argv, hint):
     out = io.StringIO()
     with contextlib.redirect_stderr(out), contextlib.redirect_stdout(out):

@@ -13,17 +13,13 @@ def bits(key):
 
 def test_derive_by_hand_and_the_same_in_every_process():
     # crc32("123456789") is the check value of CRC-32; Python's own hash() is salted per process.
-    expected = jax.random.fold_in(
-        jax.random.fold_in(jax.random.key(7), np.uint32(0xCBF43926)), 3
-    )
+    expected = jax.random.fold_in(jax.random.fold_in(jax.random.key(7), np.uint32(0xCBF43926)), 3)
     assert bits(keys.derive(7, "123456789", 3)) == bits(expected)
     assert bits(keys.derive(7, "123456789")) != bits(expected)
 
 
 def test_seed_purpose_and_step_all_matter():
-    arguments = [
-        (s, p, t) for s in (0, 1) for p in ("env", "init", "init2") for t in (0, 1, 2)
-    ]
+    arguments = [(s, p, t) for s in (0, 1) for p in ("env", "init", "init2") for t in (0, 1, 2)]
     found = {tuple(bits(keys.derive(*a))) for a in arguments}
     assert len(found) == len(arguments)
     assert bits(keys.derive(0, "env")) == bits(keys.derive(0, "env", 0))

@@ -94,9 +94,7 @@ class Config:
             reference(task.env), reference(task.env, task.overrides)  # both must be known
         for part in (self.tokens, self.model, self.pretrain, self.runtime):
             part.check()
-        require_positive(
-            self.collect, *(f.name for f in dataclasses.fields(self.collect))
-        )
+        require_positive(self.collect, *(f.name for f in dataclasses.fields(self.collect)))
         require_fraction(self.collect, "max_return")
         require_positive(self.adapt, "num_seeds", "lora_rank", "lora_learning_rate", "episodes")
         require_positive(self.adapt, "mlp_hidden_size", "margin")

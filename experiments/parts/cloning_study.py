@@ -196,7 +196,9 @@ def arm_params(
         arm: jax.tree.map(lambda x, i=i: x[i * n : (i + 1) * n], lanes)
         for i, arm in enumerate(tuned)
     }
-    adapters = jax.eval_shape(lambda: sequences.lora_init(base, config.adapt.lora_rank, seeds(config)))
+    adapters = jax.eval_shape(
+        lambda: sequences.lora_init(base, config.adapt.lora_rank, seeds(config))
+    )
     adapters = sequences.load_params(place("lora"), adapters)
     raw = raw_network(config, corpus, index)
     raw_template = jax.eval_shape(lambda: sequences.raw_init(raw, seeds(config)))
@@ -315,9 +317,7 @@ def budgets(config: Any, folder: Path, arms: Mapping[str, Any]) -> dict[str, dic
     base, _ = pretrained(corpus, folder)
     full = transformer.num_parameters(base)
     adapters = transformer.num_parameters(sequences.lora_init(base, config.adapt.lora_rank, (0,)))
-    raw = transformer.num_parameters(
-        sequences.raw_init(raw_network(config, corpus, 0), (0,))
-    )
+    raw = transformer.num_parameters(sequences.raw_init(raw_network(config, corpus, 0), (0,)))
     if adapters >= ADAPTER_LIMIT:
         raise ValueError(
             f"adapters: got {adapters} parameters, expected fewer than {ADAPTER_LIMIT}; lower "

@@ -72,7 +72,9 @@ def _row(arm: Arm, scores: np.ndarray) -> dict[str, Any]:
 def table(summary: Mapping[str, Any]) -> str:
     """The result for a terminal: arms by tasks, then verdicts."""
     tasks = summary["tasks"]
-    lines = [f"{'arm':12s} {'IQM':>6s}  {'95 % interval':>15s}  " + "  ".join(f"{t:>14s}" for t in tasks)]
+    lines = [
+        f"{'arm':12s} {'IQM':>6s}  {'95 % interval':>15s}  " + "  ".join(f"{t:>14s}" for t in tasks)
+    ]
     for name, row in summary["arms"].items():
         low, high = row["interval"]
         cells = [f"{np.mean(summary['scores'][name][t]):14.2f}" for t in tasks]

@@ -119,7 +119,9 @@ def mean_returns(
 
     by_agent = jax.vmap(one)
     lane_tasks = stack(tasks)
-    return np.asarray(jax.jit(lambda s: jax.lax.map(lambda p: by_agent(p, lane_tasks), s))(snapshots))
+    return np.asarray(
+        jax.jit(lambda s: jax.lax.map(lambda p: by_agent(p, lane_tasks), s))(snapshots)
+    )
 
 
 def early_checkpoints(

@@ -108,12 +108,12 @@ def ppo(
         )
         values = value(params, batch.obs)
         value_loss = jnp.mean(
-            clipped_value_loss(values, batch.value, batch.target, clip=config.value_clip or math.inf)
+            clipped_value_loss(
+                values, batch.value, batch.target, clip=config.value_clip or math.inf
+            )
         )
         entropy = jnp.mean(dist.entropy())
-        total = (
-            policy_loss + config.value_weight * value_loss - config.entropy_weight * entropy
-        )
+        total = policy_loss + config.value_weight * value_loss - config.entropy_weight * entropy
         return total, {
             "train/loss/policy": policy_loss,
             "train/loss/value": value_loss,

@@ -45,7 +45,9 @@ def write(folder: Path, shards: Iterable[Shard]) -> Path:
     entries = [_write_shard(partial, i, shard) for i, shard in enumerate(shards)]
     if not entries:
         raise StoreError(f"{folder}: got no shards, expected at least one.")
-    _write_synced(partial / INDEX, json.dumps({"version": VERSION, "shards": entries}, indent=1).encode())
+    _write_synced(
+        partial / INDEX, json.dumps({"version": VERSION, "shards": entries}, indent=1).encode()
+    )
     if folder.exists() and not (folder / INDEX).exists():
         raise StoreError(f"{folder}: got a folder that is no store, expected none; choose another.")
     old = folder.with_name(folder.name + ".old")
@@ -78,9 +80,11 @@ def index(folder: Path) -> list[dict[str, Any]]:
         content = json.loads(path.read_text())
         entries, version = content["shards"], content["version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path}: not a readable index ({error}); collect the data again.") from error
+        raise StoreError(
+            f"{path}: not a readable index ({error}); collect the data again."
+        ) from error
     for entry in entries:
-        if not ENTRY <= set(entry) or set(entry["arrays"]) != set(FIELDS):
+        if not set(entry) >= ENTRY or set(entry["arrays"]) != set(FIELDS):
             raise StoreError(f"{path}: an entry lacks {sorted(ENTRY)} or arrays {FIELDS}.")
     if version != VERSION:
         raise StoreError(f"{path}: got version {version}, expected {VERSION}; collect again.")

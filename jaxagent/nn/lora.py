@@ -48,7 +48,9 @@ def merge(params: Any, adapters: dict[str, Any], scale: float = 1.0) -> Any:
 def _kernels(params: Any, targets: Sequence[str]) -> dict[str, jax.Array]:
     leaves = jax.tree_util.tree_leaves_with_path(params)
     named = {_name(path): leaf for path, leaf in leaves}
-    found = {n: x for n, x in named.items() if n.endswith("/kernel") and n.split("/")[-2] in targets}
+    found = {
+        n: x for n, x in named.items() if n.endswith("/kernel") and n.split("/")[-2] in targets
+    }
     missing = set(targets) - {n.split("/")[-2] for n in found}
     if missing:
         modules = sorted({n.split("/")[-2] for n in named if n.endswith("/kernel")})

@@ -19,6 +19,6 @@ class MLP(nn.Module):
         for size in self.sizes[:-1]:
             x = nn.Dense(size, kernel_init=nn.initializers.orthogonal(math.sqrt(2)))(x)
             x = self.activation(x)
-        return nn.Dense(
-            self.sizes[-1], kernel_init=nn.initializers.orthogonal(self.output_scale)
-        )(x)
+        return nn.Dense(self.sizes[-1], kernel_init=nn.initializers.orthogonal(self.output_scale))(
+            x
+        )

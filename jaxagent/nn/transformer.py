@@ -155,7 +155,9 @@ def model(config: TransformerConfig, vocabulary: Vocabulary) -> Model:
 
     def step(params: Any, tokens: Tokens, slot: jax.Array, cache: Cache):
         cache = attention.mark(cache, tokens.order, tokens.time, slot)
-        past = [attention.Past(cache.keys[i], cache.values[i], slot) for i in range(config.num_layers)]
+        past = [
+            attention.Past(cache.keys[i], cache.values[i], slot) for i in range(config.num_layers)
+        ]
         mask = attention.cache_mask(cache, tokens.order, tokens.time, config.context)
         logits, layers = module.apply({"params": params}, tokens, mask, past)
         layer_keys, layer_values = zip(*layers, strict=True)

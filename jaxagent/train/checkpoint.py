@@ -40,9 +40,7 @@ def save(folder: Path, step: int, state: Any) -> None:
         "version": VERSION,
         "step": step,
         "leaves": {k: _describe(v) for k, v in arrays.items()},
-        "files": {
-            str(p.relative_to(folder / name)): sha256_file(p) for p in _files(folder / name)
-        },
+        "files": {str(p.relative_to(folder / name)): sha256_file(p) for p in _files(folder / name)},
     }
     write_json(folder / f"{name}.json", manifest)
     for old in steps(folder)[:-KEEP]:

@@ -32,9 +32,7 @@ def remembering(chunk: Callable, select: Callable[[Any], Any], updates_per_chunk
 
     @jax.jit
     def note(snapshots: Any, learner: Any, index: jax.Array) -> Any:
-        return jax.tree.map(
-            lambda room, leaf: room.at[index].set(leaf), snapshots, select(learner)
-        )
+        return jax.tree.map(lambda room, leaf: room.at[index].set(leaf), snapshots, select(learner))
 
     def remember(state: RunState) -> tuple[RunState, ChunkReport]:
         inner, report = chunk(state._replace(learner=state.learner.learner))

@@ -176,9 +176,7 @@ def _restore(place: Path, log: Path, name: str, work: Work) -> tuple[Any, int]:
     return jax.tree.map(jax.numpy.asarray, state), step // work.updates_per_chunk
 
 
-def _run_chunk(
-    state: RunState, work: Work, name: str, log: Path, progress: Progress
-) -> RunState:
+def _run_chunk(state: RunState, work: Work, name: str, log: Path, progress: Progress) -> RunState:
     assert work.chunk is not None
     start, first = time.perf_counter(), int(state.step)
     state, report = work.chunk(state)

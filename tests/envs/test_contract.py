@@ -19,6 +19,7 @@ FAST = (
     "gymnax/CartPole-v1",
     "gymnax/Acrobot-v1",
     "gymnax/Pendulum-v1",
+    "probe/DelayedReward",
     "probe/TimeLimitTrap",
 )
 # What gymnax declares and does not keep; the adapter passes both on as they are.
@@ -26,7 +27,7 @@ OUTSIDE_SPEC = {
     "gymnax/MemoryChain-bsuite": "declared [0, 2], the context bit is shown as -1 or 1",
     "gymnax/UmbrellaChain-bsuite": "1 - 10 * (1 / 10) rounds below the declared 0 under jit",
     "gymnax/MetaMaze-misc": "the last reward is declared [0, 1] and may be 10",
-    "gymnax/GaussianBandit-misc": "the last reward and the time are declared [0, ...], both go below",
+    "gymnax/GaussianBandit-misc": "reward and time are declared from 0 on, both go below",
 }
 
 

@@ -87,7 +87,8 @@ def test_time_limit_trap():
     assert rewards == [1.0] * 10
     assert ends == [GOES_ON] * 9 + [(False, True)]
     assert episode("TimeLimitTrap", [1])[1:] == ([10.0], [TERMINATED])
-    assert episode("TimeLimitTrap", [0, 1], max_steps=10)[1:] == ([1.0, 10.0], [GOES_ON, TERMINATED])
+    later = episode("TimeLimitTrap", [0, 1], max_steps=10)
+    assert later[1:] == ([1.0, 10.0], [GOES_ON, TERMINATED])
     both = episode("TimeLimitTrap", [0] * 9 + [1], max_steps=10)
     assert both[2][-1] == (True, True), "neither flag hides the other"
 
@@ -111,15 +112,14 @@ def stay_equilibrium(limit, discount=0.95, cash=10.0):
 
 
 def test_trap_separates_the_two_treatments_of_its_limit():
-    """Staying is worth 20, twice the cash; at a limit of 2 the wrong learner cashes."""
-    assert 1 / (1 - 0.95) > 10.0
-    assert stay_equilibrium(limit=2) < 0.05
+    """Staying is worth 20, twice the cash; the wrong learner cashes at the default limit.
 
-
-def test_trap_separates_them_at_its_default_limit():
-    """One more stay before the cash gives 1 + 0.95 * 10 = 10.5 > 10, also to the wrong learner."""
-    env, _ = envs.make("probe/TimeLimitTrap")
-    assert stay_equilibrium(env.max_steps) < 0.1
+    Not at any: one more stay before the cash gives 1 + 0.95 * 10 > 10 to the wrong learner too.
+    """
+    env, task = envs.make("probe/TimeLimitTrap")
+    assert float(task.cash) < 1 / (1 - 0.95)
+    assert stay_equilibrium(env.max_steps, cash=float(task.cash)) < 0.05
+    assert stay_equilibrium(10) > 0.7
 
 
 def test_probe_overrides():

@@ -44,7 +44,9 @@ def test_the_summary_is_complete(run):
     assert set(summary["scores"]) == arms
     assert all(np.isfinite(v).all() for arm in summary["scores"].values() for v in arm.values())
     for claim in summary["claims"]:
-        assert {"id", "statement", "verdict", "difference", "interval", "margin", "seeds"} <= set(claim)
+        assert {"id", "statement", "verdict", "difference", "interval", "margin", "seeds"} <= set(
+            claim
+        )
     assert summary["arms"]["lora"]["trained_parameters"] < 10_000
     assert (run / "report.html").read_text().startswith("<!")
     assert len(list((run / "pictures").glob("*.gif"))) == 18
@@ -115,7 +117,8 @@ def test_four_fake_devices_give_the_same_scores(run, tmp_path):
     one, four = (json.loads((f / "summary.json").read_text()) for f in (run, folder))
     assert one["tasks"] == four["tasks"]
     lines = [
-        [json.loads(x) for x in (f / "metrics.jsonl").read_text().splitlines()] for f in (run, folder)
+        [json.loads(x) for x in (f / "metrics.jsonl").read_text().splitlines()]
+        for f in (run, folder)
     ]
     for a, b in zip(*lines, strict=True):
         if a["stage"] == "agents/CartPole-v1":

@@ -24,10 +24,17 @@ def make_stages(num_chunks=4, poison=None, on_chunk=lambda state: None):
 
     def update(learner, shards, data, shard_ids, key):
         noise = jnp.mean(jax.vmap(jax.random.normal)(jax.random.split(key, shards.shape[0])))
-        learner = {"w": learner["w"] * 0.9 + noise, "n": learner["n"] + 1, "empty": learner["empty"]}
+        learner = {
+            "w": learner["w"] * 0.9 + noise,
+            "n": learner["n"] + 1,
+            "empty": learner["empty"],
+        }
         if poison is not None:
             learner["w"] = jnp.where(learner["n"] == poison, jnp.nan, learner["w"])
-        metrics = {"train/loss": Mean(learner["w"], jnp.ones(())), "train/none": Mean(0.0 * noise, 0.0 * noise)}
+        metrics = {
+            "train/loss": Mean(learner["w"], jnp.ones(())),
+            "train/none": Mean(0.0 * noise, 0.0 * noise),
+        }
         return learner, shards + 1, metrics
 
     def prepare(folder):
@@ -202,7 +209,13 @@ def test_two_processes_cannot_write_one_run(tmp_path):
 
 
 def test_the_digest_ignores_clocks_only(tmp_path):
-    line = {"stage": "a", "step": 1, "train/loss": 0.5, "chunk_seconds": 1.0, "tokens_per_second": 2}
+    line = {
+        "stage": "a",
+        "step": 1,
+        "train/loss": 0.5,
+        "chunk_seconds": 1.0,
+        "tokens_per_second": 2,
+    }
     digests = []
     for changes in ({}, {"chunk_seconds": 9.0, "tokens_per_second": 3}, {"train/loss": 0.6}):
         path = tmp_path / f"{len(digests)}.jsonl"
