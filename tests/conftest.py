@@ -26,3 +26,10 @@ def strict_dtypes(request):
         return
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def free_programs():
+    """Drop compiled programs after each file: many hundreds in one process crash XLA's compiler."""
+    yield
+    jax.clear_caches()
