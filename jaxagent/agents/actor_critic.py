@@ -25,7 +25,7 @@ class ActorCriticParams(NamedTuple):
 
     actor: Any
     critic: Any
-    log_std: jax.Array  # [A] for continuous actions, [0] otherwise
+    log_std: Any  # [A] for continuous actions, () otherwise
 
 
 class PPOBatch(NamedTuple):
@@ -60,11 +60,11 @@ def ppo(
     def init(key: jax.Array) -> ActorCriticParams:
         key_actor, key_critic = jax.random.split(key)
         example = jnp.zeros((1, obs_size))
-        num_stds = 0 if is_discrete else num_outputs
+        log_std = jnp.full((num_outputs,), config.initial_log_std, jnp.float32)
         return ActorCriticParams(
             actor=actor.init(key_actor, example),
             critic=critic.init(key_critic, example),
-            log_std=jnp.full((num_stds,), config.initial_log_std, jnp.float32),
+            log_std=() if is_discrete else log_std,
         )
 
     def distribution(params: ActorCriticParams, obs: jax.Array) -> Categorical | Gaussian:

@@ -78,9 +78,11 @@ def chunked(update: Callable, num_updates: int, num_devices: int, data: Any = ()
     `update(learner, shards [s, ...], data, shard_ids [s], key) -> learner, shards, metrics` with
     metrics a dict of `Mean` and `data` what every update reads. The result maps `(state, key)` to
     `(state, ChunkReport)`; update number i uses `fold_in(key, i)` whatever the chunk it falls in.
-    Raises ValueError where the machine has fewer devices or the shards do not divide.
+    Raises ValueError where the machine has fewer devices, the shards do not divide, or `data` has a
+    leaf without elements.
     """
     devices = _devices(num_devices)
+    _refuse_empty(data)
     # Placed once, and every state before each call (free where it already lies there): pmap
     # compiles a second time for arguments that are not committed to its mesh.
     mesh = Mesh(np.array(devices), (AXIS,))
@@ -129,9 +131,26 @@ def chunked(update: Callable, num_updates: int, num_devices: int, data: Any = ()
 
 
 def first_state(learner: Any, shards: Any = ()) -> RunState:
-    """The state before any update; no leaf is weakly typed, or the second chunk would recompile."""
+    """The state before any update; no leaf is weakly typed, or the second chunk would recompile.
+
+    Raises ValueError for a leaf without elements.
+    """
+    _refuse_empty((learner, shards))
     strong = jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), (learner, shards))
     return RunState(*strong, step=jnp.zeros((), jnp.int32))
+
+
+def _refuse_empty(tree: Any) -> None:
+    """jaxlib 0.11 dies compiling a program over several devices with an empty input.
+
+    XLA drops the input, and Shardy's ManualComputationUnusedInputsPattern then crashes.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if leaf.size == 0:
+            raise ValueError(
+                f"leaf {jax.tree_util.keystr(path)}: got shape {leaf.shape}, expected at "
+                "least one element; use () for what is absent."
+            )
 
 
 def check_replicas(checksums: jax.Array) -> None:
