@@ -153,9 +153,6 @@ def _prepare_jax(config: Any, out: Path) -> None:
     if config.runtime.deterministic and "deterministic" not in flags:
         flags += " --xla_gpu_deterministic_ops=true"
     os.environ["XLA_FLAGS"] = flags.strip()
-    # Chunks are long and Python waits for each: asynchronous dispatch gains nothing, and with it
-    # one run on two loaded cores was seen to wait for ever with every XLA thread idle.
-    os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "false")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((out.parent / ".cache").absolute()))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
     os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", config.runtime.matmul_precision)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 
+from jaxagent.nn.initializers import orthogonal
+
 
 class MLP(nn.Module):
     """Dense layers with an activation between them; the last layer is linear."""
@@ -17,8 +19,6 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for size in self.sizes[:-1]:
-            x = nn.Dense(size, kernel_init=nn.initializers.orthogonal(math.sqrt(2)))(x)
+            x = nn.Dense(size, kernel_init=orthogonal(math.sqrt(2)))(x)
             x = self.activation(x)
-        return nn.Dense(self.sizes[-1], kernel_init=nn.initializers.orthogonal(self.output_scale))(
-            x
-        )
+        return nn.Dense(self.sizes[-1], kernel_init=orthogonal(self.output_scale))(x)
