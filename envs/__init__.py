@@ -1,4 +1,4 @@
-"""Environments: one contract (`types.py`), one list (`registry.py`), batched stepping (`vector.py`).
+"""Environments: a contract (`types.py`), a list (`registry.py`), batched stepping (`vector.py`).
 
 Importing this package imports neither JAX nor a third-party simulator.
 """

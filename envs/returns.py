@@ -28,7 +28,7 @@ def reference(env_id: str, overrides: dict[str, float] | None = None) -> Referen
     table = json.loads(TABLE.read_text())
     if name not in table:
         raise KeyError(
-            f"returns of {name!r}: not in {TABLE.name}, expected one of {sorted(table)}; measure it "
-            f"with `python -m benchmarks.returns --task '{name}'`."
+            f"returns of {name!r}: not in {TABLE.name}, expected one of {sorted(table)}; measure it"
+            f" with `python -m benchmarks.returns --task '{name}'`."
         )
     return Reference(table[name]["random"], table[name]["expert"])

@@ -1,4 +1,4 @@
-"""The environment contract: six values from `step`, a task is a params pytree, specs list components."""
+"""The environment contract: six values from `step`, tasks as params pytrees, component specs."""
 
 import abc
 import math

@@ -30,7 +30,7 @@ class VectorEnv(NamedTuple):
     def step(
         self, key: jax.Array, state: VectorState, action: jax.Array
     ) -> tuple[VectorState, Transition]:
-        """Step every lane and reset the finished ones; `final_obs` keeps what the reset replaced."""
+        """Step every lane and reset finished ones; `final_obs` keeps what the reset replaced."""
         keys = jax.random.split(key, num_lanes(state.params))
         return jax.vmap(self._step_lane)(keys, state, action)
 

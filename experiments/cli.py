@@ -91,7 +91,7 @@ def _list(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
-    module, config = _configure(arguments, rest)
+    _, config = _configure(arguments, rest)
     out = arguments.out or RUNS / f"{arguments.name}-{arguments.preset}"
     if (out / "manifest.json").exists() and not (arguments.overwrite or arguments.dry_run):
         raise UsageError(

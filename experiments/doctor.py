@@ -99,7 +99,7 @@ def judge_versions(installed: dict[str, str]) -> list[Finding]:
                     BROKEN,
                     f"{package} {installed[package]} is older than {wanted}",
                     f"pip install '{package}>={wanted}'",
-                )  # fmt: skip
+                )
             )
     if _parse(installed["jax"]) >= JAX_CEILING:
         findings.append(Finding(WARNING, f"jax {installed['jax']} is newer than what was tested",

@@ -1,7 +1,7 @@
 """Quickstart: does pretraining on early trajectories help to clone a changed task from few demos?
 
-Method. PPO agents learn nominal environments; the trajectories of their *early* checkpoints pretrain
-one action-state transformer (component tokens, next-token prediction: PASTA, arXiv 2307.10936).
+Method. PPO agents learn nominal environments; trajectories of *early* checkpoints pretrain one
+action-state transformer (component tokens, next-token prediction: PASTA, arXiv 2307.10936).
 Experts of held-out seeds, trained on *changed* parameters, give few demonstrations, and every arm
 clones them with the same number of updates on the same windows.
 
@@ -67,7 +67,7 @@ def stages(config: Config) -> list[Stage]:
 
 
 def train_agents(config: Config, task: TaskConfig, folder: Path) -> Work:
-    """PPO agents: for pretraining and validation on the nominal task, demonstrators on the changed."""
+    """PPO agents: on the nominal task for pretraining, on the changed task for demonstrations."""
     del folder
     env, nominal, changed = experts.make_tasks(task.env, task.overrides)
     collect = config.collect

@@ -35,8 +35,11 @@ def start(
             manifest.write(out, manifest.describe(name, preset, config, command))
     except Locked as error:
         return _fail(error, BUSY)
-    print(f"{name} ({preset}) in {out}, config {manifest.read(out)['fingerprint']}, matmul precision "
-          f"{config.runtime.matmul_precision}, {config.runtime.devices} of {jax.devices()}")  # fmt: skip
+    runtime, fingerprint = config.runtime, manifest.read(out)["fingerprint"]
+    print(
+        f"{name} ({preset}) in {out}, config {fingerprint}, matmul precision "
+        f"{runtime.matmul_precision}, {runtime.devices} of {jax.devices()}"
+    )
     return _go_on(out, config, tensorboard=tensorboard)
 
 
@@ -70,8 +73,10 @@ def _go_on(out: Path, config: Any, *, tensorboard: bool) -> int:
 
         export(out)
     print(f"\n{table(summary)}\n\n{report}")
-    print(f"wall {summary['wall_seconds']:.0f} s, compiling {summary['compile_seconds']:.0f} s, "
-          f"state {summary['state_sha256'][:16]}, metrics {summary['metrics_sha256'][:16]}")  # fmt: skip
+    print(
+        f"wall {summary['wall_seconds']:.0f} s, compiling {summary['compile_seconds']:.0f} s, "
+        f"state {summary['state_sha256'][:16]}, metrics {summary['metrics_sha256'][:16]}"
+    )
     return 0
 
 

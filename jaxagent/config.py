@@ -190,7 +190,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(template: Any, values: dict[str, Any]) -> Any:
-    """Rebuild a configuration of the type of `template` from `to_dict` output; refuses strangers."""
+    """Rebuild a configuration of the type of `template` from `to_dict`; refuses strangers."""
     known = {f.name for f in dataclasses.fields(template)}
     strangers = sorted(set(values) - known)
     _require(not strangers, type(template).__name__, strangers, f"fields {sorted(known)}", "rename")

@@ -1,1 +1,1 @@
-"""Kernels: one folder a hot loop, a Pallas kernel beside its plain XLA twin (none measured in yet)."""
+"""Kernels: one folder a hot loop, a Pallas kernel beside its plain XLA twin (none so far)."""

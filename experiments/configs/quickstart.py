@@ -91,7 +91,8 @@ class Config:
             task.ppo.check()
             task.cloning.check()
             require_positive(task, "demonstrations", "demonstration_steps")
-            reference(task.env), reference(task.env, task.overrides)  # both must be known
+            for overrides in ({}, task.overrides):
+                reference(task.env, overrides)  # raises where it was never measured
         for part in (self.tokens, self.model, self.pretrain, self.runtime):
             part.check()
         require_positive(self.collect, *(f.name for f in dataclasses.fields(self.collect)))

@@ -47,7 +47,7 @@ def summarise(
     scores = scores_of(returns, references)
     verdicts = harness.judge(claims, scores, preconditions, preset=preset)
     return {
-        "arms": {name: _row(arm, scores[name]) | budgets[name] for name, arm in arms.items()},
+        "arms": {name: {**_row(arm, scores[name]), **budgets[name]} for name, arm in arms.items()},
         "tasks": list(references),
         "scores": {a: dict(zip(references, s.tolist(), strict=True)) for a, s in scores.items()},
         "returns": returns,

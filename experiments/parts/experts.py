@@ -163,7 +163,7 @@ def roll_out(
 
 
 def first_episodes(trajectory: Trajectory) -> list[Trajectory]:
-    """The first episode of each lane of `[T, B, ...]` as `[T_i, 1, ...]`; unfinished ones are left."""
+    """Each lane's first episode, of `[T, B, ...]`, as `[T_i, 1, ...]`; unfinished ones are left."""
     done = trajectory.terminated | trajectory.truncated
     episodes = []
     for lane in range(done.shape[1]):

@@ -1,4 +1,4 @@
-"""The action-state transformer on stored trajectories: domains, pretraining and cloning in lanes."""
+"""The action-state transformer on stored trajectories: domains, pretraining, cloning in lanes."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -171,7 +171,7 @@ def _pair(clean: sampler.Windows, key: jax.Array) -> sampler.Windows:
 
 
 def validate(corpus: Corpus, train: Sequence[Any], held_out: Sequence[Any], params: Any) -> dict:
-    """Validation cross-entropy of both lanes beside that of each component's training frequencies."""
+    """Validation cross-entropy of both lanes, beside that of each component's frequencies."""
     config = FitConfig(batch_size=256 * NUM_SHARDS)
     rows = []
     for i, (seen, data, domain) in enumerate(zip(train, held_out, corpus.domains, strict=True)):
@@ -266,8 +266,8 @@ def clone_lora(
     lane_ids = jnp.array(demos.seeds)
     data = (demos.windows, base)
     return _clone(
-        corpus, demos, loss, lambda d, k: draw(d[0], k), data, (0, None), adapters, lane_ids, config,
-        devices,
+        corpus, demos, loss, lambda d, k: draw(d[0], k), data, (0, None), adapters, lane_ids,
+        config, devices,
     )  # fmt: skip
 
 

@@ -84,7 +84,7 @@ def ppo(
         return to_env_action(raw_action, action_spec), extras, carry
 
     def targets(params: ActorCriticParams, trajectory: Trajectory, average: Callable) -> PPOBatch:
-        """Targets of trajectories `[s, T, b]`; `average` means over all shards, wherever they are."""
+        """Targets of trajectories `[s, T, b]`; `average` means over all shards on all devices."""
         values = value(params, trajectory.obs)
         next_values = value(params, trajectory.final_obs)
         estimate = partial(gae, discount=config.discount, trace=config.trace)

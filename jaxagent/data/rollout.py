@@ -20,7 +20,7 @@ class ActorState(NamedTuple):
 def rollout(
     vector: Any, act: Callable, key: jax.Array, actor: ActorState, num_steps: int
 ) -> tuple[ActorState, Trajectory]:
-    """Act for `num_steps` in every lane; returns the new actor state and a `[T, B, ...]` trajectory.
+    """Act for `num_steps` in every lane: the new actor state and a `[T, B, ...]` trajectory.
 
     `act(carry, obs, is_first, key) -> action, extras, carry`, `vector.step(key, env, action)` as in
     `envs.vector`. The lanes go on where they stood: a rollout may begin and end inside an episode.

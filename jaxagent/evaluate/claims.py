@@ -338,7 +338,7 @@ def _decide(
     missing = [_shortfall(side, tail) for side in trial.evidence.sides]
     if any(missing):
         return INCONCLUSIVE, next(filter(None, missing))
-    if needs_test and adjusted >= LEVEL:
+    if needs_test and adjusted is not None and adjusted >= LEVEL:
         return INCONCLUSIVE, _describe_p(trial, adjusted)
     return PASS, "bounds and claimed size hold" + (", sign flips agree" if needs_test else "")
 
@@ -366,7 +366,7 @@ def _shortfall(side: Side, tail: float) -> str:
 def _describe_p(trial: Trial, adjusted: float) -> str:
     """Why the sign-flip test does not agree."""
     why = f"sign-flip p = {trial.p_value:.4g}, after Holm {adjusted:.4g}, not below {LEVEL}"
-    if trial.p_value < LEVEL:
+    if trial.p_value is not None and trial.p_value < LEVEL:
         why += f"; {trial.num_seeds} seeds reach p = {0.5**trial.num_seeds:.4g} at best"
     return why
 
@@ -429,7 +429,8 @@ def _verdict(trial: Trial, adjusted: float | None, verdict: str, reason: str) ->
 def _interval(evidence: Evidence) -> tuple[float | None, float | None]:
     if evidence.samples.size == 0:
         return None, None
-    return tuple(statistics.percentile_interval(evidence.samples, 1.0 - 2.0 * evidence.tail))
+    lower, upper = statistics.percentile_interval(evidence.samples, 1.0 - 2.0 * evidence.tail)
+    return lower, upper
 
 
 def _void(claim: Claim, failed: Sequence[Precondition]) -> Verdict:

@@ -21,7 +21,8 @@ def play(
     """Play one whole episode in each lane, `tasks` with leaves `[B, ...]`.
 
     First states and environment noise of episode i depend on the key and i alone, so arms that
-    share a key meet the same ones; a policy that samples draws one batch from one key. The loop stops with the last episode; `max_steps` bounds it.
+    share a key meet the same ones; a policy that samples draws one batch from one key. The loop
+    stops with the last episode; `max_steps` bounds it.
     """
     batch_size = jax.tree.leaves(tasks)[0].shape[0]
     lanes_key, act_key = jax.random.split(key)

@@ -70,7 +70,7 @@ def window_mask(
     key_time: jax.Array,
     context: int,
 ) -> jax.Array:
-    """Causal, and within the last `context` transitions: bool `[Lq, Lk]` from ids `[Lq]`, `[Lk]`."""
+    """Causal and within the last `context` transitions: bool `[Lq, Lk]` from ids `[Lq]`, `[Lk]`."""
     is_past = key_order[None, :] <= query_order[:, None]
     return is_past & (query_time[:, None] - key_time[None, :] < context)
 

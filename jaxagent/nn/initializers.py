@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 def orthogonal(scale: float) -> Callable:
-    """Initialise `[rows, columns]` with orthonormal rows or columns times `scale` (Saxe et al. 2014).
+    """Initialise `[rows, columns]` with orthonormal rows or columns times `scale` (Saxe 2014).
 
     The values are those of `jax.nn.initializers.orthogonal` up to rounding.
     Differs: Gram-Schmidt in place of LAPACK's QR. On CPUs XLA runs batched LAPACK calls as tasks of

@@ -63,7 +63,7 @@ def _name(path: Any) -> str:
 
 
 def _matrix_shape(name: str, kernel: jax.Array) -> tuple[int, int]:
-    """Attention's output kernel is `[H, D / H, D]`, its inputs `[D, H, D / H]`, others `[in, out]`."""
+    """Attention's output kernel is `[H, D / H, D]`, inputs `[D, H, D / H]`; else `[in, out]`."""
     if name.split("/")[-2] == "output":
         return kernel.size // kernel.shape[-1], kernel.shape[-1]
     return kernel.shape[0], kernel.size // kernel.shape[0]

@@ -473,7 +473,10 @@ def _arm_budgets(run: Run) -> str:
     arms, budgets = _dict(run.summary, "arms"), _dict(run.summary, "budgets")
     known = {"description", "iqm", "interval"}
     table = {
-        name: {k: v for k, v in _dict(arms, name).items() if k not in known} | _dict(budgets, name)
+        name: {
+            **{k: v for k, v in _dict(arms, name).items() if k not in known},
+            **_dict(budgets, name),
+        }
         for name in dict.fromkeys([*arms, *budgets])
     }
     columns = list(dict.fromkeys(key for row in table.values() for key in row))

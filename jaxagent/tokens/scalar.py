@@ -34,7 +34,7 @@ def fit_uniform(values: np.ndarray, num_bins: int, max_deviation: float) -> Bins
 
 
 def fit_mu_law(values: np.ndarray, num_bins: int, max_deviation: float, mu: float) -> Bins:
-    """Bins that are narrow near the mean (mu-law companding, ITU-T G.711; as in Gato, Reed 2022)."""
+    """Bins that are narrow near the mean (mu-law companding, ITU-T G.711; Gato, Reed 2022)."""
     centre, scale = _centre_and_scale(values, max_deviation)
 
     def expand(u: np.ndarray) -> np.ndarray:

@@ -80,7 +80,7 @@ def restore(folder: Path, step: int, template: Any) -> Any:
 
 
 def restore_latest(folder: Path, template: Any) -> tuple[int, Any] | None:
-    """Newest checkpoint that verifies, with a warning for each that does not; None if there is none."""
+    """Newest checkpoint that verifies, or None; warns of each that does not."""
     folder = Path(folder)
     if not folder.is_dir():
         return None

@@ -1,4 +1,4 @@
-"""Histories: snapshots of a learner at chunk borders, inside the RunState, so they resume exactly."""
+"""Histories: snapshots of a learner at chunk borders, inside the RunState: they resume exactly."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

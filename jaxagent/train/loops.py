@@ -132,7 +132,7 @@ def _fit_epochs(
 
 
 def completed_returns(running: jax.Array, trajectory: Trajectory) -> tuple[jax.Array, Mean]:
-    """Continue the running returns `[B]` through a `[T, B]` trajectory; mean of finished episodes."""
+    """Continue the running returns `[B]` through `[T, B]` steps; mean of finished episodes."""
 
     def step(running, inputs):
         reward, done = inputs
@@ -172,8 +172,8 @@ def lanes(loop: Loop, data_axis: Any = None, lane_ids: jax.Array | None = None) 
     """Run independent copies of a loop (seeds, agents) as lanes of one program.
 
     `init` maps over all its arguments; `update` takes learners `[N, ...]`, shards `[s, N, ...]` and
-    data with lane axis `data_axis` (None: shared). Lane i draws from `fold_in(key, lane_ids[i])`, by
-    default its index; equal ids give paired lanes: the same draws for another method.
+    data with lane axis `data_axis` (None: shared). Lane i draws from `fold_in(key, lane_ids[i])`,
+    by default its index; equal ids give paired lanes: the same draws for another method.
     """
 
     def init(*args: Any) -> tuple[Any, Any]:

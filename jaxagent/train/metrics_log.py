@@ -22,7 +22,7 @@ def append(path: Path, line: dict[str, Any]) -> None:
 
 
 def sync(path: Path) -> None:
-    """Force the file to disk; called before a checkpoint, so a checkpoint never outlives its log."""
+    """Force the file to disk, before a checkpoint, so that none outlives its log."""
     if path.exists():
         with open(path, "a") as file:
             os.fsync(file.fileno())
@@ -57,7 +57,7 @@ def digest(path: Path) -> str:
 
 
 def values(metrics: dict[str, Mean]) -> dict[str, Any]:
-    """Host numbers of a chunk's metrics: a number, a list over lanes, null where nothing was seen."""
+    """Host numbers of a chunk's metrics: one, a list over lanes, null where nothing was seen."""
     return {name: _number(mean) for name, mean in sorted(metrics.items())}
 
 

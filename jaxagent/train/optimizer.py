@@ -17,7 +17,7 @@ def adam(learning_rate: float, max_gradient_norm: float) -> optax.GradientTransf
 
 
 def adamw(config: FitConfig) -> optax.GradientTransformation:
-    """AdamW behind a global-norm clip, linear warm-up and cosine; matrices decay, vectors do not."""
+    """AdamW behind a global-norm clip, warm-up and cosine; matrices decay, vectors do not."""
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.learning_rate,

@@ -11,9 +11,9 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -43,7 +43,7 @@ class Work(NamedTuple):
     chunk: Callable[[RunState], tuple[RunState, ChunkReport]] | None = None
     num_chunks: int = 0
     updates_per_chunk: int = 0
-    units_per_update: dict[str, int] = {}  # e.g. {"env_steps": 2048} or {"tokens": 4096}
+    units_per_update: Mapping[str, int] = MappingProxyType({})  # e.g. {"tokens": 4096}
 
 
 class Stage(NamedTuple):

@@ -123,15 +123,11 @@ class AnyProbe(Environment):
         return jnp.array(0, jnp.int32)
 
     def reset(self, key, params):
-        return choose(
-            params, [env.reset(jax.random.clone(key), task) for env, task in self.probes]
-        )
+        return choose(params, [env.reset(jax.random.clone(key), task) for env, task in self.probes])
 
     def step(self, key, state, action, params):
         key = jax.random.clone(key)  # no probe draws from it
-        return choose(
-            params, [env.step(key, state, action, task) for env, task in self.probes]
-        )
+        return choose(params, [env.step(key, state, action, task) for env, task in self.probes])
 
     def render(self, state, params):
         raise NotImplementedError

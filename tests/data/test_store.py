@@ -159,8 +159,12 @@ def test_another_version_is_refused(folder):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("sha256", "0" * 64), ("arrays", {"obs": ["float64", [4, 2, 3]]}),
-     ("arrays", {"obs": ["float32", [4, 2, 4]]}), ("file", "shard_0001.npz")],
+    [
+        ("sha256", "0" * 64),
+        ("arrays", {"obs": ["float64", [4, 2, 3]]}),
+        ("arrays", {"obs": ["float32", [4, 2, 4]]}),
+        ("file", "shard_0001.npz"),
+    ],
 )
 def test_an_edited_entry_is_refused(folder, field, value):
     edit_index(folder, lambda c: c["shards"][0].update({field: value}))

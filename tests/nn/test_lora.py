@@ -141,7 +141,8 @@ def test_an_unknown_target_is_refused_with_the_known_ones(base):
 
 
 def test_adapters_of_another_model_are_refused(base):
-    adapters = lora.init(jax.random.key(0), {"elsewhere": {"kernel": jnp.ones((3, 3))}}, 2,
-                         ("elsewhere",))
+    adapters = lora.init(
+        jax.random.key(0), {"elsewhere": {"kernel": jnp.ones((3, 3))}}, 2, ("elsewhere",)
+    )
     with pytest.raises(ValueError, match="elsewhere"):
         lora.merge(base, adapters)

@@ -324,9 +324,7 @@ def test_window_mask_by_hand():
     order = jnp.arange(4)
     time = jnp.array([0, 0, 1, 2])
     mask = attention.window_mask(order, time, order, time, context=2)
-    np.testing.assert_array_equal(
-        mask, [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 1]]
-    )
+    np.testing.assert_array_equal(mask, [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 1]])
 
 
 def test_an_empty_cache_shows_each_token_itself_and_its_past_only():
@@ -433,8 +431,9 @@ def test_num_parameters_by_hand():
 
 def test_flops_count_six_per_weight_of_a_matrix_product():
     _, params, _ = build()
-    kernels = [x for path, x in jax.tree_util.tree_leaves_with_path(params)
-               if path[-1].key == "kernel"]
+    kernels = [
+        x for path, x in jax.tree_util.tree_leaves_with_path(params) if path[-1].key == "kernel"
+    ]
     weights = transformer.num_parameters(kernels)
     one = transformer.flops_per_token(dataclasses.replace(CONFIG, context=2), VOCABULARY, 3)
     two = transformer.flops_per_token(dataclasses.replace(CONFIG, context=4), VOCABULARY, 3)

@@ -109,7 +109,9 @@ def test_approximate_kl_is_zero_at_the_old_policy_and_never_negative():
 def test_approximate_kl_is_unbiased_under_the_old_policy():
     """The expectation over the actions of the old policy is KL(old, new), exactly."""
     old, new = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.2, 0.6])
-    estimates = approximate_kl(jnp.log(jnp.asarray(new, jnp.float32)),
-                               jnp.log(jnp.asarray(old, jnp.float32)))
-    np.testing.assert_allclose(old @ np.asarray(estimates), np.sum(old * np.log(old / new)),
-                               rtol=1e-5)
+    estimates = approximate_kl(
+        jnp.log(jnp.asarray(new, jnp.float32)), jnp.log(jnp.asarray(old, jnp.float32))
+    )
+    np.testing.assert_allclose(
+        old @ np.asarray(estimates), np.sum(old * np.log(old / new)), rtol=1e-5
+    )

@@ -34,9 +34,7 @@ def loop(reward, terminated, truncated, value, next_value, discount, trace):
             for k in range(t, len(reward)):
                 at = (k, *lane)
                 bootstrap = 0.0 if terminated[at] else next_value[at]
-                advantage[(t, *lane)] += weight * (
-                    reward[at] + discount * bootstrap - value[at]
-                )
+                advantage[(t, *lane)] += weight * (reward[at] + discount * bootstrap - value[at])
                 weight *= discount * trace
                 if terminated[at] or truncated[at]:
                     break
@@ -147,9 +145,9 @@ def test_nothing_comes_from_what_a_termination_hides():
     ends = jnp.ones((T, B), bool)
     estimate_of = partial(gae, discount=0.9, trace=0.9)
     with jax.debug_nans(True):
-        gradient = jax.grad(
-            lambda x: jnp.sum(estimate_of(reward, ends, ~ends, value, x))
-        )(next_value)
+        gradient = jax.grad(lambda x: jnp.sum(estimate_of(reward, ends, ~ends, value, x)))(
+            next_value
+        )
     np.testing.assert_array_equal(gradient, 0)
     hidden = estimate_of(reward, ends, ~ends, value, jnp.full((T, B), jnp.nan))
     np.testing.assert_allclose(hidden, reward - value, rtol=1e-6)

@@ -183,9 +183,7 @@ def test_mean_by_hand():
 @given(arrays(np.float32, (5, 8), elements=st.floats(-6, 6, width=32)))
 def test_the_mean_token_of_uniform_bins_is_the_mean_action_up_to_half_a_bin(logits):
     bins = scalar.uniform(np.array([-1.0]), np.array([3.0]), 8)
-    token = choose_token(
-        jnp.asarray(logits), jnp.ones((8,), bool), "mean", jax.random.key(0)
-    )
+    token = choose_token(jnp.asarray(logits), jnp.ones((8,), bool), "mean", jax.random.key(0))
     weights = np.exp(logits.astype(np.float64))
     mean = (weights / weights.sum(1, keepdims=True)) @ np.asarray(bins.centres[0], np.float64)
     decoded = np.asarray(scalar.decode(bins, token[:, None]))[:, 0]

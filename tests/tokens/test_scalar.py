@@ -56,8 +56,9 @@ def value_arrays():
 def test_a_round_trip_errs_by_at_most_half_a_bin(rule, values, num_bins, max_deviation):
     bins = fit(rule, values, num_bins, max_deviation)
     num_components = values.shape[1]
-    columns = [lambda u, c=c: oracle(rule, values[:, c], max_deviation, u)
-               for c in range(num_components)]
+    columns = [
+        lambda u, c=c: oracle(rule, values[:, c], max_deviation, u) for c in range(num_components)
+    ]
     # Points of the fitted range, between the edges and on them.
     inside = np.stack([f(np.linspace(-1.0, 1.0, 41)) for f in columns], axis=1).astype(np.float32)
     token = np.asarray(encode(bins, jnp.asarray(inside)))
@@ -108,9 +109,7 @@ def test_the_error_in_the_warped_space_reaches_half_a_bin_and_no_more(rule):
 def test_uniform_by_hand():
     bins = scalar.uniform(np.array([0.0, -1.0]), np.array([4.0, 1.0]), 4)
     np.testing.assert_array_equal(bins.edges, [[0, 1, 2, 3, 4], [-1, -0.5, 0, 0.5, 1]])
-    np.testing.assert_array_equal(
-        bins.centres, [[0.5, 1.5, 2.5, 3.5], [-0.75, -0.25, 0.25, 0.75]]
-    )
+    np.testing.assert_array_equal(bins.centres, [[0.5, 1.5, 2.5, 3.5], [-0.75, -0.25, 0.25, 0.75]])
     x = jnp.array([-9.0, 0.0, 0.99, 1.0, 2.5, 3.99, 4.0, 9.0], jnp.float32)
     token = encode(bins, jnp.stack([x, x], axis=1))
     np.testing.assert_array_equal(token[:, 0], [0, 0, 0, 1, 2, 3, 3, 3])

@@ -65,9 +65,7 @@ def test_an_action_of_an_episodes_first_step_is_a_target_but_its_first_token_alo
     """Without observation tokens the first action token after a border has no predecessor."""
     domain = Domain(obs_size=0, action_size=2, action_cardinality=0, index=0, first_component=0)
     tokens = flatten([[0, 1]], domain)
-    np.testing.assert_array_equal(
-        stream.target_weights(tokens, actions_only=True), [[0, 1, 0, 1]]
-    )
+    np.testing.assert_array_equal(stream.target_weights(tokens, actions_only=True), [[0, 1, 0, 1]])
 
 
 def test_rows_are_weighted_by_their_own_segments():
