@@ -152,6 +152,8 @@ def _prepare_jax(config: Any, out: Path) -> None:
         flags += f" --xla_force_host_platform_device_count={config.runtime.devices}"
     if config.runtime.deterministic and "deterministic" not in flags:
         flags += " --xla_gpu_deterministic_ops=true"
+    if config.runtime.optimization_level != 3 and "optimization_level" not in flags:
+        flags += f" --xla_backend_optimization_level={config.runtime.optimization_level}"
     os.environ["XLA_FLAGS"] = flags.strip()
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((out.parent / ".cache").absolute()))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")

@@ -110,11 +110,12 @@ def clone(config: Config, index: int, group: str, folder: Path) -> Work:
     )
     base, broken = study.pretrained(corpus, folder)
     if group == "lora":
-        fit = study.lora_fit(config, task)
+        fit = study.faster(task.cloning, config.adapt.lora_learning_rate)
         return sequences.clone_lora(corpus, demos, base, config.adapt.lora_rank, fit, devices)
     if group == "mlp":
+        fit = study.faster(task.cloning, config.adapt.mlp_learning_rate)
         network = study.raw_network(config, corpus, index)
-        return sequences.clone_raw(corpus, demos, network, task.cloning, devices)
+        return sequences.clone_raw(corpus, demos, network, fit, devices)
     init = jax.jit(corpus.model.init)
     fresh = [init(keys.derive(s, "scratch/init")) for s in demos.seeds]
     lanes = {"scratch": fresh, "finetune": [base] * len(fresh), "saboteur": [broken] * len(fresh)}

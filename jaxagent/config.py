@@ -58,6 +58,7 @@ class PPOConfig:
     num_updates: int = 120
     updates_per_chunk: int = 6
     learning_rate: float = 1e-3
+    final_learning_rate: float = 0.0  # as a share of the first, reached linearly
     discount: float = 0.99  # per env step
     trace: float = 0.95  # GAE lambda
     clip: float = 0.2
@@ -65,7 +66,7 @@ class PPOConfig:
     entropy_weight: float = 0.0
     value_weight: float = 0.5
     max_gradient_norm: float = 0.5
-    reward_scale: float = 1.0
+    reward_scale: float = 1.0  # keep values near 10: one norm clips actor and critic together
     hidden_size: int = 64
     initial_log_std: float = 0.0
 
@@ -77,7 +78,7 @@ class PPOConfig:
         require_positive(self, "updates_per_chunk", "learning_rate", "hidden_size", "clip")
         require_at_least_zero(self, "value_clip", "entropy_weight", "value_weight")
         require_positive(self, "max_gradient_norm", "reward_scale")
-        require_fraction(self, "discount", "trace")
+        require_fraction(self, "discount", "trace", "final_learning_rate")
         require_divides(
             "PPOConfig.num_envs", NUM_SHARDS, self.num_envs, "data have that many shards"
         )
@@ -171,10 +172,14 @@ class RuntimeConfig:
     matmul_precision: Literal["default", "high", "highest"] = "highest"
     deterministic: bool = False  # accelerator flags for run-to-run equality; the CPU has it anyway
     chunks_per_save: int = 5
+    optimization_level: int = 3  # of XLA's code; 1 compiles in two thirds of the time
 
     def check(self) -> None:
         """Raise ValueError for an illegal configuration."""
         require_positive(self, "devices", "chunks_per_save")
+        level = self.optimization_level
+        name = "RuntimeConfig.optimization_level"
+        _require(level in range(4), name, level, "0, 1, 2 or 3", "3 is XLA's default")
         _require(
             NUM_SHARDS % self.devices == 0,
             "RuntimeConfig.devices",

@@ -165,10 +165,9 @@ def pretrained(corpus: Corpus, folder: Path) -> tuple[Any, Any]:
     return tuple(jax.tree.map(lambda x, i=i: x[i], both) for i in (0, 1))
 
 
-def lora_fit(config: Any, task: Any) -> FitConfig:
-    """Adapters learn with a larger rate, as is usual; everything else is equal."""
-    rate = task.cloning.learning_rate * config.adapt.lora_learning_rate
-    return dataclasses.replace(task.cloning, learning_rate=rate)
+def faster(fit: FitConfig, multiple: float) -> FitConfig:
+    """The same fit with a larger learning rate, which adapters and the MLP need."""
+    return dataclasses.replace(fit, learning_rate=multiple * fit.learning_rate)
 
 
 def raw_network(config: Any, corpus: Corpus, index: int) -> RawNetwork:

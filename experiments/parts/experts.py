@@ -42,7 +42,7 @@ def train(env: Any, tasks: list[Any], config: PPOConfig, seed: int, devices: int
     Agent i's stream depends on its index alone. The artefact holds `(params, moments)` with leaves
     `[chunks + 1, agents, ...]`.
     """
-    optimiser = optimizer.adam(config.learning_rate, config.max_gradient_norm)
+    optimiser = optimizer.adam(optimizer.linear_decay(config), config.max_gradient_norm)
     loop = loops.lanes(loops.on_policy(_agent(env, config), VectorEnv(env), optimiser, config))
     num_chunks = config.num_updates // config.updates_per_chunk
     purpose = f"agents/{env.name}"

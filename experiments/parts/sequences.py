@@ -274,7 +274,12 @@ def clone_lora(
 def lora_init(base: Any, rank: int, seeds: Sequence[int]) -> Any:
     """Adapters `[seeds, ...]`."""
     lane_keys = jnp.stack([keys.derive(s, "lora/init") for s in seeds])
-    return jax.jit(jax.vmap(lambda k: lora.init(k, base, rank, LORA_TARGETS)))(lane_keys)
+    return _lora_lanes(lane_keys, base, rank)
+
+
+@partial(jax.jit, static_argnames="rank")
+def _lora_lanes(lane_keys: jax.Array, base: Any, rank: int) -> Any:
+    return jax.vmap(lambda key: lora.init(key, base, rank, LORA_TARGETS))(lane_keys)
 
 
 def clone_raw(

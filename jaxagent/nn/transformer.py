@@ -7,6 +7,7 @@ Odd choices, and why:
 - the mask is data, so pretraining, cloning and cached acting run the same blocks.
 """
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -137,8 +138,12 @@ class Model(NamedTuple):
     vocabulary: Vocabulary
 
 
+@functools.cache
 def model(config: TransformerConfig, vocabulary: Vocabulary) -> Model:
-    """Build the transformer; `step` continues what `apply` would compute in one pass."""
+    """Build the transformer; `step` continues what `apply` would compute in one pass.
+
+    Equal arguments give the same functions, so that jit compiles them once.
+    """
     module = Transformer(config, vocabulary)
 
     def init(key: jax.Array) -> Any:

@@ -6,13 +6,24 @@ import jax
 import optax
 
 from envs.foreign import foreign
-from jaxagent.config import FitConfig
+from jaxagent.config import FitConfig, PPOConfig
 
 
-def adam(learning_rate: float, max_gradient_norm: float) -> optax.GradientTransformation:
+def adam(
+    learning_rate: optax.ScalarOrSchedule, max_gradient_norm: float
+) -> optax.GradientTransformation:
     """Adam behind a global-norm clip; epsilon 1e-5 as in OpenAI baselines' PPO2."""
     return optax.chain(
         optax.clip_by_global_norm(max_gradient_norm), optax.adam(learning_rate, eps=1e-5)
+    )
+
+
+def linear_decay(config: PPOConfig) -> optax.Schedule:
+    """The learning rate of each gradient step of PPO, down to `final_learning_rate` of the first."""
+    return optax.linear_schedule(
+        init_value=config.learning_rate,
+        end_value=config.learning_rate * config.final_learning_rate,
+        transition_steps=config.num_updates * config.num_epochs * config.num_minibatches,
     )
 
 
