@@ -9,7 +9,6 @@ Odd choices, and why:
 
 import functools
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -85,7 +84,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, time, mask, past):
         c = self.config
-        dense = partial(nn.DenseGeneral, use_bias=False, dtype=jnp.dtype(c.dtype))
+        dense = functools.partial(nn.DenseGeneral, use_bias=False, dtype=jnp.dtype(c.dtype))
         head = (c.num_heads, c.width // c.num_heads)
 
         norm = rms_norm(x, "attention_norm")

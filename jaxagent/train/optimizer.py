@@ -19,7 +19,7 @@ def adam(
 
 
 def linear_decay(config: PPOConfig) -> optax.Schedule:
-    """The learning rate of each gradient step of PPO, down to `final_learning_rate` of the first."""
+    """The learning rate of each gradient step of PPO, down to a share of the first."""
     return optax.linear_schedule(
         init_value=config.learning_rate,
         end_value=config.learning_rate * config.final_learning_rate,
