@@ -1,6 +1,7 @@
 """Few-shot cloning of changed tasks: the bookkeeping between the stages of such a study."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ from jaxagent.types import Policy
 LIMITS = [
     "One pretraining seed: the claim is about downstream seeds given this pretrained model.",
     "The tasks are small classic-control problems; absolute numbers mean nothing elsewhere.",
-    "Demonstration counts and cloning updates were chosen on development seeds (1000 and up).",
+    "Demonstrations, updates, bins and decoding were chosen on development seeds (1000 and up).",
 ]
 CURVES = [
     {
@@ -45,7 +46,7 @@ CURVES = [
     {
         "metric": "train/loss",
         "stages": ["pretrain"],
-        "title": "Pretraining: next-token loss (model and saboteur)",
+        "title": "Pretraining: next-token loss (edges: model, saboteur)",
         "x": "tokens",
         "x_label": "tokens (both lanes)",
         "y_label": "nats per token",
@@ -66,6 +67,17 @@ def seeds(config: Any) -> tuple[int, ...]:
 def references(config: Any) -> dict[str, Reference]:
     """Random and expert returns of the changed tasks."""
     return {t.name: reference(t.env, t.overrides) for t in config.tasks}
+
+
+def collect(config: Any, folder: Path, place: Path) -> dict[str, Any]:
+    """Write the store of all environments to `place`; returns a card for each."""
+    shards, cards = [], {}
+    for task in config.tasks:
+        snapshots_at = stage_folder(folder, f"agents/{task.name}")
+        new, cards[task.name] = collect_task(config, task, snapshots_at)
+        shards += new
+    store.write(place / "store", shards)
+    return cards
 
 
 def collect_task(config: Any, task: Any, place: Path) -> tuple[list[Shard], dict[str, Any]]:
@@ -286,7 +298,7 @@ def preconditions(
     def check(name: str, values: Sequence[float], low: float, high: float) -> Precondition:
         passed = all(low <= v <= high for v in values)
         shown = ", ".join(f"{n} {v:.2f}" for n, v in zip(names, values, strict=True))
-        return Precondition(name, passed, f"{shown}; expected within [{low:g}, {high:g}]")
+        return Precondition(name, passed, f"{shown}; expected {_range(low, high)}")
 
     def by_task(arm: str) -> list[float]:
         return [float(statistics.iqm(row[None])) for row in scores[arm]]
@@ -297,17 +309,22 @@ def preconditions(
         for c in cards.values()
     )
     early = [max(c["train"]["scores"]) for c in cards.values()]
-    infinity = float("inf")
     return [
         check("demonstrators solve the changed tasks",
-              [c["demonstration"]["scores"][0] for c in cards.values()], EXPERT_SCORE, infinity),
-        check("pretraining data are early", early, -infinity, config.collect.max_return),
+              [c["demonstration"]["scores"][0] for c in cards.values()], EXPERT_SCORE, math.inf),
+        check("pretraining data are early", early, -math.inf, config.collect.max_return),
         check("pretraining learned (validation loss / unigram entropy)",
               [r["model"] / r["unigram"] for r in rows], 0.0, UNIGRAM_SHARE),
         check("scratch is neither at floor nor at ceiling", by_task("scratch"), *SCRATCH_RANGE),
-        check("zero-shot leaves room", by_task("zero-shot"), -infinity, ZERO_SHOT_BELOW),
+        check("zero-shot leaves room", by_task("zero-shot"), -math.inf, ZERO_SHOT_BELOW),
         Precondition("splits are disjoint by agent", disjoint, f"agents per split {splits}"),
     ]  # fmt: skip
+
+
+def _range(low: float, high: float) -> str:
+    if math.isinf(high):
+        return f"at least {low:g}"
+    return f"at most {high:g}" if math.isinf(low) else f"{low:g} to {high:g}"
 
 
 def budgets(config: Any, folder: Path, arms: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -728,7 +728,7 @@ figure { margin: 0; min-width: 0; }
 .card figcaption { color: #5d6a72; }
 .card svg { display: block; margin: 0 auto; }
 .pictures { display: grid; gap: 12px;
-  grid-template-columns: repeat(auto-fill, minmax(min(46%, 165px), 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(min(46%, 155px), 1fr)); }
 .pictures img { display: block; width: 100%; height: auto; background: #fff;
   border: 1px solid var(--line); border-radius: 8px; }
 details { margin: 8px 0; }
