@@ -27,7 +27,6 @@ def make_stages(num_chunks=4, poison=None, on_chunk=lambda state: None):
         learner = {
             "w": learner["w"] * 0.9 + noise,
             "n": learner["n"] + 1,
-            "empty": learner["empty"],
         }
         if poison is not None:
             learner["w"] = jnp.where(learner["n"] == poison, jnp.nan, learner["w"])
@@ -49,7 +48,7 @@ def make_stages(num_chunks=4, poison=None, on_chunk=lambda state: None):
             return {"w": float(state.learner["w"])}
 
         def init():
-            learner = {"w": jnp.ones(()), "n": jnp.zeros((), jnp.int32), "empty": jnp.zeros((0,))}
+            learner = {"w": jnp.ones(()), "n": jnp.zeros((), jnp.int32)}
             return parallel.first_state(learner, jnp.zeros((4, 2)))
 
         return runs.Work(finish, init, chunk, num_chunks, 3, {"tokens": 5})
