@@ -97,7 +97,12 @@ def chunked(update: Callable, num_updates: int, num_devices: int, data: Any = ()
         metrics = average_devices(metrics)
         return (learner, shards), (metrics, _all_finite((learner, metrics)))
 
-    def program(learner, shards, data, shard_ids, step, key):
+    # Two arguments, at least three leaves: where arguments and leaves are equally many, jax 0.10's
+    # pmap takes each argument for one leaf and gives the axes to the wrong ones.
+    def program(copied, divided):
+        learner, data, step, key = copied
+        shards, shard_ids = divided
+
         def body(carry, i):
             return one_update(carry, step + i, data, shard_ids, key)
 
@@ -109,7 +114,7 @@ def chunked(update: Callable, num_updates: int, num_devices: int, data: Any = ()
     mapped = jax.pmap(
         program,
         axis_name=AXIS,
-        in_axes=(None, 0, None, 0, None, None),
+        in_axes=(None, 0),
         out_axes=(None, 0, None, None, 0),
         devices=devices,
     )
@@ -121,7 +126,7 @@ def chunked(update: Callable, num_updates: int, num_devices: int, data: Any = ()
         shards = jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), state.shards)
         shards = jax.device_put(shards, split)
         learner, shards, metrics, is_finite, checksums = mapped(
-            learner, shards, data, shard_ids, step, key
+            (learner, data, step, key), (shards, shard_ids)
         )
         shards = jax.tree.map(lambda x: x.reshape(NUM_SHARDS, *x.shape[2:]), shards)
         state = RunState(learner, shards, step + num_updates)

@@ -241,6 +241,20 @@ def test_checksum_sees_one_bit_and_swapped_leaves():
         assert int(parallel.checksum(changed)) != base, name
 
 
+@pytest.mark.parametrize("num_leaves", [1, 2, 3])
+def test_any_number_of_leaves_keeps_its_axes(num_leaves):
+    """With as many leaves as arguments, pmap of jax 0.10 mixed up which of them are mapped."""
+
+    def update(learner, shards, data, shard_ids, key):
+        return jax.tree.map(lambda x: x + 1.0, learner), shards + shard_ids, {}
+
+    learner = [jnp.zeros(()) for _ in range(num_leaves)]
+    state = parallel.first_state(learner, jnp.zeros((NUM_SHARDS,), jnp.int32))
+    state, _ = parallel.chunked(update, 2, 2)(state, KEY())
+    assert jax.device_get(state.learner) == [2.0] * num_leaves
+    assert state.shards.tolist() == [0, 2, 4, 6]
+
+
 def test_an_empty_leaf_is_refused_by_name():
     """It would end the process inside jaxlib 0.11 (Shardy drops the input and crashes)."""
     with pytest.raises(ValueError, match=r"log_std.*got shape \(0,\), expected at least one"):
