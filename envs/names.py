@@ -8,6 +8,10 @@ class UnknownName(ValueError):
     """A name that is in no table; the message holds the nearest valid names."""
 
 
+class MissingExtra(ImportError):
+    """An optional source is not installed; the message holds the pip line."""
+
+
 def check_name(kind: str, name: str, valid: Iterable[str]) -> str:
     """Return `name` if it is in `valid`, else raise `UnknownName` with got, expected and fix."""
     names = list(valid)

@@ -1,9 +1,10 @@
 """The single list of environments: static tables, so listing imports neither simulator nor JAX."""
 
 import importlib
+import importlib.util
 from typing import Any, NamedTuple
 
-from envs.names import check_name
+from envs.names import MissingExtra, check_name
 
 
 class Family(NamedTuple):
@@ -11,6 +12,8 @@ class Family(NamedTuple):
 
     module: str  # provides make(name, **overrides) -> env, params
     names: tuple[str, ...]
+    extra: str = ""  # of pyproject.toml, where the source is optional
+    packages: tuple[str, ...] = ()  # what the extra brings, as imported
 
 
 FAMILIES = {
@@ -45,6 +48,220 @@ FAMILIES = {
             "FrozenLake-misc",
         ),
     ),
+    "brax": Family(
+        module="envs.adapters.brax",
+        extra="brax",
+        packages=("brax",),
+        names=(
+            "ant",
+            "fast",
+            "halfcheetah",
+            "hopper",
+            "humanoid",
+            "humanoidstandup",
+            "inverted_double_pendulum",
+            "inverted_pendulum",
+            "pusher",
+            "reacher",
+            "swimmer",
+            "walker2d",
+        ),
+    ),
+    "ale": Family(
+        module="envs.adapters.ale",
+        extra="atari",
+        packages=("ale_py", "gymnasium",),
+        names=(
+            "adventure",
+            "air_raid",
+            "alien",
+            "amidar",
+            "assault",
+            "asterix",
+            "asteroids",
+            "atlantis",
+            "atlantis2",
+            "backgammon",
+            "bank_heist",
+            "basic_math",
+            "battle_zone",
+            "beam_rider",
+            "berzerk",
+            "blackjack",
+            "bowling",
+            "boxing",
+            "breakout",
+            "carnival",
+            "casino",
+            "centipede",
+            "chopper_command",
+            "combat",
+            "crazy_climber",
+            "crossbow",
+            "darkchambers",
+            "defender",
+            "demon_attack",
+            "donkey_kong",
+            "double_dunk",
+            "earthworld",
+            "elevator_action",
+            "enduro",
+            "entombed",
+            "et",
+            "fishing_derby",
+            "flag_capture",
+            "freeway",
+            "frogger",
+            "frostbite",
+            "galaxian",
+            "gopher",
+            "gravitar",
+            "hangman",
+            "haunted_house",
+            "hero",
+            "human_cannonball",
+            "ice_hockey",
+            "jamesbond",
+            "journey_escape",
+            "joust",
+            "kaboom",
+            "kangaroo",
+            "keystone_kapers",
+            "king_kong",
+            "klax",
+            "koolaid",
+            "krull",
+            "kung_fu_master",
+            "laser_gates",
+            "lost_luggage",
+            "mario_bros",
+            "maze_craze",
+            "miniature_golf",
+            "montezuma_revenge",
+            "mr_do",
+            "ms_pacman",
+            "name_this_game",
+            "othello",
+            "pacman",
+            "phoenix",
+            "pitfall",
+            "pitfall2",
+            "pong",
+            "pooyan",
+            "private_eye",
+            "qbert",
+            "riverraid",
+            "road_runner",
+            "robotank",
+            "seaquest",
+            "sir_lancelot",
+            "skiing",
+            "solaris",
+            "space_invaders",
+            "space_war",
+            "star_gunner",
+            "superman",
+            "surround",
+            "tennis",
+            "tetris",
+            "tic_tac_toe_3d",
+            "time_pilot",
+            "trondead",
+            "turmoil",
+            "tutankham",
+            "up_n_down",
+            "venture",
+            "video_checkers",
+            "video_chess",
+            "video_cube",
+            "video_pinball",
+            "warlords",
+            "wizard_of_wor",
+            "word_zapper",
+            "yars_revenge",
+            "zaxxon",
+        ),
+    ),
+    "pgx": Family(
+        module="envs.adapters.pgx",
+        extra="games",
+        packages=("pgx",),
+        names=(
+            "2048",
+            "animal_shogi",
+            "backgammon",
+            "chess",
+            "connect_four",
+            "gardner_chess",
+            "go_9x9",
+            "go_19x19",
+            "hex",
+            "kuhn_poker",
+            "leduc_holdem",
+            "othello",
+            "shogi",
+            "tic_tac_toe",
+        ),
+    ),
+    "craftax": Family(
+        module="envs.adapters.craftax",
+        extra="worlds3p",
+        packages=("craftax",),
+        names=(
+            "Classic-Symbolic",
+        ),
+    ),
+    "xminigrid": Family(
+        module="envs.adapters.xminigrid",
+        extra="worlds3p",
+        packages=("xminigrid",),
+        names=(
+            "XLand-MiniGrid-R1-9x9",
+            "XLand-MiniGrid-R1-11x11",
+            "XLand-MiniGrid-R1-13x13",
+            "XLand-MiniGrid-R1-15x15",
+            "XLand-MiniGrid-R1-17x17",
+            "XLand-MiniGrid-R2-9x9",
+            "XLand-MiniGrid-R2-11x11",
+            "XLand-MiniGrid-R2-13x13",
+            "XLand-MiniGrid-R2-15x15",
+            "XLand-MiniGrid-R2-17x17",
+            "XLand-MiniGrid-R4-9x9",
+            "XLand-MiniGrid-R4-11x11",
+            "XLand-MiniGrid-R4-13x13",
+            "XLand-MiniGrid-R4-15x15",
+            "XLand-MiniGrid-R4-17x17",
+            "XLand-MiniGrid-R6-13x13",
+            "XLand-MiniGrid-R6-17x17",
+            "XLand-MiniGrid-R6-19x19",
+            "XLand-MiniGrid-R9-16x16",
+            "XLand-MiniGrid-R9-19x19",
+            "XLand-MiniGrid-R9-25x25",
+            "MiniGrid-BlockedUnlockPickUp",
+            "MiniGrid-DoorKey-5x5",
+            "MiniGrid-DoorKey-6x6",
+            "MiniGrid-DoorKey-8x8",
+            "MiniGrid-DoorKey-16x16",
+            "MiniGrid-Empty-5x5",
+            "MiniGrid-Empty-6x6",
+            "MiniGrid-Empty-8x8",
+            "MiniGrid-Empty-16x16",
+            "MiniGrid-EmptyRandom-5x5",
+            "MiniGrid-EmptyRandom-6x6",
+            "MiniGrid-EmptyRandom-8x8",
+            "MiniGrid-EmptyRandom-16x16",
+            "MiniGrid-FourRooms",
+            "MiniGrid-LockedRoom",
+            "MiniGrid-MemoryS8",
+            "MiniGrid-MemoryS16",
+            "MiniGrid-MemoryS32",
+            "MiniGrid-MemoryS64",
+            "MiniGrid-MemoryS128",
+            "MiniGrid-Playground",
+            "MiniGrid-Unlock",
+            "MiniGrid-UnlockPickUp",
+        ),
+    ),
     "probe": Family(
         module="envs.probes",
         names=(
@@ -65,11 +282,25 @@ def registered(family: str | None = None) -> list[str]:
     return [f"{f}/{name}" for f in families for name in FAMILIES[f].names]
 
 
-def make(env_id: str, **overrides: float) -> tuple[Any, Any]:
+def missing_package(family: str) -> str | None:
+    """The first package that `family` needs and this installation lacks; imports nothing."""
+    packages = FAMILIES[family].packages
+    return next((p for p in packages if importlib.util.find_spec(p) is None), None)
+
+
+def make(env_id: str, **overrides: Any) -> tuple[Any, Any]:
     """Build an environment and its task: `env, params = make("gymnax/CartPole-v1", length=1.0)`.
 
-    Raises `UnknownName` for an unknown id or parameter and `ValueError` for an illegal value.
+    Raises `UnknownName` for an unknown id or parameter, `ValueError` for an illegal value and
+    `MissingExtra` where the family's source is not installed.
     """
     check_name("environment", env_id, registered())
     family, name = env_id.split("/", 1)
+    missing = missing_package(family)
+    if missing:
+        extra = FAMILIES[family].extra
+        raise MissingExtra(
+            f"{env_id}: got no package {missing!r}, expected the extra {extra!r}; "
+            f"install it: pip install 'jaxagent[{extra}]'"
+        )
     return importlib.import_module(FAMILIES[family].module).make(name, **overrides)

@@ -43,12 +43,16 @@ class Environment(abc.ABC):
     name: str
     obs_spec: tuple[Component, ...]  # of the flattened observation
     obs_shape: tuple[int, ...]
+    obs_dtype: Any = np.float32  # uint8 for pixels
     action_spec: tuple[Component, ...]
     max_steps: int  # the time limit under the default params
-    is_pure: bool = (
-        True  # False: stepping has side effects (ALE, gymnasium); exempt from jit = eager
-    )
-    has_legal_actions: bool = False  # True: `info["legal_actions"]` masks the actions
+    num_players: int = 1  # 2: `reward` is float32 [2] and `current_player(state)` moves
+    # False: stepping has side effects (ALE, gymnasium); exempt from jit = eager and vmap = loop.
+    is_pure: bool = True
+    # False: `step` ignores its key, so a batch need not draw one a lane.
+    is_step_random: bool = True
+    # True: `legal_actions(state, params)` says which actions may be taken.
+    has_legal_actions: bool = False
 
     @property
     @abc.abstractmethod
@@ -73,6 +77,16 @@ class Environment(abc.ABC):
         """Draw a task of `split`; an environment of one task returns it whatever the key."""
         del key, split
         return self.default_params
+
+    def legal_actions(self, state: State, params: Params) -> jax.Array:
+        """Mask bool `[A]` of the actions that may be taken in `state`; all, unless overridden."""
+        del state, params
+        return jnp.ones((self.action_spec[0].cardinality,), bool)
+
+    def current_player(self, state: State) -> jax.Array:
+        """The player who moves in `state`, int32 `[]`; the observation is that player's."""
+        del state
+        return jnp.zeros((), jnp.int32)
 
     def invariants(self, state: State, params: Params) -> dict[str, jax.Array]:
         """Named booleans that hold in every reachable state."""
