@@ -48,6 +48,20 @@ FAMILIES = {
             "FrozenLake-misc",
         ),
     ),
+    "classic": Family(
+        module="envs.classic",
+        names=(
+            "CartPole-v1",
+            "Acrobot-v1",
+            "Pendulum-v1",
+            "MountainCar-v0",
+            "MountainCarContinuous-v0",
+        ),
+    ),
+    "minatar": Family(
+        module="envs.minatar",
+        names=("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"),
+    ),
     "brax": Family(
         module="envs.adapters.brax",
         extra="brax",

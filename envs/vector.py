@@ -1,52 +1,206 @@
-"""Batched stepping with true auto-reset: a finished lane starts anew from its own `reset` draw."""
+"""Batched stepping with true auto-reset: a finished lane starts anew from its own `reset` draw.
 
+Three ways to pay for the fresh states, all with the same distribution:
+- a `WordEnvironment` hashes a few words a lane and resets in the arithmetic of the step itself;
+- a pool holds states drawn ahead; each is used once, and an empty pool is drawn anew;
+- without a pool every lane draws a reset in every step and mostly throws it away.
+"""
+
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from envs.branch import select, when
 from envs.types import Environment, Transition
+from envs.words import RESET_STREAM, STEP_STREAM, WordEnvironment, lane_words
+
+
+class Pool(NamedTuple):
+    """Fresh episodes, drawn ahead."""
+
+    obs: jax.Array  # [P, ...]
+    env: Any  # leaves [P, ...]
+    num_taken: jax.Array  # int32 []
 
 
 class VectorState(NamedTuple):
     """State of B lanes."""
 
-    obs: jax.Array  # [B, ...] what the agent sees now
+    obs: Any  # [B, ...] what the agent sees now; () in a compact environment
     env: Any  # leaves [B, ...]
-    params: Any  # leaves [B, ...]: each lane carries its task
+    params: Any  # leaves [B, ...] where each lane carries its task, [...] where they share one
+    pool: Any = ()  # a `Pool`; with leaves [B, ...] where each lane carries its task
 
 
 class VectorEnv(NamedTuple):
-    """B lanes of one environment; every lane has its own task and its own keys."""
+    """B lanes of one pure environment, each with its own task or all with one.
+
+    `num_lanes` given: `reset` takes one task, which all lanes share, and `pool_size` is
+    `num_lanes` unless given. Not given: params have leaves `[B, ...]`, and `pool_size` is a lane's
+    (0, no pool, unless given). `is_compact` (word environments): the state holds no
+    observation; `Transition.obs` and `observe` render it where it is used, and a program that does
+    not use it does not pay for it.
+    """
 
     env: Environment
+    num_lanes: int | None = None
+    pool_size: int | None = None
+    is_compact: bool = False
 
     def reset(self, key: jax.Array, params: Any) -> VectorState:
-        """Start every lane; `params` has leaves `[B, ...]`, see `broadcast_params`."""
-        keys = jax.random.split(key, num_lanes(params))
-        obs, env_state = jax.vmap(self.env.reset)(keys, params)
-        return VectorState(obs=obs, env=env_state, params=params)
+        """Start every lane of the task `params` (`[...]` if shared, else leaves `[B, ...]`)."""
+        if self.is_hashed:
+            env_state = self._first(key, params)
+            obs = () if self.is_compact else self._observe(env_state, params)
+            return VectorState(obs, env_state, params)
+        self._check_not_compact()
+        key_lanes, key_pool = jax.random.split(key) if self._pool_size else (key, None)
+        keys = jax.random.split(key_lanes, self._num_lanes(params))
+        obs, env_state = self._vmap(self.env.reset, 1)(keys, params)
+        return VectorState(obs, env_state, params, self._first_pool(key_pool, params))
 
     def step(
         self, key: jax.Array, state: VectorState, action: jax.Array
     ) -> tuple[VectorState, Transition]:
         """Step every lane and reset finished ones; `final_obs` keeps what the reset replaced."""
-        keys = jax.random.split(key, num_lanes(state.params))
-        return jax.vmap(self._step_lane)(keys, state, action)
+        if self.is_hashed:
+            return self._step_hashed(key, state, action)
+        if self._pool_size:
+            return self._step_pooled(key, state, action)
+        return self._step_drawing(key, state, action)
 
-    def _step_lane(
-        self, key: jax.Array, state: VectorState, action: jax.Array
-    ) -> tuple[VectorState, Transition]:
-        key_step, key_reset = jax.random.split(key)
-        final_obs, env_state, reward, terminated, truncated, _ = self.env.step(
-            key_step, state.env, action, state.params
+    def observe(self, state: VectorState) -> jax.Array:
+        """What the agents see, `[B, ...]`; rendered here in a compact environment."""
+        return self._observe(state.env, state.params) if self.is_compact else state.obs
+
+    @property
+    def is_hashed(self) -> bool:
+        """Whether randomness is hashed from one key a step instead of keys a lane."""
+        return isinstance(self.env, WordEnvironment)
+
+    def _step_hashed(self, key, state, action):
+        words = self._words(key, state.params, self.env.num_step_words, STEP_STREAM)
+        stepped, reward, terminated, truncated = self.env.step_words(
+            words, state.env, action, state.params
         )
-        first_obs, first_state = self.env.reset(key_reset, state.params)
-        done = terminated | truncated
-        obs = jnp.where(done, first_obs, final_obs)
-        env_state = jax.tree.map(lambda a, b: jnp.where(done, a, b), first_state, env_state)
-        transition = Transition(obs, reward, terminated, truncated, final_obs)
-        return VectorState(obs=obs, env=env_state, params=state.params), transition
+        env_state = select(terminated | truncated, self._first(key, state.params), stepped)
+        obs = self._observe(env_state, state.params)
+        final_obs = self._observe(stepped, state.params)
+        after = state._replace(obs=() if self.is_compact else obs, env=env_state)
+        return after, Transition(obs, reward, terminated, truncated, final_obs)
+
+    def _step_pooled(self, key, state, action):
+        key_step, key_pool = jax.random.split(key)
+        final_obs, stepped, reward, terminated, truncated = self._step_lanes(
+            key_step, state, action
+        )
+        done, lanes = terminated | truncated, (final_obs, stepped)
+        take = partial(_take, self.env, self._pool_size)
+        if self.num_lanes is None:  # a lane's pool serves a batch of one
+            keys = jax.random.split(key_pool, self._num_lanes(state.params))
+            one = jax.tree.map(lambda x: x[:, None], (done, lanes))
+            pool, lanes = jax.vmap(take)(keys, state.pool, *one, state.params)
+            obs, env_state = jax.tree.map(lambda x: x[:, 0], lanes)
+        else:
+            pool, (obs, env_state) = take(key_pool, state.pool, done, lanes, state.params)
+        after = VectorState(obs, env_state, state.params, pool)
+        return after, Transition(obs, reward, terminated, truncated, final_obs)
+
+    def _step_lanes(self, key, state, action):
+        """Step without resets; one key serves all lanes where the step is not random."""
+        if self.env.is_step_random:
+            keys = jax.random.split(key, self._num_lanes(state.params))
+            out = self._vmap(self.env.step, 3)(keys, state.env, action, state.params)
+        else:
+            out = self._vmap(partial(self.env.step, key), 2)(state.env, action, state.params)
+        return out[:5]
+
+    def _step_drawing(self, key, state, action):
+        keys = jax.random.split(key, self._num_lanes(state.params))
+
+        def step_lane(key, env_state, action, params):
+            key_step, key_reset = jax.random.split(key)
+            return self.env.step(key_step, env_state, action, params)[:5], self.env.reset(
+                key_reset, params
+            )
+
+        out, (first_obs, first_state) = self._vmap(step_lane, 3)(
+            keys, state.env, action, state.params
+        )
+        final_obs, stepped, reward, terminated, truncated = out
+        first, lanes = (first_obs, first_state), (final_obs, stepped)
+        obs, env_state = select(terminated | truncated, first, lanes)
+        after = state._replace(obs=obs, env=env_state)
+        return after, Transition(obs, reward, terminated, truncated, final_obs)
+
+    def _first(self, key: jax.Array, params: Any) -> Any:
+        words = self._words(key, params, self.env.num_reset_words, RESET_STREAM)
+        return self.env.first(words, params)
+
+    def _observe(self, env_state: Any, params: Any) -> jax.Array:
+        return jnp.moveaxis(self.env.observe(env_state, params), -1, 0)
+
+    def _words(self, key: jax.Array, params: Any, num_words: int, stream: int) -> Any:
+        return lane_words(key, self._num_lanes(params), num_words, stream)
+
+    def _first_pool(self, key: jax.Array | None, params: Any) -> Any:
+        if not self._pool_size:
+            return ()
+        draw = partial(_draw_pool, self.env, self._pool_size)
+        if self.num_lanes is None:
+            return jax.vmap(draw)(jax.random.split(key, num_lanes(params)), params)
+        return draw(key, params)
+
+    def _vmap(self, fn: Any, num_batched: int) -> Any:
+        """Map `fn(*batched, params)` over lanes."""
+        params_axis = 0 if self.num_lanes is None else None
+        return jax.vmap(fn, in_axes=(0,) * num_batched + (params_axis,))
+
+    def _num_lanes(self, params: Any) -> int:
+        return num_lanes(params) if self.num_lanes is None else self.num_lanes
+
+    @property
+    def _pool_size(self) -> int:
+        if self.pool_size is not None:
+            return self.pool_size
+        return self.num_lanes or 0
+
+    def _check_not_compact(self) -> None:
+        if self.is_compact:
+            raise ValueError(
+                f"{self.env.name}: got is_compact=True, expected an environment whose observation "
+                "is a function of its state (families classic and minatar); drop the option."
+            )
+
+
+def _draw_pool(env: Environment, pool_size: int, key: jax.Array, params: Any) -> Pool:
+    keys = jax.random.split(key, pool_size)
+    obs, env_state = jax.vmap(env.reset, in_axes=(0, None))(keys, params)
+    return Pool(obs, env_state, jnp.zeros((), jnp.int32))
+
+
+def _take(env: Environment, pool_size: int, key, pool: Pool, done, lanes, params):
+    """Give each lane that is `done` `[B]` the next fresh episode; an empty pool is drawn anew.
+
+    Every episode is used once. Only where more lanes finish in one step than a pool holds, lanes of
+    that step share first states.
+    """
+
+    def refill(_, key, params):
+        return _draw_pool(env, pool_size, key, params)
+
+    num_done = jnp.sum(done, dtype=jnp.int32)
+    pool = when(pool.num_taken + num_done > pool_size, refill, pool, key, params)
+    lanes = when(num_done > 0, partial(_deal, pool_size), lanes, pool, done)
+    return pool._replace(num_taken=pool.num_taken + num_done), lanes
+
+
+def _deal(pool_size: int, lanes: Any, pool: Pool, done: jax.Array) -> Any:
+    rank = pool.num_taken + jnp.cumsum(done, dtype=jnp.int32) - 1
+    fresh = jax.tree.map(lambda x: x[rank % pool_size], (pool.obs, pool.env))
+    return select(done, fresh, lanes)
 
 
 def num_lanes(params: Any) -> int:

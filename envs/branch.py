@@ -1,0 +1,46 @@
+"""A branch that stays a branch under `vmap`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def when(predicate: jax.Array, update: Callable, value: Any, *args: Any) -> Any:
+    """`update(value, *args)` where `predicate` (bool `[]`) holds, else `value`.
+
+    Under `vmap` a `lax.cond` becomes a select and pays for both sides in every step. This one runs
+    the batched update when any example wants it, keeps the others' values, and so equals a loop.
+    `update` closes over no traced value.
+    """
+
+    @jax.custom_batching.custom_vmap
+    def branch(predicate, value, args):
+        return jax.lax.cond(predicate, lambda v, a: update(v, *a), lambda v, _: v, value, args)
+
+    @branch.def_vmap
+    def _(axis_size, in_batched, predicate, value, args):
+        predicate, value, args = jax.tree.map(
+            lambda x, is_batched: x if is_batched else jnp.broadcast_to(x, (axis_size, *x.shape)),
+            (predicate, value, args),
+            tuple(in_batched),
+        )
+
+        def update_wanted(value, predicate, args):
+            new = jax.vmap(lambda v, a: update(v, *a))(value, args)
+            return select(predicate, new, value)
+
+        out = when(jnp.any(predicate), update_wanted, value, predicate, args)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return branch(predicate, value, args)
+
+
+def select(mask: jax.Array, new: Any, old: Any) -> Any:
+    """Per example `new` where `mask` `[B]` holds, else `old`; leaves `[B, ...]`."""
+
+    def pick(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, b)
+
+    return jax.tree.map(pick, new, old)

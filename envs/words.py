@@ -1,0 +1,150 @@
+"""Environments whose randomness is a few random words: a batch draws them by hashing counters.
+
+A key a lane costs a threefry a lane and step, more than a whole step of CartPole. Here a step takes
+one key for the batch; a lane's words are a hash of (key, lane), a handful of integer operations
+that XLA fuses into the arithmetic that uses them.
+"""
+
+import abc
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from envs.tasks import make_task
+from envs.types import Component, Environment, Params, State
+
+Words = tuple[jax.Array, ...]  # uint32, [] or [B] each
+
+GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: neighbouring counters land far apart
+RESET_STREAM, STEP_STREAM, ACTION_STREAM = 0x0, 0x5BD1E995, 0x27D4EB2F  # what the words are for
+
+
+class WordEnvironment(Environment):
+    """An environment of scalar fields: `first`, `advance` and `observe` say what it is.
+
+    A state is a tree of scalars with a field `time`, params are scalars with a field `max_steps`;
+    this frame owns the clock and the truncation. The three functions are written elementwise and
+    serve one lane (every field `[]`) and a structure of arrays (every field `[B]`) alike, without
+    `vmap`, which would put the lanes of an observation first and cost MinAtar a factor of five.
+    """
+
+    defaults: Any  # a NamedTuple of numbers: the nominal task
+    painter: Callable  # (state, params) -> uint8 [H, W, 3]
+    num_reset_words: int
+    num_step_words: int = 0
+
+    @classmethod
+    def make(cls, name: str, **overrides: float) -> tuple["WordEnvironment", Params]:
+        """Build `name` and its task; raises as `envs.tasks.make_task`."""
+        params = make_task(name, cls.defaults, overrides)
+        env = cls()
+        env.name = name
+        task = cls.defaults._replace(**overrides)
+        env.max_steps = int(task.max_steps)
+        env.specify(task)
+        return env, params
+
+    @property
+    def default_params(self):
+        return make_task(self.name, self.defaults, {})
+
+    def specify(self, task: Any) -> None:
+        """Set the specs that depend on the numbers of `task`; nothing, where none does."""
+        del task
+
+    @abc.abstractmethod
+    def first(self, words: Words, params: Params) -> State:
+        """The first state of an episode from `num_reset_words` random words, shaped as they are."""
+
+    @abc.abstractmethod
+    def advance(
+        self, words: Words, state: State, action: jax.Array, params: Params
+    ) -> tuple[State, jax.Array, jax.Array]:
+        """Next state (clock untouched), reward float32 and terminated bool, shaped as a field."""
+
+    @abc.abstractmethod
+    def observe(self, state: State, params: Params) -> jax.Array:
+        """What the agents see: float32 `[*obs_shape]`, or `[*obs_shape, B]` with the lanes last."""
+
+    def reset(self, key, params):
+        state = self.first(key_words(key, self.num_reset_words), params)
+        return self.observe(state, params), state
+
+    def step(self, key, state, action, params):
+        words = key_words(key, self.num_step_words)
+        state, reward, terminated, truncated = self.step_words(words, state, action, params)
+        return self.observe(state, params), state, reward, terminated, truncated, {}
+
+    def render(self, state, params):
+        return self.painter(state, params)
+
+    def invariants(self, state, params):
+        in_time = (state.time >= 0) & (state.time <= params.max_steps)
+        return super().invariants(state, params) | {"in_time": in_time}
+
+    def step_words(
+        self, words: Words, state: State, action: jax.Array, params: Params
+    ) -> tuple[State, jax.Array, jax.Array, jax.Array]:
+        """`step` from given words and without its observation."""
+        after, reward, terminated = self.advance(words, state, action, params)
+        after = after._replace(time=state.time + 1)
+        return after, reward, terminated, after.time >= params.max_steps
+
+
+def key_words(key: jax.Array, num_words: int) -> Words:
+    """Random words of one lane from its own key."""
+    return tuple(jax.random.bits(key, (num_words,), jnp.uint32)) if num_words else ()
+
+
+def lane_words(key: jax.Array, num_lanes: int, num_words: int, stream: int) -> Words:
+    """Random words of a batch from one key: `num_words` arrays uint32 `[B]`.
+
+    The finaliser is lowbias32 (Wellons, "Prospecting for hash functions", 2018) over a Weyl
+    sequence, with half of the key before and half inside it, so that two keys do not give shifted
+    copies of one sequence.
+    """
+    data = jax.random.key_data(key)
+    before, inside = data[..., 0] ^ jnp.uint32(stream), data[..., -1]
+    lanes = jnp.arange(num_lanes, dtype=jnp.uint32) * jnp.uint32(num_words)
+    return tuple(_hash(before, inside, lanes + jnp.uint32(i)) for i in range(num_words))
+
+
+def _hash(before: jax.Array, inside: jax.Array, counter: jax.Array) -> jax.Array:
+    x = counter * jnp.uint32(GOLDEN) + before
+    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
+    x = x ^ inside
+    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+    return x ^ (x >> 16)
+
+
+def uniform(word: jax.Array, low: Any, high: Any) -> jax.Array:
+    """A float32 in `[low, high)` from the upper 23 bits of a word, as `jax.random.uniform`."""
+    one_to_two = jax.lax.bitcast_convert_type(
+        (word >> 9) | jnp.uint32(0x3F800000), jnp.float32
+    )
+    return low + (one_to_two - 1.0) * (high - low)
+
+
+def below(word: jax.Array, bound: int) -> jax.Array:
+    """An int32 in `[0, bound)` from the upper 16 bits of a word; `bound` at most 2^16.
+
+    Multiply and shift (Lemire 2019): the bias is below `bound / 2^16`.
+    """
+    return (((word >> 16) * jnp.uint32(bound)) >> 16).astype(jnp.int32)
+
+
+def lane_actions(key: jax.Array, num_lanes: int, spec: tuple[Component, ...]) -> jax.Array:
+    """Uniform actions of a batch from one key: int32 `[B]` for one category, else float32 `[B, A]`.
+
+    The random policy at the speed of a word environment; unbounded components are refused.
+    """
+    words = lane_words(key, num_lanes, len(spec), ACTION_STREAM)
+    if spec[0].kind == "category":
+        return below(words[0], spec[0].cardinality)
+    if not all(math.isfinite(c.low) and math.isfinite(c.high) for c in spec):
+        raise ValueError("got an unbounded action component, expected bounds; draw it yourself.")
+    columns = (uniform(w, c.low, c.high) for w, c in zip(words, spec, strict=True))
+    return jnp.stack(list(columns), axis=-1)
