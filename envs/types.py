@@ -30,6 +30,8 @@ class Transition(NamedTuple):
     terminated: jax.Array  # bool: the task ended; nothing follows
     truncated: jax.Array  # bool: the clock ran out; the return goes on, unseen
     final_obs: jax.Array  # the true last observation, also where the lane was reset
+    # bool: False where the step was only a reset and its action ignored (ALE); `()`: all are real
+    valid: Any = ()
 
 
 class Environment(abc.ABC):
@@ -37,7 +39,8 @@ class Environment(abc.ABC):
 
     Signature of gymnax 1.0: `reset(key, params) -> obs, state` and `step(key, state, action,
     params) -> obs, state, reward, terminated, truncated, info`. One example each; `vmap` at the
-    edge. Discrete actions are int32 `[]`, continuous ones float32 `[A]`.
+    edge. Discrete actions are int32 `[]`, continuous ones float32 `[A]`; a category outside of its
+    space counts as the nearest one inside.
     """
 
     name: str
@@ -101,11 +104,16 @@ class Environment(abc.ABC):
         return self.action_spec[0].kind == "category"
 
 
-def sample_action(key: jax.Array, spec: tuple[Component, ...]) -> jax.Array:
+def sample_action(
+    key: jax.Array, spec: tuple[Component, ...], legal: jax.Array | None = None
+) -> jax.Array:
     """Draw a uniform action of `spec`: int32 `[]` for one category, else float32 `[A]`.
 
-    An unbounded component is drawn from a standard normal.
+    `legal` (bool `[A]`, `Environment.legal_actions`) restricts the draw. An unbounded component is
+    drawn from a standard normal.
     """
+    if legal is not None:
+        return jax.random.categorical(key, jnp.where(legal, 0.0, -jnp.inf)).astype(jnp.int32)
     if spec[0].kind == "category":
         return jax.random.randint(key, (), 0, spec[0].cardinality, dtype=jnp.int32)
     low = jnp.array([c.low for c in spec], jnp.float32)
@@ -115,6 +123,15 @@ def sample_action(key: jax.Array, spec: tuple[Component, ...]) -> jax.Array:
     unit = jax.random.uniform(key_uniform, low.shape)
     inside = jnp.where(bounded, low, 0.0) + unit * jnp.where(bounded, high - low, 1.0)
     return jnp.where(bounded, inside, jax.random.normal(key_normal, low.shape))
+
+
+def clip_category(spec: tuple[Component, ...], action: jax.Array) -> jax.Array:
+    """The nearest legal category: what a plain environment takes an action outside its space for.
+
+    Real actions outside their bounds are their source's business (`envs.wrappers.checked` refuses
+    both).
+    """
+    return jnp.clip(action, 0, spec[0].cardinality - 1) if spec[0].kind == "category" else action
 
 
 def contains(spec: tuple[Component, ...], value: jax.Array) -> jax.Array:

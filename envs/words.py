@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from envs.tasks import make_task
-from envs.types import Component, Environment, Params, State
+from envs.types import Component, Environment, Params, State, clip_category
 
 Words = tuple[jax.Array, ...]  # uint32, [] or [B] each
 
@@ -89,6 +89,7 @@ class WordEnvironment(Environment):
         self, words: Words, state: State, action: jax.Array, params: Params
     ) -> tuple[State, jax.Array, jax.Array, jax.Array]:
         """`step` from given words and without its observation."""
+        action = clip_category(self.action_spec, action)
         after, reward, terminated = self.advance(words, state, action, params)
         after = after._replace(time=state.time + 1)
         return after, reward, terminated, after.time >= params.max_steps
@@ -122,9 +123,7 @@ def _hash(before: jax.Array, inside: jax.Array, counter: jax.Array) -> jax.Array
 
 def uniform(word: jax.Array, low: Any, high: Any) -> jax.Array:
     """A float32 in `[low, high)` from the upper 23 bits of a word, as `jax.random.uniform`."""
-    one_to_two = jax.lax.bitcast_convert_type(
-        (word >> 9) | jnp.uint32(0x3F800000), jnp.float32
-    )
+    one_to_two = jax.lax.bitcast_convert_type((word >> 9) | jnp.uint32(0x3F800000), jnp.float32)
     return low + (one_to_two - 1.0) * (high - low)
 
 

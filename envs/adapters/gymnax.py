@@ -12,7 +12,8 @@ import numpy as np
 from envs import pictures
 from envs.foreign import foreign
 from envs.names import check_name
-from envs.types import Component, Environment
+from envs.tasks import check_value
+from envs.types import Component, Environment, clip_category
 
 import gymnax  # isort: skip  # the third party of this file
 from gymnax.environments import spaces  # isort: skip
@@ -48,6 +49,7 @@ class GymnaxEnvironment(Environment):
         return jnp.asarray(obs, jnp.float32), jax.tree.map(_as_array, state)
 
     def step(self, key, state, action, params):
+        action = clip_category(self.action_spec, action)
         obs, next_state, reward, terminated, info = foreign(self._env.step_env)(
             key, state, action, params
         )
@@ -87,23 +89,11 @@ def make(name: str, **overrides: float) -> tuple[GymnaxEnvironment, Any]:
     fields = {f.name for f in dataclasses.fields(params)}
     for field, value in overrides.items():
         check_name(f"parameter of gymnax/{name}", field, sorted(fields))
-        _check_value(name, field, value, getattr(params, field))
+        check_value(f"gymnax/{name}.{field}", value, getattr(params, field))
     params = DERIVED.get(name, _nothing_derived)(params.replace(**overrides), overrides)
     # Tasks are stacked into lanes: an override never changes a dtype.
     params = jax.tree.map(jnp.asarray, params, dtypes)
     return GymnaxEnvironment(name, source, params), params
-
-
-def _check_value(name: str, field: str, value: float, default: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"gymnax/{name}.{field}: got {value!r}, expected a finite number.")
-    if isinstance(default, int) and value != int(value):
-        raise ValueError(f"gymnax/{name}.{field}: got {value}, expected a whole number.")
-    if np.ndim(default) == 0 and default > 0 and value <= 0:
-        raise ValueError(
-            f"gymnax/{name}.{field}: got {value}, expected a positive number like the default "
-            f"{default}; a size, mass or count cannot vanish."
-        )
 
 
 def _nothing_derived(params: Any, overrides: dict) -> Any:

@@ -1,4 +1,4 @@
-"""Classic control in a layout made for speed: scalar fields, no keys, polynomial sine and cosine."""
+"""Classic control in a layout made for speed: scalar fields, no keys, polynomial sines."""
 
 from typing import Any
 

@@ -85,9 +85,7 @@ class Acrobot(WordEnvironment):
         del params
         sine_1, cosine_1 = sincos(state.joint_angle1)
         sine_2, cosine_2 = sincos(state.joint_angle2)
-        return jnp.stack(
-            [cosine_1, sine_1, cosine_2, sine_2, state.velocity_1, state.velocity_2]
-        )
+        return jnp.stack([cosine_1, sine_1, cosine_2, sine_2, state.velocity_1, state.velocity_2])
 
 
 Angles = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # two angles, two velocities
@@ -124,8 +122,8 @@ def _derivative(y: Angles, torque: jax.Array, params: AcrobotParams) -> Angles:
         + (m1 * lc1 + m2 * l1) * GRAVITY * sine_1
         + phi2
     )
-    ddtheta2 = (
-        torque + d2 / d1 * phi1 - m2 * l1 * lc2 * dtheta1**2 * sine_2 - phi2
-    ) / (m2 * lc2**2 + inertia - d2**2 / d1)
+    ddtheta2 = (torque + d2 / d1 * phi1 - m2 * l1 * lc2 * dtheta1**2 * sine_2 - phi2) / (
+        m2 * lc2**2 + inertia - d2**2 / d1
+    )
     ddtheta1 = -(d2 * ddtheta2 + phi1) / d1
     return dtheta1, dtheta2, ddtheta1, ddtheta2

@@ -100,9 +100,9 @@ class MountainCar(_Valley):
 
 
 class MountainCarContinuous(_Valley):
-    """The same with a continuous push: minus a tenth of its square, +100 at the goal.
+    """With a continuous push: minus a tenth of its square, +100 at the goal.
 
-    Differs: gymnax 1.0.1 stops the car at the goal instead of at the left wall; this is gymnasium's.
+    Differs: gymnax 1.0.1 stops the car at the goal, not at the left wall; this is gymnasium's.
     """
 
     defaults = ContinuousParams()

@@ -62,7 +62,9 @@ class Breakout(Game):
 
     def advance(self, words, state, action, params):
         del words, params
-        pos = jnp.clip(state.pos + jnp.where(action == 2, 1, 0) - jnp.where(action == 1, 1, 0), 0, SIZE - 1)
+        pos = jnp.clip(
+            state.pos + jnp.where(action == 2, 1, 0) - jnp.where(action == 1, 1, 0), 0, SIZE - 1
+        )
         x, y, direction = _fly(state.ball_x, state.ball_y, state.ball_dir)
 
         # A brick is broken once, on entering the bricks; the ball goes back up or down.

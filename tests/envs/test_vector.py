@@ -142,7 +142,7 @@ def test_no_leak_between_lanes(changed):
     assert any(np.asarray(t.terminated).any() for t in out), "resets must be part of the test"
     same = [i for i in range(4) if i != changed]
     for a, b in zip(out, out_other, strict=True):
-        for x, y in zip(a, b, strict=True):
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
             np.testing.assert_array_equal(np.asarray(x)[same], np.asarray(y)[same])
     assert not np.array_equal(out[-1].final_obs[changed], out_other[-1].final_obs[changed])
 

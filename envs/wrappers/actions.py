@@ -1,0 +1,83 @@
+"""Wrappers of actions: repeated, rescaled, checked."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import checkify
+
+from envs.types import Component, Environment, Params, contains
+from envs.wrappers.wrapper import Wrapper, require_reals, wrap
+
+
+def sticky_actions(
+    env: Environment, params: Params, probability: float = 0.1
+) -> tuple[Wrapper, Params]:
+    """Execute the previous action again with `probability` (Machado et al. 2018, section 5.2).
+
+    The action before the first is 0, as in MinAtar (probability 0.1 there, 0.25 in ALE).
+    """
+    if not 0.0 <= probability <= 1.0:
+        raise ValueError(f"probability: got {probability}, expected a number in [0, 1].")
+    size = () if env.is_discrete else (len(env.action_spec),)
+    first = jnp.zeros(size, jnp.int32 if env.is_discrete else jnp.float32)
+
+    def begin(key, own, obs):
+        del key, own
+        return first, obs
+
+    def act(key, own, memory, action):
+        return jnp.where(jax.random.bernoulli(key, own), memory, action)
+
+    def after(key, own, memory, action, step):
+        del key, own, memory
+        return action, step
+
+    own = jnp.asarray(probability, jnp.float32)
+    return wrap(
+        env, params, own, "sticky actions", begin=begin, act=act, after=after, is_random=True
+    )
+
+
+def normalize_actions(env: Environment, params: Params) -> tuple[Wrapper, Params]:
+    """Actions in [-1, 1] a component, clipped there, then mapped linearly to the env's bounds."""
+    require_reals(env, env.action_spec, "action")
+    low = jnp.asarray([c.low for c in env.action_spec], jnp.float32)
+    high = jnp.asarray([c.high for c in env.action_spec], jnp.float32)
+
+    def act(key, own, memory, action):
+        del key, own, memory
+        unit = (jnp.clip(action, -1.0, 1.0) + 1.0) / 2.0
+        return low + unit * (high - low)
+
+    spec = tuple(Component(c.name, "real", -1.0, 1.0) for c in env.action_spec)
+    return wrap(env, params, (), "normalized actions", act=act, action_spec=spec)
+
+
+def checked(env: Environment, params: Params) -> tuple[Wrapper, Params]:
+    """Refuse actions outside their space, which a plain environment clips or leaves to its source.
+
+    Outside of jit: `ValueError`. Inside: wrap the caller, `checkify.checkify(jax.jit(f))`, and the
+    error it returns holds the message. Slow; for debugging.
+    """
+    bounds = _describe(env.action_spec)
+    message = f"{env.name}: got action {{action}}, expected {bounds}; clip or resample it."
+
+    def act(key, own, memory, action):
+        del key, own, memory
+        is_inside = contains(env.action_spec, action)
+        if isinstance(is_inside, jax.core.Tracer):
+            checkify.check(is_inside, message, action=action)
+        elif not is_inside:
+            raise ValueError(message.format(action=action))
+        return action
+
+    return wrap(env, params, (), "checked", act=act)
+
+
+def _describe(spec: tuple[Component, ...]) -> str:
+    first = spec[0]
+    if first.kind == "category":
+        return f"a whole number in [0, {first.cardinality - 1}]"
+    bounds = [f"[{c.low:g}, {c.high:g}]" for c in spec if math.isfinite(c.high)]
+    return f"{len(spec)} numbers in {' x '.join(bounds) or 'any range'}"

@@ -1,0 +1,133 @@
+"""The frame of all wrappers: an environment seen through three pure functions."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from envs.types import Component, Environment
+
+
+class WrappedParams(NamedTuple):
+    """The task."""
+
+    env: Any  # of the wrapped environment
+    own: Any  # of the wrapper
+
+
+class WrappedState(NamedTuple):
+    """The state."""
+
+    env: Any  # of the wrapped environment
+    own: Any  # what the wrapper remembers
+
+
+class Step(NamedTuple):
+    """What one step of the wrapped environment gave."""
+
+    obs: jax.Array
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    info: dict[str, jax.Array]
+
+
+def remember_nothing(key, own, obs):
+    """The `begin` of a wrapper without memory that shows observations as they are."""
+    del key, own
+    return (), obs
+
+
+def act_as_told(key, own, memory, action):
+    """The `act` of a wrapper that executes what the agent chose."""
+    del key, own, memory
+    return action
+
+
+def pass_on(key, own, memory, action, step):
+    """The `after` of a wrapper that changes nothing."""
+    del key, own, action
+    return memory, step
+
+
+class Wrapper(Environment):
+    """`env` with `begin` at the reset, `act` before and `after` behind each step.
+
+    `begin(key, own, obs) -> memory, obs`, `act(key, own, memory, action) -> executed action`,
+    `after(key, own, memory, executed, step) -> memory, step`. `specs` replaces attributes of the
+    contract (`obs_spec`, `obs_shape`, `obs_dtype`, `action_spec`, `max_steps`).
+    """
+
+    def __init__(
+        self,
+        env: Environment,
+        own: Any,
+        name: str,
+        *,
+        begin: Callable = remember_nothing,
+        act: Callable = act_as_told,
+        after: Callable = pass_on,
+        is_random: bool = False,
+        **specs: Any,
+    ):
+        """Wrap `env`; `own` are the nominal params of the wrapper."""
+        self.inner = env
+        self._own, self._begin, self._act, self._after = own, begin, act, after
+        self.name = f"{env.name} + {name}"
+        self.obs_spec, self.obs_shape, self.obs_dtype = env.obs_spec, env.obs_shape, env.obs_dtype
+        self.action_spec, self.max_steps = env.action_spec, env.max_steps
+        self.num_players, self.has_legal_actions = env.num_players, env.has_legal_actions
+        self.is_pure = env.is_pure
+        self.is_step_random = env.is_step_random or is_random
+        for field, value in specs.items():
+            setattr(self, field, value)
+
+    @property
+    def default_params(self) -> WrappedParams:
+        return WrappedParams(self.inner.default_params, self._own)
+
+    def sample_params(self, key, split):
+        return WrappedParams(self.inner.sample_params(key, split), self._own)
+
+    def reset(self, key, params):
+        key_env, key_own = jax.random.split(key)
+        obs, state = self.inner.reset(key_env, params.env)
+        memory, obs = self._begin(key_own, params.own, obs)
+        return obs, WrappedState(state, memory)
+
+    def step(self, key, state, action, params):
+        key_env, key_act, key_after = jax.random.split(key, 3)
+        executed = self._act(key_act, params.own, state.own, action)
+        obs, inner, *flags, info = self.inner.step(key_env, state.env, executed, params.env)
+        memory, step = self._after(
+            key_after, params.own, state.own, executed, Step(obs, *flags, info)
+        )
+        obs, *rest = step
+        return obs, WrappedState(inner, memory), *rest
+
+    def render(self, state, params) -> np.ndarray:
+        return self.inner.render(state.env, params.env)
+
+    def legal_actions(self, state, params):
+        return self.inner.legal_actions(state.env, params.env)
+
+    def current_player(self, state):
+        return self.inner.current_player(state.env)
+
+    def invariants(self, state, params):
+        return self.inner.invariants(state.env, params.env)
+
+
+def wrap(env: Environment, params: Any, own: Any, name: str, **parts: Any) -> tuple[Wrapper, Any]:
+    """A `Wrapper` and its task, from the wrapped environment and its task."""
+    return Wrapper(env, own, name, **parts), WrappedParams(params, own)
+
+
+def require_reals(env: Environment, spec: tuple[Component, ...], what: str) -> None:
+    """Raise `ValueError` unless every component of `spec` is real and bounded."""
+    for c in spec:
+        if c.kind != "real" or not np.isfinite([c.low, c.high]).all():
+            raise ValueError(
+                f"{env.name}: got {what} component {c}, expected real components with bounds."
+            )
