@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from envs import pictures
 from envs.names import check_name
-from envs.types import Component, Environment
+from envs.types import Component, Environment, clip_category
 
 
 class ProbeParams(NamedTuple):
@@ -36,6 +36,7 @@ class Probe(Environment):
     length = 1  # env steps until the episode terminates by itself; 0: never
     num_actions = 1
     is_signal_random = False
+    is_step_random = False
 
     def __init__(self):
         self.name = f"probe/{type(self).__name__}"
@@ -56,6 +57,7 @@ class Probe(Environment):
 
     def step(self, key, state, action, params):
         del key
+        action = clip_category(self.action_spec, action)
         reward, leaves = self._outcome(state, action, params)
         state = state._replace(time=state.time + 1)
         terminated = leaves | (state.time == self.length)
