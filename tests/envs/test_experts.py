@@ -29,17 +29,16 @@ def mean_return(env, params, policy, lanes=32):
         key_reset, key_steps = jax.random.split(key)
         _, state = env.reset(key_reset, params)
 
-        def step(carry, key):
+        def step(carry, t):
             state, alive, total = carry
-            key_action, key_step = jax.random.split(key)
+            key_action, key_step = jax.random.split(jax.random.fold_in(key_steps, t))
             action = policy(key_action, state)
             _, state, reward, terminated, truncated, _ = env.step(key_step, state, action, params)
             total = total + jnp.where(alive, reward, 0.0)
             return (state, alive & ~(terminated | truncated), total), None
 
         start = state, jnp.array(True), jnp.zeros(())
-        keys = jax.random.split(key_steps, env.max_steps)
-        return jax.lax.scan(step, start, keys)[0][2]
+        return jax.lax.scan(step, start, jnp.arange(env.max_steps))[0][2]
 
     keys = jax.random.split(jax.random.key(3), lanes)
     return float(np.mean(jax.jit(jax.vmap(episode))(keys)))
