@@ -2,9 +2,10 @@
 
 import functools
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 
 Function = TypeVar("Function", bound=Callable)
 
@@ -21,3 +22,21 @@ def foreign(fn: Function) -> Function:
             return fn(*args, **kwargs)
 
     return relaxed  # type: ignore[return-value]
+
+
+def as_carry(tree: Any) -> Any:
+    """Give every leaf of a third-party pytree its dtype for good: arrays, never weak.
+
+    Python numbers become float32, int32 or bool; then the tree can be a scan carry.
+    """
+
+    def strong(x: Any) -> jax.Array:
+        x = jnp.asarray(x)
+        return jnp.asarray(x, x.dtype)
+
+    return jax.tree.map(strong, tree)
+
+
+def cast_like(new: Any, old: Any) -> Any:
+    """`new` with the dtypes of `old`: what a third-party step returns, as the carry it was."""
+    return jax.tree.map(lambda a, b: jnp.asarray(a, b.dtype), new, old)

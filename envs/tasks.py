@@ -11,7 +11,7 @@ from envs.names import check_name
 
 
 def make_task(env_id: str, defaults: Any, overrides: dict[str, Any]) -> Any:
-    """A NamedTuple of numbers with some replaced, as arrays: int32 for whole defaults, else float32.
+    """A NamedTuple of numbers with some replaced: int32 arrays for whole defaults, else float32.
 
     Raises `UnknownName` for an unknown field, `ValueError` for an illegal value.
     """

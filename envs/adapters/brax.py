@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs import pictures_bodies
-from envs.foreign import foreign
+from envs.foreign import as_carry, cast_like, foreign
 from envs.names import check_name
 from envs.types import Component, Environment
 
@@ -118,7 +118,7 @@ class BraxEnvironment(Environment):
     def reset(self, key, params):
         with _quiet():
             first = foreign(self._of_task(params).reset)(key)
-        state = BraxState(jax.tree.map(_strong, first.pipeline_state), jnp.zeros((), jnp.int32))
+        state = BraxState(as_carry(first.pipeline_state), jnp.zeros((), jnp.int32))
         return jnp.asarray(first.obs, jnp.float32), state
 
     def step(self, key, state, action, params):
@@ -127,9 +127,7 @@ class BraxEnvironment(Environment):
         before = brax.envs.State(state.pipeline, obs=(), reward=zero, done=zero, metrics={})
         with _quiet():
             after = foreign(self._of_task(params).step)(before, action)
-        pipeline = jax.tree.map(
-            lambda new, old: jnp.asarray(new, old.dtype), after.pipeline_state, state.pipeline
-        )
+        pipeline = cast_like(after.pipeline_state, state.pipeline)
         time = state.time + 1
         return (
             jnp.asarray(after.obs, jnp.float32),
@@ -246,12 +244,6 @@ def _system(system: Any, params: BraxParams) -> Any:
         opt=system.opt.replace(gravity=gravity),
         geom_friction=system.geom_friction * params.friction_scale,
     )
-
-
-def _strong(x: Any) -> jax.Array:
-    """Fix a leaf's dtype: never weak, so that the state is a scan carry."""
-    x = jnp.asarray(x)
-    return jnp.asarray(x, x.dtype)
 
 
 def _obs_spec(name: str, size: int) -> tuple[Component, ...]:

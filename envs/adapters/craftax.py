@@ -20,9 +20,9 @@ import numpy as np
 from PIL import Image
 
 from envs import pictures
-from envs.foreign import foreign
+from envs.foreign import as_carry, cast_like, foreign
 from envs.names import check_name
-from envs.types import Component, Environment
+from envs.types import Component, Environment, clip_category
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -83,19 +83,20 @@ class CraftaxClassic(Environment):
 
     @property
     def default_params(self) -> CraftaxParams:
-        return jax.tree.map(_as_array, _default_numbers())
+        return as_carry(_default_numbers())
 
     def reset(self, key, params):
         raw_key = jax.random.key_data(key)
         obs, world = foreign(self._env.reset_env)(raw_key, _source_params(params))
-        return jnp.asarray(obs, jnp.float32), CraftaxState(jax.tree.map(_as_array, world))
+        return jnp.asarray(obs, jnp.float32), CraftaxState(as_carry(world))
 
     def step(self, key, state, action, params):
         raw_key = jax.random.key_data(key)
+        action = clip_category(self.action_spec, action)
         obs, world, reward, _, info = foreign(self._env.step_env)(
             raw_key, state.world, action, _source_params(params)
         )
-        world = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), world, state.world)
+        world = cast_like(world, state.world)
         truncated = world.timestep >= params.max_steps
         info = {k: jnp.asarray(v, jnp.float32) for k, v in info.items() if k != "discount"}
         return (
@@ -193,16 +194,6 @@ def _obs_spec() -> tuple[Component, ...]:
     faces = [Component(f"faces_{d}", "category", cardinality=2) for d in DIRECTIONS]
     light = [Component("light", "real", 0.0, 1.0), Component("asleep", "category", cardinality=2)]
     return tuple(seen + held + faces + light)
-
-
-def _as_array(x: Any) -> jax.Array:
-    """Give a leaf its dtype for good: float32 and int32 for numbers; bool and raw keys as is."""
-    x = jnp.asarray(x)
-    if jnp.issubdtype(x.dtype, jnp.floating):
-        return jnp.asarray(x, jnp.float32)
-    if jnp.issubdtype(x.dtype, jnp.signedinteger):
-        return jnp.asarray(x, jnp.int32)
-    return jnp.asarray(x, x.dtype)
 
 
 # --- pictures -------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs import pictures
-from envs.foreign import foreign
+from envs.foreign import as_carry, cast_like, foreign
 from envs.names import check_name
 from envs.tasks import check_value
 from envs.types import Component, Environment, clip_category
@@ -42,11 +42,11 @@ class GymnaxEnvironment(Environment):
 
     @property
     def default_params(self) -> Any:
-        return jax.tree.map(_as_array, self._env.default_params)
+        return as_carry(self._env.default_params)
 
     def reset(self, key, params):
         obs, state = foreign(self._env.reset_env)(key, params)
-        return jnp.asarray(obs, jnp.float32), jax.tree.map(_as_array, state)
+        return jnp.asarray(obs, jnp.float32), as_carry(state)
 
     def step(self, key, state, action, params):
         action = clip_category(self.action_spec, action)
@@ -54,7 +54,7 @@ class GymnaxEnvironment(Environment):
             key, state, action, params
         )
         truncated = foreign(self._env.is_truncated)(next_state, params)
-        next_state = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), next_state, state)
+        next_state = cast_like(next_state, state)
         return (
             jnp.asarray(obs, jnp.float32),
             next_state,
@@ -85,7 +85,7 @@ def make(name: str, **overrides: float) -> tuple[GymnaxEnvironment, Any]:
     """
     source = foreign(gymnax.make)(name)[0]
     params = source.default_params
-    dtypes = jax.tree.map(lambda x: _as_array(x).dtype, params)
+    dtypes = jax.tree.map(lambda x: x.dtype, as_carry(params))
     fields = {f.name for f in dataclasses.fields(params)}
     for field, value in overrides.items():
         check_name(f"parameter of gymnax/{name}", field, sorted(fields))
@@ -109,16 +109,6 @@ def _cartpole(params: Any, overrides: dict) -> Any:
 
 
 DERIVED: dict[str, Callable] = {"CartPole-v1": _cartpole}
-
-
-def _as_array(x: Any) -> jax.Array:
-    """Give a leaf its dtype for good: float32, int32 or bool, never weak."""
-    x = jnp.asarray(x)
-    if jnp.issubdtype(x.dtype, jnp.floating):
-        return jnp.asarray(x, jnp.float32)
-    if jnp.issubdtype(x.dtype, jnp.integer):
-        return jnp.asarray(x, jnp.int32)
-    return x
 
 
 def _components(space: Any, prefix: str) -> tuple[Component, ...]:

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs import board_pictures, pictures
-from envs.foreign import foreign
+from envs.foreign import as_carry, cast_like, foreign
 from envs.tasks import make_task
-from envs.types import Component, Environment
+from envs.types import Component, Environment, clip_category
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -68,15 +68,16 @@ class PgxEnvironment(Environment):
 
     def reset(self, key, params):
         del params
-        game = jax.tree.map(_as_array, foreign(self._env.init)(key))
+        game = as_carry(foreign(self._env.init)(key))
         state = PgxState(game=game, time=jnp.zeros((), jnp.int32))
         return game.observation.astype(jnp.float32), state
 
     def step(self, key, state, action, params):
         # Raw: under vmap pgx's conditionals select over the key, which key-reuse checks refuse.
         raw_key = jax.random.key_data(key)
+        action = clip_category(self.action_spec, action)
         game = foreign(self._env.step)(state.game, action, raw_key)
-        game = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), game, state.game)
+        game = cast_like(game, state.game)
         state = PgxState(game=game, time=state.time + 1)
         obs = game.observation.astype(jnp.float32)
         reward = game.rewards if self.num_players > 1 else game.rewards[0]
@@ -151,11 +152,6 @@ def _obs_spec(name: str, obs: jax.ShapeDtypeStruct) -> tuple[Component, ...]:
         else Component(f"obs{list(index)}", "category", cardinality=2)
         for index in np.ndindex(obs.shape)
     )
-
-
-def _as_array(x: Any) -> jax.Array:
-    """Give a leaf its dtype for good: pgx leaves a Python number here and there."""
-    return jnp.asarray(x, jnp.asarray(x).dtype)
 
 
 # --- pictures -------------------------------------------------------------------------------------

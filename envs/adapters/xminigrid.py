@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs import pictures
-from envs.foreign import foreign
+from envs.foreign import as_carry, cast_like, foreign
 from envs.names import check_name
 from envs.tasks import check_value
-from envs.types import Component, Environment
+from envs.types import Component, Environment, clip_category
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -80,20 +80,21 @@ class XMiniGrid(Environment):
     def default_params(self) -> XMiniGridParams:
         ruleset = getattr(self._params, "ruleset", ())
         max_steps = jnp.array(self._params.max_steps, jnp.int32)
-        return XMiniGridParams(max_steps, jax.tree.map(_as_array, ruleset))
+        return XMiniGridParams(max_steps, as_carry(ruleset))
 
     def reset(self, key, params):
         # Raw keys: the source stores its key in the state, where key arrays are in the way.
         raw_key = jax.random.key_data(key)
         timestep = foreign(self._env.reset)(self._source_params(params), raw_key)
-        state = XMiniGridState(jax.tree.map(_as_array, timestep.state))
+        state = XMiniGridState(as_carry(timestep.state))
         return timestep.observation.astype(jnp.float32), state
 
     def step(self, key, state, action, params):
         del key
+        action = clip_category(self.action_spec, action)
         before = TimeStep(state.world, StepType.MID, reward=0.0, discount=1.0, observation=())
         after = foreign(self._env.step)(self._source_params(params), before, action)
-        world = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), after.state, state.world)
+        world = cast_like(after.state, state.world)
         return (
             after.observation.astype(jnp.float32),
             XMiniGridState(world),
@@ -173,9 +174,3 @@ def _describe(tile: np.ndarray) -> str:
     names = {v: k for k, v in vars(Tiles()).items()}, {v: k for k, v in vars(Colors()).items()}
     kind, color = (table[int(i)].lower() for table, i in zip(names, tile, strict=True))
     return "nothing" if kind == "empty" else f"a {color} {kind}"
-
-
-def _as_array(x: Any) -> jax.Array:
-    """Give a leaf its dtype for good: int32 for numbers; bytes and raw keys as they are."""
-    x = jnp.asarray(x)
-    return jnp.asarray(x, jnp.int32 if jnp.issubdtype(x.dtype, jnp.signedinteger) else x.dtype)

@@ -1,4 +1,4 @@
-"""What the MinAtar games share: a 10 x 10 board of binary channels, rendered from compact states."""
+"""What the MinAtar games share: a 10 x 10 board of binary channels, rendered when wanted."""
 
 from collections.abc import Sequence
 from typing import Any
