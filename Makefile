@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv$(shell $(PYTHON) -c 'import sys; print("" if sys.version_info[:2] == (3, 11) else "%d%d" % sys.version_info[:2])')
 LANE := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
+# Optional sources of environments; `make test EXTRAS=` tests without them and says what it skipped.
+EXTRAS ?= brax,atari,games,worlds3p
 CONSTRAINTS := $(wildcard constraints/$(LANE).txt)
 
-.PHONY: venv quickstart test test-slow lint
+.PHONY: venv extras quickstart test test-slow lint
 
 venv: $(VENV)/.installed
 
@@ -13,14 +15,20 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(VENV)/bin/python -m pip install --quiet -e '.[test]' $(addprefix -c ,$(CONSTRAINTS))
 	touch $@
 
+extras: $(VENV)/.installed-$(EXTRAS)
+
+$(VENV)/.installed-$(EXTRAS): $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --quiet -e '.[test,$(EXTRAS)]' $(addprefix -c ,$(CONSTRAINTS))
+	touch $@
+
 quickstart: venv
 	$(VENV)/bin/python -m experiments.quickstart --preset cpu --out runs/quickstart
 
-test: venv
-	$(VENV)/bin/python -m pytest
+test: extras
+	JAXAGENT_REQUIRED_EXTRAS=$(EXTRAS) $(VENV)/bin/python -m pytest
 
-test-slow: venv
-	$(VENV)/bin/python -m pytest -m slow
+test-slow: extras
+	JAXAGENT_REQUIRED_EXTRAS=$(EXTRAS) $(VENV)/bin/python -m pytest -m slow
 
 lint:
 	$(VENV)/bin/python -m pip install --quiet ruff pyright

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from extras import need
 
 import envs
 from envs.names import UnknownName
 from envs.types import contains
 from envs.vector import VectorEnv, broadcast_params
 
-pytest.importorskip("ale_py", reason="pip install 'jaxagent[atari]'")
+need("ale")
 
 import ale_py
 from ale_py import roms

@@ -9,14 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from extras import need
 
 import envs
 from envs import pictures_bodies
-from envs.adapters import brax as adapter  # silences what importing brax and mjx says
 from envs.foreign import foreign
 from envs.names import UnknownName
 from envs.types import sample_action
 
+need("brax")
+
+from envs.adapters import brax as adapter  # isort: skip  # silences what importing brax says
 import brax.envs  # isort: skip
 import brax.math  # isort: skip
 

@@ -9,11 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from extras import need
 
 import envs
 from envs.foreign import foreign
 from envs.names import UnknownName
 from envs.types import contains, sample_action
+
+need("craftax")
 
 craftax_env = pytest.importorskip("craftax.craftax_env")
 adapter = pytest.importorskip("envs.adapters.craftax")

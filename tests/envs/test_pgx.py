@@ -9,12 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from extras import need
 
 import envs
 from envs import board_pictures
 from envs.foreign import foreign
 from envs.names import UnknownName
 from envs.types import contains
+
+need("pgx")
 
 pgx = pytest.importorskip("pgx")
 adapter = pytest.importorskip("envs.adapters.pgx")

@@ -9,11 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from extras import need
 
 import envs
 from envs.foreign import foreign
 from envs.names import UnknownName
 from envs.types import contains, sample_action
+
+need("xminigrid")
 
 xminigrid = pytest.importorskip("xminigrid")
 adapter = pytest.importorskip("envs.adapters.xminigrid")
