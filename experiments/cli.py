@@ -1,4 +1,4 @@
-"""The command `jaxagent`: run, resume, eval, report, list, doctor.
+"""The command `jaxagent`: run, resume, eval, report, render, list, doctor.
 
 Everything is parsed and checked before JAX is imported: names, fields and presets come from static
 tables, flags of XLA are set here and nowhere else. Exit codes: 0 done, 1 failed, 2 wrong usage,
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from envs.names import UnknownName, check_name
+from envs.names import MissingExtra, UnknownName, check_name
 from envs.registry import registered
 
 CONFIGS = Path(__file__).with_name("configs")
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE
     try:
         return COMMANDS[arguments.command](arguments, rest)
-    except (UnknownName, UsageError) as error:
+    except (UnknownName, UsageError, MissingExtra) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
 
@@ -76,6 +76,13 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--seed", type=int, default=0)
         if name == "report":
             command.add_argument("--tensorboard", action="store_true")
+    render = commands.add_parser("render", help="play an environment and write a GIF")
+    render.add_argument("env", nargs="?", help="environment, see jaxagent list")
+    render.add_argument("--out", type=Path, help="file, .gif or .png (default runs/ENV.gif)")
+    render.add_argument("--policy", default="random", help="random, expert or a run folder")
+    render.add_argument("--steps", type=int, default=200, help="env steps to play")
+    render.add_argument("--seed", type=int, default=0)
+    render.add_argument("--sheet", action="store_true", help="all families on one picture")
     commands.add_parser("doctor", help="check this installation")
     return parser
 
@@ -207,6 +214,23 @@ def _report(arguments: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+def _render(arguments: argparse.Namespace, rest: list[str]) -> int:
+    del rest
+    if not arguments.sheet:
+        check_name("environment", arguments.env or "", registered())
+        out = arguments.out or RUNS / f"{arguments.env.replace('/', '-')}.gif"
+        if out.suffix not in (".gif", ".png"):
+            raise UsageError(f"--out: got {out}, expected a name that ends in .gif or .png.")
+        if arguments.steps < 1:
+            raise UsageError(f"--steps: got {arguments.steps}, expected at least 1.")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((RUNS / ".cache").absolute()))
+    from experiments import render
+
+    if arguments.sheet:
+        return render.sheet(arguments.out or render.SHEET)
+    return render.render(arguments.env, out, arguments.policy, arguments.steps, arguments.seed)
+
+
 def _doctor(arguments: argparse.Namespace, rest: list[str]) -> int:
     del arguments, rest
     from experiments import doctor
@@ -220,6 +244,7 @@ COMMANDS = {
     "resume": _resume,
     "eval": _eval,
     "report": _report,
+    "render": _render,
     "doctor": _doctor,
 }
 

@@ -91,7 +91,9 @@ def load(run: str | Path, task: str | None = None, arm: str = "finetune") -> Loa
     content["vocabulary"] = transformer.Vocabulary(**content["vocabulary"])
     description = Description(**content)
     policy, template = rebuild(description)
-    return LoadedPolicy(description, policy, tree_file.load(place / "params.npz", template))
+    params = tree_file.load(place / "params.npz", template)
+    # Arrays of JAX: a closure over numpy cannot be indexed by tracers, so `act` would not jit.
+    return LoadedPolicy(description, policy, jax.tree.map(jnp.asarray, params))
 
 
 def rebuild(description: Description) -> tuple[Policy, Any]:

@@ -50,6 +50,10 @@ BAD = [
     (["resume", "no/such/run"], "manifest.json"),
     (["eval", "no/such/run"], "manifest.json"),
     (["report", "no/such/run"], "manifest.json"),
+    (["render", "minatar/Breakoutt"], "minatar/Breakout"),
+    (["render"], "registered"),
+    (["render", "classic/CartPole-v1", "--out", "a.mp4"], ".gif or .png"),
+    (["render", "classic/CartPole-v1", "--steps", "0"], "at least 1"),
     (["doctor", "--fast"], "--fast"),
     (["fly"], "run"),
 ]

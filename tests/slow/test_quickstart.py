@@ -99,7 +99,8 @@ def test_a_policy_loads_and_acts(run, arm, task):
     carry = policy.init(2)
     is_first = jnp.ones((2,), bool)
     for step in range(3):
-        action, carry = policy.act(carry, jnp.stack([obs, obs]), is_first, jax.random.key(step))
+        act = jax.jit(policy.act)  # as the README promises
+        action, carry = act(carry, jnp.stack([obs, obs]), is_first, jax.random.key(step))
         assert np.isfinite(np.asarray(action)).all()
         assert action.shape[0] == 2
         is_first = jnp.zeros((2,), bool)
