@@ -1,0 +1,66 @@
+"""A policy written into a run folder comes back, and acts the same under jit and scan."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxagent import library
+from jaxagent.config import TransformerConfig, to_dict
+from jaxagent.nn import transformer
+from jaxagent.tokens.component import Domain
+
+DOMAIN = Domain(obs_size=3, action_size=1, action_cardinality=2, index=0, first_component=0)
+VOCABULARY = transformer.Vocabulary(num_bins=8, num_categories=2, num_components=4, num_domains=1)
+MODELS = {
+    "transformer": to_dict(TransformerConfig(width=16, num_layers=1, num_heads=2)),
+    "raw": {"hidden_sizes": [8]},
+}
+
+
+@pytest.fixture(params=MODELS)
+def saved(request, tmp_path):
+    """A run folder with one random policy, and its description."""
+    about = library.Description(
+        arm="finetune", task="CartPole-v1", env="gymnax/CartPole-v1", overrides={"length": 1.0},
+        kind=request.param, rule="argmax", seed=0, domain=DOMAIN, vocabulary=VOCABULARY,
+        model=MODELS[request.param],
+    )  # fmt: skip
+    _, template = library.rebuild(about)
+    rng = np.random.default_rng(0)
+
+    def fill(x):
+        numbers = np.sort(rng.normal(size=x.shape), axis=-1) if x.shape else np.asarray(4.0)
+        return numbers.astype(x.dtype)
+
+    params = jax.tree.map(fill, template)
+    library.save(tmp_path, about, params)
+    return tmp_path, about, params
+
+
+def test_what_was_saved_is_loaded(saved):
+    folder, about, params = saved
+    loaded = library.load(folder)
+    assert loaded.description == about
+    for x, y in zip(jax.tree.leaves(loaded.params), jax.tree.leaves(params), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_it_acts_the_same_in_a_loop_and_in_a_scan(saved):
+    policy = library.load(saved[0])
+    obs = jax.random.normal(jax.random.key(0), (6, 2, 3))
+    is_first = jnp.zeros((6, 2), bool).at[0].set(True)
+    keys = jax.random.split(jax.random.key(1), 6)
+
+    def step(carry, x):
+        action, carry = policy.act(carry, *x)
+        return carry, action
+
+    _, scanned = jax.jit(lambda c: jax.lax.scan(step, c, (obs, is_first, keys)))(policy.init(2))
+    carry, looped = policy.init(2), []
+    keys = jax.random.clone(keys)
+    for t in range(6):
+        carry, action = step(carry, (obs[t], is_first[t], keys[t]))
+        looped.append(action)
+    np.testing.assert_array_equal(scanned, np.stack(looped))
+    assert set(np.asarray(scanned).ravel()) <= {0, 1}
