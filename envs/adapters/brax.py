@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs import pictures_bodies
 from envs.foreign import as_carry, cast_like, foreign
 from envs.names import check_name
+from envs.pictures import bodies
 from envs.types import Component, Environment
 
 with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -46,18 +46,18 @@ BOUNDS = {
 
 # Where the camera of `render` stands; the planar robots are seen from the side.
 VIEWS = {
-    "ant": pictures_bodies.View(azimuth=25, elevation=25, span=4.0, height=0.5),
-    "fast": pictures_bodies.View(span=4.0, height=1.0),
-    "halfcheetah": pictures_bodies.View(span=3.0, height=0.6),
-    "hopper": pictures_bodies.View(span=3.2, height=0.85),
-    "humanoid": pictures_bodies.View(azimuth=40, span=2.8, height=0.85),
-    "humanoidstandup": pictures_bodies.View(azimuth=40, elevation=20, span=3.0, height=0.6),
-    "inverted_double_pendulum": pictures_bodies.View(span=4.0, height=0.6, follows=False),
-    "inverted_pendulum": pictures_bodies.View(span=2.6, height=0.25, follows=False),
-    "pusher": pictures_bodies.View(azimuth=165, elevation=35, span=2.8, height=-0.2, follows=False),
-    "reacher": pictures_bodies.View(elevation=75, span=0.9, follows=False),
-    "swimmer": pictures_bodies.View(elevation=60, span=4.5),
-    "walker2d": pictures_bodies.View(span=3.4, height=0.85),
+    "ant": bodies.View(azimuth=25, elevation=25, span=4.0, height=0.5),
+    "fast": bodies.View(span=4.0, height=1.0),
+    "halfcheetah": bodies.View(span=3.0, height=0.6),
+    "hopper": bodies.View(span=3.2, height=0.85),
+    "humanoid": bodies.View(azimuth=40, span=2.8, height=0.85),
+    "humanoidstandup": bodies.View(azimuth=40, elevation=20, span=3.0, height=0.6),
+    "inverted_double_pendulum": bodies.View(span=4.0, height=0.6, follows=False),
+    "inverted_pendulum": bodies.View(span=2.6, height=0.25, follows=False),
+    "pusher": bodies.View(azimuth=165, elevation=35, span=2.8, height=-0.2, follows=False),
+    "reacher": bodies.View(elevation=75, span=0.9, follows=False),
+    "swimmer": bodies.View(elevation=60, span=4.5),
+    "walker2d": bodies.View(span=3.4, height=0.85),
 }
 
 
@@ -150,12 +150,12 @@ class BraxEnvironment(Environment):
         pos, rot = np.asarray(state.pipeline.x.pos), np.asarray(state.pipeline.x.rot)
         if self._short_name == "fast":
             center = pos + np.array([0.0, 0.0, 0.25])
-            point = pictures_bodies.Capsule(center, center, 0.25, 1)
-            return pictures_bodies.paint_bodies([point], pos, VIEWS["fast"])
+            point = bodies.Capsule(center, center, 0.25, 1)
+            return bodies.paint_bodies([point], pos, VIEWS["fast"])
         model = self._source.sys.mj_model
         capsules = _capsules(model, pos, rot)
         view = VIEWS[self._short_name]
-        return pictures_bodies.paint_bodies(capsules, pos[0], view, floor=_floor(model))
+        return bodies.paint_bodies(capsules, pos[0], view, floor=_floor(model))
 
     def _of_task(self, params: Any) -> Any:
         """Brax's environment with the system of the task; the shared one is never written to."""
@@ -256,7 +256,7 @@ def _obs_spec(name: str, size: int) -> tuple[Component, ...]:
 # --- pictures -------------------------------------------------------------------------------------
 
 
-def _capsules(model: Any, pos: np.ndarray, rot: np.ndarray) -> list[pictures_bodies.Capsule]:
+def _capsules(model: Any, pos: np.ndarray, rot: np.ndarray) -> list[bodies.Capsule]:
     """Capsules and spheres of a MuJoCo model in the world; link poses `[links, 3]`, `[links, 4]`.
 
     The world itself is body 0 and no link. Brax's models hold no other shape but planes.
@@ -276,7 +276,7 @@ def _capsules(model: Any, pos: np.ndarray, rot: np.ndarray) -> list[pictures_bod
             pos[body] + _rotate(model.geom_pos[i] + sign * along, rot[body]) for sign in (-1, 1)
         ]
         radius = float(model.geom_size[i, 0])
-        found.append(pictures_bodies.Capsule(ends[0], ends[1], radius, limbs[body]))
+        found.append(bodies.Capsule(ends[0], ends[1], radius, limbs[body]))
     return found
 
 

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs import board_pictures, pictures
+from envs import pictures
 from envs.foreign import as_carry, cast_like, foreign
+from envs.pictures import boards
 from envs.tasks import make_task
 from envs.types import Component, Environment, clip_category
 
@@ -176,25 +177,25 @@ def _stones(game: Any) -> np.ndarray:
 
 
 def _paint_tic_tac_toe(game: Any) -> np.ndarray:
-    return board_pictures.paint_tic_tac_toe(_stones(game))
+    return boards.paint_tic_tac_toe(_stones(game))
 
 
 def _paint_connect_four(game: Any) -> np.ndarray:
-    return board_pictures.paint_connect_four(_stones(game))
+    return boards.paint_connect_four(_stones(game))
 
 
 def _paint_othello(game: Any) -> np.ndarray:
-    return board_pictures.paint_othello(_sign(game) * np.asarray(game._x.board).reshape(8, 8))
+    return boards.paint_othello(_sign(game) * np.asarray(game._x.board).reshape(8, 8))
 
 
 def _paint_go(game: Any) -> np.ndarray:
     board = np.sign(game._x.board)
     size = round(board.size**0.5)
-    return board_pictures.paint_go(board.reshape(size, size))
+    return boards.paint_go(board.reshape(size, size))
 
 
 def _paint_hex(game: Any) -> np.ndarray:
-    return board_pictures.paint_hex(_sign(game) * np.sign(game._x.board).reshape(11, 11))
+    return boards.paint_hex(_sign(game) * np.sign(game._x.board).reshape(11, 11))
 
 
 def _paint_chess(game: Any) -> np.ndarray:
@@ -204,7 +205,7 @@ def _paint_chess(game: Any) -> np.ndarray:
     board = board.reshape(size, size)
     board = board if _turn(game) == 0 else -board[:, ::-1]
     names = np.array(["", "P", "N", "B", "R", "Q", "K"])
-    return board_pictures.paint_chess(names[abs(board)].T[::-1], np.sign(board).T[::-1])
+    return boards.paint_chess(names[abs(board)].T[::-1], np.sign(board).T[::-1])
 
 
 def _paint_shogi(game: Any) -> np.ndarray:
@@ -229,12 +230,12 @@ def _paint_shogi_board(
         " ".join(f"{n}{count}" for n, count in zip(names, row, strict=False) if count)
         for row in (hand[turn], hand[1 - turn])
     )
-    return board_pictures.paint_shogi(pieces, owner, hands)
+    return boards.paint_shogi(pieces, owner, hands)
 
 
 def _paint_2048(game: Any) -> np.ndarray:
     exponents = np.asarray(game._board).reshape(4, 4)
-    return board_pictures.paint_2048(np.where(exponents > 0, 2**exponents, 0))
+    return boards.paint_2048(np.where(exponents > 0, 2**exponents, 0))
 
 
 def _paint_backgammon(game: Any) -> np.ndarray:
@@ -242,16 +243,16 @@ def _paint_backgammon(game: Any) -> np.ndarray:
     if _turn(game) == 1:
         board = -np.concatenate([board[23::-1], board[[25, 24, 27, 26]]])
     dice = [int(d) + 1 for d in game._playable_dice if d >= 0]
-    return board_pictures.paint_backgammon(board[:24], abs(board[24:26]), abs(board[26:28]), dice)
+    return boards.paint_backgammon(board[:24], abs(board[24:26]), abs(board[26:28]), dice)
 
 
 def _paint_poker(game: Any) -> np.ndarray:
     """Kuhn poker counts the bets in `_pot`, Leduc hold'em all chips; its public card comes late."""
     cards = ["JQK"[c] for c in game._cards]
     if len(cards) == 2:
-        return board_pictures.paint_poker(cards, None, [1 + int(c) for c in game._pot])
+        return boards.paint_poker(cards, None, [1 + int(c) for c in game._pot])
     public = cards[2] if game._round > 0 else "?"
-    return board_pictures.paint_poker(cards[:2], public, [int(c) for c in game._chips])
+    return boards.paint_poker(cards[:2], public, [int(c) for c in game._chips])
 
 
 class Facts(NamedTuple):

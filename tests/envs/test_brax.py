@@ -12,9 +12,9 @@ import pytest
 from extras import need
 
 import envs
-from envs import pictures_bodies
 from envs.foreign import foreign
 from envs.names import UnknownName
+from envs.pictures import bodies
 from envs.types import sample_action
 
 need("brax")
@@ -336,7 +336,7 @@ def test_a_fallen_pole_looks_fallen():
     env, params, *_ = made(CHEAP)
     upright = env.render(state_at(env, params, 0.0), params)
     fallen = env.render(state_at(env, params, np.pi / 2), params)
-    orange = np.array(pictures_bodies.PALETTE[2])
+    orange = np.array(bodies.PALETTE[2])
 
     def extent(picture):
         rows, columns = np.nonzero((np.abs(picture.astype(int) - orange) < 12).all(-1))
@@ -375,25 +375,25 @@ def test_rotation_equals_brax():
 
 
 def ball(x, y, z, group, radius=0.3):
-    return pictures_bodies.Capsule(np.array([x, y, z]), np.array([x, y, z]), radius, group)
+    return bodies.Capsule(np.array([x, y, z]), np.array([x, y, z]), radius, group)
 
 
 def test_the_nearer_body_hides_the_farther():
-    view = pictures_bodies.View(elevation=0.0, span=4.0)  # looks along +y
-    blue, orange = pictures_bodies.PALETTE[1:3]
+    view = bodies.View(elevation=0.0, span=4.0)  # looks along +y
+    blue, orange = bodies.PALETTE[1:3]
     for order in ((0, 1), (1, 0)):
-        bodies = [ball(0, -1, 0, 1), ball(0, 2, 0, 2)]
-        picture = pictures_bodies.paint_bodies([bodies[i] for i in order], np.zeros(3), view, None)
+        capsules = [ball(0, -1, 0, 1), ball(0, 2, 0, 2)]
+        picture = bodies.paint_bodies([capsules[i] for i in order], np.zeros(3), view, None)
         middle = picture[95, 120].astype(int)  # below the shine
         assert np.abs(middle - blue).max() < np.abs(middle - orange).max()
 
 
 def test_the_camera_follows_over_a_floor_that_stays():
-    view = pictures_bodies.View(elevation=20.0, span=4.0, height=0.5)
-    half = pictures_bodies.TILES_ACROSS / 2
+    view = bodies.View(elevation=20.0, span=4.0, height=0.5)
+    half = bodies.TILES_ACROSS / 2
     at = [np.array([x, 0.0, 0.0]) for x in (0.0, 4.0 / half / 2, 4.0 / half)]
-    pictures = [pictures_bodies.paint_bodies([ball(*x[:2], 0.5, 1)], x, view) for x in at]
-    blue = np.array(pictures_bodies.PALETTE[1])
+    pictures = [bodies.paint_bodies([ball(*x[:2], 0.5, 1)], x, view) for x in at]
+    blue = np.array(bodies.PALETTE[1])
     ours = [(np.abs(p.astype(int) - blue) < 12).all(-1) for p in pictures]
     assert ours[0].sum() > 100
     np.testing.assert_array_equal(ours[0], ours[1])  # the body stands still in the picture

@@ -12,9 +12,9 @@ import pytest
 from extras import need
 
 import envs
-from envs import board_pictures
 from envs.foreign import foreign
 from envs.names import UnknownName
+from envs.pictures import boards
 from envs.types import contains
 
 need("pgx")
@@ -352,7 +352,7 @@ def captured(monkeypatch, painter, env, state, params):
     """What the adapter hands to a painter."""
     seen = []
     blank = np.zeros((40, 40, 3), np.uint8)
-    monkeypatch.setattr(board_pictures, painter, lambda *args: seen.append(args) or blank)
+    monkeypatch.setattr(boards, painter, lambda *args: seen.append(args) or blank)
     env.render(state, params)
     return seen[0]
 
@@ -424,24 +424,24 @@ def test_hex_pictures_keep_the_colors_of_stones(monkeypatch):
 def test_painters_put_pieces_where_they_are():
     board = np.zeros((6, 7), int)
     board[5, 2], board[4, 6] = 1, -1
-    picture = board_pictures.paint_connect_four(board)
+    picture = boards.paint_connect_four(board)
     cell = picture.shape[0] / 6
     at = {}
     for row, column in np.ndindex(6, 7):
         at[row, column] = picture[round((row + 0.5) * cell), round((column + 0.5) * cell)]
     np.testing.assert_array_equal(at[5, 2], (214, 56, 44))
     np.testing.assert_array_equal(at[4, 6], (244, 206, 52))
-    assert sum(not np.array_equal(color, board_pictures.PAPER) for color in at.values()) == 2
+    assert sum(not np.array_equal(color, boards.PAPER) for color in at.values()) == 2
 
 
 def test_painters_hold_the_largest_scores():
     crowd = np.zeros(24, int)
     crowd[3], crowd[20] = 15, -15
-    full = board_pictures.paint_backgammon(crowd, (0, 0), (0, 0), [6, 6, 6, 6])
+    full = boards.paint_backgammon(crowd, (0, 0), (0, 0), [6, 6, 6, 6])
     assert full.std() > 0
-    tiles = board_pictures.paint_2048(np.full((4, 4), 131072))
+    tiles = boards.paint_2048(np.full((4, 4), 131072))
     assert tiles.shape == (300, 300, 3)
-    chips = board_pictures.paint_poker(["J", "K"], "?", [13, 13])
+    chips = boards.paint_poker(["J", "K"], "?", [13, 13])
     assert chips.std() > 0
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from envs.pictures import (
+from envs.pictures.canvas import (
     BLUE,
     EARTH,
     GREEN,
@@ -15,13 +15,13 @@ from envs.pictures import (
     PAPER,
     RED,
     SIZE,
+    Canvas,
     Color,
     Point,
-    _Canvas,
-    _canvas,
-    _finish,
-    _line,
-    _polygon,
+    finish,
+    line,
+    new_canvas,
+    polygon,
 )
 
 PALETTE: tuple[Color, ...] = (MUTED, BLUE, ORANGE, GREEN, (86, 180, 233), RED, (204, 121, 167))
@@ -71,7 +71,7 @@ def paint_bodies(
     """
     frame = _frame(view, followed)
     width, height = size
-    canvas = _canvas(size, origin=(width / 2, height / 2), scale=width / view.span)
+    canvas = new_canvas(size, origin=(width / 2, height / 2), scale=width / view.span)
     if floor is not None:
         _paint_floor(canvas, frame, view.span, floor)
         for capsule in capsules:
@@ -79,7 +79,7 @@ def paint_bodies(
     outline = view.span / 200
     for capsule in sorted(capsules, key=lambda c: _depth(frame, c), reverse=True):
         _paint_capsule(canvas, frame, capsule, outline)
-    return _finish(canvas)
+    return finish(canvas)
 
 
 def _frame(view: View, followed: np.ndarray) -> _Frame:
@@ -103,7 +103,7 @@ def _depth(frame: _Frame, capsule: Capsule) -> float:
     return float((middle - frame.middle) @ frame.forward)
 
 
-def _paint_floor(canvas: _Canvas, frame: _Frame, span: float, floor: float) -> None:
+def _paint_floor(canvas: Canvas, frame: _Frame, span: float, floor: float) -> None:
     """Draw a chessboard that is fixed in the world, up to a horizon one span behind the middle."""
     tile = span / TILES_ACROSS
     reach = 2 * TILES_ACROSS
@@ -112,32 +112,32 @@ def _paint_floor(canvas: _Canvas, frame: _Frame, span: float, floor: float) -> N
         for j in range(row - reach, row + reach + 1):
             corners = [(i, j), (i + 1, j), (i + 1, j + 1), (i, j + 1)]
             points = [_project(frame, np.array([a * tile, b * tile, floor])) for a, b in corners]
-            _polygon(canvas, points, TILES[(i + j) % 2])
+            polygon(canvas, points, TILES[(i + j) % 2])
     slope = -frame.forward[2]  # sine of the elevation
     horizon = slope * span + (floor - frame.middle[2]) * float(frame.up[2])
     sky = [(-span, horizon), (span, horizon), (span, horizon + span), (-span, horizon + span)]
-    _polygon(canvas, sky, PAPER)
+    polygon(canvas, sky, PAPER)
 
 
-def _paint_shadow(canvas: _Canvas, frame: _Frame, capsule: Capsule, floor: float) -> None:
+def _paint_shadow(canvas: Canvas, frame: _Frame, capsule: Capsule, floor: float) -> None:
     """Draw where the capsule stands over the floor; a body that lies below it casts none."""
     if min(capsule.start[2], capsule.end[2]) < floor:
         return
     ends = [np.array([*end[:2], floor]) for end in (capsule.start, capsule.end)]
     # Seen from low above, a round shadow is flat; a line has one width, so take the flat one.
     width = 2 * capsule.radius * max(abs(frame.forward[2]), 0.25)
-    _line(canvas, [_project(frame, end) for end in ends], SHADOW, width)
+    line(canvas, [_project(frame, end) for end in ends], SHADOW, width)
 
 
-def _paint_capsule(canvas: _Canvas, frame: _Frame, capsule: Capsule, outline: float) -> None:
+def _paint_capsule(canvas: Canvas, frame: _Frame, capsule: Capsule, outline: float) -> None:
     start, end = _project(frame, capsule.start), _project(frame, capsule.end)
     width = 2 * capsule.radius
     color = PALETTE[0] if capsule.group == 0 else PALETTE[1 + (capsule.group - 1) % 6]
-    _line(canvas, [start, end], INK, width + 2 * outline)
-    _line(canvas, [start, end], color, width)
+    line(canvas, [start, end], INK, width + 2 * outline)
+    line(canvas, [start, end], color, width)
     shine = (0.0, 0.45 * capsule.radius)
     ends = [(x + shine[0], y + shine[1]) for x, y in (start, end)]
-    _line(canvas, ends, _lighter(color), 0.35 * width)
+    line(canvas, ends, _lighter(color), 0.35 * width)
 
 
 def _lighter(color: Color) -> Color:

@@ -6,15 +6,30 @@ moves next. Every painter returns uint8 [H, W, 3].
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
-from envs.pictures import BLUE, CHANNELS, GROUND, INK, MUTED, ORANGE, PAPER, RED, SUPERSAMPLE, Color
+from envs.pictures.canvas import (
+    BLUE,
+    CHANNELS,
+    GROUND,
+    INK,
+    MUTED,
+    ORANGE,
+    PAPER,
+    RED,
+    Canvas,
+    Color,
+    box,
+    disc,
+    finish,
+    label,
+    line,
+    new_canvas,
+    polygon,
+)
 
 BLACK: Color = (30, 32, 36)
 WHITE: Color = (246, 246, 242)
@@ -26,31 +41,22 @@ DARK: Color = (176, 132, 98)
 BOARD_PIXELS = 300  # the longer side of a board, about
 
 
-class _Board(NamedTuple):
-    """A supersampled picture whose unit of length is one cell, y downward."""
-
-    image: Image.Image
-    draw: ImageDraw.ImageDraw
-    scale: float  # supersampled pixels per cell
-    size: tuple[int, int]  # of the finished picture, in pixels
-
-
 def paint_tic_tac_toe(board: np.ndarray) -> np.ndarray:
     """Draws crosses (+1) and noughts (-1). Shapes: board [3, 3]."""
     canvas = _board(3, 3, PAPER)
     for i in (1, 2):
-        _line(canvas, [(i, 0.1), (i, 2.9)], INK, 0.04)
-        _line(canvas, [(0.1, i), (2.9, i)], INK, 0.04)
+        line(canvas, [(i, 0.1), (i, 2.9)], INK, 0.04)
+        line(canvas, [(0.1, i), (2.9, i)], INK, 0.04)
     for row, column in np.ndindex(3, 3):
         x, y = column + 0.5, row + 0.5
         if board[row, column] > 0:
             for turn in (-1, 1):
                 ends = [(x - 0.27, y - 0.27 * turn), (x + 0.27, y + 0.27 * turn)]
-                _line(canvas, ends, BLUE, 0.11)
+                line(canvas, ends, BLUE, 0.11)
         elif board[row, column] < 0:
-            _disc(canvas, (x, y), 0.33, RED)
-            _disc(canvas, (x, y), 0.22, PAPER)
-    return _finish(canvas)
+            disc(canvas, (x, y), 0.33, RED)
+            disc(canvas, (x, y), 0.22, PAPER)
+    return finish(canvas)
 
 
 def paint_connect_four(board: np.ndarray) -> np.ndarray:
@@ -59,8 +65,8 @@ def paint_connect_four(board: np.ndarray) -> np.ndarray:
     canvas = _board(rows, columns, (32, 78, 154))
     colors = {0: PAPER, 1: (214, 56, 44), -1: (244, 206, 52)}
     for row, column in np.ndindex(rows, columns):
-        _disc(canvas, (column + 0.5, row + 0.5), 0.4, colors[int(board[row, column])])
-    return _finish(canvas)
+        disc(canvas, (column + 0.5, row + 0.5), 0.4, colors[int(board[row, column])])
+    return finish(canvas)
 
 
 def paint_othello(board: np.ndarray) -> np.ndarray:
@@ -68,11 +74,11 @@ def paint_othello(board: np.ndarray) -> np.ndarray:
     rows, columns = board.shape
     canvas = _board(rows, columns, FELT)
     for i in range(1, rows):
-        _line(canvas, [(0, i), (columns, i)], BLACK, 0.03)
-        _line(canvas, [(i, 0), (i, rows)], BLACK, 0.03)
+        line(canvas, [(0, i), (columns, i)], BLACK, 0.03)
+        line(canvas, [(i, 0), (i, rows)], BLACK, 0.03)
     for row, column in zip(*np.nonzero(board), strict=True):
         _stone(canvas, (column + 0.5, row + 0.5), 0.4, board[row, column])
-    return _finish(canvas)
+    return finish(canvas)
 
 
 def paint_go(board: np.ndarray) -> np.ndarray:
@@ -80,16 +86,16 @@ def paint_go(board: np.ndarray) -> np.ndarray:
     size = board.shape[0]
     canvas = _board(size, size, WOOD)
     for i in range(size):
-        _line(canvas, [(0.5, i + 0.5), (size - 0.5, i + 0.5)], BLACK, 0.03)
-        _line(canvas, [(i + 0.5, 0.5), (i + 0.5, size - 0.5)], BLACK, 0.03)
+        line(canvas, [(0.5, i + 0.5), (size - 0.5, i + 0.5)], BLACK, 0.03)
+        line(canvas, [(i + 0.5, 0.5), (i + 0.5, size - 0.5)], BLACK, 0.03)
     margin = 3 if size > 11 else 2
     stars = sorted({margin, size // 2, size - 1 - margin})
     for x in stars:
         for y in stars:
-            _disc(canvas, (x + 0.5, y + 0.5), 0.09, BLACK)
+            disc(canvas, (x + 0.5, y + 0.5), 0.09, BLACK)
     for row, column in zip(*np.nonzero(board), strict=True):
         _stone(canvas, (column + 0.5, row + 0.5), 0.45, board[row, column])
-    return _finish(canvas)
+    return finish(canvas)
 
 
 def paint_hex(board: np.ndarray) -> np.ndarray:
@@ -110,16 +116,16 @@ def paint_hex(board: np.ndarray) -> np.ndarray:
     middle = center((size - 1) / 2, (size - 1) / 2)
     points = [_away(center(*corner), middle, 0.6) for corner in corners]
     for i, color in enumerate((BLACK, MUTED, BLACK, MUTED)):
-        _polygon(canvas, [points[i], points[(i + 1) % 4], middle], color)
+        polygon(canvas, [points[i], points[(i + 1) % 4], middle], color)
     colors = {0: LIGHT, 1: BLACK, -1: WHITE}
     for row, column in np.ndindex(size, size):
         spot = center(row, column)
-        _polygon(canvas, _hexagon(spot, 1 / math.sqrt(3)), GROUND)
-        _polygon(canvas, _hexagon(spot, 0.53), LIGHT)
+        polygon(canvas, _hexagon(spot, 1 / math.sqrt(3)), GROUND)
+        polygon(canvas, _hexagon(spot, 0.53), LIGHT)
         if board[row, column]:
-            _polygon(canvas, _hexagon(spot, 0.45), GROUND)
-            _polygon(canvas, _hexagon(spot, 0.42), colors[int(board[row, column])])
-    return _finish(canvas)
+            polygon(canvas, _hexagon(spot, 0.45), GROUND)
+            polygon(canvas, _hexagon(spot, 0.42), colors[int(board[row, column])])
+    return finish(canvas)
 
 
 def paint_chess(pieces: np.ndarray, owner: np.ndarray) -> np.ndarray:
@@ -132,14 +138,14 @@ def paint_chess(pieces: np.ndarray, owner: np.ndarray) -> np.ndarray:
     for row, column in np.ndindex(size, size):
         # the right lower corner is light
         if (row + column) % 2:
-            _box(canvas, (column, row), (column + 1, row + 1), DARK)
+            box(canvas, (column, row), (column + 1, row + 1), DARK)
         if owner[row, column]:
             spot = (column + 0.5, row + 0.5)
             is_white = owner[row, column] > 0
-            _disc(canvas, spot, 0.4, INK)
-            _disc(canvas, spot, 0.37, WHITE if is_white else BLACK)
-            _text(canvas, spot, str(pieces[row, column]), 0.52, BLACK if is_white else WHITE)
-    return _finish(canvas)
+            disc(canvas, spot, 0.4, INK)
+            disc(canvas, spot, 0.37, WHITE if is_white else BLACK)
+            label(canvas, spot, str(pieces[row, column]), 0.52, BLACK if is_white else WHITE)
+    return finish(canvas)
 
 
 def paint_shogi(pieces: np.ndarray, owner: np.ndarray, hands: Sequence[str]) -> np.ndarray:
@@ -150,20 +156,20 @@ def paint_shogi(pieces: np.ndarray, owner: np.ndarray, hands: Sequence[str]) -> 
     rows, columns = pieces.shape
     canvas = _board(rows + 1.4, columns, WOOD)
     for row in range(rows + 1):
-        _line(canvas, [(0, row + 0.7), (columns, row + 0.7)], BLACK, 0.02)
+        line(canvas, [(0, row + 0.7), (columns, row + 0.7)], BLACK, 0.02)
     for column in range(1, columns):
-        _line(canvas, [(column, 0.7), (column, rows + 0.7)], BLACK, 0.02)
+        line(canvas, [(column, 0.7), (column, rows + 0.7)], BLACK, 0.02)
     for row, column in zip(*np.nonzero(owner), strict=True):
         x, y, up = column + 0.5, row + 1.2, -int(owner[row, column])
         outline = [(0, 0.44), (0.3, 0.28), (0.37, -0.42), (-0.37, -0.42), (-0.3, 0.28)]
-        _polygon(canvas, [(x + a, y + up * b) for a, b in outline], INK)
+        polygon(canvas, [(x + a, y + up * b) for a, b in outline], INK)
         face = LIGHT if up < 0 else PAPER
-        _polygon(canvas, [(x + 0.92 * a, y + 0.92 * up * b) for a, b in outline], face)
+        polygon(canvas, [(x + 0.92 * a, y + 0.92 * up * b) for a, b in outline], face)
         name = str(pieces[row, column])
-        _text(canvas, (x, y - 0.05 * up), name, 0.42, RED if name.startswith("+") else INK)
+        label(canvas, (x, y - 0.05 * up), name, 0.42, RED if name.startswith("+") else INK)
     for text, y in zip(hands, (rows + 1.05, 0.35), strict=True):
-        _text(canvas, (columns / 2, y), f"hand {text or '-'}", 0.3, INK)
-    return _finish(canvas)
+        label(canvas, (columns / 2, y), f"hand {text or '-'}", 0.3, INK)
+    return finish(canvas)
 
 
 def paint_2048(board: np.ndarray) -> np.ndarray:
@@ -176,12 +182,12 @@ def paint_2048(board: np.ndarray) -> np.ndarray:
         cold, hot = (238, 228, 218), (214, 70, 20)
         mixed = tuple(round(a + heat * (b - a)) for a, b in zip(cold, hot, strict=True))
         corners = (column + 0.05, row + 0.05), (column + 0.95, row + 0.95)
-        _box(canvas, *corners, mixed if value else (205, 193, 180), radius=0.08)
+        box(canvas, *corners, mixed if value else (205, 193, 180), radius=0.08)
         if value:
             height = min(0.42, 1.5 / len(str(value)))
             spot = (column + 0.5, row + 0.5)
-            _text(canvas, spot, str(value), height, WHITE if heat > 0.3 else INK)
-    return _finish(canvas)
+            label(canvas, spot, str(value), height, WHITE if heat > 0.3 else INK)
+    return finish(canvas)
 
 
 def paint_backgammon(
@@ -192,23 +198,23 @@ def paint_backgammon(
     Shapes: points [24] (+ black, - white), bar and off counts (black, white), dice of 1 to 6.
     """
     canvas = _board(12, 16, FELT)
-    _box(canvas, (6, 0), (7, 12), DARK)
-    _box(canvas, (13, 0), (16, 12), EDGE)
+    box(canvas, (6, 0), (7, 12), DARK)
+    box(canvas, (13, 0), (16, 12), EDGE)
     for i, count in enumerate(points):
         below = i < 12
         column = 11 - i if below else i - 12
         x, base, up = column + 0.5 + (column >= 6), 12 if below else 0, -1 if below else 1
         color = LIGHT if (i + below) % 2 else ORANGE
-        _polygon(canvas, [(x - 0.5, base), (x + 0.5, base), (x, base + 5 * up)], color)
+        polygon(canvas, [(x - 0.5, base), (x + 0.5, base), (x, base + 5 * up)], color)
         _checkers(canvas, (x, base), up, int(abs(count)), np.sign(count))
     _checkers(canvas, (6.5, 6.2), 1, int(bar[0]), 1)
     _checkers(canvas, (6.5, 5.8), -1, int(bar[1]), -1)
     for side, count, y in ((1, off[0], 11.0), (-1, off[1], 1.0)):
         _stone(canvas, (14, y), 0.42, side)
-        _text(canvas, (15.1, y), str(int(count)), 0.9, INK)
+        label(canvas, (15.1, y), str(int(count)), 0.9, INK)
     for i, die in enumerate(dice):
         _die(canvas, (14 + 1.1 * (i % 2), 5.4 + 1.2 * (i // 2)), die)
-    return _finish(canvas)
+    return finish(canvas)
 
 
 def paint_poker(cards: Sequence[str], public: str | None, chips: Sequence[int]) -> np.ndarray:
@@ -216,53 +222,53 @@ def paint_poker(cards: Sequence[str], public: str | None, chips: Sequence[int]) 
     canvas = _board(4, 6, FELT)
     for i, (card, count) in enumerate(zip(cards, chips, strict=True)):
         x = 1.2 + 3.6 * i
-        _text(canvas, (x, 0.35), f"player {i}", 0.34, WHITE)
+        label(canvas, (x, 0.35), f"player {i}", 0.34, WHITE)
         _card(canvas, (x, 1.75), card)
         for j in range(count):
             # two columns of chips hold the most a hand can cost
             spot = (x - 0.35 + 0.7 * (j // 7), 3.7 - 0.13 * (j % 7))
-            _disc(canvas, spot, 0.22, INK)
-            _disc(canvas, spot, 0.19, ORANGE)
-        _text(canvas, (x + 0.85, 3.6), str(count), 0.34, WHITE)
+            disc(canvas, spot, 0.22, INK)
+            disc(canvas, spot, 0.19, ORANGE)
+        label(canvas, (x + 0.85, 3.6), str(count), 0.34, WHITE)
     if public is not None:
         _card(canvas, (3, 1.75), public)
-    return _finish(canvas)
+    return finish(canvas)
 
 
 # --- parts ----------------------------------------------------------------------------------------
 
 
-def _stone(canvas: _Board, center: tuple[float, float], radius: float, side: float) -> None:
+def _stone(canvas: Canvas, center: tuple[float, float], radius: float, side: float) -> None:
     """A stone with a thin rim, black for side > 0, else white."""
-    _disc(canvas, center, radius, INK)
-    _disc(canvas, center, 0.93 * radius, BLACK if side > 0 else WHITE)
+    disc(canvas, center, radius, INK)
+    disc(canvas, center, 0.93 * radius, BLACK if side > 0 else WHITE)
 
 
-def _checkers(canvas: _Board, base: tuple[float, float], up: int, count: int, side: float) -> None:
+def _checkers(canvas: Canvas, base: tuple[float, float], up: int, count: int, side: float) -> None:
     """Stacks checkers; from six on they overlap, and their number stands on the last."""
     step = min(1.0, 5.0 / max(count, 1))
     for j in range(count):
         _stone(canvas, (base[0], base[1] + up * (0.5 + step * j)), 0.46, side)
     if count > 5:
         spot = (base[0], base[1] + up * (0.5 + step * (count - 1)))
-        _text(canvas, spot, str(count), 0.6, WHITE if side > 0 else BLACK)
+        label(canvas, spot, str(count), 0.6, WHITE if side > 0 else BLACK)
 
 
-def _die(canvas: _Board, center: tuple[float, float], value: int) -> None:
+def _die(canvas: Canvas, center: tuple[float, float], value: int) -> None:
     x, y = center
-    _box(canvas, (x - 0.45, y - 0.45), (x + 0.45, y + 0.45), WHITE, radius=0.12)
+    box(canvas, (x - 0.45, y - 0.45), (x + 0.45, y + 0.45), WHITE, radius=0.12)
     corners = [(-1, -1), (1, 1), (-1, 1), (1, -1), (-1, 0), (1, 0)]
     pips = corners[: value - value % 2] + [(0, 0)] * (value % 2)
     for a, b in pips:
-        _disc(canvas, (x + 0.25 * a, y + 0.25 * b), 0.09, BLACK)
+        disc(canvas, (x + 0.25 * a, y + 0.25 * b), 0.09, BLACK)
 
 
-def _card(canvas: _Board, center: tuple[float, float], name: str) -> None:
+def _card(canvas: Canvas, center: tuple[float, float], name: str) -> None:
     x, y = center
     face = CHANNELS[6] if name == "?" else WHITE
-    _box(canvas, (x - 0.62, y - 0.92), (x + 0.62, y + 0.92), INK, radius=0.12)
-    _box(canvas, (x - 0.58, y - 0.88), (x + 0.58, y + 0.88), face, radius=0.1)
-    _text(canvas, center, name, 1.0, WHITE if name == "?" else INK)
+    box(canvas, (x - 0.62, y - 0.92), (x + 0.62, y + 0.92), INK, radius=0.12)
+    box(canvas, (x - 0.58, y - 0.88), (x + 0.58, y + 0.88), face, radius=0.1)
+    label(canvas, center, name, 1.0, WHITE if name == "?" else INK)
 
 
 def _hexagon(center: tuple[float, float], radius: float) -> list[tuple[float, float]]:
@@ -283,55 +289,8 @@ def _away(
 # --- drawing --------------------------------------------------------------------------------------
 
 
-def _board(rows: float, columns: float, color: Color) -> _Board:
-    """A blank picture of `rows` x `columns` cells, its longer side about `BOARD_PIXELS`."""
+def _board(rows: float, columns: float, color: Color) -> Canvas:
+    """A blank picture of `rows` x `columns` cells, y downward; its longer side `BOARD_PIXELS`."""
     scale = BOARD_PIXELS / max(rows, columns)
     size = (round(columns * scale), round(rows * scale))
-    image = Image.new("RGB", (size[0] * SUPERSAMPLE, size[1] * SUPERSAMPLE), color)
-    return _Board(image, ImageDraw.Draw(image), scale * SUPERSAMPLE, size)
-
-
-def _finish(canvas: _Board) -> np.ndarray:
-    """Averages the canvas down to its size: uint8 [H, W, 3]."""
-    return np.array(canvas.image.resize(canvas.size, Image.Resampling.BOX))
-
-
-def _line(
-    canvas: _Board, points: Sequence[tuple[float, float]], color: Color, width: float
-) -> None:
-    pixels = [(x * canvas.scale, y * canvas.scale) for x, y in points]
-    canvas.draw.line(pixels, fill=color, width=max(SUPERSAMPLE, round(width * canvas.scale)))
-
-
-def _disc(canvas: _Board, center: tuple[float, float], radius: float, color: Color) -> None:
-    x, y, r = (v * canvas.scale for v in (*center, radius))
-    canvas.draw.ellipse((x - r, y - r, x + r, y + r), fill=color)
-
-
-def _box(
-    canvas: _Board,
-    low: tuple[float, float],
-    high: tuple[float, float],
-    color: Color,
-    radius: float = 0.0,
-) -> None:
-    corners = [v * canvas.scale for v in (*low, *high)]
-    canvas.draw.rounded_rectangle(corners, radius * canvas.scale, fill=color)
-
-
-def _polygon(canvas: _Board, points: Sequence[tuple[float, float]], color: Color) -> None:
-    canvas.draw.polygon([(x * canvas.scale, y * canvas.scale) for x, y in points], fill=color)
-
-
-def _text(
-    canvas: _Board, center: tuple[float, float], text: str, height: float, color: Color
-) -> None:
-    x, y = center[0] * canvas.scale, center[1] * canvas.scale
-    canvas.draw.text(
-        (x, y), text, fill=color, font=_font(round(height * canvas.scale)), anchor="mm"
-    )
-
-
-@functools.lru_cache(maxsize=32)
-def _font(points: int) -> Any:
-    return ImageFont.load_default(size=points)
+    return new_canvas(size, (0.0, 0.0), scale, color, up=-1.0)
