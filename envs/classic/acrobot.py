@@ -88,7 +88,7 @@ class Acrobot(WordEnvironment):
         return jnp.stack([cosine_1, sine_1, cosine_2, sine_2, state.velocity_1, state.velocity_2])
 
 
-Angles = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # two angles, two velocities
+Angles = tuple[jax.Array, ...]  # two angles, two velocities
 
 
 def _runge_kutta(y: Angles, torque: jax.Array, params: AcrobotParams) -> Angles:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs.minatar.game import SIZE, Game, board, cells_of, has_bit
+from envs.minatar.game import SIZE, Game, board, cells_of, has_bit, plane_of_rows
 
 FULL_WALL = (1 << 30) - 1  # rows 1 to 3
 PADDLE_ROW = 9
@@ -102,13 +102,14 @@ class Breakout(Game):
     def observe(self, state, params):
         del params
         cell = cells_of(state.pos)
-        in_wall = (cell >= SIZE) & (cell < 4 * SIZE) & has_bit(state.bricks[None], cell - SIZE)
+        none = jnp.zeros_like(state.bricks)
+        wall = [state.bricks >> (SIZE * row) for row in range(3)]
         return board(
             [
                 cell == (PADDLE_ROW * SIZE + state.pos)[None],
                 cell == (state.ball_y * SIZE + state.ball_x)[None],
                 cell == (state.last_y * SIZE + state.last_x)[None],
-                in_wall,
+                plane_of_rows([none, *wall, *(none,) * 6]),
             ]
         )
 
