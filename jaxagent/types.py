@@ -22,6 +22,9 @@ class Trajectory(NamedTuple):
     truncated: jax.Array  # [T, B] bool
     final_obs: jax.Array  # [T, B, ...] after the step, before any reset
     extras: Any = ()  # leaves [T, B, ...]: what `act` returned beside the action
+    # [T, B] bool: False where the step only reset the lane and its action was ignored (ALE); drop
+    # it from replay and from step counts. `()`: all are real.
+    valid: Any = ()
 
 
 class Policy(NamedTuple):

@@ -39,7 +39,11 @@ def rollout(
             truncated=out.truncated,
             final_obs=out.final_obs,
             extras=extras,
+            valid=out.valid,
         )
-        return ActorState(env, carry, out.terminated | out.truncated), record
+        is_first = out.terminated | out.truncated
+        if not isinstance(out.valid, tuple):
+            is_first = is_first | ~out.valid
+        return ActorState(env, carry, is_first), record
 
     return jax.lax.scan(step, actor, jnp.arange(num_steps))

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs import probes
-from envs.vector import VectorEnv, broadcast_params
+from envs.types import Transition
+from envs.vector import VectorEnv, VectorState, broadcast_params
 from jaxagent.data.rollout import ActorState, rollout
 
 B = 3
@@ -137,3 +138,33 @@ def test_a_rollout_is_a_function_of_its_key_and_jit_changes_nothing():
     _, other = run(jax.random.key(2))
     jax.tree.map(np.testing.assert_array_equal, first, eager)
     assert (first.obs != other.obs).any()
+
+
+class LateReset:
+    """A vector environment that resets in a step of its own, as ALE does: 2 real steps a game."""
+
+    def step(self, key, state, action):
+        del key, action
+        resets = state.env == 2
+        time = jnp.where(resets, 0, state.env + 1)
+        obs = time.astype(jnp.float32)[:, None]
+        none = jnp.zeros(time.shape, bool)
+        reward = jnp.where(resets, 0.0, 1.0)
+        out = Transition(obs, reward, time == 2, none, obs, ~resets)
+        return VectorState(obs, time, ()), out
+
+
+def test_a_step_that_only_reset_is_marked_and_an_episode_begins_behind_it():
+    start = VectorState(jnp.zeros((B, 1)), jnp.zeros((B,), jnp.int32), ())
+    actor = ActorState(start, jnp.zeros((B,), jnp.int32), jnp.ones((B,), bool))
+    actor, t = rollout(LateReset(), act, jax.random.key(1), actor, 7)
+    assert column(t.valid) == [True, True, False, True, True, False, True]
+    assert column(t.terminated) == [False, True, False, False, True, False, False]
+    assert column(t.extras["is_first"]) == [True, False, True, True, False, True, True]
+    assert column(t.obs) == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_where_every_step_is_real_nothing_is_marked():
+    vector, actor = begin("DelayedReward")
+    _, t = rollout(vector, act, jax.random.key(1), actor, 3)
+    assert t.valid == ()
