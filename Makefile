@@ -4,6 +4,8 @@ VENV ?= .venv$(shell $(PYTHON) -c 'import sys; print("" if sys.version_info[:2] 
 LANE := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
 # Optional sources of environments; `make test EXTRAS=` tests without them and says what it skipped.
 EXTRAS ?= brax,atari,games,worlds3p
+comma := ,
+EXTRA_LIST := $(if $(EXTRAS),$(comma)$(EXTRAS))
 CONSTRAINTS := $(wildcard constraints/$(LANE).txt)
 
 .PHONY: venv extras quickstart test test-slow lint
@@ -18,7 +20,7 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 extras: $(VENV)/.installed-$(EXTRAS)
 
 $(VENV)/.installed-$(EXTRAS): $(VENV)/.installed
-	$(VENV)/bin/python -m pip install --quiet -e '.[test,$(EXTRAS)]' $(addprefix -c ,$(CONSTRAINTS))
+	$(VENV)/bin/python -m pip install --quiet -e '.[test$(EXTRA_LIST)]' $(addprefix -c ,$(CONSTRAINTS))
 	touch $@
 
 quickstart: venv
