@@ -54,6 +54,16 @@ def board(planes: Sequence[jax.Array]) -> jax.Array:
     return lit.reshape(SIZE, SIZE, len(planes), *lit.shape[2:])
 
 
+def board_of_groups(groups: Sequence[jax.Array]) -> jax.Array:
+    """As `board`, from planes bool `[100, k, ...]` for k neighbouring channels each.
+
+    One formula for several channels is computed in one loop; as a plane a channel, what they share
+    is computed for each.
+    """
+    lit = jnp.concatenate(groups, axis=1).astype(jnp.float32)
+    return lit.reshape(SIZE, SIZE, *lit.shape[1:])
+
+
 def plane_of_rows(rows: Sequence[jax.Array]) -> jax.Array:
     """Whether each cell is set, bool `[100, ...]`, from 10 rows: bits 0 to 9 of a uint32 each.
 
