@@ -7,8 +7,11 @@
 Ours and the peer run in one process, alternating, over at least 7 rounds; a row holds the median
 of the rounds' ratios. Every row runs twice: under XLA's default flags, and under the CPU loop flag
 with two host devices (which runs a whole scan in one thread: ours over both devices by `pmap`, the
-peer on one and on both). `best_ratio` divides our median by the peer's best over all of these.
-Compile seconds are apart. Modes: "obs" writes every observation, "state" carries compact states.
+peer on one and on both). `best_ratio` divides our median by the peer's best over all of these;
+`rbg_ratio` is against gymnax under `unsafe_rbg` keys, which it does not use by itself (JAX's
+default is threefry). Compile seconds are apart. Modes: "obs" carries the newest observation,
+"state" compact states, "stored" also returns what a rollout holds: observations before and after
+each step, as `[T, B, ...]` with T = 32, where writing memory is most of the work.
 """
 
 import argparse
@@ -29,6 +32,7 @@ SETTINGS = {
     "loop flag, 2 devices": f"{LOOP_FLAG} --xla_force_host_platform_device_count=2",
 }
 SECONDS = 0.25  # of one timed run
+STORED_STEPS = 32
 
 
 class Row(NamedTuple):
@@ -38,27 +42,32 @@ class Row(NamedTuple):
     source: str  # a function of benchmarks.stepping
     name: str  # of the environment there
     batch_size: int
-    mode: str = "obs"  # or "state"
+    mode: str = "obs"  # or "state" or "stored"
 
 
 def rows(is_quick: bool) -> list[Row]:
-    """What is measured."""
+    """What is measured: the two goals of the issue at three sizes, everything else at one."""
     batches = (1024,) if is_quick else (64, 1024, 8192)
-    classic = ("CartPole-v1",) if is_quick else (
-        "CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0",
-    )  # fmt: skip
-    games = ("Breakout",) if is_quick else (
-        "Breakout", "Asterix", "Freeway", "Seaquest", "SpaceInvaders",
-    )  # fmt: skip
-    table = [Row(f"classic/{n}", "gymnax", n, b) for n in classic for b in batches]
+    table = [Row("classic/CartPole-v1", "gymnax", "CartPole-v1", b) for b in batches]
     table += [
-        Row(f"minatar/{n}", "gymnax", f"{n}-MinAtar", b, mode)
-        for n in games
+        Row("minatar/Breakout", "gymnax", "Breakout-MinAtar", b, mode)
         for b in batches
         for mode in ("obs", "state")
     ]
     if is_quick:
         return table
+    classic = ("Acrobot-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0")
+    table += [Row(f"classic/{n}", "gymnax", n, 1024) for n in classic]
+    table += [
+        Row(f"minatar/{n}", "gymnax", f"{n}-MinAtar", 1024, mode)
+        for n in ("Asterix", "Freeway", "Seaquest", "SpaceInvaders")
+        for mode in ("obs", "state")
+    ]
+    table += [
+        Row("classic/CartPole-v1", "gymnax", "CartPole-v1", 1024, "stored"),
+        Row("minatar/Breakout", "gymnax", "Breakout-MinAtar", 64, "stored"),
+        Row("minatar/Breakout", "gymnax", "Breakout-MinAtar", 1024, "stored"),
+    ]
     table += [Row(f"gymnax/{n}", "gymnax", n, 1024) for n in ("CartPole-v1", "FourRooms-misc")]
     table += [Row("brax/hopper", "brax", "hopper", 64)]
     table += [
@@ -85,6 +94,8 @@ def measure(row: Row, rounds: int) -> dict[str, Any]:
     devices = jax.local_device_count()
     timed = [_prepare("ours", _our_builder(row), row, devices)]
     timed += [_prepare(f"peer on {n}", _peer_builder(row), row, n) for n in sorted({1, devices})]
+    if row.source == "gymnax":
+        timed.append(_prepare("rbg", _peer_builder(row), row, 1, "unsafe_rbg"))
     seconds = {t.label: [] for t in timed}
     cpu = {t.label: [] for t in timed}
     for _ in range(rounds):
@@ -93,10 +104,11 @@ def measure(row: Row, rounds: int) -> dict[str, Any]:
             t.call()
             seconds[t.label].append((time.perf_counter() - wall) / t.steps)
             cpu[t.label].append((time.process_time() - process) / t.steps)
-    peer = min((t.label for t in timed[1:]), key=lambda p: statistics.median(seconds[p]))
+    peers = (t.label for t in timed if t.label.startswith("peer"))
+    peer = min(peers, key=lambda p: statistics.median(seconds[p]))
     ratios = [b / a for a, b in zip(seconds["ours"], seconds[peer], strict=True)]
     cpu_ratios = [b / a for a, b in zip(cpu["ours"], cpu[peer], strict=True)]
-    return {
+    result = {
         "ours_steps_per_second": round(1 / statistics.median(seconds["ours"])),
         "peer_steps_per_second": round(1 / statistics.median(seconds[peer])),
         "ratio": round(statistics.median(ratios), 2),
@@ -107,39 +119,49 @@ def measure(row: Row, rounds: int) -> dict[str, Any]:
         "rounds": rounds,
         "load": round(os.getloadavg()[0], 2),
     }
+    if "rbg" in seconds:
+        rbg = [b / a for a, b in zip(seconds["ours"], seconds["rbg"], strict=True)]
+        result["rbg_ratio"] = round(statistics.median(rbg), 2)
+    return result
 
 
 def _our_builder(row: Row) -> Any:
     from benchmarks import stepping
 
-    options = {"is_compact": True} if row.mode == "state" else {}
+    options = {"is_compact": row.mode == "state", "stores": row.mode == "stored"}
     return lambda batch, steps: stepping.ours(row.env_id, batch, steps, **options)
 
 
 def _peer_builder(row: Row) -> Any:
     from benchmarks import stepping
 
-    return lambda batch, steps: getattr(stepping, row.source)(row.name, batch, steps)
+    options = {"stores": True} if row.mode == "stored" else {}
+    return lambda batch, steps: getattr(stepping, row.source)(row.name, batch, steps, **options)
 
 
-def _prepare(label: str, build: Any, row: Row, devices: int) -> Timed:
+def _prepare(
+    label: str, build: Any, row: Row, devices: int, key_impl: str = "threefry2x32"
+) -> Timed:
     """Compile a program whose call takes about `SECONDS`, over `devices`."""
-    num_steps = 8
+    num_steps = STORED_STEPS if row.mode == "stored" else 8
     while True:
-        call, compile_seconds = _compile(build, row.batch_size // devices, num_steps, devices)
+        batch_size = row.batch_size // devices
+        call, compile_seconds = _compile(build, batch_size, num_steps, devices, key_impl)
         started = time.perf_counter()
         call()
         took = time.perf_counter() - started
-        if took > SECONDS / 3 or num_steps >= 1 << 18:
+        if took > SECONDS / 3 or num_steps >= 1 << 18 or row.mode == "stored":
             return Timed(label, call, num_steps * row.batch_size, compile_seconds)
         num_steps = min(1 << 18, int(num_steps * min(64, max(2, SECONDS / took))))
 
 
-def _compile(build: Any, batch_size: int, num_steps: int, devices: int) -> tuple[Any, float]:
+def _compile(
+    build: Any, batch_size: int, num_steps: int, devices: int, key_impl: str
+) -> tuple[Any, float]:
     import jax
 
     program = build(batch_size, num_steps)
-    key = jax.random.key(0)
+    key = jax.random.key(0, impl=key_impl)
     if devices == 1:
         carry = jax.block_until_ready(jax.jit(program.start)(key))
         run = jax.jit(program.run)
@@ -158,7 +180,7 @@ def child(arguments: argparse.Namespace) -> None:
     """Measure rows under the flags of this process; one JSON line each."""
     for row in wanted(arguments):
         try:
-            result = measure(row, 5 if arguments.quick else 7)
+            result = measure(row, rounds=7)
         except ImportError as error:
             result = {"skipped": str(error)}
         print(json.dumps(row._asdict() | result), flush=True)

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs.branch import select, when
+from envs.branch import computed_once, select, when
 from envs.types import Environment, Transition
-from envs.words import RESET_STREAM, STEP_STREAM, WordEnvironment, lane_words
+from envs.words import RESET_STREAM, STEP_STREAM, WordEnvironment, consume, lane_words
 
 
 class Pool(NamedTuple):
@@ -52,6 +52,7 @@ class VectorEnv(NamedTuple):
     def reset(self, key: jax.Array, params: Any) -> VectorState:
         """Start every lane of the task `params` (`[...]` if shared, else leaves `[B, ...]`)."""
         if self.is_hashed:
+            consume(key)
             env_state = self._first(key, params)
             obs = () if self.is_compact else self._observe(env_state, params)
             return VectorState(obs, env_state, params)
@@ -81,9 +82,14 @@ class VectorEnv(NamedTuple):
         return isinstance(self.env, WordEnvironment)
 
     def _step_hashed(self, key, state, action):
+        consume(key)
         words = self._words(key, state.params, self.env.num_step_words, STEP_STREAM)
         stepped, reward, terminated, truncated = self.env.step_words(
             words, state.env, action, state.params
+        )
+        # Time is never negative.
+        stepped, terminated, truncated = computed_once(
+            (stepped, terminated, truncated), stepped.time >= 0
         )
         env_state = select(terminated | truncated, self._first(key, state.params), stepped)
         obs = self._observe(env_state, state.params)

@@ -105,20 +105,30 @@ def lane_words(key: jax.Array, num_lanes: int, num_words: int, stream: int) -> W
 
     The finaliser is lowbias32 (Wellons, "Prospecting for hash functions", 2018) over a Weyl
     sequence, with half of the key before and half inside it, so that two keys do not give shifted
-    copies of one sequence.
+    copies of one sequence. Both halves are mixed themselves first: the keys of small seeds differ
+    in few bits.
     """
     data = jax.random.key_data(key)
-    before, inside = data[..., 0] ^ jnp.uint32(stream), data[..., -1]
+    before = _mix(data[..., 0] ^ jnp.uint32(stream ^ GOLDEN))
+    inside = _mix(data[..., -1] + before + jnp.uint32(2 * GOLDEN % 2**32))
     lanes = jnp.arange(num_lanes, dtype=jnp.uint32) * jnp.uint32(num_words)
-    return tuple(_hash(before, inside, lanes + jnp.uint32(i)) for i in range(num_words))
+    counters = (lanes + jnp.uint32(i) for i in range(num_words))
+    return tuple(_mix(c * jnp.uint32(GOLDEN) + before, inside) for c in counters)
 
 
-def _hash(before: jax.Array, inside: jax.Array, counter: jax.Array) -> jax.Array:
-    x = counter * jnp.uint32(GOLDEN) + before
+def _mix(x: jax.Array, inside: jax.Array | None = None) -> jax.Array:
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
-    x = x ^ inside
+    x = x if inside is None else x ^ inside
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)
+
+
+def consume(key: jax.Array) -> None:
+    """Tell the key-reuse checker that `key` is spent: hashing its words alone would not.
+
+    What is drawn here is dead code to XLA.
+    """
+    jax.random.bits(key, (), jnp.uint32)
 
 
 def uniform(word: jax.Array, low: Any, high: Any) -> jax.Array:
@@ -140,6 +150,7 @@ def lane_actions(key: jax.Array, num_lanes: int, spec: tuple[Component, ...]) ->
 
     The random policy at the speed of a word environment; unbounded components are refused.
     """
+    consume(key)
     words = lane_words(key, num_lanes, len(spec), ACTION_STREAM)
     if spec[0].kind == "category":
         return below(words[0], spec[0].cardinality)
