@@ -85,7 +85,10 @@ FAMILIES = {
         module="envs.adapters.ale",
         # Left out: combat, joust, maze_craze and warlords, for two players only; ALE exits on them.
         extra="atari",
-        packages=("ale_py", "gymnasium",),
+        packages=(
+            "ale_py",
+            "gymnasium",
+        ),
         names=(
             "adventure",
             "air_raid",
@@ -218,9 +221,7 @@ FAMILIES = {
         module="envs.adapters.craftax",
         extra="worlds3p",
         packages=("craftax",),
-        names=(
-            "Classic-Symbolic",
-        ),
+        names=("Classic-Symbolic",),
     ),
     "xminigrid": Family(
         module="envs.adapters.xminigrid",

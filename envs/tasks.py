@@ -26,8 +26,8 @@ def check_value(what: str, value: Any, default: Any) -> None:
     is_number = isinstance(value, int | float | np.integer | np.floating)
     if isinstance(value, bool) or not is_number or not math.isfinite(value):
         raise ValueError(f"{what}: got {value!r}, expected a finite number.")
-    if isinstance(default, int) and value != int(value):
-        raise ValueError(f"{what}: got {value}, expected a whole number.")
+    if isinstance(default, int) and (value != int(value) or abs(value) >= 2**31):
+        raise ValueError(f"{what}: got {value}, expected a whole number below 2^31.")
     if np.ndim(default) == 0 and default > 0 and value <= 0:
         raise ValueError(
             f"{what}: got {value}, expected a positive number like the default {default}; "

@@ -2,6 +2,8 @@
 
 import abc
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -54,6 +56,8 @@ class Environment(abc.ABC):
     is_pure: bool = True
     # False: `step` ignores its key, so a batch need not draw one a lane.
     is_step_random: bool = True
+    derived_fields: tuple[str, ...] = ()  # of the task: what its source computes from others
+    make_options: Mapping[str, Any] = MappingProxyType({})  # static options that `make` was given
     # True: `legal_actions(state, params)` says which actions may be taken.
     has_legal_actions: bool = False
 

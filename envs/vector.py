@@ -50,13 +50,16 @@ class VectorEnv(NamedTuple):
     is_compact: bool = False
 
     def reset(self, key: jax.Array, params: Any) -> VectorState:
-        """Start every lane of the task `params` (`[...]` if shared, else leaves `[B, ...]`)."""
+        """Start every lane of the task `params` (`[...]` if shared, else leaves `[B, ...]`).
+
+        Raises `ValueError` for params of another rank, or a pool of negative size.
+        """
+        self._check(params)
         if self.is_hashed:
             consume(key)
             env_state = self._first(key, params)
             obs = () if self.is_compact else self._observe(env_state, params)
             return VectorState(obs, env_state, params)
-        self._check_not_compact()
         key_lanes, key_pool = jax.random.split(key) if self._pool_size else (key, None)
         keys = jax.random.split(key_lanes, self._num_lanes(params))
         obs, env_state = self._vmap(self.env.reset, 1)(keys, params)
@@ -66,6 +69,7 @@ class VectorEnv(NamedTuple):
         self, key: jax.Array, state: VectorState, action: jax.Array
     ) -> tuple[VectorState, Transition]:
         """Step every lane and reset finished ones; `final_obs` keeps what the reset replaced."""
+        self._check_action(state.params, action)
         if self.is_hashed:
             return self._step_hashed(key, state, action)
         if self._pool_size:
@@ -173,11 +177,33 @@ class VectorEnv(NamedTuple):
             return self.pool_size
         return self.num_lanes or 0
 
-    def _check_not_compact(self) -> None:
-        if self.is_compact:
+    def _check(self, params: Any) -> None:
+        extra = 1 if self.num_lanes is None else 0
+        pairs = zip(*map(jax.tree.leaves, (params, self.env.default_params)), strict=False)
+        wrong = [jnp.shape(x) for x, one in pairs if jnp.ndim(x) != jnp.ndim(one) + extra]
+        if wrong:
+            wanted = "leaves [B, ...] (`broadcast_params`), or `num_lanes` given" if extra else (
+                f"one task, which all {self.num_lanes} lanes share"
+            )  # fmt: skip
+            raise ValueError(
+                f"{self.env.name}: got params with a leaf {wrong[0]}, expected {wanted}."
+            )
+        if self._pool_size < 0:
+            raise ValueError(f"pool_size: got {self.pool_size}, expected 0 (no pool) or more.")
+        if self.is_compact and not self.is_hashed:
             raise ValueError(
                 f"{self.env.name}: got is_compact=True, expected an environment whose observation "
                 "is a function of its state (families classic and minatar); drop the option."
+            )
+
+    def _check_action(self, params: Any, action: jax.Array) -> None:
+        size = () if self.env.is_discrete else (len(self.env.action_spec),)
+        shape = (self._num_lanes(params), *size)
+        kind = jnp.integer if self.env.is_discrete else jnp.floating
+        if jnp.shape(action) != shape or not jnp.issubdtype(jnp.result_type(action), kind):
+            raise ValueError(
+                f"{self.env.name}: got actions of shape {jnp.shape(action)} and dtype "
+                f"{jnp.result_type(action)}, expected {kind.__name__} {shape}."
             )
 
 

@@ -40,9 +40,12 @@ class WordEnvironment(Environment):
     def make(cls, name: str, **overrides: float) -> tuple["WordEnvironment", Params]:
         """Build `name` and its task; raises as `envs.tasks.make_task`."""
         params = make_task(name, cls.defaults, overrides)
+        task = cls.defaults._replace(**overrides)
+        wrong = cls.contradiction(task)
+        if wrong:
+            raise ValueError(f"{name}: got {overrides}, expected {wrong}.")
         env = cls()
         env.name = name
-        task = cls.defaults._replace(**overrides)
         env.max_steps = int(task.max_steps)
         env.specify(task)
         return env, params
@@ -50,6 +53,12 @@ class WordEnvironment(Environment):
     @property
     def default_params(self):
         return make_task(self.name, self.defaults, {})
+
+    @classmethod
+    def contradiction(cls, task: Any) -> str:
+        """What the numbers of `task` should be to one another and are not; "" if all is well."""
+        del task
+        return ""
 
     def specify(self, task: Any) -> None:
         """Set the specs that depend on the numbers of `task`; nothing, where none does."""
@@ -92,6 +101,7 @@ class WordEnvironment(Environment):
         action = clip_category(self.action_spec, action)
         after, reward, terminated = self.advance(words, state, action, params)
         after = after._replace(time=state.time + 1)
+        reward = jnp.asarray(reward, jnp.float32)  # never weakly typed
         return after, reward, terminated, after.time >= params.max_steps
 
 

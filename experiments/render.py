@@ -27,7 +27,7 @@ from jaxagent.report.render import contact_sheet, write_gif, write_png
 
 SHEET = Path(envs.__file__).with_name("environments.png")
 COLUMNS, CELL = 6, (240, 180)  # of the sheet; pixels of a picture
-MAX_FRAMES = 150  # of a GIF
+MAX_FRAMES = 150  # of a GIF, besides pictures of ends
 # What stands in the sheet for a family of many look-alikes; others are shown in full.
 SHOWN = {
     "gymnax": ("FourRooms-misc", "MetaMaze-misc", "Reacher-misc", "Pong-misc", "DeepSea-bsuite"),
@@ -83,19 +83,21 @@ def play(
     """Pictures of `num_steps` steps, with the return below; an ended episode starts anew."""
     key = keys.derive(seed, "render")
     key_reset, key_run = jax.random.split(key)
-    every = -(-num_steps // MAX_FRAMES)
+    shown = set(np.linspace(0, num_steps, min(num_steps + 1, MAX_FRAMES)).astype(int).tolist())
     frames, total, is_first = [], 0.0, True
     obs, state = episode.reset(key_reset)
     for t in range(num_steps):
-        if t % every == 0:
+        if t in shown:
             frames.append(caption(episode.paint(state), f"step {t}  return {total:.6g}"))
             progress(f"step {t} of {num_steps}")
         key_act, key_step, key_next = jax.random.split(jax.random.fold_in(key_run, t), 3)
         action = act(state, obs, is_first, key_act)
         obs, state, reward, done = episode.step(key_step, state, action)
         total, is_first = total + reward, done
+        if t + 1 == num_steps or (done and t + 1 in shown):
+            text = f"step {t + 1}  return {total:.6g}" + (", over" if done else "")
+            frames.append(caption(episode.paint(state), text))
         if done:
-            frames.append(caption(episode.paint(state), f"step {t + 1}  return {total:.6g}, over"))
             total = 0.0
             # ALE's next step starts the next game by itself.
             if episode.env.is_pure:

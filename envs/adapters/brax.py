@@ -103,6 +103,7 @@ class BraxEnvironment(Environment):
         self._short_name = name
         self.name = f"brax/{name}"
         self.backend = backend
+        self.make_options = {"backend": backend} if backend else {}
         obs, _ = jax.eval_shape(self.reset, jax.random.key(0), params)
         self.obs_shape = obs.shape
         self.obs_spec = _obs_spec(name, obs.shape[0])

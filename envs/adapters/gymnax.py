@@ -29,6 +29,7 @@ class GymnaxEnvironment(Environment):
         self._env = env
         self.name = f"gymnax/{name}"
         self._short_name = name
+        self.derived_fields = DERIVED_FIELDS.get(name, ())
         space = self._env.observation_space(params)
         if not isinstance(space, spaces.Box | spaces.Discrete):
             raise ValueError(
@@ -108,6 +109,7 @@ def _cartpole(params: Any, overrides: dict) -> Any:
     return params.replace(**{k: v for k, v in derived.items() if k not in overrides})
 
 
+DERIVED_FIELDS = {"CartPole-v1": ("total_mass", "polemass_length")}
 DERIVED: dict[str, Callable] = {"CartPole-v1": _cartpole}
 
 

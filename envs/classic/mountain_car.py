@@ -55,6 +55,12 @@ class _Valley(WordEnvironment):
     num_reset_words = 1
     obs_shape = (2,)
 
+    @classmethod
+    def contradiction(cls, task):
+        if not task.min_position < -0.6 < -0.4 < task.goal_position <= task.max_position:
+            return "min_position < [-0.6, -0.4] (the starts) < goal_position <= max_position"
+        return super().contradiction(task)
+
     def specify(self, task):
         self.obs_spec = (
             Component("position", "real", task.min_position, task.max_position),
@@ -106,6 +112,12 @@ class MountainCarContinuous(_Valley):
     """
 
     defaults = ContinuousParams()
+
+    @classmethod
+    def contradiction(cls, task):
+        if task.min_action >= task.max_action:
+            return "min_action < max_action"
+        return super().contradiction(task)
 
     def specify(self, task):
         super().specify(task)

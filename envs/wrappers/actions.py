@@ -19,6 +19,11 @@ def sticky_actions(
     """
     if not 0.0 <= probability <= 1.0:
         raise ValueError(f"probability: got {probability}, expected a number in [0, 1].")
+    if env.has_legal_actions:
+        raise ValueError(
+            f"{env.name}: got a game of legal moves, expected free actions; the move before was "
+            "another player's, or is legal no more."
+        )
     size = () if env.is_discrete else (len(env.action_spec),)
     first = jnp.zeros(size, jnp.int32 if env.is_discrete else jnp.float32)
 

@@ -1,5 +1,8 @@
 """Wrappers of episodes: when they end."""
 
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
 
 from envs.types import Environment, Params
@@ -8,8 +11,7 @@ from envs.wrappers.wrapper import Wrapper, wrap
 
 def time_limit(env: Environment, params: Params, max_steps: int) -> tuple[Wrapper, Params]:
     """Truncate after `max_steps` env steps, or earlier where the environment does."""
-    if max_steps < 1:
-        raise ValueError(f"max_steps: got {max_steps}, expected at least 1.")
+    _check_steps("max_steps", max_steps, least=1)
 
     def after(key, own, time, action, step):
         del key, action
@@ -21,28 +23,53 @@ def time_limit(env: Environment, params: Params, max_steps: int) -> tuple[Wrappe
     return wrap(env, params, own, "time limit", begin=_count, after=after, max_steps=limit)
 
 
+class Uptime(NamedTuple):
+    """What a reset-free world remembers."""
+
+    time: jax.Array  # int32, env steps since the reset
+    num_ends: jax.Array  # int32: how often the environment itself would have ended
+
+
 def reset_free(env: Environment, params: Params, reset_every: int = 0) -> tuple[Wrapper, Params]:
     """Never end, whatever the environment says, but for a truncation every `reset_every` steps.
 
-    The state goes on from where the environment would have ended; its own ends are counted in
-    `info["ended"]` (bool). 0: never truncate. For worlds that can be stepped past an end
-    (RoboFuME, Yang et al. 2023: a reset every 1,000 steps).
+    The state goes on from where the environment would have ended; `state.own.num_ends` counts how
+    often, and `info["ended"]` (bool) says when. 0: never truncate. For worlds that can be stepped
+    past an end (RoboFuME, Yang et al. 2023: a reset every 1,000 steps).
     """
-    if reset_every < 0:
-        raise ValueError(f"reset_every: got {reset_every}, expected 0 (never) or more.")
+    _check_steps("reset_every", reset_every, least=0)
 
-    def after(key, own, time, action, step):
+    def begin(key, own, obs):
+        del key, own
+        zero = jnp.zeros((), jnp.int32)
+        return Uptime(zero, zero), obs
+
+    def after(key, own, memory, action, step):
         del key, action
-        time = time + 1
-        return time, step._replace(
+        ended = step.terminated | step.truncated
+        memory = Uptime(memory.time + 1, memory.num_ends + jnp.where(ended, 1, 0))
+        return memory, step._replace(
             terminated=jnp.zeros((), bool),
-            truncated=(own > 0) & (time >= own),
-            info={**step.info, "ended": step.terminated | step.truncated},
+            truncated=(own > 0) & (memory.time >= own),
+            info={**step.info, "ended": ended},
         )
+
+    def invariants(state, params):
+        # The inner clock may run past its limit here.
+        inner = env.invariants(state.env, params.env)
+        return {name: holds for name, holds in inner.items() if name != "in_time"}
 
     own = jnp.asarray(reset_every, jnp.int32)
     limit = reset_every or jnp.iinfo(jnp.int32).max
-    return wrap(env, params, own, "reset-free", begin=_count, after=after, max_steps=int(limit))
+    return wrap(
+        env, params, own, "reset-free", begin=begin, after=after,
+        max_steps=int(limit), invariants=invariants,
+    )  # fmt: skip
+
+
+def _check_steps(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}: got {value!r}, expected a whole number from {least} on.")
 
 
 def _count(key, own, obs):

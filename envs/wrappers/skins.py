@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.types import Environment, Params
+from envs.types import Environment, Params, clip_category
 from envs.wrappers.wrapper import Wrapper, wrap
 
 
@@ -62,7 +62,7 @@ def skin(env: Environment, params: Params, skin: Skin) -> tuple[Wrapper, Params]
 
     def act(key, own, memory, action):
         del key, memory
-        return own.actions[action] if env.is_discrete else action
+        return own.actions[clip_category(env.action_spec, action)] if env.is_discrete else action
 
     def after(key, own, memory, action, step):
         del key, action

@@ -121,6 +121,11 @@ class Wrapper(Environment):
 
 def wrap(env: Environment, params: Any, own: Any, name: str, **parts: Any) -> tuple[Wrapper, Any]:
     """A `Wrapper` and its task, from the wrapped environment and its task."""
+    if not env.is_pure:
+        raise ValueError(
+            f"{env.name}: got an environment with side effects, expected a pure one; it is stepped "
+            "by `env.vector(num_lanes)` alone, so change its options in `envs.make` instead."
+        )
     return Wrapper(env, own, name, **parts), WrappedParams(params, own)
 
 

@@ -14,6 +14,14 @@ from envs.types import sample_action
 
 NAMES = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0")
 LANES, STEPS = 128, 250
+# Other tasks, in the names that ours and gymnax share.
+CHANGED = {
+    "CartPole-v1": {"gravity": 12.0, "masscart": 2.0, "masspole": 0.3, "length": 0.8, "tau": 0.03},
+    "Acrobot-v1": {"link_length_1": 1.3, "link_mass_1": 0.7, "link_mass_2": 1.6, "dt": 0.15},
+    "Pendulum-v1": {"g": 6.0, "m": 1.7, "l": 0.8, "max_torque": 3.0, "dt": 0.04},
+    "MountainCar-v0": {"force": 0.002, "gravity": 0.003, "max_speed": 0.09},
+    "MountainCarContinuous-v0": {"power": 0.002, "gravity": 0.003, "max_speed": 0.09},
+}
 # Where the state lives in gymnasium's environments.
 FIELDS = {
     "CartPole-v1": ("x", "x_dot", "theta", "theta_dot"),
@@ -25,8 +33,8 @@ FIELDS = {
 
 
 @functools.cache
-def made(name):
-    return envs.make(f"classic/{name}")
+def made(name, changed=False):
+    return envs.make(f"classic/{name}", **(CHANGED[name] if changed else {}))
 
 
 def actions(key, env, num):
@@ -36,13 +44,13 @@ def actions(key, env, num):
 
 
 @functools.cache
-def rollout(name):
+def rollout(name, changed=False):
     """States before each step, actions and what our step gives: leaves `[T, B, ...]`.
 
     No reset, so that states far outside of an episode are part of the comparison too; cars start
     all over the valley and acrobots in full swing: random actions alone would not end an episode.
     """
-    env, params = made(name)
+    env, params = made(name, changed)
 
     def step(state, key):
         key_action, key_step = jax.random.split(key)
@@ -82,10 +90,11 @@ def distance_to_threshold(name, state):
     return np.minimum(np.abs(state.position - goal), np.abs(state.velocity))
 
 
+@pytest.mark.parametrize("changed", [False, True], ids=["nominal", "changed"])
 @pytest.mark.parametrize("name", NAMES)
-def test_equals_gymnax_step_by_step(name):
-    state, action, (obs, after, reward, terminated, truncated) = rollout(name)
-    theirs, theirs_params = envs.make(f"gymnax/{name}")
+def test_equals_gymnax_step_by_step(name, changed):
+    state, action, (obs, after, reward, terminated, truncated) = rollout(name, changed)
+    theirs, theirs_params = envs.make(f"gymnax/{name}", **(CHANGED[name] if changed else {}))
     blank = jax.eval_shape(theirs.reset, jax.random.key(0), theirs_params)[1]
     their_state = blank.replace(**{f: getattr(state, f) for f in state._fields})
     step = jax.vmap(jax.vmap(theirs.step, in_axes=(None, 0, 0, None)), in_axes=(None, 0, 0, None))
@@ -210,6 +219,9 @@ def test_acrobots_noise_is_drawn_and_bounded():
     [
         ("CartPole-v1", {"length": -1.0}, "expected a positive number"),
         ("CartPole-v1", {"max_steps": 2.5}, "expected a whole number"),
+        ("CartPole-v1", {"max_steps": 2**40}, "below 2.31"),
+        ("MountainCar-v0", {"goal_position": 0.9}, "goal_position <= max_position"),
+        ("MountainCarContinuous-v0", {"min_action": 2.0}, "min_action < max_action"),
         ("Pendulum-v1", {"g": float("nan")}, "expected a finite number"),
         ("Acrobot-v1", {"link_mas_1": 1.0}, "link_mass_1"),
     ],

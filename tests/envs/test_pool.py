@@ -165,12 +165,13 @@ def test_seeds_as_vmapped_batches_equal_a_loop():
     def run(key):
         key_reset, key_steps = jax.random.split(key)
 
-        def step(state, key):
+        def step(state, t):
+            key = jax.random.fold_in(key_steps, t)
             state, out = vector.step(key, state, jnp.ones(4, jnp.int32))
             return state, out.obs
 
         state = vector.reset(key_reset, params)
-        return jax.lax.scan(step, state, jax.random.split(key_steps, 60))[1]
+        return jax.lax.scan(step, state, jnp.arange(60))[1]
 
     keys = jax.random.split(jax.random.key(0), 3)
     batched = jax.jit(jax.vmap(run))(jax.random.clone(keys))
@@ -222,3 +223,48 @@ def test_words_and_keys_agree_on_one_lane():
     single = jax.jit(jax.vmap(env.reset, in_axes=(0, None)))(keys, params)[1]
     for field in ("theta", "theta_dot"):
         assert scipy.stats.ks_2samp(getattr(batch, field), getattr(single, field)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("env_id", ["classic/CartPole-v1", "minatar/Breakout",
+                                    "minatar/SpaceInvaders"])  # fmt: skip
+def test_a_hashed_batch_steps_as_single_lanes_do(env_id):
+    """Neither is random in a step, so the batch and a `vmap` of `step` must agree."""
+    env, params = envs.make(env_id, max_steps=7)
+    vector = VectorEnv(env, 5)
+    state = vector.reset(jax.random.key(0), params)
+    single = jax.jit(jax.vmap(env.step, in_axes=(None, 0, 0, None)))
+    step = jax.jit(vector.step)
+    for t in range(20):
+        action = jnp.arange(5, dtype=jnp.int32) % env.action_spec[0].cardinality
+        want = single(jax.random.key(0), state.env, action, params)
+        state, out = step(jax.random.key(t), state, action)
+        got = (out.final_obs, out.reward, out.terminated, out.truncated)
+        for x, y in zip(got, (want[0], *want[2:5]), strict=True):
+            np.testing.assert_allclose(x, y, atol=1e-6)
+        done = np.asarray(out.terminated | out.truncated)
+        assert done.all() == (t % 7 == 6) or done.any()
+        assert (np.asarray(state.env.time)[done] == 0).all()
+
+
+def test_a_key_that_was_used_is_refused():
+    env, params = envs.make("classic/CartPole-v1")
+    vector, key = VectorEnv(env, 2), jax.random.key(0)
+    state = vector.reset(key, params)
+    with pytest.raises(jax.errors.KeyReuseError):
+        vector.step(key, state, jnp.zeros(2, jnp.int32))
+
+
+@pytest.mark.parametrize("env_id", CARTPOLES)
+def test_wrong_shapes_are_named(env_id):
+    env, params = envs.make(env_id)
+    key = jax.random.key(0)
+    with pytest.raises(ValueError, match="expected leaves"):
+        VectorEnv(env).reset(key, params)
+    with pytest.raises(ValueError, match="all 4 lanes share"):
+        VectorEnv(env, 4).reset(key, broadcast_params(params, 4))
+    with pytest.raises(ValueError, match=r"0 .no pool. or more"):
+        VectorEnv(env, 4, pool_size=-1).reset(key, params)
+    state = VectorEnv(env, 4).reset(key, params)
+    for action in (jnp.zeros((), jnp.int32), jnp.zeros(3, jnp.int32), jnp.zeros(4)):
+        with pytest.raises(ValueError, match=r"expected integer \(4,\)"):
+            VectorEnv(env, 4).step(jax.random.key(1), state, action)

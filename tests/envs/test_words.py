@@ -61,6 +61,19 @@ def test_keys_and_purposes_give_unrelated_words():
     np.testing.assert_array_equal(a, again)
 
 
+def test_small_seeds_give_unrelated_words():
+    """`key(0)` and `key(2)` differ in one bit; users write them, splits never give them."""
+    table = np.stack(
+        [lane_words(jax.random.key(seed), 2048, 1, RESET_STREAM)[0] for seed in range(40)]
+    )
+    correlation = np.corrcoef(table.astype(float)) - np.eye(40)
+    assert np.abs(correlation).max() < 5.5 / np.sqrt(2048)
+    top_bits = table >> 31
+    agreement = (top_bits[:, None] == top_bits[None]).mean(-1)[~np.eye(40, dtype=bool)]
+    assert np.abs(agreement - 0.5).max() < 5.5 * 0.5 / np.sqrt(2048)
+    assert (table[:, 0] != 0).all()
+
+
 def test_a_lane_keeps_its_words_in_a_larger_batch():
     key = jax.random.key(2)
     few = lane_words(key, 5, 2, STEP_STREAM)

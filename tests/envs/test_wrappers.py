@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from extras import need
 from jax.experimental import checkify
 
 import envs
@@ -47,7 +48,7 @@ WRAPPERS = {
     "limit": lambda e, p: wrappers.time_limit(e, p, 7),
     "reset-free": lambda e, p: wrappers.reset_free(e, p, 9),
     "checked": wrappers.checked,
-    "changed": lambda e, p: wrappers.change_dynamics(e, p, scale={"gravity": 0.5}),
+    "changed": lambda e, p: wrappers.change_dynamics(e, p, scale={"gravity": 0.5}, length=1.0),
     "all": lambda e, p: wrappers.time_limit(
         *wrappers.frame_stack(
             *wrappers.sticky_actions(
@@ -285,21 +286,52 @@ def test_reset_free_goes_on_from_where_an_episode_would_end():
         if t < 39:
             np.testing.assert_allclose(out.obs[0], want[0], rtol=1e-5, atol=1e-6)
     assert ends > 10, "a plain environment would have ended"
-    _, steps, _ = play(env, params, 20, actions=[jnp.array(1, jnp.int32)] * 20)
-    assert sum(bool(s[3]["ended"]) for s in steps) > 5
+    _, steps, states = play(env, params, 20, actions=[jnp.array(1, jnp.int32)] * 20)
+    ended = [bool(s[3]["ended"]) for s in steps]
+    assert sum(ended) > 5
+    assert int(states[-1].own.num_ends) == sum(ended)
 
 
-def test_dynamics_change_under_wrappers_too():
-    env, params = wrappers.frame_stack(*wrappers.time_limit(*envs.make(PENDULUM), 50), 2)
-    _, changed = wrappers.change_dynamics(env, params, scale={"g": 0.5}, m=2.0)
-    assert (float(changed.env.env.g), float(changed.env.env.m)) == (5.0, 2.0)
-    assert float(params.env.env.g) == 10.0
-    same, _ = wrappers.change_dynamics(*envs.make(PENDULUM), g=3.0)
-    assert VectorEnv(same, 2).is_hashed
+def test_reset_free_worlds_may_outlive_their_clock():
+    env, params = wrappers.reset_free(*envs.make(CARTPOLE, max_steps=5))
+    _, steps, states = play(env, params, 8)
+    assert not any(bool(s[2]) for s in steps)
+    for state in states:
+        assert all(bool(v) for v in env.invariants(state, params).values())
+
+
+def test_changed_dynamics_take_what_follows_from_them_along():
+    env, params = envs.make(PENDULUM, m=2.0)
+    changed_env, changed = wrappers.change_dynamics(env, params, scale={"g": 0.5}, max_torque=3.0)
+    assert (float(changed.g), float(changed.m), float(changed.max_torque)) == (5.0, 2.0, 3.0)
+    assert changed_env.action_spec[0].high == 3.0
+    assert (float(params.g), env.action_spec[0].high) == (10.0, 2.0)
+    assert VectorEnv(changed_env, 2).is_hashed
+    longer, _ = wrappers.change_dynamics(*envs.make(CARTPOLE), max_steps=9, x_threshold=10.0)
+    assert (longer.max_steps, longer.obs_spec[0].high) == (9, 20.0)
+
+
+def test_changed_dynamics_derive_what_the_source_stores():
+    env, params = envs.make("gymnax/CartPole-v1", length=1.0)
+    _, changed = wrappers.change_dynamics(env, params, masspole=1.0)
+    assert float(changed.total_mass) == 2.0
+    assert float(changed.polemass_length) == 1.0
+
+
+def test_illegal_dynamics_are_refused():
+    env, params = envs.make(PENDULUM)
     with pytest.raises(UnknownName, match="Did you mean"):
         wrappers.change_dynamics(env, params, max_torqe=1.0)
     with pytest.raises(ValueError, match="each field once"):
         wrappers.change_dynamics(env, params, scale={"g": 2.0}, g=1.0)
+    for bad in ({"l": -1.0}, {"l": float("nan")}, {"max_steps": 2.7}):
+        with pytest.raises(ValueError, match="expected a"):
+            wrappers.change_dynamics(env, params, **bad)
+    with pytest.raises(ValueError, match="first, then wrap"):
+        wrappers.change_dynamics(*wrappers.time_limit(env, params, 5), g=1.0)
+    tasks = jax.tree.map(lambda x: jnp.stack([x, x]), params)
+    with pytest.raises(ValueError, match="of one task"):
+        wrappers.change_dynamics(env, tasks, scale={"g": 2.0})
 
 
 def test_a_skin_renames_symbols_and_its_inverse_undoes_it():
@@ -314,6 +346,12 @@ def test_a_skin_renames_symbols_and_its_inverse_undoes_it():
         meant = flipped.actions[action]
         want = plain.step(jax.random.key(2), state.env, meant, plain_params)
         np.testing.assert_array_equal(got[0], 1 - want[0])
+    for outside, inside in ((-1, 0), (9, 2)):
+        got, want = (
+            env.step(jax.random.key(2), state, jnp.array(a, jnp.int32), params)[0]
+            for a in (outside, inside)
+        )
+        np.testing.assert_array_equal(got, want)
     twice, twice_params = wrappers.skin(env, params, wrappers.inverse_skin(flipped))
     inverse = wrappers.inverse_skin(flipped)
     np.testing.assert_array_equal(flipped.actions[inverse.actions], jnp.arange(3))
@@ -358,8 +396,9 @@ def test_checked_mode_refuses_what_fast_mode_clips():
         (lambda e, p: wrappers.exogenous_noise(e, p, -1.0), "scale >= 0"),
         (lambda e, p: wrappers.exogenous_noise(e, p, 1.0, 1.5), "correlation in"),
         (lambda e, p: wrappers.frame_stack(e, p, 0), "at least 1"),
-        (lambda e, p: wrappers.time_limit(e, p, 0), "at least 1"),
-        (lambda e, p: wrappers.reset_free(e, p, -1), "0 .never. or more"),
+        (lambda e, p: wrappers.time_limit(e, p, 0), "from 1 on"),
+        (lambda e, p: wrappers.time_limit(e, p, 2.5), "from 1 on"),
+        (lambda e, p: wrappers.reset_free(e, p, -1), "from 0 on"),
         (lambda e, p: wrappers.sticky_actions(e, p, 1.1), r"in \[0, 1\]"),
         (wrappers.normalize_actions, "real components with bounds"),
         (lambda e, p: wrappers.normalize_observations(e, p, source="moments"), "expected both"),
@@ -369,3 +408,15 @@ def test_checked_mode_refuses_what_fast_mode_clips():
 def test_illegal_options_are_refused(wrapper, message):
     with pytest.raises(ValueError, match=message):
         wrapper(*envs.make(CARTPOLE))
+
+
+def test_sticky_actions_refuse_games_of_legal_moves():
+    need("pgx")
+    with pytest.raises(ValueError, match="expected free actions"):
+        wrappers.sticky_actions(*envs.make("pgx/tic_tac_toe"))
+
+
+def test_an_impure_environment_is_not_wrapped():
+    need("ale")
+    with pytest.raises(ValueError, match="expected a pure one"):
+        wrappers.time_limit(*envs.make("ale/pong"), 5)
