@@ -99,7 +99,7 @@ class XMiniGrid(Environment):
             after.observation.astype(jnp.float32),
             XMiniGridState(world),
             jnp.asarray(after.reward, jnp.float32),
-            after.discount == 0,
+            jnp.asarray(after.discount == 0, bool),
             world.step_num >= params.max_steps,
             {},
         )
