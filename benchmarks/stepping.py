@@ -65,8 +65,7 @@ def _random_actions(env: Any, batch_size: int) -> Callable:
 
     def draw(key, state):
         legal = jax.vmap(env.legal_actions, in_axes=(0, None))(state.env, state.params)
-        keys = jax.random.split(key, batch_size)
-        return jax.vmap(lambda k, m: sample_action(k, env.action_spec, m))(keys, legal)
+        return sample_action(key, env.action_spec, legal)  # one draw for the batch
 
     return draw
 

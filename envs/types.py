@@ -113,8 +113,8 @@ def sample_action(
 ) -> jax.Array:
     """Draw a uniform action of `spec`: int32 `[]` for one category, else float32 `[A]`.
 
-    `legal` (bool `[A]`, `Environment.legal_actions`) restricts the draw. An unbounded component is
-    drawn from a standard normal.
+    `legal` (bool `[..., A]`, `Environment.legal_actions`) restricts the draw, one a mask. An
+    unbounded component is drawn from a standard normal.
     """
     if legal is not None:
         return jax.random.categorical(key, jnp.where(legal, 0.0, -jnp.inf)).astype(jnp.int32)
