@@ -29,7 +29,7 @@ class GymnaxEnvironment(Environment):
         self._env = env
         self.name = f"gymnax/{name}"
         self._short_name = name
-        self.derived_fields = DERIVED_FIELDS.get(name, ())
+        self.derived_fields = tuple(_derived(name, params))
         space = self._env.observation_space(params)
         if not isinstance(space, spaces.Box | spaces.Discrete):
             raise ValueError(
@@ -91,26 +91,27 @@ def make(name: str, **overrides: float) -> tuple[GymnaxEnvironment, Any]:
     for field, value in overrides.items():
         check_name(f"parameter of gymnax/{name}", field, sorted(fields))
         check_value(f"gymnax/{name}.{field}", value, getattr(params, field))
-    params = DERIVED.get(name, _nothing_derived)(params.replace(**overrides), overrides)
+    params = params.replace(**overrides)
+    params = params.replace(**(_derived(name, params) | overrides))
     # Tasks are stacked into lanes: an override never changes a dtype.
     params = jax.tree.map(jnp.asarray, params, dtypes)
     return GymnaxEnvironment(name, source, params), params
 
 
-def _nothing_derived(params: Any, overrides: dict) -> Any:
-    del overrides
-    return params
+def _cartpole(params: Any) -> dict[str, float]:
+    """What gymnax stores beside its source."""
+    return {
+        "total_mass": params.masscart + params.masspole,
+        "polemass_length": params.masspole * params.length,
+    }
 
 
-def _cartpole(params: Any, overrides: dict) -> Any:
-    """Recompute what gymnax stores beside its source (`total_mass`, `polemass_length`)."""
-    total_mass = params.masscart + params.masspole
-    derived = {"total_mass": total_mass, "polemass_length": params.masspole * params.length}
-    return params.replace(**{k: v for k, v in derived.items() if k not in overrides})
-
-
-DERIVED_FIELDS = {"CartPole-v1": ("total_mass", "polemass_length")}
 DERIVED: dict[str, Callable] = {"CartPole-v1": _cartpole}
+
+
+def _derived(name: str, params: Any) -> dict[str, float]:
+    """The fields of a task that follow from its others."""
+    return DERIVED[name](params) if name in DERIVED else {}
 
 
 def _components(space: Any, prefix: str) -> tuple[Component, ...]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs.minatar.game import SIZE, Game, board, cells_of
+from envs.minatar.game import SIZE, Game, board, cells_of, signed
 from envs.words import below
 
 # At most one thing is in each of the rows 1 to 8: its column is a nibble of a word, a flag is the
@@ -120,8 +120,8 @@ def play(state, action, draws, params):
     """What `Asterix.advance` returns, given what chance decided."""
     spawns, moves = state.spawn_timer == 0, state.move_timer == 0
     columns, rightward, gold = _arrive(state, spawns, draws)
-    x = jnp.clip(state.player_x + _sign(action == 3, action == 1), 0, SIZE - 1)
-    y = jnp.clip(state.player_y + _sign(action == 4, action == 2), 1, 8)
+    x = jnp.clip(state.player_x + signed(action == 3, action == 1), 0, SIZE - 1)
+    y = jnp.clip(state.player_y + signed(action == 4, action == 2), 1, 8)
 
     # The player meets what stood there or what moves there, treasure in at most one of the two.
     columns, takes, is_hit = _meet(columns, gold, x, y)
@@ -200,7 +200,3 @@ def _flags(nibbles):
 def _ranks(flags):
     """In each nibble the number of flags up to it, so in the highest one that of all."""
     return flags * jnp.uint32(FLAGS)
-
-
-def _sign(plus, minus):
-    return jnp.where(plus, 1, 0) - jnp.where(minus, 1, 0)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs.minatar.game import SIZE, Game, board, cells_of, has_bit, plane_of_rows
+from envs.minatar.game import SIZE, Game, board, cells_of, has_bit, plane_of_rows, signed
 
 FULL_WALL = (1 << 30) - 1  # rows 1 to 3
 PADDLE_ROW = 9
@@ -62,9 +62,7 @@ class Breakout(Game):
 
     def advance(self, words, state, action, params):
         del words, params
-        pos = jnp.clip(
-            state.pos + jnp.where(action == 2, 1, 0) - jnp.where(action == 1, 1, 0), 0, SIZE - 1
-        )
+        pos = jnp.clip(state.pos + signed(action == 2, action == 1), 0, SIZE - 1)
         x, y, direction = _fly(state.ball_x, state.ball_y, state.ball_dir)
 
         # A brick is broken once, on entering the bricks; the ball goes back up or down.

@@ -42,6 +42,11 @@ class Game(WordEnvironment):
         return pictures.paint_observation(jax.device_get(self.observe(state, params)))
 
 
+def signed(forward: jax.Array, back: jax.Array) -> jax.Array:
+    """+1, -1 or 0, int32, from two bools."""
+    return jnp.where(forward, 1, 0) - jnp.where(back, 1, 0)
+
+
 def cells_of(field: jax.Array) -> jax.Array:
     """All cells, int32 `[100]` beside one lane's `field`, `[100, 1]` beside a batch's."""
     cells = jnp.arange(SIZE * SIZE, dtype=jnp.int32)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs.minatar.game import SIZE, Game, board_of_groups, cells_of
+from envs.minatar.game import SIZE, Game, board_of_groups, cells_of, signed
 from envs.words import below
 
 MAX_OXYGEN = 200
@@ -291,8 +291,8 @@ def _spawn_diver(state, draws):
 def _steer(state, action):
     """The player moves or fires."""
     goes_left, goes_right = action == LEFT, action == RIGHT
-    x = state.x + jnp.where(goes_right, 1, 0) - jnp.where(goes_left, 1, 0)
-    y = state.y + jnp.where(action == DOWN, 1, 0) - jnp.where(action == UP, 1, 0)
+    x = state.x + signed(goes_right, goes_left)
+    y = state.y + signed(action == DOWN, action == UP)
     fires = (action == FIRE) & (state.shot_timer == 0)
     bullet = Bullet(alive=fires, right=state.right, y=state.y, x=state.x)
     return state._replace(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from envs.minatar.game import SIZE, Game, board, cells_of, has_bit, plane_of_rows
+from envs.minatar.game import SIZE, Game, board, cells_of, has_bit, plane_of_rows, signed
 
 # A set of cells is a tuple of words, three rows in each from the top: bit 10 (y % 3) + x of word
 # y // 3 is the cell (y, x). Row 9 is alone in its word.
@@ -81,8 +81,7 @@ class SpaceInvaders(Game):
         # The cannon shoots from where it was.
         fires = (action == 3) & (state.shot_timer == 0)
         bullets = _fly_up(state.bullets, fires, state.pos)
-        step = jnp.where(action == 2, 1, 0) - jnp.where(action == 1, 1, 0)
-        pos = jnp.clip(state.pos + step, 0, SIZE - 1)
+        pos = jnp.clip(state.pos + signed(action == 2, action == 1), 0, SIZE - 1)
 
         # The aliens move sideways or, at the border, down and back.
         moves = state.move_timer == 0

@@ -9,7 +9,7 @@ import numpy as np
 
 from envs.names import check_name
 from envs.types import Component, Environment, Params
-from envs.wrappers.wrapper import Wrapper, require_reals, wrap
+from envs.wrappers.wrapper import Wrapper, require_reals, show, wrap
 
 
 class Noise(NamedTuple):
@@ -135,14 +135,6 @@ def normalize_observations(
     def scaled(own, obs):
         return (obs.astype(jnp.float32) - own.mean) / own.std
 
-    def begin(key, own, obs):
-        del key
-        return (), scaled(own, obs)
-
-    def after(key, own, memory, action, step):
-        del key, action
-        return memory, step._replace(obs=scaled(own, step.obs))
-
     spec = tuple(
         Component(c.name, "real", (c.low - m) / s, (c.high - m) / s)
         if c.kind == "real"
@@ -151,6 +143,6 @@ def normalize_observations(
     )
     own = Scale(jnp.asarray(mean.reshape(env.obs_shape)), jnp.asarray(std.reshape(env.obs_shape)))
     return wrap(
-        env, params, own, "normalized observations", begin=begin, after=after, obs_spec=spec,
+        env, params, own, "normalized observations", **show(scaled), obs_spec=spec,
         obs_dtype=np.float32,
     )  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 
 from envs.names import check_name
 from envs.types import Component, Environment, Params
-from envs.wrappers.wrapper import Wrapper, wrap
+from envs.wrappers.wrapper import Wrapper, show, wrap
 
 
 def sensor_failure(
@@ -49,7 +49,8 @@ def sensor_failure(
         flags = (Component(f"{c.name} alive", "category", cardinality=2) for c in env.obs_spec)
         specs = {"obs_spec": (*specs["obs_spec"], *flags), "obs_shape": (2 * size,)}
         specs["obs_dtype"] = np.float32
-    return _show(env, params, jnp.asarray(failed), seen, f"sensor failure ({mode})", specs)
+    own = jnp.asarray(failed)
+    return wrap(env, params, own, f"sensor failure ({mode})", **show(seen), **specs)
 
 
 def _drop(env: Environment, params: Params, failed: np.ndarray) -> tuple[Wrapper, Params]:
@@ -63,18 +64,4 @@ def _drop(env: Environment, params: Params, failed: np.ndarray) -> tuple[Wrapper
         return obs.reshape(-1)[kept]
 
     specs = {"obs_spec": spec, "obs_shape": (len(spec),)}
-    return _show(env, params, (), seen, "sensor failure (drop)", specs)
-
-
-def _show(env, params, own, seen, name, specs):
-    """Wrap `env` so that every observation is `seen(own, obs)`."""
-
-    def begin(key, own, obs):
-        del key
-        return (), seen(own, obs)
-
-    def after(key, own, memory, action, step):
-        del key, action
-        return memory, step._replace(obs=seen(own, step.obs))
-
-    return wrap(env, params, own, name, begin=begin, after=after, **specs)
+    return wrap(env, params, (), "sensor failure (drop)", **show(seen), **specs)

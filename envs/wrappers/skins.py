@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.types import Environment, Params, clip_category
-from envs.wrappers.wrapper import Wrapper, wrap
+from envs.wrappers.wrapper import Wrapper, show, wrap
 
 
 class Skin(NamedTuple):
@@ -56,25 +56,15 @@ def skin(env: Environment, params: Params, skin: Skin) -> tuple[Wrapper, Params]
         ]
         return jnp.where(is_symbol, renamed.astype(obs.dtype), obs)
 
-    def begin(key, own, obs):
-        del key
-        return (), shown(own, obs)
-
     def act(key, own, memory, action):
         del key, memory
         return own.actions[clip_category(env.action_spec, action)] if env.is_discrete else action
-
-    def after(key, own, memory, action, step):
-        del key, action
-        return memory, step._replace(obs=shown(own, step.obs))
 
     def legal_actions(state, params):
         legal = env.legal_actions(state.env, params.env)
         return legal[params.own.actions] if env.is_discrete else legal
 
-    return wrap(
-        env, params, skin, "skin", begin=begin, act=act, after=after, legal_actions=legal_actions
-    )
+    return wrap(env, params, skin, "skin", act=act, **show(shown), legal_actions=legal_actions)
 
 
 def _alphabets(env: Environment) -> tuple[list[int], np.ndarray]:

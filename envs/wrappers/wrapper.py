@@ -51,6 +51,20 @@ def pass_on(key, own, memory, action, step):
     return memory, step
 
 
+def show(seen: Callable) -> dict[str, Callable]:
+    """The `begin` and `after` of a wrapper that shows `seen(own, obs)` for every observation."""
+
+    def begin(key, own, obs):
+        del key
+        return (), seen(own, obs)
+
+    def after(key, own, memory, action, step):
+        del key, action
+        return memory, step._replace(obs=seen(own, step.obs))
+
+    return {"begin": begin, "after": after}
+
+
 class Wrapper(Environment):
     """`env` with `begin` at the reset, `act` before and `after` behind each step.
 

@@ -24,4 +24,4 @@ def test_a_source_that_was_to_be_installed_fails(without_brax, monkeypatch):
 
 def test_a_source_that_is_there_is_used(monkeypatch):
     monkeypatch.setenv("JAXAGENT_REQUIRED_EXTRAS", "brax")
-    need("classic")
+    assert need("classic") is None
