@@ -4,6 +4,9 @@ An XLand task is a `ruleset` (goal, rules, first objects) in the params, so a `v
 a `vmap` over rulesets. The source's default is the empty one: nothing to find and no goal, hence
 no reward. Give another, `make(name, ruleset=RuleSet(...))`, built by hand with `xminigrid.core` or
 drawn from a benchmark (`xminigrid.load_benchmark` downloads it).
+
+The step is the source's, composed here from its parts but for its rules, which are ours
+(`xminigrid_rules`, equal and several times faster under `vmap`).
 """
 
 import warnings
@@ -14,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs import pictures
+from envs.adapters.xminigrid_rules import apply_rules
+from envs.branch import computed_once
 from envs.foreign import as_carry, cast_like, foreign
 from envs.names import check_name
 from envs.tasks import check_value
@@ -23,7 +28,11 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     # the third party of this file
     import xminigrid
+    import xminigrid.environment as source
+    from xminigrid.core.actions import take_action
     from xminigrid.core.constants import NUM_COLORS, NUM_TILES, Colors, Tiles
+    from xminigrid.core.goals import check_goal
+    from xminigrid.core.observation import transparent_field_of_view
     from xminigrid.rendering.rgb_render import render as paint
     from xminigrid.types import RuleSet, StepType, TimeStep
 
@@ -65,6 +74,7 @@ class XMiniGrid(Environment):
     def __init__(self, name: str):
         """Build the environment with the source's sizes of world and view."""
         self._env, self._params = foreign(xminigrid.make)(name)
+        self._has_own_step = type(self._env).step is not source.Environment.step
         self.name = f"xminigrid/{name}"
         self.obs_shape = tuple(self._env.observation_shape(self._params))
         self.obs_spec = tuple(
@@ -92,17 +102,38 @@ class XMiniGrid(Environment):
     def step(self, key, state, action, params):
         del key
         action = clip_category(self.action_spec, action)
-        before = TimeStep(state.world, StepType.MID, reward=0.0, discount=1.0, observation=())
-        after = foreign(self._env.step)(self._source_params(params), before, action)
-        world = cast_like(after.state, state.world)
+        advance = self._advance_as_source if self._has_own_step else self._advance
+        world, obs, reward, terminated = foreign(advance)(state.world, action, params)
+        world = cast_like(world, state.world)
         return (
-            after.observation.astype(jnp.float32),
+            obs.astype(jnp.float32),
             XMiniGridState(world),
-            jnp.asarray(after.reward, jnp.float32),
-            jnp.asarray(after.discount == 0, bool),
+            jnp.asarray(reward, jnp.float32),
+            jnp.asarray(terminated, bool),
             world.step_num >= params.max_steps,
             {},
         )
+
+    def _advance(self, world, action, params):
+        """xminigrid's `Environment.step`, with its rules as one formula."""
+        acted = take_action(world.grid, world.agent, action)
+        grid, agent, changed = computed_once(acted, params.max_steps > 0)
+        grid, pocket = apply_rules(
+            world.rule_encoding, grid, agent.position, agent.pocket, action, changed
+        )
+        grid, pocket = computed_once((grid, pocket), params.max_steps > 0)
+        agent, time = agent.replace(pocket=pocket), world.step_num + 1
+        view = self._params.view_size
+        obs = transparent_field_of_view(grid, agent, view, view)
+        terminated = check_goal(world.goal_encoding, grid, agent, action, changed)
+        reward = jnp.where(terminated, 1.0 - 0.9 * (time / params.max_steps), 0.0)
+        return world.replace(grid=grid, agent=agent, step_num=time), obs, reward, terminated
+
+    def _advance_as_source(self, world, action, params):
+        """The step of an environment that overrides xminigrid's (`MiniGrid-Memory`)."""
+        before = TimeStep(world, StepType.MID, reward=0.0, discount=1.0, observation=())
+        after = self._env.step(self._source_params(params), before, action)
+        return after.state, after.observation, after.reward, after.discount == 0
 
     def invariants(self, state, params):
         world = state.world

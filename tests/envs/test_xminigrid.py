@@ -325,3 +325,78 @@ def test_import_is_silent():
         timeout=300,
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+# --- the rules as one formula ---------------------------------------------------------------------
+
+NUM_WORLDS = 30_000  # each kind of rule fires on its own
+
+
+def random_world(key):
+    """A small grid of three kinds of tiles, an agent, a thing in its pocket and two rules.
+
+    A border of the grid is as good as its middle: where an index leaves the grid counts too.
+    """
+    kinds = jnp.array([(TILES.BALL, COLORS.RED), (TILES.STAR, COLORS.RED), (TILES.FLOOR, COLORS.BLACK)])
+    draw_grid, draw_position, draw_rest, draw_rules = jax.random.split(key, 4)
+    grid = kinds[jax.random.randint(draw_grid, (4, 5), 0, 3)].astype(jnp.uint8)
+    position = jax.random.randint(draw_position, (2,), 0, jnp.array([4, 5]))
+    pocket_id, action, direction = jax.random.randint(draw_rest, (3,), 0, jnp.array([3, 6, 4]))
+    tiles_of_rules, kinds_of_rules = jax.random.split(draw_rules)
+    parts = kinds[jax.random.randint(tiles_of_rules, (2, 3), 0, 3)].reshape(2, 6)
+    kind = jax.random.randint(kinds_of_rules, (2, 1), 0, 12)
+    encoded = jnp.concatenate([kind, parts], axis=1).astype(jnp.uint8)
+    offset = jnp.array([(-1, 0), (0, 1), (1, 0), (0, -1)])[direction]
+    changed = jnp.clip(position + offset, 0, jnp.array([3, 4]))
+    agent = xminigrid.types.AgentState(position, direction, kinds[pocket_id].astype(jnp.uint8))
+    return encoded, grid, agent, action, changed
+
+
+@pytest.mark.foreign_oracle
+def test_rules_equal_xminigrid_on_random_worlds_of_every_kind():
+    worlds = foreign(jax.jit(jax.vmap(random_world)))(jax.random.split(jax.random.key(0), NUM_WORLDS))
+    encoded, grid, agent, action, changed = worlds
+    want_grid, want_agent = foreign(jax.jit(jax.vmap(rules.check_rule)))(
+        encoded, grid, agent, action, changed
+    )
+    got_grid, got_pocket = jax.jit(jax.vmap(adapter.apply_rules))(
+        encoded, grid, agent.position, agent.pocket, action, changed
+    )
+    np.testing.assert_array_equal(got_grid, want_grid)
+    np.testing.assert_array_equal(got_pocket, want_agent.pocket)
+    fired = (want_grid != grid).any((1, 2, 3)) | (want_agent.pocket != agent.pocket).any(1)
+    for kind in range(1, 12):
+        assert int(fired[(encoded[:, 0, 0] == kind) & (encoded[:, 1, 0] == 0)].sum()) >= 1, kind
+
+
+@pytest.mark.foreign_oracle
+def test_a_step_under_rules_equals_xminigrid():
+    """Whole steps in XLand under a ruleset with several kinds of rules."""
+    star = (TILES.STAR, COLORS.GREEN)
+    task = ruleset(
+        goals.AgentNearGoal(tile=tile(star)),
+        rules.AgentHoldRule(tile=tile(RED_BALL), prod_tile=tile(BLUE_KEY)),
+        rules.AgentNearRule(tile=tile(BLUE_KEY), prod_tile=tile(RED_BALL)),
+        rules.TileNearRule(tile_a=tile(BLUE_KEY), tile_b=tile(RED_BALL), prod_tile=tile(star)),
+        objects=[RED_BALL, BLUE_KEY] * 8,
+    )
+    env, params = envs.make(XLAND, ruleset=task)
+    source, source_params = foreign(xminigrid.make)(XLAND.split("/")[1], ruleset=task)
+    true_step = jax.jit(lambda t, a: foreign(source.step)(source_params, t, a))
+    step = jax.jit(env.step)
+    by_walking = 0
+    for episode in range(4):
+        _, state = jax.jit(env.reset)(jax.random.key(episode), params)
+        raw_key = jax.random.key_data(jax.random.key(episode))
+        truth = foreign(source.reset)(source_params, raw_key)
+        for i in range(60):
+            action = sample_action(jax.random.key(1000 * episode + i), env.action_spec)
+            before = state.world.grid
+            obs, state, reward, terminated, _, _ = step(jax.random.key(7), state, action, params)
+            truth = true_step(truth, action)
+            assert_equal_trees(state.world, truth.state, f"episode {episode}, step {i}")
+            np.testing.assert_array_equal(obs, truth.observation)
+            np.testing.assert_allclose(reward, truth.reward, rtol=1e-6)
+            assert bool(terminated) == bool(truth.last() & (truth.discount == 0))
+            by_walking += int(action == FORWARD and (before != state.world.grid).any())
+    assert by_walking > 0  # a rule fired: walking itself changes no cell
