@@ -28,8 +28,12 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     # the third party of this file
     from craftax.craftax_classic import constants as c
+    from craftax.craftax_classic import game_logic as game
     from craftax.craftax_classic.envs import craftax_symbolic_env as source
+    from craftax.craftax_classic.envs.common import compute_score
     from craftax.craftax_classic.envs.craftax_state import EnvParams
+
+    from envs.adapters.craftax_spawns import spawn_mobs
 
 
 TOOLS = tuple(f"{stuff}_{t}" for t in ("pickaxe", "sword") for stuff in ("wood", "stone", "iron"))
@@ -93,12 +97,14 @@ class CraftaxClassic(Environment):
     def step(self, key, state, action, params):
         raw_key = jax.random.key_data(key)
         action = clip_category(self.action_spec, action)
-        obs, world, reward, _, info = foreign(self._env.step_env)(
-            raw_key, state.world, action, _source_params(params)
-        )
+        source_params = _source_params(params)
+        world, reward = foreign(self._advance)(raw_key, state.world, action, source_params)
+        obs = foreign(self._env.get_obs)(world)
+        done = foreign(self._env.is_terminal)(world, source_params)
+        info = foreign(compute_score)(world, done)
         world = cast_like(world, state.world)
         truncated = world.timestep >= params.max_steps
-        info = {k: jnp.asarray(v, jnp.float32) for k, v in info.items() if k != "discount"}
+        info = {k: jnp.asarray(v, jnp.float32) for k, v in info.items()}
         return (
             jnp.asarray(obs, jnp.float32),
             CraftaxState(world),
@@ -107,6 +113,30 @@ class CraftaxClassic(Environment):
             truncated,
             info,
         )
+
+    def _advance(self, rng, world, action, params):
+        """craftax's `craftax_step`, stage by stage, with its spawns drawn faster."""
+        before, static = world, self._env.static_env_params
+        action = jnp.where(world.is_sleeping, c.Action.NOOP.value, action)
+        rng, key_act = jax.random.split(rng)
+        rng, key_mobs = jax.random.split(rng)
+        rng, key_spawn = jax.random.split(rng)
+        _, key_state = jax.random.split(rng)
+        world = game.do_crafting(world, action)
+        world = game.do_action(key_act, world, action, static)
+        world = game.place_block(world, action, static)
+        world = game.move_player(world, action)
+        world = game.update_mobs(key_mobs, world, params, static)
+        world = spawn_mobs(key_spawn, world, params, static)
+        world = game.update_plants(world, static)
+        world = game.update_player_intrinsics(world, action)
+        world = game.cap_inventory(world)
+        world = game.update_health(world)
+        achieved = world.achievements.astype(jnp.float32) - before.achievements.astype(jnp.float32)
+        reward = jnp.sum(achieved) + 0.1 * (world.player_health - before.player_health)
+        time = world.timestep + 1
+        light = game.calculate_light_level(time, params)
+        return world.replace(timestep=time, light_level=light, state_rng=key_state), reward
 
     def invariants(self, state, params):
         world = state.world

@@ -108,6 +108,55 @@ def test_step_equals_craftax(overrides):
         state = next_state
 
 
+@pytest.mark.foreign_oracle
+def test_spawns_equal_craftax_on_random_maps():
+    """All three kinds at once, on maps with few and many free places, mobs' slots full and empty."""
+    game = pytest.importorskip("craftax.craftax_classic.game_logic")
+    spawns = pytest.importorskip("envs.adapters.craftax_spawns")
+    world, static = first_state().world, made()[0]._env.static_env_params
+    params = adapter.EnvParams(
+        spawn_cow_chance=0.9, spawn_zombie_base_chance=0.9, spawn_skeleton_chance=0.9
+    )
+
+    def random_world(key):
+        key_map, key_share, key_mobs = jax.random.split(key, 3)
+        share = jax.random.uniform(key_share) ** 4  # often hardly a free place
+        kinds = jax.random.choice(
+            key_map, jnp.array([BLOCKS.GRASS.value, BLOCKS.PATH.value, BLOCKS.WATER.value]),
+            world.map.shape, p=jnp.array([share / 2, share / 2, 1 - share]),
+        )  # fmt: skip
+        keys = jax.random.split(key_mobs, 3)
+        full = {
+            name: getattr(world, name).replace(
+                mask=jax.random.bernoulli(k, 0.7, getattr(world, name).mask.shape)
+            )
+            for name, k in zip(("cows", "zombies", "skeletons"), keys, strict=True)
+        }
+        return world.replace(map=kinds.astype(world.map.dtype), **full)
+
+    def both(key):
+        key_world, key_spawn = jax.random.split(key)
+        before = random_world(key_world)
+        raw = jax.random.key_data(key_spawn)
+        return (
+            before,
+            spawns.spawn_mobs(raw, before, params, static),
+            game.spawn_mobs(before, raw, params, static),
+        )
+
+    keys = jax.random.split(jax.random.key(0), 1500)
+    before, ours, theirs = jax.jit(jax.vmap(foreign(both)))(keys)
+    for name in ("cows", "zombies", "skeletons"):
+        mine, truth = getattr(ours, name), getattr(theirs, name)
+        np.testing.assert_array_equal(mine.mask, truth.mask)
+        np.testing.assert_array_equal(mine.health, truth.health)
+        appeared = np.asarray(truth.mask & ~getattr(before, name).mask).any(1)
+        assert 100 < appeared.sum() < 1500, name
+        moved = np.asarray(mine.position != truth.position).any((1, 2))
+        assert moved.sum() <= 1, name  # the source compares rounded sums
+    assert (np.asarray(ours.mob_map != theirs.mob_map).any((1, 2))).sum() <= 3
+
+
 # --- the two ends of an episode -------------------------------------------------------------------
 
 
