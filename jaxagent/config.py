@@ -121,6 +121,8 @@ class TransformerConfig:
     num_heads: int = 4
     mlp_factor: int = 4
     context: int = 8  # transitions that a token may look back on
+    attention: Literal["softmax", "linear"] = "softmax"
+    positions: Literal["rotary", "learned", "none"] = "rotary"  # of time; learned ends at `context`
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters are float32
 
     def check(self) -> None:

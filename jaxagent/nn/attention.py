@@ -111,3 +111,20 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) 
     logits = jnp.where(mask[:, None], logits.astype(jnp.float32), -jnp.inf)
     weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
     return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+
+
+def attend_linearly(
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array
+) -> jax.Array:
+    """Attention without the softmax: the mean of `(q . k / sqrt D) v` over the keys seen.
+
+    Shapes as `attend`. A mean rather than a sum keeps its size as a prompt grows.
+    """
+    scale = query.shape[-1] ** -0.5
+    weights = jnp.einsum("bqhd,bkhd->bhqk", query, key) * scale
+    num_seen = jnp.sum(mask, axis=-1, keepdims=True, dtype=weights.dtype)[:, None]
+    weights = jnp.where(mask[:, None], weights, 0.0) / num_seen
+    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
+
+
+KINDS = {"softmax": attend, "linear": attend_linearly}

@@ -88,17 +88,36 @@ class Block(nn.Module):
         head = (c.num_heads, c.width // c.num_heads)
 
         norm = rms_norm(x, "attention_norm")
-        query = attention.rotary(dense(head, name="query")(norm), time)
-        key = attention.rotary(dense(head, name="key")(norm), time)
+        rotate = attention.rotary if c.positions == "rotary" else lambda x, time: x
+        query = rotate(dense(head, name="query")(norm), time)
+        key = rotate(dense(head, name="key")(norm), time)
         value = dense(head, name="value")(norm)
         key, value = attention.remember(past, key, value)
-        mixed = attention.attend(query, key, value, mask)
+        mixed = attention.KINDS[c.attention](query, key, value, mask)
         x = x + dense(c.width, axis=(-2, -1), name="output")(mixed)
 
         norm = rms_norm(x, "mlp_norm")
         hidden = dense(c.mlp_factor * c.width, name="up")(norm)
         hidden = nn.gelu(hidden, approximate=True)  # the erf form is 1.15x slower on a CPU
         return x + dense(c.width, name="down")(hidden), (key, value)
+
+
+def run_blocks(config: TransformerConfig, x, time, mask, past) -> tuple[jax.Array, list]:
+    """The trunk of every model here: positions, blocks, a final norm; called inside a module.
+
+    `x [B, L, D]` embedded tokens, `time [L]`; returns float32 `[B, L, D]` and each layer's keys
+    and values.
+    """
+    if config.positions == "learned":
+        table = nn.Embed(config.context, config.width, name="position").embedding
+        # A time beyond the table is NaN, not its last row.
+        x = x + table.at[time].get(mode="fill", fill_value=jnp.nan)[None]
+    x, remembered = x.astype(config.dtype), []
+    for i in range(config.num_layers):
+        block = Block(config, name=f"block_{i}")
+        x, layer = block(x, time, mask, None if past is None else past[i])
+        remembered.append(layer)
+    return rms_norm(x, "norm").astype(jnp.float32), remembered
 
 
 class Transformer(nn.Module):
@@ -114,13 +133,7 @@ class Transformer(nn.Module):
         `mask [B, L, Lk]`; `past` is None for a full pass, or one `attention.Past` per layer.
         """
         x = Embedding(self.vocabulary, self.config.width, name="embedding")(tokens)
-        x = x.astype(self.config.dtype)
-        remembered = []
-        for i in range(self.config.num_layers):
-            block = Block(self.config, name=f"block_{i}")
-            x, layer = block(x, tokens.time, mask, None if past is None else past[i])
-            remembered.append(layer)
-        x = rms_norm(x, "norm").astype(jnp.float32)
+        x, remembered = run_blocks(self.config, x, tokens.time, mask, past)
         logits = nn.Dense(self.vocabulary.size, use_bias=False, name="head")(x)
         return logits, remembered
 
@@ -158,6 +171,11 @@ def model(config: TransformerConfig, vocabulary: Vocabulary) -> Model:
         return module.apply({"params": params}, tokens, mask[None] & same_episode, None)[0]
 
     def step(params: Any, tokens: Tokens, slot: jax.Array, cache: Cache):
+        if config.positions == "learned":
+            raise ValueError(
+                'positions: got "learned", expected "rotary" or "none" to act through a cache: '
+                "learned positions end at `context`, an episode need not."
+            )
         cache = attention.mark(cache, tokens.order, tokens.time, slot)
         past = [
             attention.Past(cache.keys[i], cache.values[i], slot) for i in range(config.num_layers)

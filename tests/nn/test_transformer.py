@@ -37,9 +37,11 @@ def two_layers():
 
 
 @functools.cache
-def build(num_layers=2, context=8, dtype="float32"):
+def build(num_layers=2, context=8, dtype="float32", attention="softmax"):
     """The model and its parameters, and the full pass under jit."""
-    config = dataclasses.replace(CONFIG, num_layers=num_layers, context=context, dtype=dtype)
+    config = dataclasses.replace(
+        CONFIG, num_layers=num_layers, context=context, dtype=dtype, attention=attention
+    )
     model = transformer.model(config, VOCABULARY)
     unused = {f"block_{i}" for i in range(num_layers, 2)}
     params = {name: x for name, x in two_layers().items() if name not in unused}
@@ -450,3 +452,60 @@ def test_value_features_tell_bins_apart_and_are_zero_for_categories():
     np.testing.assert_allclose(features[:NUM_BINS, 1], np.sin(np.pi * u), atol=1e-5)
     np.testing.assert_allclose(features[:NUM_BINS, 12], np.cos(32 * np.pi * u), atol=1e-4)
     assert np.abs(features).max() <= 1.0
+
+
+def test_linear_attention_by_hand():
+    """Two keys seen of three: the mean of (q . k / sqrt D) v over the two."""
+    query = jnp.array([1.0, 2.0]).reshape(1, 1, 1, 2)
+    key = jnp.array([[1.0, 0.0], [0.0, 1.0], [9.0, 9.0]]).reshape(1, 3, 1, 2)
+    value = jnp.array([[3.0, 0.0], [0.0, 5.0], [7.0, 7.0]]).reshape(1, 3, 1, 2)
+    mask = jnp.array([[[True, True, False]]])
+    out = attention.attend_linearly(query, key, value, mask)
+    np.testing.assert_allclose(out[0, 0, 0], np.array([3.0, 10.0]) / 2 / math.sqrt(2), rtol=1e-6)
+
+
+def test_linear_attention_leaks_no_future_and_no_other_episode():
+    model, params, apply = build(attention="linear")
+    tokens = random_tokens(DISCRETE, 5)
+    before = apply(params, tokens)
+    later = tokens._replace(value=tokens.value.at[:, 9:].set(0))
+    np.testing.assert_allclose(apply(params, later)[:, :9], before[:, :9], **TOLERANCE)
+    assert not np.allclose(apply(params, later)[:, 9:], before[:, 9:])
+    softmax = build()[2](params, tokens)
+    assert not np.allclose(before, softmax, atol=1e-3)  # it is another function
+
+
+def positioned(positions, context=4):
+    config = dataclasses.replace(CONFIG, positions=positions, context=context)
+    model = transformer.model(config, VOCABULARY)
+    return model, jax.jit(model.init)(jax.random.key(3))
+
+
+def test_without_positions_the_order_of_past_steps_is_not_seen():
+    """A one-layer model reads a set: swapping the first two steps leaves the last output."""
+    tokens = random_tokens(DISCRETE, 3)
+    rows = tokens.value.reshape(2, 3, 3)
+    swapped = tokens._replace(value=rows[:, jnp.array([1, 0, 2])].reshape(2, -1))
+    for positions, sees in (("none", False), ("rotary", True), ("learned", True)):
+        config = dataclasses.replace(CONFIG, positions=positions, num_layers=1, context=4)
+        model = transformer.model(config, VOCABULARY)
+        params = jax.tree.map(lambda x: 4.0 * x, jax.jit(model.init)(jax.random.key(3)))
+        apply = jax.jit(model.apply)
+        gap = np.abs(apply(params, tokens)[:, -1] - apply(params, swapped)[:, -1]).max()
+        assert (gap > 1e-3) == sees, (positions, gap)
+
+
+def test_learned_positions_end_loudly():
+    """A time beyond the table makes outputs NaN, not those of a wrong place; a cache is refused."""
+    model, params = positioned("learned", context=4)
+    apply = jax.jit(model.apply)
+    assert np.isfinite(apply(params, random_tokens(DISCRETE, 4))).all()
+    out = apply(params, random_tokens(DISCRETE, 5))
+    assert np.isnan(out[:, 12:]).all()
+    with pytest.raises(ValueError, match='positions: got "learned", expected "rotary" or "none"'):
+        act_with_cache = sequence.policy(model, DISCRETE, "argmax")
+        memory = act_with_cache.init(2)
+        act_with_cache.act(
+            sequence.SequenceParams(params, codec_of(DISCRETE)), memory,
+            jnp.zeros((2, 2)), jnp.ones(2, bool), jax.random.key(0),
+        )  # fmt: skip

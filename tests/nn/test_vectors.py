@@ -1,0 +1,48 @@
+"""The transformer over real vectors: it sees pairs before and the input itself, nothing else."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxagent.config import TransformerConfig
+from jaxagent.nn import vectors
+
+CONFIG = TransformerConfig(width=16, num_layers=2, num_heads=2, context=6)
+
+
+def built():
+    model = vectors.model(CONFIG, 3)
+    return jax.jit(model.init)(jax.random.key(0)), jax.jit(model.apply)
+
+
+def prompt():
+    key_x, key_y = jax.random.split(jax.random.key(1))
+    return jax.random.normal(key_x, (2, 6, 3)), jax.random.normal(key_y, (2, 6))
+
+
+def test_a_prediction_depends_on_its_input_and_on_earlier_pairs_only():
+    params, apply = built()
+    x, y = prompt()
+
+    def sees(array, t):
+        """Which entries of `array [B, T, ...]` change the prediction at time t."""
+        jacobian = jax.jacrev(lambda z: apply(params, *array(z))[0, t])
+        return jacobian
+
+    for t in range(6):
+        by_x = np.abs(sees(lambda z: (z, y), t)(x))[0].max(-1)
+        by_y = np.abs(sees(lambda z: (x, z), t)(y))[0]
+        np.testing.assert_array_equal(by_x > 1e-7, np.arange(6) <= t)
+        np.testing.assert_array_equal(by_y > 1e-7, np.arange(6) < t)
+
+
+def test_rows_of_a_batch_do_not_meet():
+    params, apply = built()
+    x, y = prompt()
+    both = apply(params, x, y)
+    np.testing.assert_allclose(both[:1], apply(params, x[:1], y[:1]), rtol=1e-5, atol=1e-6)
+
+
+def test_equal_arguments_give_the_same_model():
+    assert vectors.model(CONFIG, 3) is vectors.model(CONFIG, 3)
+    assert vectors.model(CONFIG, 3) is not vectors.model(CONFIG, 4)
