@@ -1,6 +1,7 @@
 """Random and expert returns of tasks: the one table by which experiments normalise.
 
 `returns.json` holds value, command and date of each; `python -m benchmarks.returns` measures it.
+It has the random return of every pure environment, and an expert's where there is an expert.
 """
 
 import json
@@ -23,12 +24,17 @@ def task_name(env_id: str, overrides: dict[str, float]) -> str:
 
 
 def reference(env_id: str, overrides: dict[str, float] | None = None) -> Reference:
-    """Look a task up; raises KeyError with the command that adds it."""
+    """Look a task up; raises KeyError with the command that adds it, or for want of an expert."""
     name = task_name(env_id, overrides or {})
     table = json.loads(TABLE.read_text())
     if name not in table:
         raise KeyError(
             f"returns of {name!r}: not in {TABLE.name}, expected one of {sorted(table)}; measure it"
             f" with `python -m benchmarks.returns --task '{name}'`."
+        )
+    if table[name]["expert"] is None:
+        raise KeyError(
+            f"returns of {name!r}: got a random return and no expert's, expected both; there is no "
+            f"scripted expert, so train one: `python -m benchmarks.returns --task '{name}'`."
         )
     return Reference(table[name]["random"], table[name]["expert"])

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 from typing import Any, Literal
 
 NUM_SHARDS = 4  # logical data shards at any device count, see train/parallel.py
@@ -34,6 +35,21 @@ def require_at_least_zero(config: Any, *fields: str) -> None:
         _require(ok, name, value, "a number of at least 0", "raise it")
 
 
+def require_at_least(config: Any, low: float, *fields: str) -> None:
+    """Raise unless each named field is a number of at least `low`."""
+    for field in fields:
+        value = getattr(config, field)
+        name = f"{type(config).__name__}.{field}"
+        _require(value >= low, name, value, f"at least {low:g}", "raise it")
+
+
+def require_at_most(config: Any, high: float, field: str, what: str) -> None:
+    """Raise unless the named field is a number of at most `high`, which is `what`."""
+    value = getattr(config, field)
+    name = f"{type(config).__name__}.{field}"
+    _require(value <= high, name, value, f"at most {high:g}, the {what}", "lower it or raise that")
+
+
 def require_divides(what: str, divisor: int, whole: int, fix: str) -> None:
     """Raise unless `divisor` divides `whole`."""
     _require(whole % divisor == 0, what, whole, f"a multiple of {divisor}", fix)
@@ -45,6 +61,13 @@ def require_fraction(config: Any, *fields: str) -> None:
         value = getattr(config, field)
         name = f"{type(config).__name__}.{field}"
         _require(0.0 <= value <= 1.0, name, value, "a number in [0, 1]", "choose a fraction")
+
+
+def require_fits_memory(what: str, num_bytes: int, share: float = 0.25) -> None:
+    """Raise unless `num_bytes` are at most a share of this machine's memory."""
+    limit = int(share * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    expected = f"at most {limit} bytes, {share:g} of this machine's memory"
+    _require(num_bytes <= limit, f"{what}, bytes", num_bytes, expected, "make it smaller")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +166,7 @@ class FitConfig:
     learning_rate: float = 1e-3
     warmup_updates: int = 50
     final_learning_rate: float = 0.1  # as a share of the peak, at the end of the cosine
+    schedule: Literal["cosine", "inverse_sqrt"] = "cosine"  # after the warm-up
     weight_decay: float = 0.01
     max_gradient_norm: float = 1.0
 

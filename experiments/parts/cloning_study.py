@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 from envs.returns import Reference, reference, task_name
 from experiments.parts import experts, pictures, sequences
 from experiments.parts.comparison import scores_of
+from experiments.parts.cost import Cost
 from experiments.parts.sequences import Corpus
 from jaxagent import keys, library
 from jaxagent.agents import offline, sequence
@@ -355,17 +356,6 @@ def budgets(config: Any, folder: Path, arms: Mapping[str, Any]) -> dict[str, dic
         }
         for arm in arms
     }
-
-
-class Cost(NamedTuple):
-    """What a stage is expected to take, before it runs."""
-
-    stage: str
-    parameters: int
-    flops: float
-    bytes: float  # of device memory, the largest buffers
-    efficiency: float  # share of the matrix-product rate, as measured on two cores
-    compile_seconds: float
 
 
 def costs(config: Any) -> list[Cost]:

@@ -45,25 +45,48 @@ def summarise(
 ) -> dict[str, Any]:
     """The parts of `summary.json` that a comparison knows."""
     scores = scores_of(returns, references)
-    verdicts = harness.judge(claims, scores, preconditions, preset=preset)
-    return {
-        "arms": {name: {**_row(arm, scores[name]), **budgets[name]} for name, arm in arms.items()},
-        "tasks": list(references),
-        "scores": {a: dict(zip(references, s.tolist(), strict=True)) for a, s in scores.items()},
+    about = {name: arm.description for name, arm in arms.items()}
+    shown = {name: scores[name] for name in arms}
+    summary = judged(
+        claims=claims, scores=scores, preconditions=preconditions, preset=preset, shown=shown,
+        about=about, tasks=list(references),
+    )  # fmt: skip
+    for name, row in summary["arms"].items():
+        row.update(budgets[name])
+    return summary | {
         "returns": returns,
         "references": {task: ref._asdict() for task, ref in references.items()},
-        "claims": [v.to_dict() for v in verdicts],
-        "preconditions": [
-            {"name": p.name, "passed": bool(p.passed), "detail": p.detail} for p in preconditions
-        ],
         "budgets": budgets,
     }
 
 
-def _row(arm: Arm, scores: np.ndarray) -> dict[str, Any]:
+def judged(
+    *,
+    claims: Sequence[Claim],
+    scores: Mapping[Any, np.ndarray],
+    preconditions: Sequence[Precondition],
+    preset: str,
+    shown: Mapping[str, np.ndarray],
+    about: Mapping[str, str],
+    tasks: Sequence[str],
+) -> dict[str, Any]:
+    """Verdicts on `scores` (see `claims.judge`) and the table of arms `shown [tasks, seeds]`."""
+    verdicts = harness.judge(claims, scores, preconditions, preset=preset)
+    return {
+        "arms": {name: _row(about[name], table) for name, table in shown.items()},
+        "tasks": list(tasks),
+        "scores": {a: dict(zip(tasks, s.tolist(), strict=True)) for a, s in shown.items()},
+        "claims": [v.to_dict() for v in verdicts],
+        "preconditions": [
+            {"name": p.name, "passed": bool(p.passed), "detail": p.detail} for p in preconditions
+        ],
+    }
+
+
+def _row(description: str, scores: np.ndarray) -> dict[str, Any]:
     interval = statistics.interval_of_iqm(scores)
     return {
-        "description": arm.description,
+        "description": description,
         "iqm": float(statistics.iqm(scores)),
         "interval": [float(interval.lower), float(interval.upper)],
     }
@@ -72,16 +95,25 @@ def _row(arm: Arm, scores: np.ndarray) -> dict[str, Any]:
 def table(summary: Mapping[str, Any]) -> str:
     """The result for a terminal: arms by tasks, then verdicts."""
     tasks = summary["tasks"]
+    width = max(12, *(len(name) for name in summary["arms"]))
     lines = [
-        f"{'arm':12s} {'IQM':>6s}  {'95 % interval':>15s}  " + "  ".join(f"{t:>14s}" for t in tasks)
+        f"{'arm':{width}s} {'IQM':>6s}  {'95 % interval':>15s}  "
+        + "  ".join(f"{t:>14s}" for t in tasks)
     ]
     for name, row in summary["arms"].items():
         low, high = row["interval"]
-        cells = [f"{np.mean(summary['scores'][name][t]):14.2f}" for t in tasks]
-        interval = f"[{low:.2f}, {high:.2f}]"
-        lines.append(f"{name:12s} {row['iqm']:6.2f}  {interval:>15s}  " + "  ".join(cells))
+        cells = [f"{_number(np.mean(summary['scores'][name][t])):>14s}" for t in tasks]
+        interval = f"[{_number(low)}, {_number(high)}]"
+        lines.append(
+            f"{name:{width}s} {_number(row['iqm']):>6s}  {interval:>15s}  " + "  ".join(cells)
+        )
     for check in summary["preconditions"]:
         lines.append(f"{'ok ' if check['passed'] else 'NOT'} {check['name']}: {check['detail']}")
     for claim in summary["claims"]:
         lines.append(f"{claim['verdict']}: {claim['id']} {claim['statement']} ({claim['reason']})")
     return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    """Two decimals, or two digits of what is smaller than a tenth."""
+    return f"{value:.2f}" if value == 0.0 or abs(value) >= 0.1 else f"{value:.2g}"

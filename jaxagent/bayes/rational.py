@@ -27,6 +27,7 @@ MIN_BETA = 1e-3  # above 0: at 0 bits would not count
 MAX_LOG_GAMMA = 20.0  # either sign
 MAX_SLOPE = 30.0  # of the logistic curve, log-odds per e-fold of steps or sizes
 SHARE = 0.8
+GRID = np.linspace(-14.0, 14.0, 141)  # log-odds of M over G, see `interpolate`
 TOLERANCES = {"ftol": 1e-13, "gtol": 1e-9, "maxiter": 1000}  # losses may be 1e-4 nats
 
 CellLoss = Callable[[jax.Array], jax.Array]  # log weights [..., Q] -> losses of the cells [...]
@@ -105,6 +106,21 @@ def mixture_kl(log_weights: jax.Array, log_predictions, log_targets) -> jax.Arra
     log_mixed = mixture(log_weights, jnp.asarray(log_predictions, log_weights.dtype))
     divergence = kl(log_targets, log_mixed)
     return divergence.mean(axis=tuple(range(log_weights.ndim - 1, divergence.ndim)))
+
+
+def interpolate(table: np.ndarray, log_weights: jax.Array) -> jax.Array:
+    """Read a table `[..., G]` at log weights `[..., 2]` of M and G: `[...]`, linear in log-odds.
+
+    The table holds at each point of `GRID` what depends on the weight of M alone, such as a cell's
+    KL from the mixture: a fit then reads it thousands of times and mixes no predictions.
+    """
+    logit = jnp.clip(log_weights[..., 0] - log_weights[..., 1], GRID[0], GRID[-1])
+    place = (logit - GRID[0]) / (GRID[1] - GRID[0])
+    left = jnp.clip(jnp.floor(place).astype(jnp.int32), 0, GRID.size - 2)
+    table = jnp.broadcast_to(jnp.asarray(table, logit.dtype), (*logit.shape, GRID.size))
+    ends = (jnp.take_along_axis(table, i[..., None], axis=-1)[..., 0] for i in (left, left + 1))
+    low, high = ends
+    return low + (place - left.astype(place.dtype)) * (high - low)
 
 
 def fit(

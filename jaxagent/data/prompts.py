@@ -149,22 +149,3 @@ def linear(
     x = jax.random.normal(key_x, (num_steps, *w.shape), w.dtype)
     clean = jnp.matmul(x, w, precision=jax.lax.Precision.HIGHEST)
     return x, clean + noise * jax.random.normal(key_noise, (num_steps,), w.dtype)
-
-
-def check_pool_memory(
-    num_lanes: int,
-    num_tasks: int,
-    num_contexts: int,
-    num_outcomes: int,
-    limit_bytes: int,
-    entry_bytes: int = 4,
-) -> int:
-    """Bytes of the tables of all lanes; ValueError when they are more than `limit_bytes`."""
-    size = num_lanes * num_tasks * num_contexts * num_outcomes * entry_bytes
-    if size > limit_bytes:
-        raise ValueError(
-            f"pool: got {size} bytes ({num_lanes} lanes x {num_tasks} tasks x {num_contexts} "
-            f"contexts x {num_outcomes} outcomes x {entry_bytes}), expected at most {limit_bytes}; "
-            "fix: share the tables between lanes (vmap with Pool(None, 0)), or lower num_tasks"
-        )
-    return size

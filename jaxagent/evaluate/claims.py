@@ -9,7 +9,7 @@ kind             PASS                            FAIL            interval, one-s
 superiority      L(D) > 0 and D >= m             U(D) < m        90 %, 95 %
 non_inferiority  L(D) > -m                       U(D) < -m       90 %, 95 %
 equivalence      L(D) > -m and U(D) < m (TOST)   U < -m or L > m 90 %, 95 %
-threshold        L(A) > m                        U(A) < m        95 %, 97.5 %
+threshold        L(A) > m and A >= reach         U(A) < reach    95 %, 97.5 %
 ratio            L(A / B) > m                    U(A / B) < m    95 %, 97.5 %
 ordering         superiority of every step       of any step     90 %, 95 %
 slope            low < L and U < high            U < low, L > high  95 %, 97.5 %
@@ -70,6 +70,7 @@ class Claim:
     arm_a: str
     arm_b: str = ""  # threshold: none
     margin: float = 0.0  # threshold, ratio: the fixed value; slope: unused
+    reach: float | None = None  # threshold: what the point itself must reach, beyond the margin
     gated: bool = True  # counts for the preset, and is adjusted by Holm
     metric: str = DEFAULT_METRIC
     direction: str = "above"  # "below": smaller is better, A is claimed below B or the value
@@ -220,9 +221,10 @@ def _equivalence(claim: Claim, arms, samples) -> Evidence:
 
 
 def _threshold(claim: Claim, arms, samples) -> Evidence:
-    """One arm above (below) a fixed value."""
+    """One arm above (below) a fixed value, its point at least (at most) what it must reach."""
     point, drawn = float(_iqm(arms[0])), statistics.iqm(samples[0])
-    side = _signed(claim.sign, point, drawn, arms[0], claim.margin)
+    size = 0.0 if claim.reach is None else claim.sign * (claim.reach - claim.margin)
+    side = _signed(claim.sign, point, drawn, arms[0], claim.margin, size)
     return Evidence(point, drawn, (side,), INTERVAL_TAIL)
 
 
@@ -501,6 +503,13 @@ def _check_arms(claim: Claim) -> None:
 def _check_margin(claim: Claim) -> None:
     is_low = claim.margin < 0.0 and claim.kind in MARGIN_FROM_ZERO + MARGIN_ABOVE_ZERO
     is_zero = claim.margin == 0.0 and claim.kind in MARGIN_ABOVE_ZERO
+    if claim.reach is not None and (
+        claim.kind != "threshold" or claim.sign * (claim.reach - claim.margin) < 0.0
+    ):
+        raise ValueError(
+            f"claim {claim.id!r}: got reach {claim.reach} for kind {claim.kind!r} at margin "
+            f"{claim.margin}, expected a threshold and a value beyond its margin; fix: drop it"
+        )
     if is_low or is_zero or not math.isfinite(claim.margin):
         expected = "above 0" if claim.kind in MARGIN_ABOVE_ZERO else "finite, 0 or above"
         raise ValueError(

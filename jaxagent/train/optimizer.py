@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from envs.foreign import foreign
@@ -27,15 +28,34 @@ def linear_decay(config: PPOConfig) -> optax.Schedule:
     )
 
 
-def adamw(config: FitConfig) -> optax.GradientTransformation:
-    """AdamW behind a global-norm clip, warm-up and cosine; matrices decay, vectors do not."""
-    schedule = optax.warmup_cosine_decay_schedule(
+def warmup_cosine(config: FitConfig) -> optax.Schedule:
+    """A linear warm-up, then half a cosine down to a share of the peak (1: constant)."""
+    return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.learning_rate,
         warmup_steps=config.warmup_updates,
         decay_steps=config.num_updates,
         end_value=config.learning_rate * config.final_learning_rate,
     )
+
+
+def warmup_inverse_sqrt(config: FitConfig) -> optax.Schedule:
+    """A linear warm-up, then down with the root of the updates (Vaswani et al. 2017, eq. 3)."""
+    warmup = max(config.warmup_updates, 1)
+
+    def rate(count: jax.Array) -> jax.Array:
+        step = jnp.asarray(count, jnp.float32) + 1.0
+        return config.learning_rate * jnp.minimum(step / warmup, jnp.sqrt(warmup / step))
+
+    return rate
+
+
+SCHEDULES = {"cosine": warmup_cosine, "inverse_sqrt": warmup_inverse_sqrt}
+
+
+def adamw(config: FitConfig) -> optax.GradientTransformation:
+    """AdamW behind a global-norm clip and a schedule; matrices decay, vectors do not."""
+    schedule = SCHEDULES[config.schedule](config)
     return optax.chain(
         optax.clip_by_global_norm(config.max_gradient_norm),
         optax.adamw(schedule, b1=0.9, b2=0.95, weight_decay=config.weight_decay, mask=_is_matrix),

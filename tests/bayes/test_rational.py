@@ -228,3 +228,29 @@ def test_the_split_of_the_paper_and_splits_that_are_none():
         rational.check_split([True, True, False], [False, True, True])
     with pytest.raises(ValueError, match="0 held-out"):
         rational.check_split([True], [False])
+
+
+def test_a_table_of_weights_says_what_mixing_says():
+    """Interpolated KL against mixing anew, at weights between the points of the grid."""
+    rng = np.random.default_rng(0)
+    predictions = np.log(rng.dirichlet(np.ones(4), size=(3, 2, 6)))  # [cells, Q, positions, K]
+    targets = np.log(rng.dirichlet(np.ones(4), size=(3, 6)))
+
+    def of_mixture(log_weights):
+        weights = jnp.broadcast_to(log_weights, (3, 2))
+        return rational.mixture_kl(weights, predictions, targets)
+
+    def of_logit(logit):
+        return jnp.stack([jax.nn.log_sigmoid(logit), jax.nn.log_sigmoid(-logit)])
+
+    mixed = jax.jit(lambda logit: of_mixture(of_logit(logit)))
+    grid = jnp.asarray(rational.GRID, jnp.float32)
+    table = np.stack([np.asarray(mixed(point)) for point in grid], axis=-1)
+    for logit in (-13.9, -2.03, 0.07, 5.51):
+        weights = of_logit(jnp.float32(logit))
+        want = of_mixture(weights)
+        got = rational.interpolate(table, jnp.broadcast_to(weights, (3, 2)))
+        np.testing.assert_allclose(got, want, rtol=2e-3, atol=1e-4)
+    # Beyond the grid it stays at its end.
+    far = jnp.broadcast_to(jnp.array([0.0, -90.0]), (3, 2))
+    np.testing.assert_allclose(rational.interpolate(table, far), table[:, -1], rtol=1e-6)

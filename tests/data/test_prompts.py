@@ -171,9 +171,3 @@ def test_bad_tables_pools_and_tasks_are_refused():
             prompts.uniform_pool(tables, num_tasks)
     with pytest.raises(ValueError, match="got scale = 0"):
         prompts.linear_tasks(key, 2, 3, 0.0)
-
-
-def test_a_pool_larger_than_memory_is_refused_before_it_is_made():
-    assert prompts.check_pool_memory(4, 256, 8, 4, 2**20) == 4 * 256 * 8 * 4 * 4
-    with pytest.raises(ValueError, match=r"got 131072 bytes .* expected at most 131071; fix"):
-        prompts.check_pool_memory(4, 256, 8, 4, 131_071)

@@ -110,7 +110,7 @@ def test_step_equals_craftax(overrides):
 
 @pytest.mark.foreign_oracle
 def test_spawns_equal_craftax_on_random_maps():
-    """All three kinds at once, on maps with few and many free places, mobs' slots full and empty."""
+    """All three kinds at once, on maps with few and many free places, slots full and empty."""
     game = pytest.importorskip("craftax.craftax_classic.game_logic")
     spawns = pytest.importorskip("envs.adapters.craftax_spawns")
     world, static = first_state().world, made()[0]._env.static_env_params

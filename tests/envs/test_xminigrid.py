@@ -337,7 +337,9 @@ def random_world(key):
 
     A border of the grid is as good as its middle: where an index leaves the grid counts too.
     """
-    kinds = jnp.array([(TILES.BALL, COLORS.RED), (TILES.STAR, COLORS.RED), (TILES.FLOOR, COLORS.BLACK)])
+    kinds = jnp.array(
+        [(TILES.BALL, COLORS.RED), (TILES.STAR, COLORS.RED), (TILES.FLOOR, COLORS.BLACK)]
+    )
     draw_grid, draw_position, draw_rest, draw_rules = jax.random.split(key, 4)
     grid = kinds[jax.random.randint(draw_grid, (4, 5), 0, 3)].astype(jnp.uint8)
     position = jax.random.randint(draw_position, (2,), 0, jnp.array([4, 5]))
@@ -354,7 +356,9 @@ def random_world(key):
 
 @pytest.mark.foreign_oracle
 def test_rules_equal_xminigrid_on_random_worlds_of_every_kind():
-    worlds = foreign(jax.jit(jax.vmap(random_world)))(jax.random.split(jax.random.key(0), NUM_WORLDS))
+    worlds = foreign(jax.jit(jax.vmap(random_world)))(
+        jax.random.split(jax.random.key(0), NUM_WORLDS)
+    )
     encoded, grid, agent, action, changed = worlds
     want_grid, want_agent = foreign(jax.jit(jax.vmap(rules.check_rule)))(
         encoded, grid, agent, action, changed

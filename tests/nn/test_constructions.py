@@ -35,6 +35,7 @@ def test_softmax_attention_is_the_weighted_mean():
 
 def test_softmax_attention_tends_to_the_conditional_mean_as_prompts_grow():
     """The error falls at the rate of a mean, T ** -1/2, up to noise."""
+
     def error(num_pairs):
         errors = []
         for seed in range(40):

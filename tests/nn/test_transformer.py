@@ -465,7 +465,7 @@ def test_linear_attention_by_hand():
 
 
 def test_linear_attention_leaks_no_future_and_no_other_episode():
-    model, params, apply = build(attention="linear")
+    _, params, apply = build(attention="linear")
     tokens = random_tokens(DISCRETE, 5)
     before = apply(params, tokens)
     later = tokens._replace(value=tokens.value.at[:, 9:].set(0))
@@ -502,10 +502,8 @@ def test_learned_positions_end_loudly():
     assert np.isfinite(apply(params, random_tokens(DISCRETE, 4))).all()
     out = apply(params, random_tokens(DISCRETE, 5))
     assert np.isnan(out[:, 12:]).all()
+    policy = sequence.policy(model, DISCRETE, "argmax")
+    inputs = jnp.zeros((2, 2)), jnp.ones(2, bool), jax.random.key(0)
+    known = sequence.SequenceParams(params, codec_of(DISCRETE))
     with pytest.raises(ValueError, match='positions: got "learned", expected "rotary" or "none"'):
-        act_with_cache = sequence.policy(model, DISCRETE, "argmax")
-        memory = act_with_cache.init(2)
-        act_with_cache.act(
-            sequence.SequenceParams(params, codec_of(DISCRETE)), memory,
-            jnp.zeros((2, 2)), jnp.ones(2, bool), jax.random.key(0),
-        )  # fmt: skip
+        policy.act(known, policy.init(2), *inputs)

@@ -1,7 +1,6 @@
 """The transformer over real vectors: it sees pairs before and the input itself, nothing else."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxagent.config import TransformerConfig

@@ -133,3 +133,22 @@ def test_linear_decay_counts_gradient_steps():
     )
     rate = optimizers.linear_decay(config)
     assert [float(rate(i)) for i in (0, 12, 24, 99)] == pytest.approx([1e-2, 5.5e-3, 1e-3, 1e-3])
+
+
+def test_inverse_sqrt_by_hand():
+    """Up to the peak in 5 updates, at 20 down to half of it."""
+    config = dataclasses.replace(CONFIG, schedule="inverse_sqrt")
+    rate = optimizers.warmup_inverse_sqrt(config)
+    np.testing.assert_allclose(rate(0), 0.1 / 5, rtol=1e-6)
+    np.testing.assert_allclose(rate(4), 0.1, rtol=1e-6)
+    np.testing.assert_allclose(rate(19), 0.05, rtol=1e-6)
+    weights = params()
+    transformation = optimizers.adamw(config)
+    state = optimizers.init(transformation, weights)
+    zero = jax.tree.map(jnp.zeros_like, weights)
+    for count in range(8):
+        before = weights
+        weights, state = optimizers.apply(transformation, zero, state, weights)
+        np.testing.assert_allclose(
+            weights["matrix"], before["matrix"] * (1 - 0.5 * float(rate(count))), rtol=1e-5
+        )

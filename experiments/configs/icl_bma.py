@@ -1,0 +1,99 @@
+"""Configuration and presets of icl_bma, importable without JAX."""
+
+import dataclasses
+from typing import Literal
+
+from jaxagent.config import (
+    FitConfig,
+    RuntimeConfig,
+    TransformerConfig,
+    require_at_least,
+    require_at_most,
+    require_fits_memory,
+    require_positive,
+)
+
+DESCRIPTION = "does in-context learning average over tasks as Bayes' rule would?"
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptConfig:
+    """What a prompt is drawn from."""
+
+    task: Literal["pool", "fresh", "linear"] = "pool"
+    num_tasks: int = 8  # in the pool
+    num_states: int = 3
+    num_actions: int = 2
+    num_steps: int = 64  # transitions, or pairs of a regression
+    alpha: float = 0.3  # of the Dirichlet rows: the smaller, the more one step says
+    prior: Literal["uniform", "zipf"] = "uniform"  # over the pool
+    input_size: int = 4  # linear: size of x
+    noise: float = 0.25  # linear: standard deviation; weights have 1 / sqrt(input_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The study, in the order in which it runs."""
+
+    prompts: PromptConfig = PromptConfig()
+    model: TransformerConfig = TransformerConfig(
+        width=64, num_layers=2, num_heads=4, mlp_factor=2, context=64
+    )
+    depths: tuple[int, ...] = (2,)  # layers of the models; the claims are about the last
+    fit: FitConfig = FitConfig()
+    first_seed: int = 0  # claim seeds are 0..n-1; development seeds are 1000 and up
+    num_seeds: int = 6  # two gated claims: Holm asks for p < 0.025
+    num_prompts: int = 256  # evaluated, for each seed
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    def check(self) -> None:
+        """Raise ValueError with got / expected / fix for an illegal configuration."""
+        p = self.prompts
+        for part in (self.model, self.fit, self.runtime):
+            part.check()
+        sizes = ("num_tasks", "num_states", "num_actions", "alpha", "input_size", "noise")
+        require_positive(p, *sizes)
+        require_at_least(p, 16, "num_steps")  # a slope needs two lengths
+        require_at_most(p, self.model.context, "num_steps", "positions of the model (its context)")
+        require_positive(self, "num_seeds", "num_prompts")
+        for depth in self.depths:
+            dataclasses.replace(self.model, num_layers=depth).check()
+        # Each lane has its own pool, and its logarithm beside it.
+        entries = p.num_tasks * p.num_states**2 * p.num_actions
+        require_fits_memory("PromptConfig.num_tasks", 2 * 2 * self.num_seeds * entries * 4)
+
+
+CPU = Config(
+    fit=FitConfig(
+        num_updates=3000,
+        updates_per_chunk=150,
+        batch_size=8,
+        learning_rate=4e-3,
+        warmup_updates=100,
+        final_learning_rate=0.02,
+        weight_decay=0.0,
+    ),
+)
+SMOKE = dataclasses.replace(
+    CPU,
+    prompts=PromptConfig(num_tasks=2, num_states=2, num_actions=1, num_steps=16),
+    model=TransformerConfig(width=16, num_layers=1, num_heads=2, mlp_factor=1, context=16),
+    depths=(1,),
+    fit=FitConfig(num_updates=4, updates_per_chunk=2, batch_size=4, warmup_updates=1),
+    first_seed=1000,
+    num_seeds=2,
+    num_prompts=8,
+    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
+)
+# One accelerator: the brief's pool, four depths, a scan over tokens. Never run so far.
+GPU = dataclasses.replace(
+    CPU,
+    prompts=PromptConfig(num_tasks=16, num_states=4, num_actions=2, alpha=1.0),
+    depths=(1, 2, 3, 4),
+    fit=dataclasses.replace(
+        CPU.fit, num_updates=20_000, updates_per_chunk=500, batch_size=64, learning_rate=2e-3
+    ),
+    num_seeds=8,
+    num_prompts=2048,
+)
+PRESETS = {"smoke": SMOKE, "cpu": CPU, "gpu": GPU}

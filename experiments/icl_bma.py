@@ -1,0 +1,150 @@
+"""In-context learning as Bayesian model averaging (Zhang et al. 2023, arXiv 2305.19420).
+
+Method. A transformer learns next-state prediction on walks through random MDPs of a frozen pool,
+drawn anew in every update, so the best possible predictor is computable: the posterior average over
+the pool. The trained model is compared with it, and with all else it might compute: the most
+probable task, a posterior sample, the prior mean, Polya counts, a kernel smoother, bigram counts,
+the true task.
+
+Claims. B1: its KL from exact Bayes is at most 0.2 of that from the next best predictor, where these
+differ. B2: its regret per step to the best task in hindsight falls like 1/T. B3: the saboteur,
+trained on walks whose task is drawn anew at every step, is farther from Bayes. B4: attention set by
+hand is ridge regression. B5, B6, B8: wrong labels, a new pool, depth (with several depths).
+
+    python -m experiments.icl_bma --preset cpu        # under 10 minutes on 2 cores
+    python -m experiments.icl_bma --prompts.task fresh --out runs/fresh    # or linear
+"""
+
+if __name__ == "__main__":  # the command line is parsed before JAX is imported
+    from experiments.cli import run_module
+
+    run_module("icl_bma")
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.configs.icl_bma import Config
+from experiments.parts import averaging_report as report
+from experiments.parts import averaging_study as study
+from experiments.parts import in_context
+from experiments.parts.comparison import judged
+from experiments.parts.cost import Cost
+from jaxagent.evaluate.claims import Claim
+from jaxagent.train.run import Stage, Work, read_done, stage_folder
+
+SIZES = study.SIZES
+
+
+def claims(config: Config) -> list[Claim]:
+    """What is claimed of this configuration; margins were fixed before the claim seeds ran."""
+    below, aside = partial(Claim, direction="below"), {"gated": False}
+    result = [
+        below("B1", "closer to exact Bayes than to anything else", "ratio", study.EXACT,
+              "next best", margin=0.2, metric="gap"),
+        below("B3", "the saboteur is farther from Bayes", "superiority", "model", "saboteur",
+              metric="gap", **aside),
+        below("B4a", "linear attention set by hand is ridge regression", "threshold",
+              "linear attention", margin=1e-5, metric="construction", **aside),
+        Claim("B4b", "softmax attention tends to the conditional mean", "slope",
+              metric="construction", high=0.0, **_lengths(SIZES), **aside),
+    ]  # fmt: skip
+    if config.prompts.task == "pool":
+        lengths = _lengths([t for t in SIZES if t <= config.prompts.num_steps])
+        slope = partial(Claim, kind="slope", low=-1.2, high=-0.8, **lengths)
+        result += [
+            slope("B2", "regret per step falls like 1/T", metric="regret"),
+            slope("B2x", "so does that of exact Bayes", metric="exact regret", **aside),
+            Claim("B5", "wrong labels cost what Bayes' formula says", "threshold", "model",
+                  margin=0.95, metric="wrong labels", **aside),
+            below("B6", "on a new pool it averages over the old one", "ratio", "trained pool",
+                  "new pool", margin=0.5, metric="new pool", **aside),
+        ]  # fmt: skip
+    depths = [f"depth {d}" for d in reversed(config.depths)]
+    if len(depths) > 1:
+        result.append(below("B8", "deeper models are nearer", "ordering", depths[0], depths[-1],
+                            between=tuple(depths[1:-1]), metric="distance", **aside))  # fmt: skip
+    return result
+
+
+def _lengths(lengths: Sequence[int]) -> dict[str, Any]:
+    """Prompt lengths as the arms of a slope."""
+    names = [f"T={t}" for t in lengths]
+    ends = {"arm_a": names[0], "arm_b": names[-1], "between": tuple(names[1:-1])}
+    return ends | {"sizes": tuple(lengths)}
+
+
+def stages(config: Config) -> list[Stage]:
+    """The run, in order."""
+    training = [Stage(f"pretrain/depth-{d}", partial(pretrain, config, d)) for d in config.depths]
+    return [*training, Stage("evaluate", partial(evaluate, config))]
+
+
+def _seeds(config: Config) -> tuple[int, ...]:
+    return tuple(range(config.first_seed, config.first_seed + config.num_seeds))
+
+
+def pretrain(config: Config, depth: int, folder: Path) -> Work:
+    """One lane a seed, and one for its saboteur, with equal first parameters and keys."""
+    del folder
+    task, seeds = study.task_of(config, depth), _seeds(config)
+    lanes = [task.lane(s, is_broken) for is_broken in (False, True) for s in seeds]
+    lanes = jax.tree.map(lambda *x: np.stack(x), *jax.device_get(lanes))
+    return in_context.pretrain(
+        task.setting, lanes, task.draw, seeds * 2, config.fit, config.runtime.devices
+    )
+
+
+def evaluate(config: Config, folder: Path) -> Work:
+    """Every seed's model against the references, on prompts that it never saw."""
+
+    def finish(state: Any, place: Path) -> dict[str, Any]:
+        del state, place
+        seeds, depth = _seeds(config), config.depths[-1]
+        task, kept = study.task_of(config, depth), _snapshots(config, folder, depth)
+        measure = study.measurements(config, task)
+        rows = []
+        for i, seed in enumerate(seeds):
+            lanes = (i, i + len(seeds))
+            pair = (jax.tree.map(lambda x, j=j: x[-1, j], kept) for j in lanes)
+            rows.append(measure(seed, *pair))
+        distances = {
+            f"depth {d}": study.distances(config, d, seeds, _snapshots(config, folder, d))
+            for d in config.depths
+        }
+        return {"rows": rows, "distances": distances}
+
+    return Work(finish)
+
+
+def _snapshots(config: Config, folder: Path, depth: int) -> Any:
+    setting, place = study.task_of(config, depth).setting, f"pretrain/depth-{depth}"
+    return in_context.snapshots(
+        setting, 2 * config.num_seeds, config.fit, stage_folder(folder, place)
+    )
+
+
+def costs(config: Config) -> list[Cost]:
+    """Of every stage, for --dry-run."""
+    rows = [
+        in_context.cost(f"pretrain/depth-{d}", study.task_of(config, d).setting,
+                        2 * config.num_seeds, config.fit)
+        for d in config.depths
+    ]  # fmt: skip
+    return [*rows, Cost("evaluate", 0, 0.0, 0.0, 0.1, 40.0)]
+
+
+def summary(config: Config, folder: Path, preset: str) -> dict[str, Any]:
+    """Judge the claims; a failed precondition makes them VOID."""
+    done = read_done(folder, "evaluate")["summary"]
+    scores = report.scores(config, done)
+    return judged(
+        claims=claims(config), scores=scores, preset=preset,
+        preconditions=report.preconditions(config, done),
+        shown={n: scores["gap", n] for n in [*done["rows"][0]["gaps"], "saboteur"]},
+        about=report.ABOUT, tasks=[config.prompts.task],
+    ) | report.extras(config, folder, done)  # fmt: skip
