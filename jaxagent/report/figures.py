@@ -11,22 +11,41 @@ import html
 import io
 import math
 import re
+import textwrap
 import warnings
 from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.image import AxesImage
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 # Okabe and Ito's order changed: the strongest first; yellow left out, too faint on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#000000")
 DASHES = ("-", "--", ":", "-.")
-INK, FAINT = "#263238", "#d7dcdf"
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+INK, FAINT, MASKED = "#263238", "#d7dcdf", "#b4bbc0"
+# Low to high. The diverging map runs between Okabe and Ito's strongest two through white.
+DIVERGING = ("#0072B2", "#7fb8d8", "#ffffff", "#eaae7f", "#D55E00")
+SEQUENTIAL = ("#eef5fa", "#56B4E9", "#0072B2", "#00243d")
 MAX_POINTS = 2000  # of all lines of a figure together: keeps an SVG below about 60 kB
 MAX_DOTS = 300
+MAX_SCATTER = 600  # points of a scatter figure
+MAX_COLUMNS = 60  # of a heat map
+MAX_ACROSS = 4  # heat maps in one row
+MAX_ROW_NAMES = 14
 MAX_THIN_SEEDS = 10  # with more seeds, a band of one standard deviation replaces the single lines
 
 STYLE = {
@@ -59,44 +78,117 @@ def learning_curves(
     x_label: str,
     y_label: str,
     log_x: bool = False,
+    log_y: bool = False,
     *,
     color_numbers: Sequence[int] = (),
+    dashed: Sequence[bool] = (),
 ) -> str:
     """Draws (label, x [n], y [n] or [n, seeds]) as mean lines over a band, seeds as thin lines.
 
     The band is min to max up to 10 seeds, one standard deviation above. Values that are not
-    finite are left out. Long series are averaged in bins of neighbouring points. `color_numbers`
-    gives each series the colour of that number, so that an arm keeps its colour across figures.
+    finite are left out, on a logarithmic axis also those that are not positive. Long series are
+    averaged in bins of neighbouring points. `color_numbers` gives each series the colour of that
+    number, so that an arm keeps its colour across figures; `dashed` marks references and bounds.
     Shapes: as above -> an "<svg ...>" string.
     """
     checked = [_check_series(*one) for one in series]
-    numbers = list(color_numbers) or list(range(len(checked)))
-    if len(numbers) != len(checked):
-        raise ValueError(
-            f"got {len(numbers)} colour numbers for {len(checked)} series; expected one each or "
-            "none; fix: leave color_numbers out"
-        )
+    numbers = _one_each("color_numbers", color_numbers, range(len(checked)))
+    is_dashed = _one_each("dashed", dashed, [False] * len(checked))
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(5.6, 3.1 + 0.22 * math.ceil(len(checked) / 3))
+        axes.set_xscale("log" if log_x else "linear")
+        axes.set_yscale("log" if log_y else "linear")
         lines = sum(1 + min(y.shape[1], MAX_THIN_SEEDS) for _, _, y in checked)
         budget = int(np.clip(MAX_POINTS / max(lines + 2 * len(checked), 1), 12, 250))
         handles = []
-        for number, (_, x, y) in zip(numbers, checked, strict=True):
-            keep = x > 0 if log_x else np.isfinite(x)
-            x, y = _thin_out(x[keep], y[keep], budget)
-            handles.append(_draw_curve(axes, x, y, number))
-        if log_x:
-            axes.set_xscale("log")
-        else:
-            axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.xaxis.set_major_formatter(_short_number)
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.yaxis.set_major_formatter(_short_number)
+        for (_, x, y), number, is_reference in zip(checked, numbers, is_dashed, strict=True):
+            x, y = _thin_out(*_drawable(x, y, log_x, log_y), budget, log_x)
+            handles.append(_draw_curve(axes, x, y, number, is_reference))
+        _ticks(axes.xaxis, log_x)
+        _ticks(axes.yaxis, log_y)
         axes.grid(axis="y", color=FAINT, linewidth=0.7)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        axes.set_title(title)
+        _label(axes, title, x_label, y_label)
         _legend(figure, handles, [label for label, _, _ in checked])
+        return _to_svg(figure, title)
+
+
+def scatter(
+    series: Sequence[Series], title: str, x_label: str, y_label: str, *, diagonal: bool = False
+) -> str:
+    """Draws (label, x [n], y [n]) as points; `diagonal` adds y = x and equal axes.
+
+    For predicted against observed. Pairs that are not finite are left out; of more than 600
+    points every so many-th is drawn. Shapes: as above -> an "<svg ...>" string.
+    """
+    checked = [_check_points(*one) for one in series]
+    checked = _every_so_many(checked, MAX_SCATTER)
+    with matplotlib.rc_context(STYLE):
+        size = (4.4, 4.1) if diagonal else (5.6, 3.4)
+        figure, axes = _figure(size[0], size[1] + 0.22 * math.ceil(len(checked) / 3))
+        handles, labels = [], [label for label, _, _ in checked]
+        for number, (_, x, y) in enumerate(checked):
+            handles.append(_dots(axes, x, y, _color(number), MARKERS[number % len(MARKERS)], 5.0))
+        if diagonal:
+            handles.append(_draw_diagonal(axes, [x for _, x, _ in checked + _swap(checked)]))
+            labels.append("y = x")
+        _ticks(axes.xaxis, False)
+        _ticks(axes.yaxis, False)
+        if diagonal:
+            axes.yaxis.set_major_locator(MaxNLocator(6))  # as for x
+        axes.grid(color=FAINT, linewidth=0.7)
+        _label(axes, title, x_label, y_label)
+        _legend(figure, handles, labels)
+        return _to_svg(figure, title)
+
+
+def heat_maps(
+    panels: Sequence[tuple[str, np.ndarray]],
+    title: str,
+    x_label: str,
+    y_label: str,
+    *,
+    low: float,
+    high: float,
+    x_ticks: Sequence = (),
+    y_ticks: Sequence = (),
+    color_label: str = "",
+) -> str:
+    """Draws (title, values [rows, columns]) side by side on one colour scale with one bar.
+
+    The first row is the lowest, as on an axis. Cells that are not finite are grey. The colours
+    diverge from white at 0 if low = -high, else run from light to dark; beyond `low` and `high`
+    they stay at the ends, and the bar is pointed there. More than 60 columns are averaged to 60.
+    `x_ticks` has a label for each column, `y_ticks` for each row, or none.
+    Shapes: as above -> an "<svg ...>" string.
+    """
+    checked = _check_panels(panels, low, high, x_ticks, y_ticks)
+    down = math.ceil(len(checked) / MAX_ACROSS)
+    across = math.ceil(len(checked) / down)
+    num_rows = len(checked[0][1])
+    x_names, y_names = map(_short_names, (x_ticks, y_ticks))
+    width = float(np.clip(1.4 + 2.8 * across, 5.6, 11))
+    height = 0.9 + down * (0.5 + float(np.clip(0.22 * num_rows, 1.6, 3.4)))
+    with matplotlib.rc_context(STYLE):
+        figure = _canvas(width, height)
+        grid = figure.subplots(down, across, squeeze=False)
+        for place, axes in enumerate(grid.flat):
+            if place >= len(checked):
+                axes.set_visible(False)
+                continue
+            name, values = checked[place]
+            image = _draw_map(axes, values, low, high)
+            axes.set_title(_fold(name, (width - 1.4) / across), fontweight="normal")
+            is_lowest, is_first = place + across >= len(checked), place % across == 0
+            most = _fitting(x_names, (width - 1.4) / across)
+            _name_cells(axes.xaxis, x_names if is_lowest else [], values.shape[1], most)
+            _name_cells(axes.yaxis, y_names if is_first else [], num_rows, MAX_ROW_NAMES)
+        everything = np.concatenate([values.ravel() for _, values in checked])
+        _color_bar(figure, image, grid, color_label, everything, (low, high))
+        figure.supxlabel(x_label, fontsize=9.5, color=INK)
+        figure.supylabel(_fold(y_label, height - 0.9), fontsize=9.5, color=INK)
+        figure.suptitle(
+            _fold(title, width), x=0.01, ha="left", fontsize=10.5, fontweight="bold", color=INK
+        )
         return _to_svg(figure, title)
 
 
@@ -104,9 +196,11 @@ def score_intervals(
     rows: Sequence[tuple[str, float, float, float, Sequence[float]]],
     title: str = "",
     x_label: str = "normalised score (0 = random, 1 = expert)",
+    marks: Sequence[float] = (0.0, 1.0),
 ) -> str:
     """Draws rows (arm, point, low, high, per-seed scores) as horizontal intervals with seed dots.
 
+    A dotted line stands at each of `marks` that is in sight.
     Shapes: scores [seeds] in each row -> an "<svg ...>" string (layout as in rliable).
     """
     with matplotlib.rc_context(STYLE):
@@ -120,16 +214,14 @@ def score_intervals(
             dots = _finite(scores)[:MAX_DOTS]
             _dots(axes, dots, y + _spread(len(dots), 0.2), color)
         low, high = axes.get_xlim()
-        for mark in (0.0, 1.0):
+        for mark in marks:
             if low <= mark <= high:
                 axes.axvline(mark, color="#8a949a", linewidth=0.9, linestyle=":", zorder=0)
         axes.set_yticks([-float(index) for index in range(len(rows))], [row[0] for row in rows])
         axes.set_ylim(-max(len(rows), 1) + 0.4, 0.6)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color=FAINT, linewidth=0.7)
-        axes.set_xlabel(x_label)
-        if title:
-            axes.set_title(title)
+        _label(axes, title, x_label)
         return _to_svg(figure, title or "score intervals")
 
 
@@ -167,9 +259,7 @@ def per_task_bars(
         axes.set_xticks(range(len(tasks)), list(tasks))
         axes.tick_params(axis="x", length=0)
         axes.grid(axis="y", color=FAINT, linewidth=0.7)
-        axes.set_ylabel(y_label)
-        if title:
-            axes.set_title(title)
+        _label(axes, title, y_label=y_label)
         _legend(figure, handles, arms)
         return _to_svg(figure, title or "scores by task")
 
@@ -177,17 +267,83 @@ def per_task_bars(
 # --- parts ---------------------------------------------------------------------------------------
 
 
-def _draw_curve(axes: Axes, x: np.ndarray, y: np.ndarray, number: int):
+def _draw_curve(axes: Axes, x: np.ndarray, y: np.ndarray, number: int, is_dashed: bool = False):
     """Draws one series (x [n], y [n, seeds]) and returns its mean line, for the legend."""
     color, dashes = _color(number), DASHES[number // len(COLORS) % len(DASHES)]
     mean, low, high = _mean_and_band(y)
+    if axes.get_yscale() == "log":  # a standard deviation may reach below zero, a seed does not
+        low = np.fmax(low, np.where(np.isfinite(y), y, np.inf).min(axis=1, initial=np.inf))
+        low = np.where(np.isfinite(low), low, np.nan)
     if y.shape[1] > 1:
         axes.fill_between(x, low, high, color=color, alpha=0.16, linewidth=0)
     if 1 < y.shape[1] <= MAX_THIN_SEEDS:
         axes.plot(x, y, color=color, linewidth=0.5, alpha=0.5)
     marker = "o" if len(x) == 1 else ""
-    (line,) = axes.plot(x, mean, color=color, linestyle=dashes, linewidth=1.9, marker=marker)
+    style, width = ((0, (5, 2.5)), 1.5) if is_dashed else (dashes, 1.9)
+    (line,) = axes.plot(x, mean, color=color, linestyle=style, linewidth=width, marker=marker)
     return line
+
+
+def _draw_diagonal(axes: Axes, values: Sequence[np.ndarray]):
+    """Draws y = x behind the points, over one range for both axes, and returns the line."""
+    everything = np.concatenate([*values, np.zeros(0)])
+    low, high = (everything.min(), everything.max()) if everything.size else (0.0, 1.0)
+    room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    ends = [low - room, high + room]
+    (line,) = axes.plot(ends, ends, color="#8a949a", linestyle="--", linewidth=1.2, zorder=1)
+    axes.set(xlim=ends, ylim=ends)
+    axes.set_aspect("equal")
+    return line
+
+
+def _draw_map(axes: Axes, values: np.ndarray, low: float, high: float) -> AxesImage:
+    """Draws values [rows, columns], one pixel a cell, so that a map is small as SVG."""
+    colors = DIVERGING if math.isclose(-low, high) else SEQUENTIAL
+    color_map = LinearSegmentedColormap.from_list("jaxagent", colors).with_extremes(bad=MASKED)
+    masked = np.ma.masked_invalid(values)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=2)
+    return axes.imshow(
+        masked, color_map, vmin=low, vmax=high, origin="lower", aspect="auto", interpolation="none"
+    )
+
+
+def _name_cells(axis: Axis, labels: Sequence[str], cells: int, most: int) -> None:
+    """Writes at most `most` of the labels, evenly spaced, each beside its cell.
+
+    The labels are of the columns before thinning, `cells` is the number after it.
+    """
+    step = math.ceil(len(labels) / max(most, 2)) or 1
+    chosen = np.arange(0, len(labels), step)
+    edges = _bin_edges(np.arange(len(labels)), cells)
+    places = np.interp(chosen + 0.5, edges, np.arange(cells + 1)) - 0.5
+    axis.set_ticks(places, [labels[index] for index in chosen])
+
+
+def _fitting(labels: Sequence[str], inches: float) -> int:
+    """How many of the labels fit side by side."""
+    return int(12 * inches) // (max(map(len, labels), default=0) + 2)
+
+
+def _color_bar(
+    figure: Figure, image: AxesImage, grid: np.ndarray, label: str, values: np.ndarray, ends: tuple
+) -> None:
+    """One bar for all maps, pointed at an end that values lie beyond."""
+    finite = values[np.isfinite(values)]
+    beyond = [(finite < ends[0]).any(), (finite > ends[1]).any()]
+    extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}
+    bar = figure.colorbar(
+        image,
+        ax=list(grid.flat),
+        extend=extend[tuple(map(int, beyond))],
+        ticks=MaxNLocator(4, steps=(1, 2, 2.5, 5, 10)),
+        format=FuncFormatter(_short_number),
+        aspect=18,
+        pad=0.02,
+    )
+    bar.solids.set_rasterized(True)  # else a path for each of 256 colours
+    bar.outline.set_visible(False)
+    bar.set_label(label)
 
 
 def _draw_groups(
@@ -219,16 +375,65 @@ def _mean_and_band(y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return mean, low, high
 
 
-def _thin_out(x: np.ndarray, y: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
+def _drawable(
+    x: np.ndarray, y: np.ndarray, log_x: bool, log_y: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Leaves out what the axes cannot show: rows by x [n], values of y [n, seeds] as nan."""
+    keep = np.isfinite(x) & ((x > 0) | (not log_x))
+    x, y = x[keep], y[keep]
+    return x, np.where(np.isfinite(y) & ((y > 0) | (not log_y)), y, np.nan)
+
+
+def _thin_out(
+    x: np.ndarray, y: np.ndarray, points: int, is_log: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Averages neighbouring points into at most `points` bins: x [n], y [n, seeds]."""
     if len(x) <= points:
         return x, np.where(np.isfinite(y), y, np.nan)
-    edges = np.linspace(0, len(x), points + 1).astype(int)
+    edges = _bin_edges(x, points, is_log)
     is_finite = np.isfinite(y)
     count = np.add.reduceat(is_finite, edges[:-1], axis=0, dtype=np.int64)
     total = np.add.reduceat(np.where(is_finite, y, 0.0), edges[:-1], axis=0)
     mean_x = np.add.reduceat(x, edges[:-1]) / np.diff(edges)
     return mean_x, np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _bin_edges(x: np.ndarray, points: int, is_log: bool = False) -> np.ndarray:
+    """First index of each bin, and the end: of equal counts, or of equal ratios of x [n] > 0.
+
+    Equal counts on a logarithmic axis would average the beginning, its widest part, into a point.
+    """
+    if not is_log:
+        return np.linspace(0, len(x), points + 1).astype(int)
+    borders = np.geomspace(x[0], x[-1], points + 1)[1:-1]
+    return np.unique([0, *np.searchsorted(x, borders), len(x)])
+
+
+def _every_so_many(series: Sequence[Series], most: int) -> list[Series]:
+    """Keeps evenly spaced points of each series (label, x [n], y [n]), at most `most` in all."""
+    total = sum(len(x) for _, x, _ in series)
+    if total <= most:
+        return list(series)
+    kept = []
+    for label, x, y in series:
+        count = min(len(x), 1 + len(x) * max(most - len(series), 0) // total)
+        index = np.linspace(0, len(x) - 1, count).round().astype(int)
+        kept.append((label, x[index], y[index]))
+    return kept
+
+
+def _swap(series: Sequence[Series]) -> list[Series]:
+    return [(label, y, x) for label, x, y in series]
+
+
+def _one_each(name: str, given: Sequence, default: Sequence) -> list:
+    """The given values, one for each series, or the default if none is given."""
+    if len(given) not in (0, len(default)):
+        raise ValueError(
+            f"got {len(given)} {name} for {len(default)} series; expected one each or none; "
+            f"fix: leave {name} out"
+        )
+    return list(given) if len(given) else list(default)
 
 
 def _check_series(label: str, x: np.ndarray, y: np.ndarray) -> tuple[str, np.ndarray, np.ndarray]:
@@ -242,8 +447,55 @@ def _check_series(label: str, x: np.ndarray, y: np.ndarray) -> tuple[str, np.nda
     return str(label), x[order], y.reshape(len(x), -1 if y.size else 1)[order]
 
 
-def _dots(axes: Axes, x: np.ndarray, y: np.ndarray, color: str) -> None:
-    axes.plot(x, y, "o", color=color, markersize=3.6, markeredgecolor="white", markeredgewidth=0.5)
+def _check_points(label: str, x: np.ndarray, y: np.ndarray) -> Series:
+    """Shapes x [n] and y [n] -> the same without the pairs that are not finite."""
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if x.ndim != 1 or x.shape != y.shape:
+        raise ValueError(
+            f"got x of shape {x.shape} and y of shape {y.shape} for series '{label}'; expected "
+            "x [n] and y [n]; fix: give every point one x and one y"
+        )
+    keep = np.isfinite(x) & np.isfinite(y)
+    return str(label), x[keep], y[keep]
+
+
+def _check_panels(
+    panels: Sequence[tuple[str, np.ndarray]],
+    low: float,
+    high: float,
+    x_ticks: Sequence,
+    y_ticks: Sequence,
+) -> list[tuple[str, np.ndarray]]:
+    """Checks panels (title, values [rows, columns]) and thins out their columns."""
+    checked = [(str(name), np.asarray(values, np.float64)) for name, values in panels]
+    shapes = list(dict.fromkeys(values.shape for _, values in checked))
+    if len(shapes) != 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
+        raise ValueError(
+            f"got panels of shapes {shapes}; expected at least one panel, each of the same "
+            "[rows, columns] with a cell at least; fix: mask the cells that a panel lacks"
+        )
+    if not (_is_number(low) and _is_number(high) and low < high):
+        raise ValueError(
+            f"got low={low!r} and high={high!r}; expected finite numbers, low < high; fix: give "
+            "the ends of the colour scale"
+        )
+    num_rows, num_columns = shapes[0]
+    for name, ticks, count in (("x_ticks", x_ticks, num_columns), ("y_ticks", y_ticks, num_rows)):
+        if len(ticks) not in (0, count):
+            raise ValueError(
+                f"got {len(ticks)} {name}; expected {count}, a label for each, or none; "
+                f"fix: leave {name} out"
+            )
+    x = np.arange(num_columns)
+    return [(name, _thin_out(x, values.T, MAX_COLUMNS)[1].T) for name, values in checked]
+
+
+def _dots(
+    axes: Axes, x: np.ndarray, y: np.ndarray, color: str, marker: str = "o", size: float = 3.6
+):
+    edge = {"markeredgecolor": "white", "markeredgewidth": 0.5}
+    (handle,) = axes.plot(x, y, marker, color=color, markersize=size, **edge)
+    return handle
 
 
 def _spread(count: int, half_width: float) -> np.ndarray:
@@ -272,14 +524,53 @@ def _short_number(value: float, _position: int | None = None) -> str:
     return f"{value:.4g}"
 
 
+def _ticks(axis: Axis, is_log: bool) -> None:
+    """Places and writes an axis' numbers: at most about six, also on less than a decade."""
+    low, high = axis.get_view_interval()
+    if is_log and 0 < 4 * low < high:
+        decades = math.log10(high / low)
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2 else (1.0,)))
+    elif is_log:
+        inside = [tick for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
+        axis.set_major_locator(FixedLocator(inside))
+        axis.set_minor_locator(NullLocator())
+    elif axis.axis_name == "x":
+        axis.set_major_locator(MaxNLocator(6))
+    axis.set_major_formatter(_short_number)
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _label(axes: Axes, title: str = "", x_label: str = "", y_label: str = "") -> None:
+    """Writes title and axis labels, in more lines if they are longer than their side."""
+    width, height = axes.get_figure().get_size_inches()
+    axes.set_title(_fold(title, width - 0.6))
+    axes.set_xlabel(_fold(x_label, width - 0.8))
+    axes.set_ylabel(_fold(y_label, min(height - 0.8, 2.9)))
+
+
+def _fold(label: str, inches: float) -> str:
+    """Breaks a label into lines that are `inches` long at most, at about 12 characters an inch."""
+    limit = max(int(12 * inches), 12)
+    return label if len(label) <= limit else "\n".join(textwrap.wrap(label, limit))
+
+
+def _short_names(labels: Sequence) -> list[str]:
+    return [_short_number(one) if _is_number(one) else str(one) for one in labels]
+
+
 # --- from matplotlib to a string -----------------------------------------------------------------
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     """A figure of its own, in inches, unknown to pyplot."""
+    figure = _canvas(width, height)
+    return figure, figure.subplots()
+
+
+def _canvas(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasSVG(figure)
-    return figure, figure.subplots()
+    return figure
 
 
 def _legend(figure: Figure, handles: Sequence, labels: Sequence[str]) -> None:
@@ -302,10 +593,11 @@ def _to_svg(figure: Figure, title: str) -> str:
     svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' d="[^"]*"', lambda match: _round_path(match.group(0)), svg)
     svg = re.sub(r"('[\w ]+', )+sans-serif", "sans-serif", svg)
+    svg = re.sub(r"(<g[^>]*)>((?:\s*<use [^>]*/>)+)", _share_style, svg)
     prefix = "f" + hashlib.sha256(svg.encode()).hexdigest()[:10]
     svg = re.sub(r'(?<= )id="', f'id="{prefix}-', svg)
     svg = re.sub(r'(?:xlink:)?href="#', f'href="#{prefix}-', svg)
-    svg = svg.replace("url(#", f"url(#{prefix}-")
+    svg = svg.replace("url(#", f"url(#{prefix}-").replace('xlink:href="data:', 'href="data:')
     opening = _opening_tag(figure, title)
     return re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1)
 
@@ -324,3 +616,14 @@ def _round_path(path: str) -> str:
     """Keeps two decimals of a path's coordinates, and one space for each newline."""
     rounded = re.sub(r"-?\d+\.\d{3,}", lambda match: f"{float(match.group(0)):.2f}", path)
     return re.sub(r"\s+", " ", rounded)
+
+
+def _share_style(group: re.Match) -> str:
+    """Gives the style of a group's equal markers to the group, which they inherit; rounds them."""
+    opening, markers = group.groups()
+    styles = set(re.findall(r' style="[^"]*"', markers))
+    if len(styles) == 1 and " style=" not in opening:
+        opening += styles.pop()
+        markers = re.sub(r' style="[^"]*"', "", markers)
+    markers = re.sub(r"-?\d+\.\d{3,}", lambda match: f"{float(match.group(0)):.2f}", markers)
+    return f"{opening}>" + re.sub(r"\s*\n\s*", "\n", markers)

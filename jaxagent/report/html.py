@@ -12,14 +12,35 @@ import fnmatch
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxagent.report import figures
+from jaxagent.report import figures, gallery
+from jaxagent.report.elements import (
+    DASH,
+    VERDICTS,
+    absent,
+    badge_of,
+    card,
+    escaped,
+    folded,
+    interval_of,
+    noted,
+    shown,
+    table_of,
+)
+from jaxagent.report.fields import (
+    count_of,
+    dict_at,
+    dicts_at,
+    items_of,
+    number_of,
+    numbers_of,
+    pair_of,
+)
 from jaxagent.report.render import write_atomically
 
 MAX_FIGURES = 12
@@ -28,8 +49,6 @@ MAX_PICTURES = 48
 MAX_PICTURE_BYTES = 4_000_000
 MAX_NOTED_LINES = 3
 PICTURE_TYPES = {".gif": "image/gif", ".png": "image/png"}
-VERDICTS = ("PASS", "DIRECTIONAL", "INCONCLUSIVE", "FAIL", "VOID")
-DASH = "\N{EN DASH}"  # stands for a missing value
 DEFAULT_ENDINGS = ("return", "loss")
 
 
@@ -80,6 +99,7 @@ def render_page(run: Run) -> str:
     sections = [
         ("Claims", _claims),
         ("Scores", _scores),
+        *([("Figures of the paper", _paper_figures)] if run.summary.get("figures") else []),
         ("The agents at work", _pictures),
         ("Learning curves", _curves),
         ("Preconditions", _preconditions),
@@ -89,7 +109,7 @@ def render_page(run: Run) -> str:
     ]
     body = "".join(_section(title, draw, run) for title, draw in sections)
     name = run.summary.get("experiment") or run.manifest.get("experiment") or run.folder.name
-    return PAGE.substitute(title=_text(name), css=CSS, header=_header(run, name), body=body)
+    return PAGE.substitute(title=escaped(name), css=CSS, header=_header(run, name), body=body)
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -143,19 +163,19 @@ def _parse_line(line: str) -> Mapping[str, Any] | None:
 
 def _header(run: Run, name: Any) -> str:
     """Title, one sentence, one badge per verdict with its count, and the notes."""
-    claims = _list(run.summary, "claims")
+    claims = dicts_at(run.summary, "claims")
     counts = {verdict: sum(_verdict(claim) == verdict for claim in claims) for verdict in VERDICTS}
-    badges = " ".join(_badge(verdict, f"{n} {verdict}") for verdict, n in counts.items() if n)
+    badges = " ".join(badge_of(verdict, f"{n} {verdict}") for verdict, n in counts.items() if n)
     facts = [
         ("preset", run.summary.get("preset") or run.manifest.get("preset")),
         ("started", run.manifest.get("started")),
         ("seconds", run.summary.get("wall_seconds")),
         ("fingerprint", _short_hash(run.manifest.get("fingerprint"))),
     ]
-    line = " · ".join(f"{key} {_value(value)}" for key, value in facts if value is not None)
-    notes = "".join(f'<p class="note">{_text(note)}</p>' for note in run.notes)
+    line = " · ".join(f"{key} {shown(value)}" for key, value in facts if value is not None)
+    notes = "".join(map(noted, run.notes))
     return (
-        f"<h1>{_text(name)}</h1>"
+        f"<h1>{escaped(name)}</h1>"
         f'<p class="headline">{_headline(run, claims)}</p>'
         f'<p class="badges">{badges}</p><p class="muted">{line}</p>{notes}'
     )
@@ -165,10 +185,10 @@ def _headline(run: Run, claims: Sequence[Mapping]) -> str:
     """The result in one sentence."""
     if not run.summary:
         last = run.metrics[-1] if run.metrics else {}
-        where = f"{_value(last.get('stage'))}, update {_value(last.get('step'))}"
+        where = f"{shown(last.get('stage'))}, update {shown(last.get('step'))}"
         reached = f"it has reached {where}" if last else "nothing has been logged"
         return f"This run is unfinished: there is no summary yet; {reached}."
-    failed = sum(not row.get("passed") for row in _list(run.summary, "preconditions"))
+    failed = sum(not row.get("passed") for row in dicts_at(run.summary, "preconditions"))
     warning = f" {failed} precondition(s) failed." if failed else ""
     if not claims:
         return f"The run is finished; it states no claim.{warning}"
@@ -182,120 +202,141 @@ def _headline(run: Run, claims: Sequence[Mapping]) -> str:
 
 
 def _claims(run: Run) -> str:
-    claims = _list(run.summary, "claims")
+    claims = dicts_at(run.summary, "claims")
     if not claims:
-        return _absent("No claims have been judged.")
+        return absent("No claims have been judged.")
     head = ("verdict", "claim", "difference", "margin", "P(improvement)", "p", "seeds")
     rows = [_claim_row(claim) for claim in claims]
     note = (
         "Difference: point estimate and interval of the IQM difference (or of the quantity that "
         "the claim names). INCONCLUSIVE is not a pass; fewer than 5 seeds are at most DIRECTIONAL."
     )
-    return _table(head, rows, numeric_from=2) + f'<p class="muted">{note}</p>'
+    return table_of(head, rows, numeric_from=2) + f'<p class="muted">{note}</p>'
 
 
 def _claim_row(claim: Mapping[str, Any]) -> list[str]:
     kind = " · ".join(
-        [_text(claim.get("id", "")), _text(claim.get("kind", ""))]
+        [escaped(claim.get("id", "")), escaped(claim.get("kind", ""))]
         + (["gated"] if claim.get("gated") else [])
     )
     reason = claim.get("reason")
-    statement = f'{_text(claim.get("statement", ""))}<div class="muted">{kind}</div>'
+    statement = f'{escaped(claim.get("statement", ""))}<div class="muted">{kind}</div>'
     if reason:
-        statement += f'<div class="muted">{_text(reason)}</div>'
-    difference = f"{_value(claim.get('difference'))}<br>{_interval(claim.get('interval'))}"
+        statement += f'<div class="muted">{escaped(reason)}</div>'
+    difference = f"{shown(claim.get('difference'))}<br>{interval_of(claim.get('interval'))}"
     names = ("margin", "probability_of_improvement", "p_value", "seeds")
     verdict, statement = _verdict(claim), f'<div class="prose">{statement}</div>'
-    return [_badge(verdict, verdict), statement, difference] + [
-        _value(_count(claim.get(name))) for name in names
+    return [badge_of(verdict, verdict), statement, difference] + [
+        shown(count_of(claim.get(name))) for name in names
     ]
 
 
 def _scores(run: Run) -> str:
-    arms = _dict(run.summary, "arms")
-    scores, tasks = _dict(run.summary, "scores"), _task_names(run)
+    arms = dict_at(run.summary, "arms")
+    scores, tasks = dict_at(run.summary, "scores"), _task_names(run)
     if not arms and not scores:
-        return _absent("No scores yet.")
+        return absent("No scores yet.")
     names = list(arms) or list(scores)
-    parts = [_interval_figure(names, arms, scores, tasks)]
+    parts = [_interval_figure(run, names, tasks)]
     if scores and tasks:
-        parts.append(_task_figure(names, scores, tasks))
+        parts.append(_task_figure(run, names, tasks))
     figure_row = f'<div class="grid">{"".join(parts)}</div>'
     decoding = run.summary.get("decoding")
-    note = f'<p class="muted">Decoding: {_text(decoding)}</p>' if decoding else ""
+    note = f'<p class="muted">Decoding: {escaped(decoding)}</p>' if decoding else ""
     return figure_row + _return_table(run, names, tasks) + note + _seed_tables(run, names, tasks)
 
 
-def _interval_figure(names: Sequence[str], arms: Mapping, scores: Mapping, tasks: Sequence) -> str:
+def _interval_figure(run: Run, names: Sequence[str], tasks: Sequence[str]) -> str:
     """IQM and interval per arm; a dot is one seed's mean over the tasks."""
+    arms, scores = dict_at(run.summary, "arms"), dict_at(run.summary, "scores")
     rows = []
     for name in names:
-        arm = _dict(arms, name)
-        low, high = _pair(arm.get("interval"))
-        seeds = _seed_means(_dict(scores, name), tasks)
-        rows.append((name, _float(arm.get("iqm")), low, high, seeds))
-    svg = figures.score_intervals(rows, title="IQM over tasks and seeds")
+        arm = dict_at(arms, name)
+        low, high = pair_of(arm.get("interval"))
+        seeds = _seed_means(dict_at(scores, name), tasks)
+        rows.append((name, number_of(arm.get("iqm")), low, high, seeds))
+    label = _score_label(run)
+    own = {"x_label": label, "marks": (0.0,)} if label else {}
+    title = str(run.summary.get("score_title") or "IQM over tasks and seeds")
+    svg = figures.score_intervals(rows, title, **own)
     caption = "Line: IQM; band: its interval; dots: each seed's mean over the tasks."
-    return _figure(svg, caption)
+    return card(svg, caption)
 
 
-def _task_figure(names: Sequence[str], scores: Mapping, tasks: Sequence[str]) -> str:
-    cells = [[_floats(_dict(scores, arm).get(task)) for arm in names] for task in tasks]
-    svg = figures.per_task_bars(tasks, names, cells, title="Scores by task")
-    return _figure(svg, "Bar: mean over seeds; thin line: their range; dots: seeds.")
+def _task_figure(run: Run, names: Sequence[str], tasks: Sequence[str]) -> str:
+    scores, label = dict_at(run.summary, "scores"), _score_label(run)
+    cells = [[numbers_of(dict_at(scores, arm).get(task)) for arm in names] for task in tasks]
+    own = {"y_label": label} if label else {}
+    svg = figures.per_task_bars(tasks, names, cells, title="Scores by task", **own)
+    return card(svg, "Bar: mean over seeds; thin line: their range; dots: seeds.")
+
+
+def _score_label(run: Run) -> str:
+    """What a score is, where the summary says it; empty: normalised, 0 = random, 1 = expert."""
+    return str(run.summary.get("score_label") or "")
 
 
 def _return_table(run: Run, names: Sequence[str], tasks: Sequence[str]) -> str:
     """Arms x tasks: mean raw return with the mean normalised score below it."""
-    arms, scores = _dict(run.summary, "arms"), _dict(run.summary, "scores")
-    returns = _dict(run.summary, "returns")
+    arms, scores = dict_at(run.summary, "arms"), dict_at(run.summary, "scores")
+    returns = dict_at(run.summary, "returns")
     rows = []
     for name in names:
-        arm = _dict(arms, name)
-        about = f'{_text(name)}<div class="muted prose">{_text(arm.get("description", ""))}</div>'
-        iqm = f"{_value(arm.get('iqm'))}<br>{_interval(arm.get('interval'))}"
-        pairs = [(_dict(returns, name).get(task), _dict(scores, name).get(task)) for task in tasks]
-        rows.append([about, iqm] + [_score_cell(*pair) for pair in pairs])
+        arm = dict_at(arms, name)
+        description = escaped(arm.get("description", ""))
+        about = f'{escaped(name)}<div class="muted prose">{description}</div>'
+        iqm = f"{shown(arm.get('iqm'))}<br>{interval_of(arm.get('interval'))}"
+        own_returns, own_scores = dict_at(returns, name), dict_at(scores, name)
+        cells = [_score_cell(own_returns.get(task), own_scores.get(task)) for task in tasks]
+        rows.append([about, iqm, *cells])
     for kind in ("random", "expert"):
-        cells = [_dict(_dict(run.summary, "references"), task).get(kind) for task in tasks]
+        cells = [dict_at(dict_at(run.summary, "references"), task).get(kind) for task in tasks]
         if any(cell is not None for cell in cells):
-            rows.append([f"<i>{kind}</i>", DASH] + [_value(cell) for cell in cells])
+            rows.append([f"<i>{kind}</i>", DASH] + [shown(cell) for cell in cells])
     head = ["arm", "IQM", *tasks]
-    what = "mean return over seeds, mean normalised score below" if returns else "mean score"
+    score = "mean score" if _score_label(run) else "mean normalised score"
+    what = f"mean return over seeds, {score} below" if returns else "mean score"
     note = f'<p class="muted">Tasks: {what}. IQM: over tasks and seeds, with its interval.</p>'
-    return _table(head, rows, numeric_from=1) + note
+    return table_of(head, rows, numeric_from=1) + note
 
 
 def _score_cell(returns: Any, scores: Any) -> str:
-    means = [np.mean(_floats(values)) if _floats(values) else None for values in (returns, scores)]
+    numbers = [numbers_of(values) for values in (returns, scores)]
+    means = [np.mean(values) if values else None for values in numbers]
     if means[0] is None:
-        return _value(means[1])
-    return f'{_value(means[0])}<div class="muted">{_value(means[1])}</div>'
+        return shown(means[1])
+    return f'{shown(means[0])}<div class="muted">{shown(means[1])}</div>'
 
 
 def _seed_tables(run: Run, names: Sequence[str], tasks: Sequence[str]) -> str:
     """Every seed's number, folded away: one table for scores, one for raw returns."""
     tables = ""
-    for title, key in (("Normalised score", "scores"), ("Return", "returns")):
-        table = _dict(run.summary, key)
-        cells = {(arm, task): _dict(table, arm).get(task) for arm in names for task in tasks}
-        count = max((len(_items(values)) for values in cells.values()), default=0)
+    score = "Score" if _score_label(run) else "Normalised score"
+    for title, key in ((score, "scores"), ("Return", "returns")):
+        table = dict_at(run.summary, key)
+        cells = {(arm, task): dict_at(table, arm).get(task) for arm in names for task in tasks}
+        count = max((len(items_of(values)) for values in cells.values()), default=0)
         if count == 0:
             continue
         rows = [
-            [_text(arm), _text(task)] + [_value(value) for value in _items(values)]
+            [escaped(arm), escaped(task)] + [shown(value) for value in items_of(values)]
             for (arm, task), values in cells.items()
         ]
         head = ["arm", "task", *(f"seed {seed}" for seed in range(count))]
-        tables += _folded(f"{title} of every seed", _table(head, rows, numeric_from=2))
+        tables += folded(f"{title} of every seed", table_of(head, rows, numeric_from=2))
     return tables
+
+
+def _paper_figures(run: Run) -> str:
+    """The figures that the experiment describes in its summary."""
+    return gallery.render(run.summary.get("figures"))
 
 
 def _pictures(run: Run) -> str:
     """Animated agents, one row a task when the file names tell it."""
     if not run.pictures:
-        return _absent("No pictures were drawn.")
-    arms = list(_dict(run.summary, "arms"))
+        return absent("No pictures were drawn.")
+    arms = list(dict_at(run.summary, "arms"))
     groups: dict[str, list[tuple[int, str, Path]]] = {}
     for path in run.pictures[:MAX_PICTURES]:
         task, label = _split_name(path.stem, _task_names(run))
@@ -305,12 +346,12 @@ def _pictures(run: Run) -> str:
     html = "".join(_picture_row(task, sorted(groups[task])) for task in ordered)
     hidden = len(run.pictures) - MAX_PICTURES
     if hidden > 0:
-        html += f'<p class="note">{hidden} more picture(s) are in the folder pictures.</p>'
+        html += noted(f"{hidden} more picture(s) are in the folder pictures.")
     return html
 
 
 def _picture_row(task: str, entries: Iterable[tuple[int, str, Path]]) -> str:
-    title = f"<h3>{_text(task)}</h3>" if task else ""
+    title = f"<h3>{escaped(task)}</h3>" if task else ""
     cards = "".join(_picture(path, label, task) for _, label, path in entries)
     return f'{title}<div class="pictures">{cards}</div>'
 
@@ -318,12 +359,12 @@ def _picture_row(task: str, entries: Iterable[tuple[int, str, Path]]) -> str:
 def _picture(path: Path, label: str, task: str) -> str:
     """One picture as a data URI with its caption; a very large file stays outside the page."""
     if path.stat().st_size > MAX_PICTURE_BYTES:
-        return f'<p class="note">{_text(path.name)} is too large to embed.</p>'
+        return noted(f"{path.name} is too large to embed.")
     data = base64.b64encode(path.read_bytes()).decode("ascii")
-    alt = _text(f"{label or path.stem} in {task}" if task else label or path.stem)
+    alt = escaped(f"{label or path.stem} in {task}" if task else label or path.stem)
     source = f"data:{PICTURE_TYPES[path.suffix]};base64,{data}"
     image = f'<img alt="{alt}" src="{source}">'
-    return f"<figure>{image}<figcaption>{_text(label)}</figcaption></figure>"
+    return f"<figure>{image}<figcaption>{escaped(label)}</figcaption></figure>"
 
 
 def _split_name(stem: str, tasks: Sequence[str]) -> tuple[str, str]:
@@ -341,14 +382,14 @@ def _curves(run: Run) -> str:
     log: Log = {}
     for row in run.metrics:
         log.setdefault(str(row.get("stage", "")), []).append(row)
-    wanted = _list(run.summary, "curves") or _default_curves(log)
+    wanted = dicts_at(run.summary, "curves") or _default_curves(log)
     if not wanted:
-        return _absent("No learning curves: the metrics hold no return and no loss yet.")
-    arms = list(_dict(run.summary, "arms"))
+        return absent("No learning curves: the metrics hold no return and no loss yet.")
+    arms = list(dict_at(run.summary, "arms"))
     drawn = [_curve_figure(log, curve, arms) for curve in wanted[:MAX_FIGURES]]
     html = f'<div class="grid">{"".join(drawn)}</div>'
     if len(wanted) > MAX_FIGURES:
-        html += f'<p class="note">{len(wanted) - MAX_FIGURES} more curve(s) are not drawn.</p>'
+        html += noted(f"{len(wanted) - MAX_FIGURES} more curve(s) are not drawn.")
     note = "Line: mean over seeds. Band: smallest to largest seed (above 10 seeds: one standard "
     return html + f'<p class="muted">{note}deviation). Thin lines: single seeds.</p>'
 
@@ -396,7 +437,7 @@ def _curve_figure(log: Log, curve: Mapping[str, Any], arms: Sequence[str]) -> st
     collected = [(stage, *_collect(log[stage], metric, axis)) for stage in stages[:MAX_SERIES]]
     series = [one for one in collected if np.isfinite(one[2]).any()]
     if not series:
-        return _figure("", f"{title}: no values of {metric} in the log yet.")
+        return card("", f"{title}: no values of {metric} in the log yet.")
     names = [stage for stage, _, _ in series]
     labels, colors = _short_labels(names), _arm_numbers(names, arms)
     series = [(label, x, y) for label, (_, x, y) in zip(labels, series, strict=True)]
@@ -406,13 +447,13 @@ def _curve_figure(log: Log, curve: Mapping[str, Any], arms: Sequence[str]) -> st
     hidden = len(stages) - MAX_SERIES
     caption = f"{hidden} more stage(s) are not drawn." if hidden > 0 else ""
     svg = figures.learning_curves(series, title, x_label, y_label, color_numbers=colors)
-    return _figure(svg, caption)
+    return card(svg, caption)
 
 
 def _matching_stages(log: Log, wanted: Any, metric: str) -> list[str]:
     """Stages that log the metric, in order; `wanted` holds names or patterns, none means all."""
     stages = [stage for stage, rows in log.items() if any(metric in row for row in rows)]
-    patterns = [str(pattern) for pattern in _items(wanted)]
+    patterns = [str(pattern) for pattern in items_of(wanted)]
     if not patterns:
         return stages
     hits = [s for p in patterns for s in stages if s == p or fnmatch.fnmatchcase(s, p)]
@@ -428,8 +469,8 @@ def _default_axis(log: Log, metric: str, stages: Sequence[str]) -> str:
 def _collect(rows: Sequence[Mapping], metric: str, axis: str) -> tuple[np.ndarray, np.ndarray]:
     """Gathers a metric of one stage: x [n], y [n, lanes]; null and missing lanes are nan."""
     rows = [row for row in rows if metric in row]
-    x = np.array([_float(row.get(axis)) for row in rows], np.float64)
-    lanes = [[_float(value) for value in _items(row[metric])] for row in rows]
+    x = np.array([number_of(row.get(axis)) for row in rows], np.float64)
+    lanes = [[number_of(value) for value in items_of(row[metric])] for row in rows]
     width = max(map(len, lanes), default=1) or 1
     padded = [lane + [math.nan] * (width - len(lane)) for lane in lanes]
     y = np.array(padded, np.float64).reshape(len(rows), width)
@@ -453,29 +494,29 @@ def _arm_numbers(stages: Sequence[str], arms: Sequence[str]) -> list[int]:
 
 
 def _preconditions(run: Run) -> str:
-    rows = _list(run.summary, "preconditions")
+    rows = dicts_at(run.summary, "preconditions")
     if not rows:
-        return _absent("No preconditions were recorded.")
+        return absent("No preconditions were recorded.")
     cells = []
     for row in rows:
-        badge = _badge("PASS", "passed") if row.get("passed") else _badge("FAIL", "failed")
-        cells.append([badge, _text(row.get("name", "")), _text(row.get("detail", ""))])
-    return _table(("", "check", "detail"), cells)
+        badge = badge_of("PASS", "passed") if row.get("passed") else badge_of("FAIL", "failed")
+        cells.append([badge, escaped(row.get("name", "")), escaped(row.get("detail", ""))])
+    return table_of(("", "check", "detail"), cells)
 
 
 def _budgets(run: Run) -> str:
     """What every arm was given, and where the time went."""
     html = _arm_budgets(run) + _stage_times(run)
-    return html or _absent("No budgets yet.")
+    return html or absent("No budgets yet.")
 
 
 def _arm_budgets(run: Run) -> str:
-    arms, budgets = _dict(run.summary, "arms"), _dict(run.summary, "budgets")
+    arms, budgets = dict_at(run.summary, "arms"), dict_at(run.summary, "budgets")
     known = {"description", "iqm", "interval"}
     table = {
         name: {
-            **{k: v for k, v in _dict(arms, name).items() if k not in known},
-            **_dict(budgets, name),
+            **{k: v for k, v in dict_at(arms, name).items() if k not in known},
+            **dict_at(budgets, name),
         }
         for name in dict.fromkeys([*arms, *budgets])
     }
@@ -484,52 +525,52 @@ def _arm_budgets(run: Run) -> str:
         return ""
     head = ["arm", *(column.replace("_", " ") for column in columns)]
     rows = [
-        [_text(name), *(_value(_count(row.get(key))) for key in columns)]
+        [escaped(name), *(shown(count_of(row.get(key))) for key in columns)]
         for name, row in table.items()
     ]
-    return _table(head, rows, numeric_from=1)
+    return table_of(head, rows, numeric_from=1)
 
 
 def _stage_times(run: Run) -> str:
-    times = _dict(run.summary, "stage_seconds")
+    times = dict_at(run.summary, "stage_seconds")
     rows = [
-        [label, _value(run.summary.get(key))]
+        [label, shown(run.summary.get(key))]
         for label, key in (("whole run", "wall_seconds"), ("of it compiling", "compile_seconds"))
         if run.summary.get(key) is not None
-    ] + [[_text(stage), _value(seconds)] for stage, seconds in times.items()]
+    ] + [[escaped(stage), shown(seconds)] for stage, seconds in times.items()]
     if not rows:
         return ""
-    return _folded("Seconds by stage", _table(("stage", "seconds"), rows, numeric_from=1))
+    return folded("Seconds by stage", table_of(("stage", "seconds"), rows, numeric_from=1))
 
 
 def _limits(run: Run) -> str:
-    limits = [str(limit) for limit in _items(run.summary.get("limits"))]
+    limits = [str(limit) for limit in items_of(run.summary.get("limits"))]
     if not limits:
-        return _absent("No limits were stated.")
-    return "<ul>" + "".join(f"<li>{_text(limit)}</li>" for limit in limits) + "</ul>"
+        return absent("No limits were stated.")
+    return "<ul>" + "".join(f"<li>{escaped(limit)}</li>" for limit in limits) + "</ul>"
 
 
 def _redo(run: Run) -> str:
     """The command, everything that can change the numbers, and the whole configuration."""
     manifest = run.manifest
     command = manifest.get("command") or run.summary.get("command")
-    versions = _dict(manifest, "versions") or _dict(run.summary, "versions")
+    versions = dict_at(manifest, "versions") or dict_at(run.summary, "versions")
     facts = {
-        "device": _join(_dict(manifest, "device")),
+        "device": _join(dict_at(manifest, "device")),
         "precision": manifest.get("precision"),
-        "git": _join(_dict(manifest, "git")),
+        "git": _join(dict_at(manifest, "git")),
         "XLA flags": manifest.get("xla_flags"),
         "cores": manifest.get("cores"),
         "started": manifest.get("started"),
         "fingerprint": manifest.get("fingerprint"),
         "versions": _join(versions),
     }
-    rows = [[_text(key), _value(value)] for key, value in facts.items() if value not in (None, "")]
-    html = f"<pre>{_text(command)}</pre>" if command else _absent("The command is not recorded.")
-    html += _table(("", ""), rows) if rows else ""
+    rows = [[escaped(key), shown(value)] for key, value in facts.items() if value not in (None, "")]
+    html = f"<pre>{escaped(command)}</pre>" if command else absent("The command is not recorded.")
+    html += table_of(("", ""), rows) if rows else ""
     if manifest.get("config"):
         text = json.dumps(manifest["config"], indent=2, ensure_ascii=False)
-        html += _folded("Configuration", f"<pre>{_text(text)}</pre>")
+        html += folded("Configuration", f"<pre>{escaped(text)}</pre>")
     return html
 
 
@@ -541,124 +582,16 @@ def _section(title: str, draw: Callable[[Run], str], run: Run) -> str:
     try:
         body = draw(run)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, OSError) as error:
-        body = f'<p class="note">This section could not be drawn: {_text(error)}</p>'
-    return f"<section><h2>{_text(title)}</h2>{body}</section>"
+        body = noted(f"This section could not be drawn: {error}")
+    return f"<section><h2>{escaped(title)}</h2>{body}</section>"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numeric_from: int = 99) -> str:
-    """A table of ready HTML cells; the head is escaped here. Scrolls sideways if too wide."""
-
-    def cell(tag: str, index: int, content: str) -> str:
-        css = ' class="number"' if index >= numeric_from else ""
-        return f"<{tag}{css}>{content}</{tag}>"
-
-    top = "".join(cell("th", i, _text(name)) for i, name in enumerate(head))
-    body = "".join(
-        "<tr>" + "".join(cell("td", i, content) for i, content in enumerate(row)) + "</tr>"
-        for row in rows
-    )
-    top = f"<thead><tr>{top}</tr></thead>" if any(head) else ""
-    return f'<div class="scroll"><table>{top}<tbody>{body}</tbody></table></div>'
-
-
-def _figure(svg: str, caption: str) -> str:
-    below = f"<figcaption>{_text(caption)}</figcaption>" if caption else ""
-    return f'<figure class="card">{svg}{below}</figure>'
-
-
-def _folded(title: str, content: str) -> str:
-    return f"<details><summary>{_text(title)}</summary>{content}</details>"
-
-
-def _absent(sentence: str) -> str:
-    return f'<p class="absent">{_text(sentence)}</p>'
-
-
-def _badge(verdict: str, label: str) -> str:
-    css = verdict.lower() if verdict in VERDICTS else "void"
-    return f'<span class="badge {css}">{_text(label)}</span>'
-
-
-def _text(value: Any) -> str:
-    return escape(str(value), quote=True)
-
-
-def _value(value: Any) -> str:
-    """Any JSON value as short escaped text: 0.1234 -> 0.123, 12345 -> 12,345, null -> a dash."""
-    if value is None:
-        return DASH
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}".replace("-", "\N{MINUS SIGN}")
-    if isinstance(value, float):
-        return _short_float(value)
-    if isinstance(value, (dict, list)):
-        return _text(json.dumps(value, ensure_ascii=False))
-    return _text(value)
-
-
-def _short_float(value: float) -> str:
-    if not math.isfinite(value):
-        return {math.inf: "∞", -math.inf: "\N{MINUS SIGN}∞"}.get(value, "nan")
-    if value == 0 or 1e-3 <= abs(value) < 100:
-        text = f"{value:.3f}" if 0 < abs(value) < 0.1 else f"{value:.2f}"
-        text = f"{value:.0f}" if value.is_integer() and abs(value) >= 10 else text
-    else:
-        text = f"{value:,.0f}" if 100 <= abs(value) < 1e9 else f"{value:.2e}"
-    return text.replace("-", "\N{MINUS SIGN}")
-
-
-def _interval(value: Any) -> str:
-    low, high = _pair(value)
-    if math.isnan(low) and math.isnan(high):
-        return DASH
-    ends = (DASH if math.isnan(end) else _value(end) for end in (low, high))
-    return f'<span class="interval">[{", ".join(ends)}]</span>'
-
-
-# --- reading values that may be missing ----------------------------------------------------------
-
-
-def _dict(owner: Mapping, key: Any) -> Mapping[str, Any]:
-    value = owner.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _list(owner: Mapping, key: str) -> list[Mapping[str, Any]]:
-    value = owner.get(key)
-    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
-
-
-def _items(value: Any) -> list:
-    """A list as it is, a scalar as a list of one, null as none."""
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _float(value: Any) -> float:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number else math.nan
-
-
-def _floats(values: Any) -> list[float]:
-    return [number for number in map(_float, _items(values)) if math.isfinite(number)]
-
-
-def _pair(value: Any) -> tuple[float, float]:
-    numbers = [_float(one) for one in _items(value)]
-    return (numbers[0], numbers[1]) if len(numbers) == 2 else (math.nan, math.nan)
-
-
-def _count(value: Any) -> Any:
-    """A list (of seeds) as its length; anything else as it is."""
-    return len(value) if isinstance(value, list) else value
+# --- reading the run ---------------------------------------------------------------------------
 
 
 def _seed_means(by_task: Mapping[str, Any], tasks: Sequence[str]) -> list[float]:
     """Each seed's mean over the tasks it has."""
-    columns = [[_float(value) for value in _items(by_task.get(task))] for task in tasks]
+    columns = [[number_of(value) for value in items_of(by_task.get(task))] for task in tasks]
     count = max(map(len, columns), default=0)
     means = []
     for seed in range(count):
@@ -668,7 +601,7 @@ def _seed_means(by_task: Mapping[str, Any], tasks: Sequence[str]) -> list[float]
 
 
 def _task_names(run: Run) -> list[str]:
-    return [str(task) for task in _items(run.summary.get("tasks"))]
+    return [str(task) for task in items_of(run.summary.get("tasks"))]
 
 
 def _position(name: str, names: Sequence[str]) -> int:
@@ -721,6 +654,7 @@ tbody tr { border-top: 1px solid var(--line); }
 .prose { min-width: 12rem; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 .interval { color: var(--muted); font-size: 0.85em; white-space: nowrap; }
+.wide { grid-column: 1 / -1; }
 .grid { display: grid; gap: 12px;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); }
 figure { margin: 0; min-width: 0; }

@@ -1,0 +1,43 @@
+"""Fields of a run's JSON that may be missing or odd: read as what was wanted, or as nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def dict_at(owner: Mapping, key: Any) -> Mapping[str, Any]:
+    value = owner.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def dicts_at(owner: Mapping, key: str) -> list[Mapping[str, Any]]:
+    value = owner.get(key)
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
+def items_of(value: Any) -> list:
+    """A list as it is, a scalar as a list of one, null as none."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def number_of(value: Any) -> float:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number else math.nan
+
+
+def numbers_of(values: Any) -> list[float]:
+    return [number for number in map(number_of, items_of(values)) if math.isfinite(number)]
+
+
+def pair_of(value: Any) -> tuple[float, float]:
+    numbers = [number_of(one) for one in items_of(value)]
+    return (numbers[0], numbers[1]) if len(numbers) == 2 else (math.nan, math.nan)
+
+
+def count_of(value: Any) -> Any:
+    """A list (of seeds) as its length; anything else as it is."""
+    return len(value) if isinstance(value, list) else value
