@@ -46,8 +46,8 @@ def claims(config: Config) -> list[Claim]:
     result = [
         below("B1", "closer to exact Bayes than to anything else", "ratio", study.EXACT,
               "next best", margin=0.2, metric="gap"),
-        below("B3", "the saboteur is farther from Bayes", "superiority", "model", "saboteur",
-              metric="gap", **aside),
+        below("B3", "the saboteur is farther from Bayes", "superiority", "as many updates",
+              "saboteur", metric="gap", **aside),
         below("B4a", "linear attention set by hand is ridge regression", "threshold",
               "linear attention", margin=1e-5, metric="construction", **aside),
         Claim("B4b", "softmax attention tends to the conditional mean", "slope",
@@ -81,22 +81,21 @@ def _lengths(lengths: Sequence[int]) -> dict[str, Any]:
 def stages(config: Config) -> list[Stage]:
     """The run, in order."""
     training = [Stage(f"pretrain/depth-{d}", partial(pretrain, config, d)) for d in config.depths]
-    return [*training, Stage("evaluate", partial(evaluate, config))]
+    saboteur = Stage("pretrain/saboteur", partial(pretrain, config, None))
+    return [*training, saboteur, Stage("evaluate", partial(evaluate, config))]
 
 
 def _seeds(config: Config) -> tuple[int, ...]:
     return tuple(range(config.first_seed, config.first_seed + config.num_seeds))
 
 
-def pretrain(config: Config, depth: int, folder: Path) -> Work:
-    """One lane a seed, and one for its saboteur, with equal first parameters and keys."""
+def pretrain(config: Config, depth: int | None, folder: Path) -> Work:
+    """One lane a seed; the saboteurs (no depth) share first parameters and keys with the models."""
     del folder
-    task, seeds = study.task_of(config, depth), _seeds(config)
-    lanes = [task.lane(s, is_broken) for is_broken in (False, True) for s in seeds]
+    task, fit = study.task_of(config, depth or config.depths[-1]), config.fit_of(depth)
+    lanes = [task.lane(s, depth is None) for s in _seeds(config)]
     lanes = jax.tree.map(lambda *x: np.stack(x), *jax.device_get(lanes))
-    return in_context.pretrain(
-        task.setting, lanes, task.draw, seeds * 2, config.fit, config.runtime.devices
-    )
+    return in_context.pretrain(task.setting, lanes, task.draw, _seeds(config), fit, config.runtime)
 
 
 def evaluate(config: Config, folder: Path) -> Work:
@@ -104,36 +103,34 @@ def evaluate(config: Config, folder: Path) -> Work:
 
     def finish(state: Any, place: Path) -> dict[str, Any]:
         del state, place
-        seeds, depth = _seeds(config), config.depths[-1]
-        task, kept = study.task_of(config, depth), _snapshots(config, folder, depth)
-        measure = study.measurements(config, task)
+        depths, seeds = config.depths, _seeds(config)
+        kept = {d: _snapshots(config, folder, d) for d in (*depths, None)}
+        measure = study.measurements(config, study.task_of(config, depths[-1]))
+        # The model as it was when it had as many updates as the saboteur.
+        then = config.saboteur_updates // config.fit.updates_per_chunk
+        wanted = ((depths[-1], -1), (depths[-1], then), (None, -1))
         rows = []
         for i, seed in enumerate(seeds):
-            lanes = (i, i + len(seeds))
-            pair = (jax.tree.map(lambda x, j=j: x[-1, j], kept) for j in lanes)
-            rows.append(measure(seed, *pair))
-        distances = {
-            f"depth {d}": study.distances(config, d, seeds, _snapshots(config, folder, d))
-            for d in config.depths
-        }
+            of_seed = (jax.tree.map(lambda x, n=n, i=i: x[n, i], kept[d]) for d, n in wanted)
+            rows.append(measure(seed, *of_seed))
+        distances = {f"depth {d}": study.distances(config, d, seeds, kept[d]) for d in depths}
         return {"rows": rows, "distances": distances}
 
     return Work(finish)
 
 
-def _snapshots(config: Config, folder: Path, depth: int) -> Any:
-    setting, place = study.task_of(config, depth).setting, f"pretrain/depth-{depth}"
-    return in_context.snapshots(
-        setting, 2 * config.num_seeds, config.fit, stage_folder(folder, place)
-    )
+def _snapshots(config: Config, folder: Path, depth: int | None) -> Any:
+    setting = study.task_of(config, depth or config.depths[-1]).setting
+    place = stage_folder(folder, f"pretrain/depth-{depth}" if depth else "pretrain/saboteur")
+    return in_context.snapshots(setting, config.num_seeds, config.fit_of(depth), place)
 
 
 def costs(config: Config) -> list[Cost]:
     """Of every stage, for --dry-run."""
     rows = [
-        in_context.cost(f"pretrain/depth-{d}", study.task_of(config, d).setting,
-                        2 * config.num_seeds, config.fit)
-        for d in config.depths
+        in_context.cost(stage.name, study.task_of(config, depth or config.depths[-1]).setting,
+                        config.num_seeds, config.fit_of(depth))
+        for stage, depth in zip(stages(config), (*config.depths, None), strict=False)
     ]  # fmt: skip
     return [*rows, Cost("evaluate", 0, 0.0, 0.0, 0.1, 40.0)]
 
@@ -145,6 +142,6 @@ def summary(config: Config, folder: Path, preset: str) -> dict[str, Any]:
     return judged(
         claims=claims(config), scores=scores, preset=preset,
         preconditions=report.preconditions(config, done),
-        shown={n: scores["gap", n] for n in [*done["rows"][0]["gaps"], "saboteur"]},
+        shown={n: scores["gap", n] for n in report.ABOUT if ("gap", n) in scores},
         about=report.ABOUT, tasks=[config.prompts.task],
     ) | report.extras(config, folder, done)  # fmt: skip

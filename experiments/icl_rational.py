@@ -87,7 +87,7 @@ def pretrain(config: Config, mlp_factor: int, folder: Path) -> Work:
     lanes = jax.tree.map(lambda *x: np.concatenate(x), *lanes)  # seed-major
     lane_seeds = tuple(s for s in seeds for _ in config.prompts.sizes)
     draw = partial(in_context.draw_from_pool, setting)
-    return in_context.pretrain(setting, lanes, draw, lane_seeds, config.fit, config.runtime.devices)
+    return in_context.pretrain(setting, lanes, draw, lane_seeds, config.fit, config.runtime)
 
 
 def theory(config: Config, folder: Path) -> Work:

@@ -199,6 +199,7 @@ class RuntimeConfig:
     deterministic: bool = False  # accelerator flags for run-to-run equality; the CPU has it anyway
     chunks_per_save: int = 5
     optimization_level: int = 3  # of XLA's code; 1 compiles in two thirds of the time
+    lanes_in_turn: bool = False  # seeds one after another, where an experiment has lanes; for CPUs
 
     def check(self) -> None:
         """Raise ValueError for an illegal configuration."""

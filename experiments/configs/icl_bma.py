@@ -37,18 +37,27 @@ class Config:
 
     prompts: PromptConfig = PromptConfig()
     model: TransformerConfig = TransformerConfig(
-        width=64, num_layers=2, num_heads=4, mlp_factor=2, context=64
+        width=64, num_layers=2, num_heads=2, mlp_factor=2, context=64
     )
     depths: tuple[int, ...] = (2,)  # layers of the models; the claims are about the last
     fit: FitConfig = FitConfig()
+    saboteur_updates: int = 600  # compared with the model as it was after as many
     first_seed: int = 0  # claim seeds are 0..n-1; development seeds are 1000 and up
     num_seeds: int = 6  # two gated claims: Holm asks for p < 0.025
     num_prompts: int = 256  # evaluated, for each seed
     runtime: RuntimeConfig = RuntimeConfig()
 
+    def fit_of(self, depth: int | None) -> FitConfig:
+        """The fit of a model, or of the saboteurs (no depth)."""
+        if depth is not None:
+            return self.fit
+        return dataclasses.replace(self.fit, num_updates=self.saboteur_updates)
+
     def check(self) -> None:
         """Raise ValueError with got / expected / fix for an illegal configuration."""
         p = self.prompts
+        self.fit_of(None).check()
+        require_at_most(self, self.fit.num_updates, "saboteur_updates", "updates of the model")
         for part in (self.model, self.fit, self.runtime):
             part.check()
         sizes = ("num_tasks", "num_states", "num_actions", "alpha", "input_size", "noise")
@@ -65,14 +74,15 @@ class Config:
 
 CPU = Config(
     fit=FitConfig(
-        num_updates=3000,
-        updates_per_chunk=150,
+        num_updates=2400,
+        updates_per_chunk=120,
         batch_size=8,
         learning_rate=4e-3,
         warmup_updates=100,
         final_learning_rate=0.02,
         weight_decay=0.0,
     ),
+    runtime=RuntimeConfig(lanes_in_turn=True),
 )
 SMOKE = dataclasses.replace(
     CPU,
@@ -80,6 +90,7 @@ SMOKE = dataclasses.replace(
     model=TransformerConfig(width=16, num_layers=1, num_heads=2, mlp_factor=1, context=16),
     depths=(1,),
     fit=FitConfig(num_updates=4, updates_per_chunk=2, batch_size=4, warmup_updates=1),
+    saboteur_updates=2,
     first_seed=1000,
     num_seeds=2,
     num_prompts=8,
@@ -93,7 +104,9 @@ GPU = dataclasses.replace(
     fit=dataclasses.replace(
         CPU.fit, num_updates=20_000, updates_per_chunk=500, batch_size=64, learning_rate=2e-3
     ),
+    saboteur_updates=5_000,
     num_seeds=8,
     num_prompts=2048,
+    runtime=RuntimeConfig(),
 )
 PRESETS = {"smoke": SMOKE, "cpu": CPU, "gpu": GPU}

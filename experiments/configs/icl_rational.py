@@ -116,5 +116,6 @@ GPU = dataclasses.replace(
     fit=dataclasses.replace(CPU.fit, num_updates=30_000, updates_per_chunk=250, learning_rate=5e-4),
     num_seeds=8,
     num_prompts=256,
+    runtime=RuntimeConfig(),
 )
 PRESETS = {"smoke": SMOKE, "cpu": CPU, "gpu": GPU}

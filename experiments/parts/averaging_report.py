@@ -19,7 +19,8 @@ ABOUT = {
     "bigram counts": "counts without a prior",
     "kernel regression": "softmax attention over inputs",
     "true task": "knows the task that made the prompt",
-    "saboteur": "exact Bayes from the saboteur: trained without a shared task",
+    "as many updates": "exact Bayes, from the model when it had the saboteur's updates",
+    "saboteur": "exact Bayes, from the saboteur: trained without a shared task",
 }
 LIMITS = [
     "The task is small and synthetic: what is tested is the identity, not a benchmark's numbers.",
@@ -40,7 +41,7 @@ def scores(config: Any, done: dict[str, Any]) -> dict[tuple[str, str], np.ndarra
     table = {("gap", name): value for name, value in gaps.items()}
     table |= {
         ("gap", "next best"): others.min(0, keepdims=True),
-        ("gap", "model"): gaps[EXACT],
+        ("gap", "as many updates"): column(lambda r: r["as_many_updates"]),
         ("gap", "saboteur"): column(lambda r: r["saboteur"]),
         ("construction", "linear attention"): column(lambda r: r["construction"]["linear"]),
     }

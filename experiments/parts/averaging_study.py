@@ -179,17 +179,17 @@ def _from_counts(setting: Setting, prompt: Prompt) -> dict[str, jax.Array]:
 # --- what is measured of one seed -----------------------------------------------------------------
 
 
-def measurements(config: Any, task: Task) -> Callable[[int, Any, Any], dict[str, Any]]:
-    """Everything about one seed's model and saboteur: `(seed, params, broken) -> JSON`."""
+def measurements(config: Any, task: Task) -> Callable[..., dict[str, Any]]:
+    """Everything about one seed: `(seed, params, params of as many updates, broken) -> JSON`."""
     p, num = config.prompts, config.num_prompts
     compared = jax.jit(partial(compare, task, num))
     wrong = jax.jit(partial(wrong_labels, task, num, p.num_actions))
     other = jax.jit(partial(new_pool, task, p, num))
     build = jax.jit(partial(construction_errors, p.input_size, num))
 
-    def measure(seed: int, params: Any, broken: Any) -> dict[str, Any]:
+    def measure(seed: int, params: Any, then: Any, broken: Any) -> dict[str, Any]:
         lane, key = task.lane(seed, False), partial(keys.derive, seed)
-        row = compared(params, broken, lane, key("bma/compare"))
+        row = compared((params, then, broken), lane, key("bma/compare"))
         row["construction"] = build(key("bma/construction"))
         if p.task == "pool":
             row["wrong_labels"] = wrong(params, lane, key("bma/wrong"))
@@ -201,16 +201,18 @@ def measurements(config: Any, task: Task) -> Callable[[int, Any, Any], dict[str,
 
 
 def compare(
-    task: Task, num_prompts: int, params: Any, broken: Any, lane: Lane, key: jax.Array
+    task: Task, num_prompts: int, params: tuple[Any, Any, Any], lane: Lane, key: jax.Array
 ) -> dict[str, Any]:
     """Gaps between the model and every reference, by position, and regret: scalars and `[T]`.
 
-    Gaps are averaged from position `FIRST` on, over the positions at which exact Bayes and the most
-    probable task differ by `INFORMATIVE` (argmax accuracy and late positions cannot tell them).
+    `params`: of the model, of the model when it had the saboteur's number of updates, and of the
+    saboteur. Gaps are averaged from position `FIRST` on, over the positions at which exact Bayes
+    and the most probable task differ by `INFORMATIVE` (argmax accuracy and late positions cannot
+    tell them).
     """
     key_draw, key_refs = jax.random.split(key)
     prompt = task.draw(key_draw, lane, num_prompts)
-    model, saboteur = (task.setting.predict(p, prompt) for p in (params, broken))
+    model, then, saboteur = (task.setting.predict(p, prompt) for p in params)
     references = task.references(key_refs, lane, prompt)
     exact = references[EXACT]
     weight = _weight(task, references)
@@ -220,6 +222,7 @@ def compare(
 
     result = {
         "gaps": {name: mean(task.gap(r, model)) for name, r in references.items()},
+        "as_many_updates": mean(task.gap(exact, then)),
         "saboteur": mean(task.gap(exact, saboteur)),
         "by_position": jnp.mean(task.gap(exact, model), axis=0),
         "saboteur_by_position": jnp.mean(task.gap(exact, saboteur), axis=0),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from experiments.parts.cost import Cost
 from jaxagent import keys
 from jaxagent.bayes.regret import log_losses
-from jaxagent.config import NUM_SHARDS, FitConfig, TransformerConfig
+from jaxagent.config import NUM_SHARDS, FitConfig, RuntimeConfig, TransformerConfig
 from jaxagent.data import prompts, tree_file
 from jaxagent.data.prompts import Pool, Rows
 from jaxagent.nn import transformer, vectors
@@ -152,7 +152,7 @@ def pretrain(
     draw: Callable[[jax.Array, Any, int], Any],
     seeds: tuple[int, ...],
     fit: FitConfig,
-    devices: int,
+    runtime: RuntimeConfig,
 ) -> Work:
     """Train one model a lane on prompts drawn anew in every update.
 
@@ -167,10 +167,9 @@ def pretrain(
     def sample(lane: Any, key: jax.Array) -> Any:
         return draw(key, lane, fit.batch_size // NUM_SHARDS)
 
-    loop = loops.lanes(
-        loops.offline(loss, sample, optimizer.adamw(fit)), 0, jnp.array(seeds, jnp.int32)
-    )
-    chunk = parallel.chunked(loop.update, fit.updates_per_chunk, devices, lanes)
+    loop = loops.offline(loss, sample, optimizer.adamw(fit))
+    loop = loops.lanes(loop, 0, jnp.array(seeds, jnp.int32), in_turn=runtime.lanes_in_turn)
+    chunk = parallel.chunked(loop.update, fit.updates_per_chunk, runtime.devices, lanes)
     key, num_chunks = (
         keys.derive(0, "in-context/pretrain"),
         fit.num_updates // fit.updates_per_chunk,

@@ -4,6 +4,7 @@ Everything that varies is an argument; what does not fit writes its own loop fro
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -168,12 +169,17 @@ def offline(loss: Callable, sample: Callable, optimizer: optax.GradientTransform
     return Loop(init, update)
 
 
-def lanes(loop: Loop, data_axis: Any = None, lane_ids: jax.Array | None = None) -> Loop:
+def lanes(
+    loop: Loop, data_axis: Any = None, lane_ids: jax.Array | None = None, in_turn: bool = False
+) -> Loop:
     """Run independent copies of a loop (seeds, agents) as lanes of one program.
 
     `init` maps over all its arguments; `update` takes learners `[N, ...]`, shards `[s, N, ...]` and
     data with lane axis `data_axis` (None: shared). Lane i draws from `fold_in(key, lane_ids[i])`,
     by default its index; equal ids give paired lanes: the same draws for another method.
+    `in_turn`: one lane after another rather than all at once, whose activations then stay in a
+    CPU's cache (1.3 times faster for twelve small transformers on two cores); an accelerator
+    wants them at once.
     """
 
     def init(*args: Any) -> tuple[Any, Any]:
@@ -183,8 +189,37 @@ def lanes(loop: Loop, data_axis: Any = None, lane_ids: jax.Array | None = None) 
         num_lanes = jax.tree.leaves(learner)[0].shape[0]
         ids = jnp.arange(num_lanes) if lane_ids is None else lane_ids
         lane_keys = keys.per_index(key, ids)
-        return jax.vmap(loop.update, in_axes=(0, 1, data_axis, None, 0), out_axes=(0, 1, 0))(
-            learner, shards, data, shard_ids, lane_keys
-        )
+        axes = (0, 1, data_axis, None, 0)
+        run = _in_turn if in_turn else partial(jax.vmap, out_axes=(0, 1, 0))
+        return run(loop.update, in_axes=axes)(learner, shards, data, shard_ids, lane_keys)
 
     return Loop(init, update)
+
+
+def _in_turn(update: Callable, in_axes: tuple) -> Callable:
+    """`vmap(update, in_axes, out_axes=(0, 1, 0))`, one lane after another."""
+
+    def run(*args: Any) -> Any:
+        num_lanes = jax.tree.leaves(args[0])[0].shape[0]
+
+        def one(lane: jax.Array) -> Any:
+            take = partial(jax.lax.dynamic_index_in_dim, index=lane, keepdims=False)
+            pick = [
+                _map_axis(lambda x, axis: take(x, axis=axis), axis, arg)
+                for axis, arg in zip(in_axes, args, strict=True)
+            ]
+            return update(*pick)
+
+        learner, shards, metrics = jax.lax.map(one, jnp.arange(num_lanes))
+        return learner, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), shards), metrics
+
+    return run
+
+
+def _map_axis(fn: Callable, axes: Any, tree: Any) -> Any:
+    """`fn(leaf, axis)` for leaves with a lane axis; `axes` is None, a number or a prefix tree."""
+    if axes is None:
+        return tree
+    if isinstance(axes, int):
+        return jax.tree.map(lambda x: fn(x, axes), tree)
+    return type(tree)(_map_axis(fn, a, t) for a, t in zip(axes, tree, strict=True))
