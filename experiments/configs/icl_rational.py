@@ -92,6 +92,7 @@ CPU = Config(
         final_learning_rate=1.0,
         weight_decay=0.0,
     ),
+    runtime=RuntimeConfig(lanes_in_turn=True),
 )
 SMOKE = dataclasses.replace(
     CPU,

@@ -185,12 +185,11 @@ def measurements(config: Any, task: Task) -> Callable[..., dict[str, Any]]:
     compared = jax.jit(partial(compare, task, num))
     wrong = jax.jit(partial(wrong_labels, task, num, p.num_actions))
     other = jax.jit(partial(new_pool, task, p, num))
-    build = jax.jit(partial(construction_errors, p.input_size, num))
 
     def measure(seed: int, params: Any, then: Any, broken: Any) -> dict[str, Any]:
         lane, key = task.lane(seed, False), partial(keys.derive, seed)
         row = compared((params, then, broken), lane, key("bma/compare"))
-        row["construction"] = build(key("bma/construction"))
+        row["construction"] = construction_errors(p.input_size, num, key("bma/construction"))
         if p.task == "pool":
             row["wrong_labels"] = wrong(params, lane, key("bma/wrong"))
             row["new_pool"] = other(params, lane, key("bma/new"))
@@ -327,15 +326,16 @@ def worst_violation(task: Task, num_prompts: int, lane: Lane, key: jax.Array) ->
 def construction_errors(size: int, num_prompts: int, key: jax.Array) -> dict[str, jax.Array]:
     """Errors of attention set by hand, for prompt lengths `SIZES`.
 
-    "linear": largest relative error against ridge regression; "softmax": root mean squared error
-    against the conditional mean that the kernel tends to.
+    "linear": largest error against ridge regression, relative to predictions above 1; "softmax":
+    root mean squared error against the conditional mean that the kernel tends to. In float64, as
+    an identity is tested.
     """
 
     def one(prompt_key: jax.Array) -> tuple[jax.Array, jax.Array]:
         key_task, key_data, key_query = jax.random.split(prompt_key, 3)
-        w = prompts.linear_tasks(key_task, 1, size, 1.0)[0]
+        w = prompts.linear_tasks(key_task, 1, size, 1.0, jnp.float64)[0]
         x, y = prompts.linear(key_data, w, max(SIZES), 0.25)
-        query = jax.random.normal(key_query, (size,))
+        query = jax.random.normal(key_query, (size,), jnp.float64)
         exact, found, kernel = [], [], []
         for length in SIZES:
             whole = jnp.concatenate([x[:length], query[None]]), jnp.append(y[:length], 0.0)
@@ -350,6 +350,11 @@ def construction_errors(size: int, num_prompts: int, key: jax.Array) -> dict[str
         )
         return error, jnp.stack(kernel)
 
-    # One after another: batched LAPACK calls in one program can wait for each other for ever.
-    error, kernel = jax.lax.map(one, jax.random.split(key, num_prompts))
-    return {"linear": jnp.max(error), "softmax": jnp.sqrt(jnp.mean(jnp.square(kernel), axis=0))}
+    with jax.enable_x64(True):
+        # One after another: batched LAPACK calls in one program can wait for each other for ever.
+        run = jax.jit(lambda prompt_keys: jax.lax.map(one, prompt_keys))
+        error, kernel = run(jax.random.split(key, num_prompts))
+        return {
+            "linear": np.asarray(jnp.max(error)),
+            "softmax": np.asarray(jnp.sqrt(jnp.mean(jnp.square(kernel), axis=0))),
+        }

@@ -347,6 +347,38 @@ def test_lanes_of_equal_ids_are_paired():
     assert not np.array_equal(weights[0], weights[1])
 
 
+def test_lanes_in_turn_are_the_lanes_at_once():
+    loop, first, data = program("linear")
+    start = jax.tree.map(lambda x: jnp.stack([x] * 3), first)
+    at_once, in_turn = (
+        run((loops.lanes(loop, in_turn=flag), start, data), 1)[0] for flag in (False, True)
+    )
+    assert_close(at_once, in_turn, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("data_axis", [None, 0, (0, None)])
+def test_lanes_in_turn_take_shards_and_data_by_lane(data_axis):
+    """Every argument's lane reaches its update, and shards keep their axes `[s, N]`."""
+
+    def update(learner, shards, data, shard_ids, key):
+        seen = sum(jnp.sum(x) for x in jax.tree.leaves(data))
+        draws = jax.vmap(jax.random.uniform)(keys.per_index(key, shard_ids))
+        return learner + seen, shards + learner + draws, {"x": learner}
+
+    loop = loops.Loop(lambda: None, update)
+    data = (jnp.arange(3.0), jnp.ones((3, 2))) if data_axis == (0, None) else jnp.arange(3.0)
+    learner, shards = jnp.array([1.0, 2.0, 3.0]), jnp.arange(6.0).reshape(2, 3)
+    at_once, in_turn = (
+        loops.lanes(loop, data_axis, in_turn=flag).update(
+            learner, shards, data, jnp.arange(2, dtype=jnp.int32), KEY()
+        )
+        for flag in (False, True)
+    )
+    assert at_once[1].shape == (2, 3)
+    for ours, theirs in zip(jax.tree.leaves(in_turn), jax.tree.leaves(at_once), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
 def laned_ppo(num_lanes):
     loop = loops.lanes(cartpole_loop())
     tasks = broadcast_params(cartpole_tasks(), num_lanes)
