@@ -48,7 +48,7 @@ BAD = [
     (["run", "quickstart", "--adapt.num-seeds", "0"], "above 0"),
     (["run", "quickstart", "--adapt.decoding", "greedy"], "argmax"),
     (["run", "icl_bma", "--prompts.alpha", "0"], "above 0"),
-    (["run", "icl_bma", "--prompts.num-steps", "65"], "positions of the model"),
+    (["run", "icl_bma", "--prompts.num-steps", "33"], "positions of the model"),
     (["run", "icl_bma", "--prompts.num-tasks", "1000000000"], "memory"),
     (["run", "icl_rational", "--prompts.num-steps", "33"], "positions of the model"),
     (["run", "icl_rational", "--prompts.sizes", "8", "4"], "rising"),

@@ -186,7 +186,8 @@ def predict(config: Any, found: Cells, variant: str, key: jax.Array) -> Predicti
         with jax.enable_x64(True):
             weights = rational.log_weights(fit.scalars, steps, losses, bits, **flags)
     with jax.enable_x64(True):
-        weights = jnp.asarray(np.broadcast_to(np.asarray(weights), (*is_fit.shape, 2)))
+        weights = np.broadcast_to(np.asarray(weights, np.float64), (*is_fit.shape, 2))
+        weights = jnp.asarray(weights)
         return Prediction(
             scalars=fit.scalars._asdict(),
             logit=np.asarray(weights[..., 0] - weights[..., 1]),

@@ -114,8 +114,9 @@ def interpolate(table: np.ndarray, log_weights: jax.Array) -> jax.Array:
     The table holds at each point of `GRID` what depends on the weight of M alone, such as a cell's
     KL from the mixture: a fit then reads it thousands of times and mixes no predictions.
     """
-    logit = jnp.clip(log_weights[..., 0] - log_weights[..., 1], GRID[0], GRID[-1])
-    place = (logit - GRID[0]) / (GRID[1] - GRID[0])
+    first, last = float(GRID[0]), float(GRID[-1])
+    logit = jnp.clip(log_weights[..., 0] - log_weights[..., 1], first, last)
+    place = (logit - first) * ((GRID.size - 1) / (last - first))
     left = jnp.clip(jnp.floor(place).astype(jnp.int32), 0, GRID.size - 2)
     table = jnp.broadcast_to(jnp.asarray(table, logit.dtype), (*logit.shape, GRID.size))
     ends = (jnp.take_along_axis(table, i[..., None], axis=-1)[..., 0] for i in (left, left + 1))

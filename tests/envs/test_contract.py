@@ -200,6 +200,12 @@ def test_a_key_determines_everything(env_id):
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
+# Long chains of contacts: operations fused by jit round otherwise than one by one.
+JIT_TOLERANCE = dict.fromkeys(
+    ("brax/humanoid", "brax/humanoidstandup", "brax/swimmer"), {"rtol": 1e-3, "atol": 1e-4}
+)
+
+
 @pytest.mark.parametrize("env_id", cases())
 def test_jit_equals_eager(env_id):
     env, params = made(env_id)
@@ -210,7 +216,7 @@ def test_jit_equals_eager(env_id):
         action = random_action(env, jax.random.key(20 + i), state, params)
         eager = env.step(jax.random.key(40 + i), state, action, params)
         jitted = step(jax.random.key(40 + i), state, action, params)
-        assert_close(eager[:5], jitted[:5])
+        assert_close(eager[:5], jitted[:5], **JIT_TOLERANCE.get(env_id, {}))
         state = eager[1]
 
 

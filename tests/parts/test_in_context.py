@@ -243,7 +243,7 @@ def test_every_preset_is_legal_and_its_models_build(module):
     ("module", "changes", "message"),
     [
         (icl_bma, {"alpha": 0.0}, "PromptConfig.alpha: got 0.0, expected a number above 0"),
-        (icl_bma, {"num_steps": 65}, "num_steps: got 65, expected at most 64, the positions"),
+        (icl_bma, {"num_steps": 33}, "num_steps: got 33, expected at most 32, the positions"),
         (icl_bma, {"num_tasks": 10**9}, "num_tasks, bytes: got .*, expected at most .* memory"),
         (icl_rational, {"alpha": -1.0}, "PromptConfig.alpha: got -1.0"),
         (icl_rational, {"num_steps": 33}, "num_steps: got 33, expected at most 32"),
