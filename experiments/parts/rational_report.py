@@ -12,7 +12,6 @@ from jaxagent.evaluate.claims import Precondition
 from jaxagent.train.run import read_done
 
 FLOORS = ("best single predictor", "best weight of each cell", "half and half")
-RIVALS = ("loss only", "complexity only", "logistic")
 ABOUT = {
     "model": "the rational model: loss, complexity and steps, three scalars",
     "loss only": "without the complexity term",
@@ -47,8 +46,6 @@ def scores(config: Any, done: dict[str, Any]) -> dict[tuple[str, str], np.ndarra
 
     table = {("kl", v): column(lambda r, v=v: r["kl"][v]) for v in study.VARIANTS}
     table |= {("kl", f): column(lambda r, f=f: r["floors"][f]) for f in FLOORS}
-    rivals = np.concatenate([table["kl", v] for v in RIVALS])
-    table["kl", "best of the three"] = rivals.min(0, keepdims=True)
     for kind in (study.SEEN, study.NEW):
         table["correlation", kind] = column(lambda r, k=kind: r["correlation"][k])
     table["transition", "slope"] = column(lambda r: _slope(config, r["transition"]["observed"]))
