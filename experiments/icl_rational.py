@@ -8,9 +8,9 @@ and the training steps, by three scalars, fitted on the first 80 % of checkpoint
 judged on all other cells.
 
 Claims. R1: predicted and observed place between M and G correlate at least 0.90 on held-out cells,
-lower bound above 0.80. R2: its held-out KL is below that of loss alone (a), of complexity alone (b)
-and of a logistic curve in log N and log D (c). R3: the saboteur, given losses and bits of other sizes, is
-worse. R4 to R6 (superlinear transition, transience, MLP width) need the gpu preset's grid.
+lower bound above 0.80. R2: its held-out KL is below that of loss alone (a), of complexity alone
+(b) and of a logistic curve in log N and log D (c). R3: the saboteur, given losses and bits of other
+sizes, is worse. R4 to R6 (superlinear transition, transience, MLP width) need the gpu grid.
 
     python -m experiments.icl_rational --preset cpu        # under 10 minutes on 2 cores
 """
