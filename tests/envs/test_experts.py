@@ -23,19 +23,19 @@ BOUNDS = {
     "minatar/Freeway": (12.0, 2.0),
     "minatar/Seaquest": (65.0, 2.0),
     "minatar/SpaceInvaders": (150.0, 15.0),  # a shot every 5 of 1000 steps: at most 200
-    "gymnax/Breakout-MinAtar": (50.0, 2.0),
-    "gymnax/Freeway-MinAtar": (8.0, 2.0),
     "gymnax/Catch-bsuite": (0.99, 0.2),  # 1 is the maximum
     "gymnax/DeepSea-bsuite": (0.98, 0.1),  # 0.99 is the maximum
     "gymnax/FourRooms-misc": (0.99, 0.7),  # 1 is the maximum
-    "xminigrid/MiniGrid-BlockedUnlockPickUp": (0.75, 0.2),
     "xminigrid/MiniGrid-DoorKey-5x5": (0.95, 0.2),
     "xminigrid/MiniGrid-FourRooms": (0.8, 0.2),
     "xminigrid/MiniGrid-LockedRoom": (0.75, 0.1),
-    "xminigrid/MiniGrid-MemoryS8": (0.95, 0.5),
-    "xminigrid/MiniGrid-UnlockPickUp": (0.9, 0.1),
 }
 SLOW_BOUNDS = {
+    "gymnax/Breakout-MinAtar": (50.0, 2.0),
+    "gymnax/Freeway-MinAtar": (8.0, 2.0),
+    "xminigrid/MiniGrid-BlockedUnlockPickUp": (0.75, 0.2),
+    "xminigrid/MiniGrid-MemoryS8": (0.95, 0.5),
+    "xminigrid/MiniGrid-UnlockPickUp": (0.9, 0.1),
     "brax/inverted_double_pendulum": (9300.0, 500.0),  # below 10 a step
     "brax/inverted_pendulum": (999.0, 60.0),  # 1000 is the maximum
     "brax/reacher": (-40.0, -700.0),
