@@ -38,7 +38,6 @@ class TheoryConfig:
     num_starts: int = 16  # of L-BFGS
     interpolation: float = 0.2  # share of its range below which a model lies between M and G
     least_gap: float = 0.02  # nats between M and G below which a cell says nothing
-    constant: bool = False  # also fit with a third strategy, the prior mean
 
 
 @dataclasses.dataclass(frozen=True)

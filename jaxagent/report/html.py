@@ -520,6 +520,7 @@ def _arm_budgets(run: Run) -> str:
         }
         for name in dict.fromkeys([*arms, *budgets])
     }
+    table = {name: row for name, row in table.items() if row}  # what spent nothing has no row
     columns = list(dict.fromkeys(key for row in table.values() for key in row))
     if not columns:
         return ""

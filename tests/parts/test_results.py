@@ -1,0 +1,44 @@
+"""Result rows: what is kept of a run, and the page that shows every verdict."""
+
+import json
+
+import pytest
+
+from experiments import results
+
+
+def finished(tmp_path, verdict):
+    claim = {
+        "id": "X1", "statement": "A beats B", "kind": "superiority", "gated": True,
+        "verdict": verdict, "difference": 0.5, "interval": [0.25, None], "margin": 0.1, "seeds": 6,
+    }  # fmt: skip
+    claim["interval"] = [0.25, 0.75]
+    summary = {
+        "experiment": "icl_bma", "preset": "cpu", "command": "jaxagent run icl_bma",
+        "fingerprint": "abc", "git": {}, "versions": {"jax": "1", "python": "3"}, "device": {},
+        "precision": {}, "wall_seconds": 9.6, "compile_seconds": 1.0, "claims": [claim],
+        "figures": ["large"],
+    }  # fmt: skip
+    tmp_path.mkdir(exist_ok=True)
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    (tmp_path / "manifest.json").write_text(json.dumps({"started": "2026-01-02T03:04"}))
+    return tmp_path
+
+
+@pytest.mark.parametrize("verdict", ["PASS", "FAIL", "INCONCLUSIVE"])
+def test_a_row_is_kept_and_shown_whatever_its_verdict(tmp_path, monkeypatch, verdict):
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    path = results.add(finished(tmp_path / "run", verdict))
+    row = json.loads(path.read_text())
+    assert path.name == "icl_bma-cpu.json"
+    assert "figures" not in row
+    page = results.page([row])
+    assert f"**{verdict}** | 0.5 [0.25, 0.75] | 0.1 | 6 |" in page
+    assert "superiority, gated" in page
+    assert "Preset `cpu`, 2026-01-02, config abc" in page
+    assert "## quickstart" in page  # an experiment without a row is named too
+
+
+def test_an_unfinished_run_has_no_row(tmp_path):
+    with pytest.raises(ValueError, match=r"got no summary\.json, expected a finished run"):
+        results.add(tmp_path)
