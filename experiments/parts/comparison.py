@@ -115,5 +115,5 @@ def table(summary: Mapping[str, Any]) -> str:
 
 
 def _number(value: float) -> str:
-    """Two decimals, or two digits of what is smaller than a tenth."""
-    return f"{value:.2f}" if value == 0.0 or abs(value) >= 0.1 else f"{value:.2g}"
+    """Two decimals, or three digits of what is smaller than a tenth."""
+    return f"{value:.2f}" if value == 0.0 or abs(value) >= 0.1 else f"{value:.3g}"

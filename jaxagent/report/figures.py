@@ -578,7 +578,9 @@ def _legend(figure: Figure, handles: Sequence, labels: Sequence[str]) -> None:
     if len(labels) == 0:
         return
     shown = [" " + label if label.startswith("_") else label for label in map(str, labels)]
-    columns = 3 if max(map(len, shown)) < 24 else 2
+    # About 11 characters an inch, and the line beside each label takes the room of 6.
+    room = 11 * figure.get_size_inches()[0] / (max(map(len, shown)) + 6)
+    columns = int(np.clip(room, 1, 3))
     figure.legend(list(handles), shown, loc="outside lower center", ncols=columns)
 
 
