@@ -118,6 +118,111 @@ class PPOConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class SACConfig:
+    """Soft actor-critic (Haarnoja et al. 2018b) on one environment."""
+
+    num_envs: int = 16
+    num_steps: int = 1  # env steps per lane and update
+    num_gradient_steps: int = 8  # per update
+    batch_size: int = 256
+    capacity: int = 262_144  # transitions that the replay holds
+    warmup_steps: int = 4096  # transitions of uniform actions before the first update
+    num_updates: int = 2000
+    updates_per_chunk: int = 100
+    learning_rate: float = 3e-4
+    discount: float = 0.99  # per env step
+    tau: float = 0.005  # share of the new critic in the target, per gradient step
+    reward_scale: float = 1.0
+    hidden_size: int = 64  # of the policy, which is what stays
+    critic_hidden_size: int = 256
+    initial_temperature: float = 1.0
+    entropy_per_action: float = -1.0  # target entropy, nats per action component
+
+    def check(self) -> None:
+        """Raise ValueError with got / expected / fix for an illegal configuration."""
+        require_positive(self, "num_envs", "num_steps", "num_gradient_steps", "batch_size")
+        require_positive(self, "capacity", "warmup_steps", "num_updates", "updates_per_chunk")
+        require_positive(self, "learning_rate", "tau", "reward_scale", "initial_temperature")
+        require_positive(self, "hidden_size", "critic_hidden_size")
+        require_fraction(self, "discount", "tau")
+        for what in ("num_envs", "batch_size", "capacity", "warmup_steps"):
+            require_divides(
+                f"SACConfig.{what}", NUM_SHARDS, getattr(self, what), "data have that many shards"
+            )
+        per_update = self.num_envs * self.num_steps
+        for what in ("capacity", "warmup_steps"):
+            require_divides(
+                f"SACConfig.{what}", per_update, getattr(self, what), "it is filled in whole updates"
+            )
+        require_at_most(self, self.capacity, "warmup_steps", "capacity")
+        require_divides(
+            "SACConfig.num_updates", self.updates_per_chunk, self.num_updates, "chunks are whole"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TD3BCConfig:
+    """TD3+BC (Fujimoto and Gu 2021) on stored transitions."""
+
+    batch_size: int = 256
+    num_updates: int = 20_000
+    updates_per_chunk: int = 1000
+    learning_rate: float = 3e-4
+    discount: float = 0.99  # per env step
+    tau: float = 0.005  # share of the new parameters in the slow copy, per move of it
+    reward_scale: float = 1.0
+    hidden_size: int = 256  # of the policy
+    critic_hidden_size: int = 256
+    alpha: float = 2.5  # weight of the value against cloning; 0: cloning
+    policy_period: int = 2  # updates per move of the policy and of the slow copy
+    noise_scale: float = 0.2  # of the slow policy's actions in (-1, 1)
+    noise_clip: float = 0.5
+
+    def check(self) -> None:
+        """Raise ValueError with got / expected / fix for an illegal configuration."""
+        _check_offline(self)
+        require_positive(self, "policy_period")
+        require_at_least_zero(self, "alpha", "noise_scale", "noise_clip")
+
+
+@dataclasses.dataclass(frozen=True)
+class IQLConfig:
+    """Implicit Q-learning (Kostrikov et al. 2022) on stored transitions."""
+
+    batch_size: int = 256
+    num_updates: int = 20_000
+    updates_per_chunk: int = 1000
+    learning_rate: float = 3e-4
+    discount: float = 0.99  # per env step
+    tau: float = 0.005  # share of the new critics in the slow copy, per update
+    reward_scale: float = 1.0
+    hidden_size: int = 256  # of the policy
+    critic_hidden_size: int = 256  # of the value, too
+    expectile: float = 0.7  # tau of the paper; 0.5: the mean
+    beta: float = 3.0  # inverse temperature, per reward; 0: cloning
+    max_weight: float = 100.0  # of an action
+
+    def check(self) -> None:
+        """Raise ValueError with got / expected / fix for an illegal configuration."""
+        _check_offline(self)
+        require_at_least_zero(self, "beta")
+        require_at_least(self, 1.0, "max_weight")
+        require_fraction(self, "expectile")
+
+
+def _check_offline(config: TD3BCConfig | IQLConfig) -> None:
+    """What both offline agents ask for."""
+    require_positive(config, "batch_size", "num_updates", "updates_per_chunk", "learning_rate")
+    require_positive(config, "tau", "reward_scale", "hidden_size", "critic_hidden_size")
+    require_fraction(config, "discount", "tau")
+    name = type(config).__name__
+    require_divides(f"{name}.batch_size", NUM_SHARDS, config.batch_size, "one part per shard")
+    require_divides(
+        f"{name}.num_updates", config.updates_per_chunk, config.num_updates, "chunks are whole"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class TokenConfig:
     """How scalars become tokens."""
 

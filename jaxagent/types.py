@@ -44,6 +44,16 @@ class Agent(NamedTuple):
     loss: Callable  # (params, minibatch) -> scalar, metrics
 
 
+class Loop(NamedTuple):
+    """A way to learn, before it meets devices (`train/loops.py` makes them)."""
+
+    init: Callable  # (key, ...) -> learner, shards [S, ...]
+    update: Callable  # (learner, shards [s, ...], data, shard_ids [s], key) -> same, metrics
+    # Where `update` has the shard axis. Lanes come first inside a program: with the shards first,
+    # every update would transpose all that they hold, a replay too, there and back.
+    shard_axis: int = 0
+
+
 class RunState(NamedTuple):
     """Everything that a stage must remember, as one pytree of arrays."""
 

@@ -1,8 +1,9 @@
-"""Populations of PPO agents: training in lanes, their checkpoints, and the data they leave."""
+"""Populations of PPO or SAC agents: training in lanes, their checkpoints, the data they leave."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +11,18 @@ import numpy as np
 
 import envs
 from envs.vector import VectorEnv, broadcast_params
+from experiments.parts.cost import Cost
 from jaxagent import keys
-from jaxagent.agents import actor_critic
-from jaxagent.config import PPOConfig
+from jaxagent.agents import actor_critic, soft_actor_critic
+from jaxagent.config import PPOConfig, SACConfig
 from jaxagent.data import normalize, tree_file
 from jaxagent.data.rollout import ActorState, rollout
 from jaxagent.data.store import Shard
 from jaxagent.evaluate.episodes import play
+from jaxagent.nn.transformer import num_parameters
 from jaxagent.train import history, loops, optimizer, parallel
 from jaxagent.train.run import Work
-from jaxagent.types import Policy, Trajectory
+from jaxagent.types import Agent, Loop, Policy, Trajectory
 
 SNAPSHOTS = "snapshots.npz"
 
@@ -32,23 +35,46 @@ def stack(trees: list[Any]) -> Any:
     return jax.tree.map(lambda *x: np.stack(x), *jax.device_get(trees))
 
 
-def _agent(env: Any, config: PPOConfig) -> actor_critic.Agent:
-    return actor_critic.ppo(len(env.obs_spec), env.action_spec, config)
+AgentConfig = PPOConfig | SACConfig
 
 
-def train(env: Any, tasks: list[Any], config: PPOConfig, seed: int, devices: int) -> Work:
+class Algorithm(NamedTuple):
+    """What an agent's training needs that depends on the algorithm."""
+
+    agent: Agent
+    loop: Loop
+    select: Callable  # learner -> what a snapshot keeps
+    env_steps_per_update: int
+
+
+def _algorithm(env: Any, config: AgentConfig) -> Algorithm:
+    vector, sizes = VectorEnv(env), (len(env.obs_spec), env.action_spec)
+    env_steps = config.num_envs * config.num_steps
+    if isinstance(config, SACConfig):
+        agent = soft_actor_critic.soft_actor_critic(*sizes, config)
+        loop = loops.replay(
+            agent, vector, optimizer.plain_adam(config.learning_rate), config,
+            explore=soft_actor_critic.uniform(env.action_spec),
+            as_steps=soft_actor_critic.as_steps,
+            slow=lambda params: params.critics,
+        )  # fmt: skip
+        return Algorithm(agent, loop, lambda x: (x.params.actor, x.normalizer), env_steps)
+    agent = actor_critic.ppo(*sizes, config)
+    optimiser = optimizer.adam(optimizer.linear_decay(config), config.max_gradient_norm)
+    loop = loops.on_policy(agent, vector, optimiser, config)
+    return Algorithm(agent, loop, lambda x: (x.params, x.normalizer), env_steps)
+
+
+def train(env: Any, tasks: list[Any], config: AgentConfig, seed: int, devices: int) -> Work:
     """Train one agent per task as lanes of one program; snapshots at chunk borders stay.
 
     Agent i's stream depends on its index alone. The artefact holds `(params, moments)` with leaves
-    `[chunks + 1, agents, ...]`.
+    `[chunks + 1, agents, ...]`; of SAC's parameters the policy's.
     """
-    optimiser = optimizer.adam(optimizer.linear_decay(config), config.max_gradient_norm)
-    loop = loops.lanes(loops.on_policy(_agent(env, config), VectorEnv(env), optimiser, config))
+    algorithm = _algorithm(env, config)
+    loop, select = loops.lanes(algorithm.loop), algorithm.select
     num_chunks = config.num_updates // config.updates_per_chunk
     purpose = f"agents/{env.name}"
-
-    def select(learner: loops.Learner) -> Any:
-        return learner.params, learner.normalizer
 
     def first(lane_keys: jax.Array, tasks: Any) -> Any:
         lane_tasks = jax.vmap(lambda task: broadcast_params(task, config.num_envs))(tasks)
@@ -59,12 +85,13 @@ def train(env: Any, tasks: list[Any], config: PPOConfig, seed: int, devices: int
         lane_keys = keys.per_index(keys.derive(seed, f"{purpose}/init"), jnp.arange(len(tasks)))
         return jax.jit(first)(lane_keys, stack(tasks))
 
-    chunk = parallel.chunked(loop.update, config.updates_per_chunk, devices)
+    chunk = parallel.chunked(loop, config.updates_per_chunk, devices)
     update_key = keys.derive(seed, f"{purpose}/update")
 
     def finish(state: Any, place: Path) -> dict[str, Any]:
         tree_file.save(place / SNAPSHOTS, state.learner.snapshots)
-        return {"agents": len(tasks), "env_steps_per_agent": _env_steps(config)}
+        env_steps = config.num_updates * algorithm.env_steps_per_update
+        return {"agents": len(tasks), "env_steps_per_agent": env_steps}
 
     return Work(
         finish=finish,
@@ -74,36 +101,57 @@ def train(env: Any, tasks: list[Any], config: PPOConfig, seed: int, devices: int
         ),
         num_chunks=num_chunks,
         updates_per_chunk=config.updates_per_chunk,
-        units_per_update={"env_steps": config.num_envs * config.num_steps * len(tasks)},
+        units_per_update={"env_steps": algorithm.env_steps_per_update * len(tasks)},
     )
 
 
-def _env_steps(config: PPOConfig) -> int:
-    return config.num_updates * config.num_envs * config.num_steps
+def cost(stage: str, env: Any, config: AgentConfig, num_agents: int) -> Cost:
+    """What training takes: the products of the networks (physics is not counted)."""
+    params = jax.eval_shape(_algorithm(env, config).agent.init, jax.random.key(0))
+    size = num_agents * num_parameters(params)
+    acted = config.num_envs * config.num_steps
+    if isinstance(config, SACConfig):
+        fitted = config.num_gradient_steps * config.batch_size
+        held = config.capacity * num_agents * (2 * len(env.obs_spec) + len(env.action_spec) + 2)
+    else:
+        fitted = held = acted * config.num_epochs
+    flops = 2.0 * size * config.num_updates * (acted + 3 * fitted)
+    return Cost(stage, size, flops, 4.0 * held, 0.1, 30.0)
 
 
-def load_snapshots(place: Path, env: Any, config: PPOConfig, num_agents: int) -> Any:
+def load_snapshots(place: Path, env: Any, config: AgentConfig, num_agents: int) -> Any:
     """Read the artefact of `train`."""
     num_snapshots = config.num_updates // config.updates_per_chunk + 1
-
-    def template() -> Any:
-        params = _agent(env, config).init(jax.random.key(0))
-        moments = normalize.init(env.obs_shape)
-        return jax.tree.map(
-            lambda x: jnp.broadcast_to(x, (num_snapshots, num_agents, *x.shape)), (params, moments)
-        )
-
-    return tree_file.load(place / SNAPSHOTS, jax.eval_shape(template))
+    return tree_file.load(
+        place / SNAPSHOTS, snapshot_template(env, config, (num_snapshots, num_agents))
+    )
 
 
-def as_policy(env: Any, config: PPOConfig, *, is_greedy: bool) -> Policy:
+def snapshot_template(env: Any, config: AgentConfig, lead: tuple[int, ...]) -> Any:
+    """Shapes of `(params, moments)` of one agent behind leading axes `lead`."""
+    algorithm = _algorithm(env, config)
+
+    def one() -> Any:
+        params = algorithm.agent.init(jax.random.key(0))
+        return algorithm.select(loops.Learner(params, (), normalize.init(env.obs_shape)))
+
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype), jax.eval_shape(one)
+    )
+
+
+def as_policy(env: Any, config: AgentConfig, *, is_greedy: bool) -> Policy:
     """The agent as a policy of `(params, moments)`: its mode, or a draw."""
-    greedy = actor_critic.greedy(len(env.obs_spec), env.action_spec, config)
-    act_normalised = greedy.act if is_greedy else _agent(env, config).act
+    if isinstance(config, SACConfig):
+        acting = soft_actor_critic.sac_policy(env.action_spec, config, is_greedy=is_greedy)
+    elif is_greedy:
+        acting = actor_critic.greedy(len(env.obs_spec), env.action_spec, config)
+    else:
+        acting = _algorithm(env, config).agent
 
     def act(params, carry, obs, is_first, key):
         network, moments = params
-        return act_normalised(network, carry, normalize.apply(moments, obs), is_first, key)
+        return acting.act(network, carry, normalize.apply(moments, obs), is_first, key)
 
     return Policy(lambda batch_size: (), act)
 

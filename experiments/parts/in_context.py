@@ -169,7 +169,7 @@ def pretrain(
 
     loop = loops.offline(loss, sample, optimizer.adamw(fit))
     loop = loops.lanes(loop, 0, jnp.array(seeds, jnp.int32), in_turn=runtime.lanes_in_turn)
-    chunk = parallel.chunked(loop.update, fit.updates_per_chunk, runtime.devices, lanes)
+    chunk = parallel.chunked(loop, fit.updates_per_chunk, runtime.devices, lanes)
     key, num_chunks = (
         keys.derive(0, "in-context/pretrain"),
         fit.num_updates // fit.updates_per_chunk,

@@ -102,7 +102,7 @@ def fit(
 ) -> Work:
     """Fit lanes of `params [N, ...]`; the artefact holds them, `lane_ids` pair them across fits."""
     loop = loops.lanes(loops.offline(loss, sample, optimizer.adamw(config)), data_axis, lane_ids)
-    chunk = parallel.chunked(loop.update, config.updates_per_chunk, devices, data)
+    chunk = parallel.chunked(loop, config.updates_per_chunk, devices, data)
     key = keys.derive(0, purpose)
 
     def finish(state: Any, place: Path) -> dict[str, Any]:

@@ -55,3 +55,29 @@ class Gaussian(NamedTuple):
         """Differential entropy `[...]`, nats."""
         per_component = self.log_std + 0.5 * math.log(2 * math.pi * math.e)
         return jnp.sum(jnp.broadcast_to(per_component, self.mean.shape), axis=-1)
+
+
+class TanhGaussian(NamedTuple):
+    """The tanh of a diagonal normal, over A reals in (-1, 1) (Haarnoja et al. 2018, appendix C).
+
+    Events are known by their value *before* the tanh: undoing it loses all digits near the ends.
+    """
+
+    mean: jax.Array  # [..., A]
+    log_std: jax.Array  # broadcastable to the mean
+
+    def from_noise(self, noise: jax.Array) -> jax.Array:
+        """The event before the tanh `[..., A]` that standard normal `noise [..., A]` gives."""
+        return self.mean + jnp.exp(self.log_std) * noise
+
+    def mode(self) -> jax.Array:
+        """The event before the tanh of the greedy policy: the mean (not the density's mode)."""
+        return self.mean
+
+    def log_prob(self, event: jax.Array) -> jax.Array:
+        """Log-density `[...]` of `tanh(event)`, summed over components.
+
+        `log(1 - tanh(x)^2) = 2 (log 2 - x - softplus(-2 x))` stays finite where tanh is 1.
+        """
+        correction = 2.0 * (math.log(2.0) - event - jax.nn.softplus(-2.0 * event))
+        return Gaussian(self.mean, self.log_std).log_prob(event) - jnp.sum(correction, axis=-1)

@@ -28,3 +28,21 @@ def approximate_kl(log_prob: jax.Array, old_log_prob: jax.Array) -> jax.Array:
     """Non-negative unbiased estimate of KL(old, new), per element (Schulman 2020, "k3")."""
     log_ratio = log_prob - old_log_prob
     return jnp.expm1(log_ratio) - log_ratio
+
+
+def value_weight(value: jax.Array, *, alpha: float) -> jax.Array:
+    """The weight `alpha / mean |Q|` of values `[b]` against cloning, `[]`; nothing flows back.
+
+    Fujimoto and Gu 2021, eq. 5 (lambda). Differs: values that are all nearly zero count as 1e-6.
+    """
+    size = jnp.mean(jnp.abs(jax.lax.stop_gradient(value)))
+    return alpha / jnp.maximum(size, 1e-6)
+
+
+def advantage_weight(advantage: jax.Array, *, beta: float, largest: float) -> jax.Array:
+    """`min(exp(beta advantage), largest)`, per element, the weight of cloning an action.
+
+    Kostrikov et al. 2022, eq. 7; nothing flows back. `beta = 0` is behaviour cloning.
+    """
+    exponent = jax.lax.stop_gradient(beta * advantage)
+    return jnp.exp(jnp.minimum(exponent, jnp.log(largest)))

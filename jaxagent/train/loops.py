@@ -1,4 +1,4 @@
-"""The loops: on-policy and offline. A loop is `init` and `update`; `parallel.chunked` runs it.
+"""The loops: on-policy, replay and offline. A loop is `init` and `update`; `parallel.chunked` runs it.
 
 Everything that varies is an argument; what does not fit writes its own loop from the same parts.
 """
@@ -12,19 +12,15 @@ import jax.numpy as jnp
 import optax
 
 from jaxagent import keys
-from jaxagent.config import NUM_SHARDS, PPOConfig
+from jaxagent.config import NUM_SHARDS, PPOConfig, SACConfig
 from jaxagent.data import normalize
+from jaxagent.data import replay as replays
+from jaxagent.data.replay import Replay
 from jaxagent.data.rollout import ActorState, rollout
+from jaxagent.objectives.value import soft_update
 from jaxagent.train import optimizer as optimizers
 from jaxagent.train.parallel import Mean, average_shards, value_and_mean_grad
-from jaxagent.types import Agent, Trajectory
-
-
-class Loop(NamedTuple):
-    """A way to learn, before it meets devices."""
-
-    init: Callable  # (key, ...) -> learner, shards [S, ...]
-    update: Callable  # (learner, shards [s, ...], data, shard_ids [s], key) -> same, metrics
+from jaxagent.types import Agent, Loop, Trajectory
 
 
 class Learner(NamedTuple):
@@ -33,6 +29,7 @@ class Learner(NamedTuple):
     params: Any
     opt_state: Any
     normalizer: Any = ()  # moments of the observations, or () where inputs are tokens
+    target: Any = ()  # the slow copy of a part of the parameters, or ()
 
 
 class Actors(NamedTuple):
@@ -55,12 +52,7 @@ def on_policy(
         params = agent.init(key_params)
         opt_state = optimizers.init(optimizer, params)
         moments = normalize.init(vector.env.obs_shape)
-        shard_tasks = jax.tree.map(lambda x: x.reshape(NUM_SHARDS, -1, *x.shape[1:]), tasks)
-        shard_keys = keys.per_index(key_env, jnp.arange(NUM_SHARDS))
-        env_state = jax.vmap(vector.reset)(shard_keys, shard_tasks)
-        lanes = (NUM_SHARDS, config.num_envs // NUM_SHARDS)
-        actor = ActorState(env=env_state, carry=(), is_first=jnp.ones(lanes, bool))
-        return Learner(params, opt_state, moments), Actors(actor, jnp.zeros(lanes))
+        return Learner(params, opt_state, moments), _first_actors(vector, tasks, key_env)
 
     def collect(learner: Learner, shards: Actors, shard_ids: jax.Array, key: jax.Array):
         def act(carry, obs, is_first, key_act):
@@ -91,6 +83,16 @@ def on_policy(
         return learner, Actors(actor, running), metrics
 
     return Loop(init, update)
+
+
+def _first_actors(vector: Any, tasks: Any, key: jax.Array) -> Actors:
+    """Reset every lane of every shard; `tasks` has leaves `[num_envs, ...]`."""
+    shard_tasks = jax.tree.map(lambda x: x.reshape(NUM_SHARDS, -1, *x.shape[1:]), tasks)
+    shard_keys = keys.per_index(key, jnp.arange(NUM_SHARDS))
+    env_state = jax.vmap(vector.reset)(shard_keys, shard_tasks)
+    lanes = jax.tree.leaves(shard_tasks)[0].shape[:2]
+    actor = ActorState(env=env_state, carry=(), is_first=jnp.ones(lanes, bool))
+    return Actors(actor, jnp.zeros(lanes))
 
 
 def _seen(moments: normalize.Moments, trajectory: Trajectory, config: PPOConfig) -> Trajectory:
@@ -130,6 +132,112 @@ def _fit_epochs(
     (params, opt_state), metrics = jax.lax.scan(epoch, carry, jnp.arange(config.num_epochs))
     means = {name: Mean(jnp.mean(x), jnp.ones(())) for name, x in metrics.items()}
     return learner._replace(params=params, opt_state=opt_state), means
+
+
+class ReplayActors(NamedTuple):
+    """What belongs to one logical shard of environments whose past is kept."""
+
+    actors: Actors
+    replay: Replay
+
+
+def replay(
+    agent: Agent,
+    vector: Any,
+    optimizer: optax.GradientTransformation,
+    config: SACConfig,
+    *,
+    explore: Callable,
+    as_steps: Callable,
+    slow: Callable,
+) -> Loop:
+    """Act a little, keep it, and fit minibatches of all that is kept (SAC, DQN).
+
+    `init(key, tasks)` takes env params with leaves `[num_envs, ...]` and fills the replay with
+    `explore`, a function like `agent.act` without parameters. `as_steps(trajectory)` is what the
+    replay keeps, with fields `obs` and `final_obs`; `slow(params)` is the part of the parameters
+    whose slow copy `agent.targets(params, target, steps, key)` reads.
+    """
+    batch_size = config.batch_size // NUM_SHARDS
+
+    def init(key: jax.Array, tasks: Any) -> tuple[Learner, ReplayActors]:
+        key_params, key_env, key_explore = jax.random.split(key, 3)
+        params = agent.init(key_params)
+        actors = _first_actors(vector, tasks, key_env)
+        num_steps = config.warmup_steps // config.num_envs
+        shard_ids = jnp.arange(NUM_SHARDS)
+        actors, trajectory = play(explore, actors, shard_ids, key_explore, num_steps)
+        steps = jax.vmap(_flat)(as_steps(trajectory))
+        capacity = config.capacity // NUM_SHARDS
+        example = jax.tree.map(lambda x: x[0, 0], steps)
+        empty = jax.vmap(lambda _: replays.init(example, capacity))(shard_ids)
+        observed = normalize.batch_moments(steps.obs, _average_here, num_axes=1)
+        moments = normalize.update(
+            normalize.init(vector.env.obs_shape), *observed, config.warmup_steps
+        )
+        learner = Learner(params, optimizers.init(optimizer, params), moments, slow(params))
+        return learner, ReplayActors(actors, jax.vmap(replays.add)(empty, steps))
+
+    def play(act: Callable, actors: Actors, shard_ids: jax.Array, key: jax.Array, num_steps: int):
+        def one_shard(shard_key, actor):
+            return rollout(vector, act, shard_key, actor, num_steps)
+
+        actor, trajectory = jax.vmap(one_shard)(keys.per_index(key, shard_ids), actors.actor)
+        return actors._replace(actor=actor), trajectory
+
+    def fit(learner: Learner, replay: Replay, shard_ids: jax.Array, key: jax.Array):
+        key_sample, key_targets = jax.random.split(key)
+        sample = partial(replays.sample, batch_size=batch_size)
+        steps = jax.vmap(sample)(replay, keys.per_index(key_sample, shard_ids))
+        see = partial(normalize.apply, learner.normalizer)
+        steps = steps._replace(obs=see(steps.obs), final_obs=see(steps.final_obs))
+        make_targets = partial(agent.targets, learner.params, learner.target)
+        batch = jax.vmap(make_targets)(steps, keys.per_index(key_targets, shard_ids))
+        (value, metrics), gradients = value_and_mean_grad(agent.loss)(learner.params, batch)
+        params, opt_state = optimizers.apply(
+            optimizer, gradients, learner.opt_state, learner.params
+        )
+        target = soft_update(learner.target, slow(params), config.tau)
+        learner = learner._replace(params=params, opt_state=opt_state, target=target)
+        return learner, {"train/loss": value, **metrics}
+
+    def update(learner: Learner, shards: ReplayActors, data: Any, shard_ids: jax.Array, key):
+        del data
+        key_act, key_fit = jax.random.split(key)
+
+        def act(carry, obs, is_first, key):
+            obs = normalize.apply(learner.normalizer, obs)
+            return agent.act(learner.params, carry, obs, is_first, key)
+
+        actors, trajectory = play(act, shards.actors, shard_ids, key_act, config.num_steps)
+        running, returns = jax.vmap(completed_returns)(actors.running_return, trajectory)
+        ring = jax.vmap(replays.add)(shards.replay, jax.vmap(_flat)(as_steps(trajectory)))
+        observed = normalize.batch_moments(trajectory.obs, average_shards)
+        count = config.num_envs * config.num_steps
+        normalizer = normalize.update(learner.normalizer, *observed, count)
+        learner = learner._replace(normalizer=normalizer)
+
+        def gradient_step(learner: Learner, number: jax.Array):
+            return fit(learner, ring, shard_ids, jax.random.fold_in(key_fit, number))
+
+        learner, metrics = jax.lax.scan(
+            gradient_step, learner, jnp.arange(config.num_gradient_steps)
+        )
+        means = {name: Mean(jnp.mean(x), jnp.ones(())) for name, x in metrics.items()}
+        means["train/return"] = jax.tree.map(lambda x: jnp.mean(x, axis=0), returns)
+        return learner, ReplayActors(actors._replace(running_return=running), ring), means
+
+    return Loop(init, update)
+
+
+def _flat(trajectory: Any) -> Any:
+    """Leaves `[T, B, ...]` to `[T B, ...]`."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trajectory)
+
+
+def _average_here(tree: Any) -> Any:
+    """Average leaves `[S, ...]` over all shards, outside `chunked`, where no device has a part."""
+    return jax.tree.map(lambda x: jnp.mean(x, axis=0), tree)
 
 
 def completed_returns(running: jax.Array, trajectory: Trajectory) -> tuple[jax.Array, Mean]:
@@ -174,8 +282,8 @@ def lanes(
 ) -> Loop:
     """Run independent copies of a loop (seeds, agents) as lanes of one program.
 
-    `init` maps over all its arguments; `update` takes learners `[N, ...]`, shards `[s, N, ...]` and
-    data with lane axis `data_axis` (None: shared). Lane i draws from `fold_in(key, lane_ids[i])`,
+    `init` maps over all its arguments; `update` takes learners and shards `[N, ...]` and data with
+    lane axis `data_axis` (None: shared). Lane i draws from `fold_in(key, lane_ids[i])`,
     by default its index; equal ids give paired lanes: the same draws for another method.
     `in_turn`: one lane after another rather than all at once, whose activations then stay in a
     CPU's cache (1.3 times faster for twelve small transformers on two cores); an accelerator
@@ -189,15 +297,15 @@ def lanes(
         num_lanes = jax.tree.leaves(learner)[0].shape[0]
         ids = jnp.arange(num_lanes) if lane_ids is None else lane_ids
         lane_keys = keys.per_index(key, ids)
-        axes = (0, 1, data_axis, None, 0)
-        run = _in_turn if in_turn else partial(jax.vmap, out_axes=(0, 1, 0))
+        axes = (0, 0, data_axis, None, 0)
+        run = _in_turn if in_turn else jax.vmap
         return run(loop.update, in_axes=axes)(learner, shards, data, shard_ids, lane_keys)
 
-    return Loop(init, update)
+    return Loop(init, update, shard_axis=loop.shard_axis + 1)
 
 
 def _in_turn(update: Callable, in_axes: tuple) -> Callable:
-    """`vmap(update, in_axes, out_axes=(0, 1, 0))`, one lane after another."""
+    """`vmap(update, in_axes)`, one lane after another."""
 
     def run(*args: Any) -> Any:
         num_lanes = jax.tree.leaves(args[0])[0].shape[0]
@@ -210,8 +318,7 @@ def _in_turn(update: Callable, in_axes: tuple) -> Callable:
             ]
             return update(*pick)
 
-        learner, shards, metrics = jax.lax.map(one, jnp.arange(num_lanes))
-        return learner, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), shards), metrics
+        return jax.lax.map(one, jnp.arange(num_lanes))
 
     return run
 

@@ -19,6 +19,11 @@ def adam(
     )
 
 
+def plain_adam(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """Adam as its paper has it: nothing is clipped (Kingma and Ba 2015)."""
+    return optax.adam(learning_rate)
+
+
 def linear_decay(config: PPOConfig) -> optax.Schedule:
     """The learning rate of each gradient step of PPO, down to a share of the first."""
     return optax.linear_schedule(

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxagent.config import NUM_SHARDS
-from jaxagent.types import RunState
+from jaxagent.types import Loop, RunState
 
 AXIS = "device"
 
@@ -72,11 +72,11 @@ def value_and_mean_grad(loss_fn: Callable) -> Callable:
     return differentiate
 
 
-def chunked(update: Callable, num_updates: int, num_devices: int, data: Any = ()) -> Callable:
-    """Compile `num_updates` updates into one program over `num_devices` devices.
+def chunked(loop: Loop, num_updates: int, num_devices: int, data: Any = ()) -> Callable:
+    """Compile `num_updates` updates of `loop` into one program over `num_devices` devices.
 
-    `update(learner, shards [s, ...], data, shard_ids [s], key) -> learner, shards, metrics` with
-    metrics a dict of `Mean` and `data` what every update reads. The result maps `(state, key)` to
+    `loop.update(learner, shards [s, ...], data, shard_ids [s], key) -> learner, shards, metrics`
+    with metrics a dict of `Mean` and `data` what every update reads. The result maps `(state, key)` to
     `(state, ChunkReport)`; update number i uses `fold_in(key, i)` whatever the chunk it falls in.
     Raises ValueError where the machine has fewer devices, the shards do not divide, or `data` has a
     leaf without elements.
@@ -93,7 +93,7 @@ def chunked(update: Callable, num_updates: int, num_devices: int, data: Any = ()
     def one_update(carry, step, data, shard_ids, key):
         learner, shards = carry
         step_key = jax.random.fold_in(key, step)
-        learner, shards, metrics = update(learner, shards, data, shard_ids, step_key)
+        learner, shards, metrics = loop.update(learner, shards, data, shard_ids, step_key)
         metrics = average_devices(metrics)
         return (learner, shards), (metrics, _all_finite((learner, metrics)))
 
@@ -107,7 +107,9 @@ def chunked(update: Callable, num_updates: int, num_devices: int, data: Any = ()
             return one_update(carry, step + i, data, shard_ids, key)
 
         steps = jnp.arange(num_updates, dtype=jnp.int32)
+        shards = _move_axis(shards, 0, loop.shard_axis)  # once a chunk, see `Loop.shard_axis`
         (learner, shards), (metrics, is_finite) = jax.lax.scan(body, (learner, shards), steps)
+        shards = _move_axis(shards, loop.shard_axis, 0)
         summed = jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
         return learner, shards, summed, is_finite, checksum(learner)
 
@@ -133,6 +135,10 @@ def chunked(update: Callable, num_updates: int, num_devices: int, data: Any = ()
         return state, ChunkReport(metrics, is_finite, checksums)
 
     return chunk
+
+
+def _move_axis(tree: Any, source: int, target: int) -> Any:
+    return jax.tree.map(lambda x: jnp.moveaxis(x, source, target), tree)
 
 
 def first_state(learner: Any, shards: Any = ()) -> RunState:

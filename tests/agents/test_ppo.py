@@ -58,7 +58,7 @@ class Run:
         if num_lanes is not None:
             loop, key = loops.lanes(loop), jax.random.split(key, num_lanes)
         tasks = broadcast_params(task, config.num_envs) if tasks is None else tasks
-        self.chunk = parallel.chunked(loop.update, config.updates_per_chunk, 1)
+        self.chunk = parallel.chunked(loop, config.updates_per_chunk, 1)
         self.state = parallel.first_state(*jax.jit(loop.init)(key, tasks))
 
     def train(self):

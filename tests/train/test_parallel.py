@@ -22,8 +22,8 @@ from jaxagent.objectives.sequence import next_token
 from jaxagent.tokens import stream
 from jaxagent.tokens.component import Domain
 from jaxagent.train import loops, optimizer, parallel
-from jaxagent.train.loops import Loop
 from jaxagent.train.parallel import Mean, ReplicaDrift
+from jaxagent.types import Loop
 
 KEY = functools.partial(keys.derive, 3, "update")
 TINY = PPOConfig(
@@ -106,7 +106,7 @@ def run(program, num_devices, chunks=(3,)):
     """Final state and the report of each chunk, on the host."""
     loop, first, data = program
     state, reports = parallel.first_state(*first), []
-    compiled = {n: parallel.chunked(loop.update, n, num_devices, data) for n in set(chunks)}
+    compiled = {n: parallel.chunked(loop, n, num_devices, data) for n in set(chunks)}
     for num_updates in chunks:
         state, report = jax.block_until_ready(compiled[num_updates](state, KEY()))
         reports.append(jax.device_get(report))
@@ -250,7 +250,7 @@ def test_any_number_of_leaves_keeps_its_axes(num_leaves):
 
     learner = [jnp.zeros(()) for _ in range(num_leaves)]
     state = parallel.first_state(learner, jnp.zeros((NUM_SHARDS,), jnp.int32))
-    state, _ = parallel.chunked(update, 2, 2)(state, KEY())
+    state, _ = parallel.chunked(Loop((), update), 2, 2)(state, KEY())
     assert jax.device_get(state.learner) == [2.0] * num_leaves
     assert state.shards.tolist() == [0, 2, 4, 6]
 
@@ -266,12 +266,12 @@ def test_an_empty_leaf_is_refused_by_name():
 
 def test_too_many_devices_say_how_to_get_them():
     with pytest.raises(ValueError, match=r"got 8, expected at most 4 .*device_count=8"):
-        parallel.chunked(lambda *args: args, 1, 8)
+        parallel.chunked(Loop((), lambda *args: args), 1, 8)
 
 
 def test_shards_must_divide_over_devices():
     with pytest.raises(ValueError, match=rf"got 3, expected a divisor of {NUM_SHARDS}"):
-        parallel.chunked(lambda *args: args, 1, 3)
+        parallel.chunked(Loop((), lambda *args: args), 1, 3)
 
 
 # --- chunks ---------------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ def test_every_update_and_every_shard_has_a_key_of_its_own(num_devices):
         return {"i": learner["i"] + 1}, shards, {"x": Mean(jnp.ones(()), jnp.ones(()))}
 
     state = parallel.first_state({"i": jnp.array(0, jnp.int32)}, jnp.zeros((NUM_SHARDS, 3)))
-    state, _ = jax.block_until_ready(parallel.chunked(update, 3, num_devices)(state, KEY()))
+    state, _ = jax.block_until_ready(parallel.chunked(Loop((), update), 3, num_devices)(state, KEY()))
     expected = [
         [jax.random.uniform(jax.random.fold_in(jax.random.fold_in(KEY(), i), s)) for i in range(3)]
         for s in range(NUM_SHARDS)
@@ -358,23 +358,23 @@ def test_lanes_in_turn_are_the_lanes_at_once():
 
 @pytest.mark.parametrize("data_axis", [None, 0, (0, None)])
 def test_lanes_in_turn_take_shards_and_data_by_lane(data_axis):
-    """Every argument's lane reaches its update, and shards keep their axes `[s, N]`."""
+    """Every argument's lane reaches its update, and shards keep their axes `[N, s]`."""
 
     def update(learner, shards, data, shard_ids, key):
         seen = sum(jnp.sum(x) for x in jax.tree.leaves(data))
         draws = jax.vmap(jax.random.uniform)(keys.per_index(key, shard_ids))
         return learner + seen, shards + learner + draws, {"x": learner}
 
-    loop = loops.Loop(lambda: None, update)
+    loop = Loop(lambda: None, update)
     data = (jnp.arange(3.0), jnp.ones((3, 2))) if data_axis == (0, None) else jnp.arange(3.0)
-    learner, shards = jnp.array([1.0, 2.0, 3.0]), jnp.arange(6.0).reshape(2, 3)
+    learner, shards = jnp.array([1.0, 2.0, 3.0]), jnp.arange(6.0).reshape(3, 2)
     at_once, in_turn = (
         loops.lanes(loop, data_axis, in_turn=flag).update(
             learner, shards, data, jnp.arange(2, dtype=jnp.int32), KEY()
         )
         for flag in (False, True)
     )
-    assert at_once[1].shape == (2, 3)
+    assert at_once[1].shape == (3, 2)
     for ours, theirs in zip(jax.tree.leaves(in_turn), jax.tree.leaves(at_once), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
@@ -425,7 +425,7 @@ def poisoned(learner_value, metric_value, update_number):
         return {"i": learner["i"] + 1, "w": weight}, shards, metrics
 
     state = parallel.first_state({"i": jnp.array(0, jnp.int32), "w": jnp.zeros(())}, ())
-    return parallel.chunked(update, 4, 1)(state, KEY())[1]
+    return parallel.chunked(Loop((), update), 4, 1)(state, KEY())[1]
 
 
 def test_not_finite_is_reported_at_its_update():

@@ -17,6 +17,7 @@ from jaxagent.files import Locked, lock
 from jaxagent.train import checkpoint, metrics_log, parallel
 from jaxagent.train import run as runs
 from jaxagent.train.parallel import Mean
+from jaxagent.types import Loop
 
 
 def make_stages(num_chunks=4, poison=None, on_chunk=lambda state: None):
@@ -37,7 +38,7 @@ def make_stages(num_chunks=4, poison=None, on_chunk=lambda state: None):
         return learner, shards + 1, metrics
 
     def prepare(folder):
-        compiled = parallel.chunked(update, 3, 1)
+        compiled = parallel.chunked(Loop((), update), 3, 1)
 
         def chunk(state):
             on_chunk(state)

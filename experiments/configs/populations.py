@@ -1,0 +1,136 @@
+"""Configuration and presets of the populations, importable without JAX."""
+
+import dataclasses
+from typing import Literal
+
+from envs.names import check_name
+from envs.registry import registered
+from jaxagent.config import (
+    PPOConfig,
+    RuntimeConfig,
+    SACConfig,
+    require_at_least,
+    require_positive,
+)
+
+DESCRIPTION = "PPO and SAC agents on real physics: the policies that sequence data come from"
+
+
+@dataclasses.dataclass(frozen=True)
+class DomainConfig:
+    """One environment and how its agents learn."""
+
+    env: str
+    algorithm: Literal["ppo", "sac"]
+    ppo: PPOConfig = PPOConfig()
+    sac: SACConfig = SACConfig()
+
+    @property
+    def name(self) -> str:
+        """Short name, e.g. hopper."""
+        return self.env.split("/")[-1]
+
+    @property
+    def agent(self) -> PPOConfig | SACConfig:
+        """The configuration of the algorithm in use."""
+        return self.ppo if self.algorithm == "ppo" else self.sac
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Agents of every domain and what stays of them."""
+
+    domains: tuple[DomainConfig, ...]
+    only: str = ""  # the name of one domain to train; "": all
+    num_agents: int = 6  # seeds of a domain, lanes of one program
+    num_snapshots: int = 6  # of each agent's history that stay, first and last included
+    episodes: int = 32  # per snapshot and agent, to measure its return
+    seed: int = 0
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @property
+    def chosen(self) -> tuple[DomainConfig, ...]:
+        """The domains to train."""
+        return tuple(d for d in self.domains if self.only in ("", d.name))
+
+    def check(self) -> None:
+        """Raise ValueError with got / expected / fix for an illegal configuration."""
+        for domain in self.domains:
+            check_name("environment", domain.env, registered())
+            domain.agent.check()
+        if self.only:
+            check_name("domain", self.only, [d.name for d in self.domains])
+        require_positive(self, "episodes")
+        require_at_least(self, 2, "num_agents", "num_snapshots")
+        self.runtime.check()
+
+
+PENDULUM = DomainConfig(
+    "classic/Pendulum-v1",
+    "sac",
+    sac=SACConfig(
+        num_envs=16, batch_size=128, capacity=65_536, warmup_steps=1024, num_updates=2000,
+        learning_rate=1e-3, critic_hidden_size=128, reward_scale=0.1, hidden_size=32,
+    ),
+)  # fmt: skip
+INVERTED_PENDULUM = DomainConfig(
+    "brax/inverted_pendulum",
+    "ppo",
+    ppo=PPOConfig(
+        num_envs=64, num_steps=64, num_updates=120, learning_rate=1e-3, reward_scale=0.1,
+        hidden_size=32, initial_log_std=-0.5,
+    ),
+)  # fmt: skip
+REACHER = DomainConfig(
+    "brax/reacher",
+    "sac",
+    sac=SACConfig(
+        num_envs=16, batch_size=256, capacity=262_144, warmup_steps=4096, num_updates=10_000,
+        updates_per_chunk=500, num_gradient_steps=4, learning_rate=6e-4, critic_hidden_size=128,
+        hidden_size=32, discount=0.95,
+    ),
+)  # fmt: skip
+_LEGS = SACConfig(
+    num_envs=256, num_gradient_steps=64, batch_size=512, capacity=524_288, warmup_steps=16_384,
+    num_updates=8000, updates_per_chunk=200, learning_rate=5e-4, discount=0.99,
+)  # fmt: skip
+_RUN = PPOConfig(
+    num_envs=1024, num_steps=16, num_epochs=4, num_minibatches=8, num_updates=2000,
+    updates_per_chunk=50, learning_rate=3e-4, final_learning_rate=1.0, discount=0.97,
+    entropy_weight=1e-3, initial_log_std=-0.5, max_gradient_norm=1.0,
+)  # fmt: skip
+HOPPER = DomainConfig("brax/hopper", "sac", sac=dataclasses.replace(_LEGS, reward_scale=0.3))
+WALKER = DomainConfig("brax/walker2d", "sac", sac=dataclasses.replace(_LEGS, reward_scale=0.3))
+CHEETAH = DomainConfig(
+    "brax/halfcheetah", "ppo", ppo=dataclasses.replace(_RUN, reward_scale=0.1, discount=0.95)
+)
+ANT = DomainConfig("brax/ant", "ppo", ppo=dataclasses.replace(_RUN, reward_scale=0.1))
+
+GPU = Config((PENDULUM, INVERTED_PENDULUM, REACHER, HOPPER, WALKER, CHEETAH, ANT))
+# Two cores train the cheap domains in minutes; the robots would need an hour each.
+CPU = dataclasses.replace(
+    GPU, domains=(PENDULUM, INVERTED_PENDULUM, REACHER), runtime=RuntimeConfig(chunks_per_save=2)
+)
+SMOKE = Config(
+    domains=(
+        DomainConfig(
+            "classic/Pendulum-v1",
+            "sac",
+            sac=SACConfig(
+                num_envs=4, num_gradient_steps=2, batch_size=8, capacity=256, warmup_steps=32,
+                num_updates=4, updates_per_chunk=2, hidden_size=8, critic_hidden_size=8,
+            ),
+        ),
+        DomainConfig(
+            "classic/MountainCarContinuous-v0",
+            "ppo",
+            ppo=PPOConfig(
+                num_envs=4, num_steps=8, num_updates=4, updates_per_chunk=2, hidden_size=8
+            ),
+        ),
+    ),
+    num_agents=2, num_snapshots=2, episodes=2,
+    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
+)  # fmt: skip
+
+PRESETS = {"smoke": SMOKE, "cpu": CPU, "gpu": GPU}
