@@ -231,6 +231,8 @@ class TokenConfig:
     action_bins: Literal["uniform", "quantile", "mu_law"] = "uniform"
     mu: float = 100.0
     max_deviation: float = 10.0  # standard deviations that the bins may span
+    granularity: Literal["component", "modality"] = "component"  # a token a scalar, or a vector
+    values: Literal["bins", "two_hot", "reals"] = "bins"  # what a scalar is to the network
 
     def check(self) -> None:
         """Raise ValueError for an illegal configuration."""

@@ -25,7 +25,8 @@ from jaxagent.data.store import Shard
 from jaxagent.evaluate import statistics
 from jaxagent.evaluate.claims import Precondition
 from jaxagent.evaluate.episodes import play_lanes, record
-from jaxagent.nn import lora, transformer
+from jaxagent.adapt import lora
+from jaxagent.nn import transformer
 from jaxagent.tokens import component
 from jaxagent.train.run import read_done, stage_folder
 from jaxagent.types import Policy

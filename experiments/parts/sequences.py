@@ -16,7 +16,8 @@ from jaxagent.config import NUM_SHARDS, FitConfig, TokenConfig, TransformerConfi
 from jaxagent.data import normalize, sampler, tree_file
 from jaxagent.data.normalize import Moments
 from jaxagent.data.store import Shard
-from jaxagent.nn import lora, transformer
+from jaxagent.adapt import lora
+from jaxagent.nn import transformer
 from jaxagent.nn.transformer import Model
 from jaxagent.tokens import component, stream
 from jaxagent.tokens.component import Codec, Domain

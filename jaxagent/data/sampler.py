@@ -11,6 +11,7 @@ import numpy as np
 from jaxagent.config import TokenConfig
 from jaxagent.tokens import component
 from jaxagent.tokens.component import Codec, Domain
+from jaxagent.tokens.tokenizer import Tokenizer
 from jaxagent.types import Trajectory
 
 PADDING = -1  # segment of steps that do not exist
@@ -48,14 +49,8 @@ def windows(
     Episodes are cut at terminations, truncations and lane ends. `num_steps` pads to a common size,
     so that several data sets can be lanes of one program.
     """
-    parts = [_lay_out(t, domain.obs_size) for t in trajectories]
-    obs, action = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
-    ends = np.concatenate([p[2] for p in parts])
-    segment = np.concatenate([[0], np.cumsum(ends)[:-1]]).astype(np.int32)
-    size = len(obs) if num_steps is None else num_steps
-    if size < len(obs):
-        raise ValueError(f"windows: got {len(obs)} steps, expected at most num_steps = {size}.")
-    pad = size - len(obs) + context - 1
+    obs, action, segment = lay_out(trajectories, domain.obs_size)
+    pad = _padding(len(obs), context, num_steps)
     obs, action = _pad(obs, pad), _pad(action, pad)
     obs_tokens, action_tokens = _tokenise(codec, obs, action, domain, config.num_bins)
     return Windows(
@@ -99,6 +94,73 @@ def _shuffle(data: Windows, key: jax.Array, num_real: int) -> Windows:
     obs, obs_tokens = permute(key_obs, data.obs, data.obs_tokens)
     (action_tokens,) = permute(key_action, data.action_tokens)
     return data._replace(obs=obs, obs_tokens=obs_tokens, action_tokens=action_tokens)
+
+
+class UnitWindows(NamedTuple):
+    """As `Windows`, the scalars as places in the tokenizer's warped space."""
+
+    unit: jax.Array  # [N + K - 1, P] float32 in [-1, 1]
+    segment: jax.Array  # [N + K - 1] int32: episode, or PADDING
+    num_real: jax.Array  # [] int32
+
+
+class UnitBatch(NamedTuple):
+    """B windows of K transitions of P scalars."""
+
+    unit: jax.Array  # [B, K, P]
+    is_real: jax.Array  # [B, K] bool: the step exists and belongs to the first step's episode
+
+
+def unit_windows(
+    trajectories: Sequence[Trajectory],
+    tokenizer: Tokenizer,
+    context: int,
+    num_steps: int | None = None,
+) -> UnitWindows:
+    """Lay out trajectories as `windows` does."""
+    obs, action, segment = lay_out(trajectories, tokenizer.domain.obs_size)
+    pad = _padding(len(obs), context, num_steps)
+    unit = _pad(np.asarray(tokenizer.unit(obs, action)), pad)
+    segment = np.pad(segment, (0, pad), constant_values=PADDING)
+    num_real = jnp.asarray(len(obs), jnp.int32)
+    return UnitWindows(jnp.asarray(unit), jnp.asarray(segment), num_real)
+
+
+def sample_units(data: UnitWindows, key: jax.Array, batch_size: int, context: int) -> UnitBatch:
+    """Draw windows as `sample` does."""
+    starts = jax.random.randint(key, (batch_size,), 0, data.num_real)
+    index = starts[:, None] + jnp.arange(context)[None, :]
+    segment = data.segment[index]
+    return UnitBatch(data.unit[index], (segment == segment[:, :1]) & (segment != PADDING))
+
+
+def shuffled_units(data: UnitWindows, key: jax.Array, obs_size: int) -> UnitWindows:
+    """The saboteur's data, as `shuffled` makes them."""
+    num_real = int(data.num_real)
+    key_obs, key_action = jax.random.split(key)
+    orders = [jax.random.permutation(k, num_real) for k in (key_obs, key_action)]
+    parts = (data.unit[:, :obs_size], data.unit[:, obs_size:])
+    moved = [jnp.concatenate([x[o], x[num_real:]]) for x, o in zip(parts, orders, strict=True)]
+    return data._replace(unit=jnp.concatenate(moved, axis=1))
+
+
+def lay_out(
+    trajectories: Sequence[Trajectory], obs_size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Steps of all lanes one after another: obs `[N, n]`, action `[N, ...]`, episode int32 `[N]`.
+
+    Episodes are cut at terminations, truncations and lane ends.
+    """
+    parts = [_lay_out(t, obs_size) for t in trajectories]
+    obs, action, ends = (np.concatenate([p[i] for p in parts]) for i in range(3))
+    return obs, action, np.concatenate([[0], np.cumsum(ends)[:-1]]).astype(np.int32)
+
+
+def _padding(num_real: int, context: int, num_steps: int | None) -> int:
+    size = num_real if num_steps is None else num_steps
+    if size < num_real:
+        raise ValueError(f"windows: got {num_real} steps, expected at most num_steps = {size}.")
+    return size - num_real + context - 1
 
 
 def _lay_out(t: Trajectory, obs_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

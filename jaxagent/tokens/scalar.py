@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 MIN_SPREAD = 1e-6  # a constant component gets a range of this size around its value
+ROUNDING = 2.0**-22  # of a place in [-1, 1] in float32, and a bit
 
 
 class Bins(NamedTuple):
@@ -68,6 +69,59 @@ def encode(bins: Bins, x: jax.Array) -> jax.Array:
 def decode(bins: Bins, index: jax.Array) -> jax.Array:
     """Centre of each bin: int32 `[..., C]` to float32 `[..., C]`."""
     return jax.vmap(lambda c, i: c[i], in_axes=(0, -1), out_axes=-1)(bins.centres, index)
+
+
+def to_unit(bins: Bins, x: jax.Array) -> jax.Array:
+    """Place of each scalar in the warped space: `x [..., C]` to `[..., C]` in [-1, 1].
+
+    Linear inside a bin, so that `bin_of(to_unit(x))` is `encode(x)`; what lies outside of the
+    fitted range goes to its end.
+    """
+
+    def one_component(edges: jax.Array, column: jax.Array) -> jax.Array:
+        num_bins = edges.shape[0] - 1
+        inner = edges[1:-1]
+        index = jnp.searchsorted(inner, column, side="right", method="scan_unrolled")
+        low, high = edges[index], edges[index + 1]
+        share = (column - low) / jnp.where(high > low, high - low, 1.0)
+        # On an edge, rounding could give it to the neighbour.
+        margin = num_bins * ROUNDING
+        share = jnp.clip(share, margin, 1.0 - margin)
+        return 2.0 * (index.astype(jnp.float32) + share) / num_bins - 1.0
+
+    return jax.vmap(one_component, in_axes=(0, -1), out_axes=-1)(bins.edges, x)
+
+
+def from_unit(bins: Bins, unit: jax.Array) -> jax.Array:
+    """The inverse of `to_unit`: `unit [..., C]` in [-1, 1] to scalars `[..., C]`."""
+    num_bins = bins.edges.shape[1] - 1
+    place = (jnp.clip(unit, -1.0, 1.0) + 1.0) / 2.0 * num_bins
+    index = jnp.minimum(place.astype(jnp.int32), num_bins - 1)
+
+    def one_component(edges: jax.Array, i: jax.Array, share: jax.Array) -> jax.Array:
+        return edges[i] + share * (edges[i + 1] - edges[i])
+
+    return jax.vmap(one_component, in_axes=(0, -1, -1), out_axes=-1)(
+        jnp.asarray(bins.edges), index, place - index.astype(jnp.float32)
+    )
+
+
+def bin_of(unit: jax.Array, num_bins: int) -> jax.Array:
+    """Bin int32 `[...]` of a place in the warped space `[...]`."""
+    index = ((unit + 1.0) / 2.0 * num_bins).astype(jnp.int32)
+    return jnp.clip(index, 0, num_bins - 1)
+
+
+def two_hot(unit: jax.Array, num_bins: int) -> tuple[jax.Array, jax.Array]:
+    """The lower of the two nearest bins int32 `[...]` and the weight of the upper `[...]`.
+
+    The mean of the two centres under these weights is `unit`, but for the outer half bins, which
+    have one neighbour (Schrittwieser et al. 2020, appendix F).
+    """
+    place = (unit + 1.0) / 2.0 * num_bins - 0.5
+    place = jnp.clip(place, 0.0, num_bins - 1.0)
+    lower = jnp.minimum(place.astype(jnp.int32), num_bins - 2)
+    return lower, place - lower.astype(jnp.float32)
 
 
 def unit_centres(num_bins: int) -> jax.Array:

@@ -277,6 +277,42 @@ def offline(loss: Callable, sample: Callable, optimizer: optax.GradientTransform
     return Loop(init, update)
 
 
+class Slow(NamedTuple):
+    """A moving average of the parameters, and how many updates it averages."""
+
+    params: Any
+    num_updates: jax.Array  # int32 []
+
+
+def slow_offline(
+    loss: Callable, sample: Callable, optimizer: optax.GradientTransformation, tau: float
+) -> Loop:
+    """As `offline`, with a moving average of the parameters that the loss may read (SPR, SMART).
+
+    `loss(params, minibatch, slow, num_updates) -> scalar, metrics`; no gradient reaches `slow`.
+    """
+
+    def init(params: Any) -> tuple[Learner, tuple]:
+        slow = Slow(params, jnp.zeros((), jnp.int32))
+        return Learner(params, optimizers.init(optimizer, params), target=slow), ()
+
+    def update(learner: Learner, shards: tuple, data: Any, shard_ids: jax.Array, key: jax.Array):
+        minibatch = jax.vmap(sample, in_axes=(None, 0))(data, keys.per_index(key, shard_ids))
+        slow = learner.target
+        (value, metrics), gradients = value_and_mean_grad(loss)(
+            learner.params, minibatch, slow.params, slow.num_updates
+        )
+        params, opt_state = optimizers.apply(
+            optimizer, gradients, learner.opt_state, learner.params
+        )
+        slow = Slow(soft_update(slow.params, params, tau), slow.num_updates + 1)
+        means = {"train/loss": value, **metrics}
+        means = {name: Mean(x, jnp.ones(())) for name, x in means.items()}
+        return Learner(params, opt_state, target=slow), shards, means
+
+    return Loop(init, update)
+
+
 def lanes(
     loop: Loop, data_axis: Any = None, lane_ids: jax.Array | None = None, in_turn: bool = False
 ) -> Loop:

@@ -94,9 +94,10 @@ def both_values(critics, obs, action):
 
 def test_td3_bc_targets_in_float64():
     """The slow actor, smoothed, valued by the smaller slow critic; a termination ends it."""
-    agent, params, target, steps = setting(td3_bc, TD3BC)
+    agent, params, target, steps = setting(td3_bc, dataclasses.replace(TD3BC, noise_scale=0.4))
     batch = agent.targets(params, target, steps, jax.random.key(7))
-    noise = 0.2 * np.asarray(jax.random.normal(jax.random.key(7), (b, A)))
+    noise = 0.4 * np.asarray(jax.random.normal(jax.random.key(7), (b, A)))
+    assert (np.abs(noise) > 0.5).any()
     action = np.tanh(forward(target.actor, steps.final_obs)) + np.clip(noise, -0.5, 0.5)
     next_value = both_values(target.critics, steps.final_obs, np.clip(action, -1, 1)).min(0)
     going = 1.0 - np.asarray(steps.terminated)
@@ -356,6 +357,17 @@ def test_targets_read_the_slow_copy(make, config):
     assert difference(first, batch_for(agent, jumped, target, steps)) == 0
     jumped = target._replace(critics=jax.tree.map(lambda x: x + 1.0, target.critics))
     assert difference(first, batch_for(agent, params, jumped, steps)) > 0.1
+
+
+@BOTH
+def test_slow_critics_read_a_slow_encoder(make, config):
+    agent, params, target, steps = setting(make, config, encoder=linear, is_frozen=False)
+    name = {td3_bc: "target", iql: "action_value"}[make]  # what the slow critics say
+    said = lambda p, t: getattr(batch_for(agent, p, t, steps), name)  # noqa: E731
+    slow = target._replace(encoder=2.0 * target.encoder)
+    fast = params._replace(encoder=2.0 * params.encoder)
+    assert difference(said(params, target), said(params, slow)) > 0.1
+    assert difference(said(params, target), said(fast, target)) == 0
 
 
 @BOTH

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxagent.config import TransformerConfig
-from jaxagent.nn import lora, transformer
+from jaxagent.adapt import lora
+from jaxagent.nn import transformer
 from jaxagent.tokens.stream import Tokens
 
 CONFIG = TransformerConfig(width=8, num_layers=2, num_heads=2, mlp_factor=3, context=2)

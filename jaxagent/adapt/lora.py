@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Path = tuple[str, ...]
-
+from jaxagent.adapt import paths
 
 def init(key: jax.Array, params: Any, rank: int, targets: Sequence[str]) -> dict[str, Any]:
     """Adapters of every kernel whose module name is in `targets`.
@@ -17,7 +16,7 @@ def init(key: jax.Array, params: Any, rank: int, targets: Sequence[str]) -> dict
     A kernel is read as a matrix `[inputs, outputs]`; `down` is random and `up` zero, so adaptation
     starts at the base model. Raises ValueError where a target matches nothing.
     """
-    kernels = _kernels(params, targets)
+    kernels = paths.kernels(params, targets)
     shapes = {name: _matrix_shape(name, kernel) for name, kernel in kernels.items()}
     # One draw for all: every generator in a program costs a quarter of a second of compilation.
     ends = np.cumsum([rows * rank for rows, _ in shapes.values()])
@@ -36,34 +35,17 @@ def merge(params: Any, adapters: dict[str, Any], scale: float = 1.0) -> Any:
 
     Raises ValueError for an adapter that fits no parameter.
     """
-    known = {_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
+    known = {paths.name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
     if strangers := sorted(set(adapters) - known):
         raise ValueError(f"adapters: got {strangers[:3]}, expected names among the parameters'.")
 
     def merged(path: Any, leaf: jax.Array) -> jax.Array:
-        adapter = adapters.get(_name(path))
+        adapter = adapters.get(paths.name_of(path))
         if adapter is None:
             return leaf
         return leaf + (scale * (adapter["down"] @ adapter["up"])).reshape(leaf.shape)
 
     return jax.tree_util.tree_map_with_path(merged, params)
-
-
-def _kernels(params: Any, targets: Sequence[str]) -> dict[str, jax.Array]:
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    named = {_name(path): leaf for path, leaf in leaves}
-    found = {
-        n: x for n, x in named.items() if n.endswith("/kernel") and n.split("/")[-2] in targets
-    }
-    missing = set(targets) - {n.split("/")[-2] for n in found}
-    if missing:
-        modules = sorted({n.split("/")[-2] for n in named if n.endswith("/kernel")})
-        raise ValueError(f"LoRA targets: got {sorted(missing)}, expected modules among {modules}.")
-    return found
-
-
-def _name(path: Any) -> str:
-    return "/".join(str(entry.key) for entry in path)
 
 
 def _matrix_shape(name: str, kernel: jax.Array) -> tuple[int, int]:

@@ -1,0 +1,264 @@
+"""Configuration and presets of the PASTA study, importable without JAX."""
+
+import dataclasses
+from typing import Literal
+
+from envs.names import check_name
+from envs.registry import registered
+from jaxagent.config import (
+    FitConfig,
+    RuntimeConfig,
+    TokenConfig,
+    TransformerConfig,
+    require_at_most,
+    require_positive,
+)
+
+DESCRIPTION = "pretrain on action-state tokens of robots, adapt to few demonstrations (PASTA)"
+ADAPTER_LIMIT = 10_000  # parameters that an adapter may have
+MODEL_LIMIT = 10_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class DomainConfig:
+    """One robot and the tasks on it."""
+
+    env: str
+    horizon: int  # env steps of an episode, of demonstrations and of evaluation
+    demonstrations: int = 1  # calibrated on development seeds, then frozen
+    gravities: tuple[float, ...] = ()  # factors of the dynamics change; (): none
+    sensors: tuple[int, ...] = ()  # that fail, one after another; (): none
+    failures: tuple[Literal["zero", "mask", "drop"], ...] = ("zero",)  # how they fail
+
+    @property
+    def name(self) -> str:
+        """Short name, e.g. hopper."""
+        return self.env.split("/")[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class CollectConfig:
+    """What the frozen populations leave: histories of the training agents, demonstrations."""
+
+    tier: Literal["expert", "mixed", "replay"] = "replay"  # of what is pretrained on
+    lanes: int = 8  # parallel episodes per snapshot
+    steps: int = 500  # env steps per lane
+    demonstration_episodes: int = 32  # pool from which each seed draws its demonstrations
+    reference_episodes: int = 64  # to measure random and expert returns
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """One pretrained model."""
+
+    name: str
+    objective: Literal["gpt", "bert", "mtm", "smart", "maskdp", "spr"] = "gpt"
+    granularity: Literal["component", "modality"] = "component"
+    values: Literal["bins", "two_hot", "reals"] = "bins"
+    data: Literal["intact", "shuffled"] = "intact"  # shuffled: the saboteur's
+    domains: str = ""  # the name of a single domain; "": all
+    updates: float = 1.0  # as a multiple of `pretrain.num_updates`
+    width: int = 0  # 0: as `network.width`
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether the objective looks back only."""
+        return self.objective in ("gpt", "spr")
+
+
+@dataclasses.dataclass(frozen=True)
+class ArmConfig:
+    """One way to meet a task."""
+
+    description: str
+    model: str  # a pretrained model's name; "" for none
+    method: Literal["full", "last_layer", "probe", "lora", "ia3", "raw"]
+    is_pretrained: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptConfig:
+    """Imitation from few demonstrations on top of T(s)."""
+
+    first_seed: int = 0  # claim seeds are 0..n-1; development seeds are 1000 and up
+    num_seeds: int = 5
+    fit: FitConfig = FitConfig(
+        num_updates=150, updates_per_chunk=50, batch_size=32, warmup_updates=10, weight_decay=0.0
+    )
+    pool: Literal["last", "mean", "concat"] = "last"
+    head_size: int = 64  # hidden units between T(s) and the action
+    lora_rank: int = 1
+    lora_targets: tuple[str, ...] = ("query", "value")
+    adapter_rate: float = 5.0  # multiple of the learning rate, for adapters
+    episodes: int = 16  # per seed and arm
+    margin: float = 0.10
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The study, in the order in which it runs."""
+
+    domains: tuple[DomainConfig, ...]
+    models: tuple[ModelConfig, ...]
+    seed: int = 0  # of the data and the first pretraining
+    num_pretrainings: int = 2  # of each model; downstream seeds take them in turn
+    collect: CollectConfig = CollectConfig()
+    tokens: TokenConfig = TokenConfig()
+    network: TransformerConfig = TransformerConfig()
+    pretrain: FitConfig = FitConfig()
+    slow_rate: float = 0.005  # of the average that latent objectives predict, per update
+    adapt: AdaptConfig = AdaptConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @property
+    def arms(self) -> dict[str, "ArmConfig"]:
+        """Every way to meet a task: the main model in all of them, the other models tuned."""
+        main = self.main.name
+        result = {"scratch": ArmConfig("the same network, first parameters random", main, "full")}
+        result["scratch"] = dataclasses.replace(result["scratch"], is_pretrained=False)
+        result |= {
+            "full": ArmConfig("pretrained, all parameters tuned", main, "full"),
+            "last layer": ArmConfig("pretrained, last block tuned", main, "last_layer"),
+            "probe": ArmConfig("pretrained and frozen, a head on T(s)", main, "probe"),
+            "lora": ArmConfig("pretrained and frozen, low-rank adapters", main, "lora"),
+            "ia3": ArmConfig("pretrained and frozen, (IA)^3 scales", main, "ia3"),
+        }
+        for model in self.models[1:]:
+            about = f"{model.name}, all parameters tuned"
+            result[model.name] = ArmConfig(about, model.name, "full")
+        return result | {"mlp": ArmConfig("raw-observation MLP of as many parameters", "", "raw")}
+
+    @property
+    def main(self) -> ModelConfig:
+        """The model that is adapted in every way."""
+        return self.models[0]
+
+    def tokens_of(self, model: ModelConfig) -> TokenConfig:
+        """How a model's scalars become tokens."""
+        return dataclasses.replace(
+            self.tokens, granularity=model.granularity, values=model.values
+        )
+
+    def network_of(self, model: ModelConfig) -> TransformerConfig:
+        """A model's transformer."""
+        return dataclasses.replace(self.network, width=model.width or self.network.width)
+
+    def fit_of(self, model: ModelConfig) -> FitConfig:
+        """A model's pretraining."""
+        chunk = self.pretrain.updates_per_chunk
+        chunks = max(1, round(model.updates * self.pretrain.num_updates / chunk))
+        return dataclasses.replace(self.pretrain, num_updates=chunks * chunk)
+
+    def domains_of(self, model: ModelConfig) -> tuple[DomainConfig, ...]:
+        """The domains that a model is pretrained on."""
+        return tuple(d for d in self.domains if model.domains in ("", d.name))
+
+    def check(self) -> None:
+        """Raise ValueError with got / expected / fix for an illegal configuration."""
+        names = [d.name for d in self.domains]
+        for domain in self.domains:
+            check_name("environment", domain.env, registered())
+            require_positive(domain, "horizon", "demonstrations")
+            require_at_most(
+                domain, self.collect.demonstration_episodes, "demonstrations",
+                "collect.demonstration_episodes",
+            )  # fmt: skip
+        for model in self.models:
+            if model.domains:
+                check_name(f"domain of model {model.name}", model.domains, names)
+            require_positive(model, "updates")
+            self.network_of(model).check()
+            self.fit_of(model).check()
+        for part in (self.tokens, self.network, self.pretrain, self.adapt.fit, self.runtime):
+            part.check()
+        require_positive(self.collect, "lanes", "steps", "demonstration_episodes")
+        require_positive(self.collect, "reference_episodes")
+        require_positive(self, "slow_rate", "num_pretrainings")
+        require_positive(self.adapt, "num_seeds", "head_size", "lora_rank", "adapter_rate")
+        require_positive(self.adapt, "episodes", "margin")
+
+
+C_GPT = ModelConfig("C-GPT")
+M_GPT = ModelConfig("M-GPT", granularity="modality")
+SABOTEUR = ModelConfig("saboteur", data="shuffled")
+
+CPU = Config(
+    domains=(
+        DomainConfig("classic/Pendulum-v1", horizon=200, demonstrations=5),
+        DomainConfig("brax/reacher", horizon=100, demonstrations=5),
+        DomainConfig(
+            "brax/hopper", horizon=400, demonstrations=1, gravities=(0.75, 1.25),
+            sensors=(0, 1, 2, 5),
+        ),
+        DomainConfig("brax/halfcheetah", horizon=200, demonstrations=1),
+    ),
+    models=(C_GPT, M_GPT),
+    tokens=TokenConfig(num_bins=64),
+    network=TransformerConfig(width=64, num_layers=3, num_heads=4, context=4),
+    pretrain=FitConfig(num_updates=1500, updates_per_chunk=100),
+    runtime=RuntimeConfig(optimization_level=1),
+)  # fmt: skip
+
+SMOKE = dataclasses.replace(
+    CPU,
+    domains=(
+        DomainConfig("classic/Pendulum-v1", horizon=20, demonstrations=1),
+        DomainConfig(
+            "brax/inverted_pendulum", horizon=20, gravities=(0.5,), sensors=(0,),
+            failures=("zero", "mask", "drop"),
+        ),
+    ),
+    collect=CollectConfig(lanes=2, steps=20, demonstration_episodes=2, reference_episodes=2),
+    tokens=TokenConfig(num_bins=16),
+    network=TransformerConfig(width=16, num_layers=1, num_heads=2, context=2),
+    pretrain=FitConfig(num_updates=4, updates_per_chunk=2, batch_size=4, warmup_updates=1),
+    adapt=AdaptConfig(
+        first_seed=1000, num_seeds=2, episodes=2, head_size=8,
+        fit=FitConfig(num_updates=2, updates_per_chunk=1, batch_size=4, warmup_updates=1,
+                      weight_decay=0.0),
+    ),
+    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
+)  # fmt: skip
+
+_OBJECTIVES = ("gpt", "bert", "mtm", "smart", "maskdp", "spr")
+_ROBOTS = ("hopper", "halfcheetah", "walker2d", "ant")
+# One accelerator, each stage at most ten minutes. Never run so far.
+GPU = Config(
+    domains=tuple(
+        DomainConfig(
+            f"brax/{name}", horizon=1000, demonstrations=1, gravities=(0.5, 0.75, 1.25, 1.5),
+            sensors=tuple(range(11)), failures=("zero", "mask", "drop"),
+        )
+        for name in _ROBOTS
+    ),
+    models=(
+        C_GPT,
+        SABOTEUR,
+        *(ModelConfig(f"C-{o.upper()}", o) for o in _OBJECTIVES[1:]),
+        *(ModelConfig(f"M-{o.upper()}", o, "modality") for o in _OBJECTIVES),
+        ModelConfig("C-GPT reals", values="reals"),
+        ModelConfig("M-GPT reals", granularity="modality", values="reals"),
+        *(ModelConfig(f"C-GPT {n}", domains=n) for n in _ROBOTS),
+    ),
+    collect=CollectConfig(lanes=64, steps=1000),
+    tokens=TokenConfig(num_bins=1024),
+    network=TransformerConfig(width=256, num_layers=6, num_heads=8, context=8, dtype="bfloat16"),
+    pretrain=FitConfig(
+        num_updates=3000, updates_per_chunk=100, batch_size=128, learning_rate=3e-4,
+        warmup_updates=300, weight_decay=0.1,
+    ),
+    adapt=AdaptConfig(
+        episodes=256, head_size=256,
+        fit=FitConfig(num_updates=1000, updates_per_chunk=100, batch_size=256, weight_decay=0.0),
+    ),
+)  # fmt: skip
+# 680 million tokens a model: 87 tokens a step of all four robots, 8 steps, 512 windows.
+PAPER = dataclasses.replace(
+    GPU,
+    pretrain=dataclasses.replace(
+        GPU.pretrain, num_updates=1900, batch_size=512, updates_per_chunk=100, warmup_updates=200
+    ),
+    adapt=dataclasses.replace(GPU.adapt, num_seeds=10),
+)
+
+PRESETS = {"smoke": SMOKE, "cpu": CPU, "gpu": GPU, "paper": PAPER}

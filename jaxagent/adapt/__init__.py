@@ -1,0 +1,1 @@
+"""Adaptation: which parameters move when a pretrained model meets a new task."""

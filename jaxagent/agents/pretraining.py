@@ -1,0 +1,266 @@
+"""Pretraining objectives of the action-state model, at any granularity.
+
+Each is a function `(model, params, slow, layout, batch, key, progress) -> loss, metrics` of one
+domain's windows: `params` are `PretrainParams`, `slow` their moving average (read by the latent
+objectives alone), `progress` in [0, 1] is the share of training done (read by SMART's curriculum).
+What is hidden comes from `objectives.masking`, the losses from `objectives.sequence` and
+`objectives.latent`.
+
+Differs, of all: hidden tokens are one learned vector in one trunk, where MTM and MaskDP have an
+encoder of the kept tokens and a decoder; that hidden tokens are looked at by nobody else stays.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxagent.agents import representation
+from jaxagent.data.sampler import UnitBatch
+from jaxagent.nn.sequence_model import Layout, SequenceModel
+from jaxagent.objectives import masking
+from jaxagent.objectives.latent import cosine_distance, squared_distance
+from jaxagent.objectives.sequence import scalar_loss, weighted_mean
+
+BERT_RATE = 0.15
+
+
+class PretrainParams(NamedTuple):
+    """What pretraining learns."""
+
+    model: Any
+    latent: Any  # of the heads of latent objectives; {} for others
+
+
+class Objective(NamedTuple):
+    """A pretraining objective and what goes with it."""
+
+    loss: Callable
+    is_causal: bool  # how its representation is read: else every token sees all
+    has_latent: bool = False  # needs latent heads and a slow copy
+
+
+class LatentHeads(nn.Module):
+    """Predict the next latent state from a vector and an action; one action layer a domain."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, z: jax.Array, action: jax.Array, index: int) -> jax.Array:
+        x = nn.Dense(self.width, name="state")(z)
+        x = x + nn.Dense(self.width, name=f"action_{index}")(action)
+        return nn.Dense(z.shape[-1], name="next")(nn.gelu(x))
+
+
+class Predictor(nn.Module):
+    """SPR's predictor, on the side of the learner alone."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, z: jax.Array) -> jax.Array:
+        return nn.Dense(z.shape[-1], name="out")(nn.gelu(nn.Dense(self.width, name="in")(z)))
+
+
+def init(model: SequenceModel, objective: Objective, key: jax.Array) -> PretrainParams:
+    """First parameters."""
+    key_model, key_heads, key_predictor = jax.random.split(key, 3)
+    params = model.init(key_model)
+    if not objective.has_latent:
+        return PretrainParams(params, {})
+    z = jnp.zeros((1, model.config.width))
+    heads, latent = LatentHeads(model.config.width), {}
+    for layout in model.layouts:
+        action = jnp.zeros((1, layout.domain.action_size))
+        latent |= heads.init(key_heads, z, action, layout.domain.index)["params"]
+    predictor = Predictor(model.config.width).init(key_predictor, z)["params"]
+    return PretrainParams(params, {"heads": latent, "predictor": predictor})
+
+
+def predict_next(
+    model: SequenceModel, params: Any, layout: Layout, batch: UnitBatch
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Causal pass: predictions `[B, K, P, ...]`, their weights `[B, K, P]` and the states `[B, L, D]`.
+
+    Scalar p of step k is read from the token before it; the very first token has none.
+    """
+    size = layout.num_tokens
+    batch_size, num_steps, _ = batch.unit.shape
+    attention = masking.within_episode(masking.causal(num_steps, size), batch.is_real, size)
+    states = model.encode(params, layout, batch.unit, attention)
+    before = jnp.pad(states, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+    predicted = model.read(params, layout, before.reshape(batch_size, num_steps, size, -1))
+    has_past = jnp.arange(num_steps * size).reshape(num_steps, size) > 0
+    weight = batch.is_real[..., None] & layout.per_scalar(has_past)[None]
+    return predicted, weight, states
+
+
+def predict_hidden(
+    model: SequenceModel,
+    params: Any,
+    layout: Layout,
+    batch: UnitBatch,
+    hidden: jax.Array,
+    attention: jax.Array,
+) -> jax.Array:
+    """Predictions `[B, K, P, ...]` of every scalar, read at its own token; `hidden [B, K, G]`."""
+    size = layout.num_tokens
+    batch_size, num_steps, _ = batch.unit.shape
+    attention = masking.within_episode(attention, batch.is_real, size)
+    states = model.encode(params, layout, batch.unit, attention, hidden)
+    return model.read(params, layout, states.reshape(batch_size, num_steps, size, -1))
+
+
+def gpt(model, params, slow, layout, batch, key, progress):
+    """Next token, states and actions alike (PASTA's C-GPT)."""
+    del slow, key, progress
+    predicted, weight, _ = predict_next(model, params.model, layout, batch)
+    return _scored(model, predicted, batch, weight)
+
+
+def bert(model, params, slow, layout, batch, key, progress, rate: float = BERT_RATE):
+    """Masked tokens (PASTA's C-BERT; Devlin et al. 2019)."""
+    del slow, progress
+    key_mask, key_swap = jax.random.split(key)
+    shape = (*batch.unit.shape[:2], layout.num_tokens)
+    chosen, fate = masking.bert(key_mask, shape, rate)
+    # Others are the same scalars of other windows, where those exist.
+    order = jax.random.permutation(key_swap, shape[0])
+    swapped = (fate >= 0.8) & (fate < 0.9) & batch.is_real[order][..., None]
+    swapped = layout.per_scalar(swapped)
+    seen = batch._replace(unit=jnp.where(swapped, batch.unit[order], batch.unit))
+    attention = masking.full(*shape[1:])
+    predicted = predict_hidden(model, params.model, layout, seen, fate < 0.8, attention)
+    weight = layout.per_scalar(chosen) & batch.is_real[..., None]
+    return _scored(model, predicted, batch, weight)
+
+
+def mtm(model, params, slow, layout, batch, key, progress):
+    """Random autoregressive masks, loss on all tokens (MTM, Wu et al. 2023)."""
+    del slow, progress
+    num_steps = batch.unit.shape[1]
+    one = masking.mtm(key, num_steps, layout.kinds())
+    return _autoencode(model, params, layout, batch, _for_all(one, batch))
+
+
+def maskdp(model, params, slow, layout, batch, key, progress):
+    """Random masks at random rates, loss on all tokens (MaskDP, Liu et al. 2022).
+
+    Differs: real-valued states are standardised by the tokenizer, not normalised by layer.
+    """
+    del slow, progress
+    shape = (*batch.unit.shape[:2], layout.num_tokens)
+    return _autoencode(model, params, layout, batch, masking.maskdp(key, shape))
+
+
+def smart(model, params, slow, layout, batch, key, progress):
+    """Forward latent, inverse dynamics and hindsight control, equally weighted (SMART, Sun 2023).
+
+    Differs: the forward target is the slow model's T(s'), not its input embedding; the inverse
+    pass reads the hidden action's own token, where SMART concatenates the states around it; the
+    hindsight actions are read at their own tokens (their released code reads others).
+    """
+    num_steps, size = batch.unit.shape[1], layout.num_tokens
+    is_action = jnp.arange(layout.domain.period) >= layout.domain.obs_size
+    real_action = batch.is_real[..., None] & is_action[None, None]
+    forward = _next_latent(model, params, slow, layout, batch)
+
+    kinds = layout.kinds()
+    actions_hidden = _for_all(jnp.broadcast_to(kinds == masking.ACTION, (num_steps, size)), batch)
+    predicted = predict_hidden(
+        model, params.model, layout, batch, actions_hidden, masking.inverse(num_steps, kinds)
+    )
+    has_next = jnp.pad(batch.is_real[:, 1:], ((0, 0), (0, 1)))[..., None]
+    inverse, _ = _scored(model, predicted, batch, real_action & has_next)
+
+    hidden = masking.hindsight(key, batch.unit.shape[0], num_steps, kinds, progress)
+    predicted = predict_hidden(
+        model, params.model, layout, batch, hidden, masking.full(num_steps, size)
+    )
+    control, _ = _scored(
+        model, predicted, batch, real_action & layout.per_scalar(hidden)
+    )
+    total = forward + inverse + control
+    return total, {
+        "train/loss/forward": forward,
+        "train/loss/inverse": inverse,
+        "train/loss/control": control,
+    }
+
+
+def spr(model, params, slow, layout, batch, key, progress):
+    """K-step self-prediction on T(s) beside the next token (SPR, Schwarzer et al. 2021).
+
+    From the first state of a window, latents roll forward under its actions; each is compared by
+    cosine with the slow model's T of the state that came. The next-token loss keeps actions in the
+    representation, which a latent loss alone need not.
+    """
+    del key, progress
+    predicted, weight, _ = predict_next(model, params.model, layout, batch)
+    token_loss, _ = _scored(model, predicted, batch, weight)
+    obs_size, num_steps = layout.domain.obs_size, batch.unit.shape[1]
+    features = representation.features(model, layout, is_causal=True, pool="last")
+    z = features(params.model, batch.unit[:, 0, :obs_size])
+    targets = jax.lax.stop_gradient(features(slow.model, batch.unit[:, 1:, :obs_size]))
+    heads = LatentHeads(model.config.width)
+    predictor = Predictor(model.config.width)
+    losses = []
+    for step in range(num_steps - 1):
+        action = batch.unit[:, step, obs_size:]
+        index = layout.domain.index
+        z = z + heads.apply({"params": params.latent["heads"]}, z, action, index)
+        guess = predictor.apply({"params": params.latent["predictor"]}, z)
+        losses.append(cosine_distance(guess, targets[:, step]))
+    latent = weighted_mean(jnp.stack(losses, axis=1), batch.is_real[:, 1:])
+    return token_loss + latent, {"train/loss/token": token_loss, "train/loss/latent": latent}
+
+
+def _next_latent(model, params, slow, layout, batch) -> jax.Array:
+    """SMART's forward loss: the slow T(s') from the causal state at the action before it."""
+    obs_size, size = layout.domain.obs_size, layout.num_tokens
+    _, _, states = predict_next(model, params.model, layout, batch)
+    last = states.reshape(*batch.unit.shape[:2], size, -1)[:, :-1, -1]
+    action = batch.unit[:, :-1, obs_size:]
+    heads = LatentHeads(model.config.width)
+    index = layout.domain.index
+    guess = heads.apply({"params": params.latent["heads"]}, last, action, index)
+    features = representation.features(model, layout, is_causal=False, pool="mean")
+    target = jax.lax.stop_gradient(features(slow.model, batch.unit[:, 1:, :obs_size]))
+    return weighted_mean(squared_distance(guess, target), batch.is_real[:, 1:])
+
+
+def _autoencode(model, params, layout, batch, hidden) -> tuple[jax.Array, dict]:
+    """Rebuild every token from the kept ones."""
+    full = masking.full(batch.unit.shape[1], layout.num_tokens)
+    attention = masking.hide_from_others(full, hidden)
+    predicted = predict_hidden(model, params.model, layout, batch, hidden, attention)
+    weight = jnp.broadcast_to(batch.is_real[..., None], batch.unit.shape)
+    return _scored(model, predicted, batch, weight)
+
+
+def _scored(model, predicted, batch, weight) -> tuple[jax.Array, dict]:
+    losses = scalar_loss(predicted, batch.unit, model.tokens.values)
+    return weighted_mean(losses, weight), {}
+
+
+def _for_all(mask: jax.Array, batch: UnitBatch) -> jax.Array:
+    return jnp.broadcast_to(mask[None], (batch.unit.shape[0], *mask.shape))
+
+
+OBJECTIVES = {
+    "gpt": Objective(gpt, is_causal=True),
+    "bert": Objective(bert, is_causal=False),
+    "mtm": Objective(mtm, is_causal=False),
+    "smart": Objective(smart, is_causal=False, has_latent=True),
+    "maskdp": Objective(maskdp, is_causal=False),
+    "spr": Objective(spr, is_causal=True, has_latent=True),
+}
+
+
+@functools.cache
+def bert_at(rate: float) -> Objective:
+    """BERT with another masking rate."""
+    return Objective(functools.partial(bert, rate=rate), is_causal=False)

@@ -1,0 +1,232 @@
+"""The model of any granularity: shapes, hidden tokens, sizes, and the transformer that acts."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxagent.agents import pretraining
+from jaxagent.agents.pretraining import OBJECTIVES
+from jaxagent.config import TokenConfig, TransformerConfig
+from jaxagent.nn import sequence_model, transformer
+from jaxagent.nn.sequence_model import Layout, acting_params
+from jaxagent.objectives import masking
+from jaxagent.tokens import component, scalar, stream
+from jaxagent.tokens.component import Domain
+
+CONFIG = TransformerConfig(width=8, num_layers=2, num_heads=2, mlp_factor=2, context=3)
+DOMAINS = (Domain(3, 2, 0, 0, 0), Domain(2, 1, 0, 1, 5))
+B, K, V = 2, 3, 8
+KINDS = [(g, v) for g in ("component", "modality") for v in ("bins", "two_hot", "reals")]
+OF_ALL_KINDS = pytest.mark.parametrize("kind", KINDS, ids="-".join)
+
+
+@functools.cache
+def build(kind):
+    tokens = TokenConfig(num_bins=V, granularity=kind[0], values=kind[1])
+    model = sequence_model.model(CONFIG, tokens, DOMAINS)
+    # Larger than at initialisation, so that attention is far from uniform and a slip shows.
+    params = jax.tree.map(lambda x: 1.5 * x, jax.jit(model.init)(jax.random.key(0)))
+    return model, params
+
+
+@functools.partial(jax.jit, static_argnames=("kind", "number", "num_tokens"))
+def run(kind, number, params, unit, attention, hidden=None, num_tokens=None):
+    """States, and predictions where all tokens were run."""
+    model, _ = build(kind)
+    layout = model.layouts[number]
+    states = model.encode(params, layout, unit, attention, hidden, num_tokens)
+    if num_tokens is not None:
+        return states, ()
+    groups = states.reshape(*unit.shape[:2], layout.num_tokens, -1)
+    return states, model.read(params, layout, groups)
+
+
+def some_units(number, seed=0):
+    unit = np.random.default_rng(seed).uniform(-0.9, 0.9, (B, K, DOMAINS[number].period))
+    return jnp.asarray(unit, jnp.float32)
+
+
+def sees(kind, number):
+    return masking.causal(K, build(kind)[0].layouts[number].num_tokens)[None]
+
+
+# --- shapes ---------------------------------------------------------------------------------------
+
+
+def test_a_layout_says_where_scalars_lie():
+    by_component, by_modality = (
+        Layout(TokenConfig(granularity=g), DOMAINS[0]) for g in ("component", "modality")
+    )
+    assert (by_component.num_tokens, by_component.num_obs_tokens) == (5, 3)
+    assert (by_modality.num_tokens, by_modality.num_obs_tokens) == (2, 1)
+    np.testing.assert_array_equal(by_component.kinds(), [0, 0, 0, 1, 1])
+    np.testing.assert_array_equal(by_modality.kinds(), [0, 1])
+    of_tokens = jnp.array([[5, 7]])
+    np.testing.assert_array_equal(by_modality.per_scalar(of_tokens), [[5, 5, 5, 7, 7]])
+    same = jnp.arange(5)[None]
+    np.testing.assert_array_equal(by_component.per_scalar(same), same)
+
+
+@OF_ALL_KINDS
+@pytest.mark.parametrize("number", [0, 1])
+def test_there_is_one_prediction_a_scalar(kind, number):
+    model, params = build(kind)
+    states, predicted = run(kind, number, params, some_units(number), sees(kind, number))
+    layout = model.layouts[number]
+    assert states.shape == (B, K * layout.num_tokens, CONFIG.width)
+    logits = () if kind[1] == "reals" else (V,)
+    assert predicted.shape == (B, K, DOMAINS[number].period, *logits)
+    assert predicted.dtype == jnp.float32
+
+
+@OF_ALL_KINDS
+def test_the_first_tokens_alone_are_the_first_of_all_where_nobody_looks_ahead(kind):
+    """`num_tokens` runs a part, as T(s) does."""
+    _, params = build(kind)
+    size = build(kind)[0].layouts[0].num_obs_tokens
+    states, _ = run(kind, 0, params, some_units(0), sees(kind, 0))
+    part = sees(kind, 0)[:, :size, :size]
+    first, nothing = run(kind, 0, params, some_units(0)[:, :1], part, num_tokens=size)
+    assert nothing == ()
+    np.testing.assert_allclose(first, states[:, :size], rtol=1e-4, atol=1e-5)
+
+
+@OF_ALL_KINDS
+def test_every_scalar_and_its_place_reach_the_states(kind):
+    """No scalar is lost, and none is taken for its neighbour."""
+    _, params = build(kind)
+    everyone = jnp.ones_like(sees(kind, 0))
+    unit = some_units(0)
+    before, _ = run(kind, 0, params, unit, everyone)
+    for p in range(DOMAINS[0].period):
+        moved = unit.at[:, 0, p].add(jnp.where(unit[:, 0, p] > 0, -0.9, 0.9))
+        after, _ = run(kind, 0, params, moved, everyone)
+        assert np.abs(after - before).max(axis=(1, 2)).min() > 1e-3, p
+    for first, second in ((0, 1), (1, 2), (3, 4)):
+        order = np.arange(5)
+        order[[first, second]] = second, first
+        after, _ = run(kind, 0, params, unit[..., order], everyone)
+        assert np.abs(after - before).max(axis=(1, 2)).min() > 1e-3, (first, second)
+
+
+@OF_ALL_KINDS
+def test_a_hidden_token_is_the_mask_at_its_place(kind):
+    """Its value does not matter; which one it is, and the mask vector, do."""
+    model, params = build(kind)
+    layout, everyone = model.layouts[0], jnp.ones_like(sees(kind, 0))
+    token = np.zeros((B, K, layout.num_tokens), bool)
+    token[:, 1, 0] = True
+    hidden, unit = jnp.asarray(token), some_units(0)
+    before = run(kind, 0, params, unit, everyone, hidden)
+    where = layout.per_scalar(hidden)
+    after = run(kind, 0, params, jnp.where(where, -unit, unit), everyone, hidden)
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    plain = run(kind, 0, params, unit, everyone, jnp.zeros_like(hidden))
+    np.testing.assert_allclose(plain[0], run(kind, 0, params, unit, everyone)[0], rtol=1e-5)
+    assert np.abs(plain[0] - before[0]).max() > 1e-3
+    other = {**params, "mask": params["mask"] + 1.0}
+    assert np.abs(run(kind, 0, other, unit, everyone, hidden)[0] - before[0]).max() > 1e-3
+    elsewhere = jnp.roll(hidden, 1, axis=2)
+    assert np.abs(run(kind, 0, params, unit, everyone, elsewhere)[0] - before[0]).max() > 1e-3
+
+
+def test_scalars_in_every_way_lie_on_one_curve():
+    """At bin centres two-hot places are bins, and reals have the features of the bins."""
+    vocabulary = transformer.Vocabulary(V, 0, 5, 2)
+    rng = np.random.default_rng(0)
+    features = jnp.asarray(rng.normal(size=(2 * transformer.NUM_FREQUENCIES + 1, 4)), jnp.float32)
+    table = jnp.asarray(rng.normal(size=(V, 4)), jnp.float32)
+    centres = scalar.unit_centres(V)
+
+    def embed(values, unit, **params):
+        module = sequence_model._Scalars(vocabulary, values, 4)
+        return module.apply({"params": {"features": features, **params}}, unit)
+
+    bins = embed("bins", centres, value=table)
+    np.testing.assert_allclose(embed("two_hot", centres, value=table), bins, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(embed("reals", centres), bins - table, rtol=1e-4, atol=1e-4)
+    middle = embed("two_hot", (centres[:-1] + centres[1:]) / 2.0, value=table)
+    np.testing.assert_allclose(middle, (bins[:-1] + bins[1:]) / 2.0, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(embed("bins", centres + 0.9 / V, value=table), bins)
+
+
+def test_equal_arguments_give_the_same_model():
+    tokens = TokenConfig(num_bins=V)
+    assert sequence_model.model(CONFIG, tokens, DOMAINS) is sequence_model.model(
+        CONFIG, TokenConfig(num_bins=V), DOMAINS
+    )
+
+
+def test_categories_are_refused():
+    with pytest.raises(ValueError, match=r"got domains \[1\] with discrete actions"):
+        sequence_model.model(CONFIG, TokenConfig(), (DOMAINS[0], Domain(2, 1, 3, 1, 5)))
+
+
+# --- the transformer that acts --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_acting_transformer_has_the_same_logits_in_one_pass_and_through_its_cache(number):
+    kind, domain = ("component", "bins"), DOMAINS[number]
+    model, params = build(kind)
+    acting = transformer.model(CONFIG, model.vocabulary)
+    network, unit = acting_params(params), some_units(number)
+    _, expected = run(kind, number, params, unit, sees(kind, number))
+    expected = expected.reshape(B, -1, V)
+
+    bins = scalar.bin_of(unit, V)
+    segment = jnp.zeros((B, K), jnp.int32)
+    n, period = domain.obs_size, domain.period
+    tokens = stream.flatten(bins[..., :n], bins[..., n:], segment, domain)
+    logits = jax.jit(acting.apply)(network, tokens)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+    fresh = jax.eval_shape(acting.init, jax.random.key(0))
+    assert jax.tree.structure(fresh) == jax.tree.structure(network)
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x.shape, y.shape), fresh, network)
+
+    cache, step = acting.init_cache(B, period), jax.jit(acting.step)
+    for k in range(K):
+        part = slice(k * period, (k + 1) * period)
+        chunk = tokens._replace(
+            **{f: getattr(tokens, f)[..., part] for f in tokens._fields if f != "domain"}
+        )
+        logits, cache = step(network, chunk, jnp.array(k * period, jnp.int32), cache)
+        np.testing.assert_allclose(logits, expected[:, part], rtol=1e-4, atol=1e-5)
+
+
+# --- sizes ----------------------------------------------------------------------------------------
+
+ROBOTS = component.domains(
+    [
+        ((None,) * n, (component.Component("torque", "real"),) * m)
+        for n, m in ((11, 3), (17, 6), (17, 6), (27, 8))
+    ]
+)
+LARGE = TransformerConfig(width=256, num_layers=6, num_heads=8, context=8)
+
+
+@OF_ALL_KINDS
+def test_a_model_of_four_robots_has_fewer_than_7_million_parameters(kind):
+    tokens = TokenConfig(num_bins=1024, granularity=kind[0], values=kind[1])
+    model = sequence_model.model(LARGE, tokens, tuple(ROBOTS))
+    sizes = {}
+    for name, objective in OBJECTIVES.items():
+        made = jax.eval_shape(
+            functools.partial(pretraining.init, model, objective), jax.random.key(0)
+        )
+        assert transformer.num_parameters(made) < 10_000_000
+        sizes[name] = transformer.num_parameters(made.model)
+    assert len(set(sizes.values())) == 1  # the same network, whatever it learns from
+    assert 4_700_000 < sizes["gpt"] < 7_000_000
+
+
+def test_a_component_model_is_counted_by_hand():
+    tokens = TokenConfig(num_bins=1024)
+    model = sequence_model.model(LARGE, tokens, tuple(ROBOTS))
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    blocks = 6 * (4 * 256**2 + 2 * 4 * 256**2 + 2 * 256) + 256
+    tables = 256 * (1024 + 13 + (14 + 23 + 23 + 35) + 2 + 4)
+    assert transformer.num_parameters(params) == blocks + tables + 256 * 1024 + 256
