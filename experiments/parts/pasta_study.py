@@ -327,7 +327,7 @@ def imitate(
     params, loss, extra = _lanes_of(config, domain, arms, group, data, folder)
     lanes = {k: np.concatenate([v] * len(arms)) for k, v in steps.items()}
     settings = config.adapt.fit
-    if group == "adapter":
+    if group.endswith("adapter"):
         rate = config.adapt.adapter_rate * settings.learning_rate
         settings = FitConfig(**{**settings.__dict__, "learning_rate": rate})
 
@@ -379,7 +379,7 @@ def _lanes_of(
         for arm in arms.values()
         for seed in seeds(config)
     ]
-    if group == "subset":
+    if group.endswith("subset"):
         masks = stack(
             [subset.SUBSETS[arm.method](first[0].model) for arm in arms.values() for _ in seeds(config)]
         )

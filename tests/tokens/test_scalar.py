@@ -191,3 +191,77 @@ def test_every_bin_is_reached_from_its_own_centre(rule):
 
 def test_unit_centres_by_hand():
     np.testing.assert_allclose(scalar.unit_centres(4), [-0.75, -0.25, 0.25, 0.75])
+
+
+# --- places in the warped space -------------------------------------------------------------------
+
+to_unit, from_unit = jax.jit(scalar.to_unit), jax.jit(scalar.from_unit)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@FEW
+@given(value_arrays(), st.sampled_from([2, 5, 16]))
+def test_a_place_lies_in_the_bin_of_its_value(rule, values, num_bins):
+    bins = fit(rule, values, num_bins, 2.0)
+    far = jnp.full((1, values.shape[1]), 1e30)
+    x = jnp.concatenate([jnp.asarray(values), bins.edges.T, bins.centres.T, far, -far])
+    unit = to_unit(bins, x)
+    assert (np.abs(unit) <= 1.0).all()
+    np.testing.assert_array_equal(scalar.bin_of(unit, num_bins), encode(bins, x))
+    # Back inside the fitted range, up to the rounding of a place.
+    low, high = np.asarray(bins.edges)[:, 0], np.asarray(bins.edges)[:, -1]
+    widest = np.diff(np.asarray(bins.edges), axis=1).max(1)
+    tolerance = 2e-5 * widest + 4 * np.spacing(np.maximum(np.abs(low), np.abs(high)))
+    gap = np.abs(np.asarray(from_unit(bins, unit)) - np.clip(np.asarray(x), low, high))
+    assert (gap <= tolerance).all()
+
+
+@pytest.mark.parametrize("num_bins", [2, 3, 5, 10, 100, 255, 1000, 1024, 4096])
+def test_no_edge_is_rounded_into_the_neighbour(num_bins):
+    """A value on an edge and the one just below it, of any number of bins."""
+    bins = scalar.uniform(np.array([-1.0, 0.0]), np.array([1.0, 30.0]), num_bins)
+    below = np.nextafter(bins.edges, np.float32(-9.0))
+    x = jnp.asarray(np.concatenate([bins.edges, below], axis=1).T)
+    unit = to_unit(bins, x)
+    np.testing.assert_array_equal(scalar.bin_of(unit, num_bins), encode(bins, x))
+    half_bin = 1.0 / num_bins
+    assert np.abs(scalar.unit_centres(num_bins)[encode(bins, x)] - unit).max() <= half_bin + 1e-6
+
+
+def test_places_of_uniform_bins_by_hand():
+    bins = scalar.uniform(np.array([0.0]), np.array([4.0]), 4)
+    x = jnp.array([[-9.0], [0.5], [1.5], [2.0], [3.75], [9.0]])
+    unit = np.array([[-1.0], [-0.75], [-0.25], [0.0], [0.875], [1.0]])
+    np.testing.assert_allclose(to_unit(bins, x), unit, atol=1e-5)
+    np.testing.assert_array_equal(scalar.bin_of(jnp.asarray(unit, jnp.float32), 4)[:, 0], [0, 0, 1, 2, 3, 3])
+    back = from_unit(bins, jnp.array([[-1.0], [-0.75], [0.0], [0.875], [1.0], [7.0]]))
+    np.testing.assert_allclose(back, [[0.0], [0.5], [2.0], [3.75], [4.0], [4.0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_places_grow_with_their_values(rule):
+    values = np.random.default_rng(5).normal(size=(300, 1))
+    bins = fit(rule, values, 16)
+    x = jnp.linspace(-4.0, 4.0, 2001)[:, None]
+    unit = np.asarray(to_unit(bins, x))
+    assert (np.diff(unit[:, 0]) >= 0).all()
+    assert unit.min() == pytest.approx(-1.0, abs=1e-4)
+    assert unit.max() == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("num_bins", [2, 7, 64, 1024])
+def test_two_hot_has_the_exact_mean_of_a_place(num_bins):
+    """Between the outer centres; beyond them there is one neighbour."""
+    unit = np.linspace(-1.0, 1.0, 4001).astype(np.float32)
+    lower, weight = (np.asarray(x) for x in scalar.two_hot(jnp.asarray(unit), num_bins))
+    assert lower.dtype == np.int32
+    assert lower.min() >= 0
+    assert lower.max() <= num_bins - 2
+    assert (weight >= 0).all()
+    assert (weight <= 1).all()
+    centres = (2.0 * np.arange(num_bins) + 1.0) / num_bins - 1.0
+    mean = (1.0 - weight) * centres[lower] + weight * centres[lower + 1]
+    np.testing.assert_allclose(mean, np.clip(unit, centres[0], centres[-1]), atol=5e-7)
+    # On a centre all weight is its bin's.
+    lower, weight = scalar.two_hot(jnp.asarray(centres, jnp.float32), num_bins)
+    np.testing.assert_allclose(lower + np.asarray(weight), np.arange(num_bins), atol=1e-3)
