@@ -1,4 +1,4 @@
-"""The command `jaxagent`: run, resume, eval, report, render, list, doctor.
+"""The command `jaxagent`: run, ablate, resume, eval, report, render, list, doctor.
 
 Everything is parsed and checked before JAX is imported: names, fields and presets come from static
 tables, flags of XLA are set here and nowhere else. Exit codes: 0 done, 1 failed, 2 wrong usage,
@@ -30,7 +30,7 @@ def experiments() -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments, rest = _parser().parse_known_args(argv)
-    if rest and arguments.command != "run":
+    if rest and arguments.command not in ("run", "ablate"):
         print(f"error: got unknown arguments {rest}; see jaxagent {arguments.command} --help",
               file=sys.stderr)  # fmt: skip
         return USAGE
@@ -63,6 +63,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--dry-run", action="store_true", help="print the cost and stop")
     run.add_argument("--overwrite", action="store_true", help="replace an existing run folder")
     run.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
+
+    ablate = commands.add_parser("ablate", help="run a grid of changes of an experiment")
+    ablate.add_argument("name", help="experiment that has a grid")
+    ablate.add_argument("--preset", default="cpu", help="the configuration that cells change")
+    ablate.add_argument("--out", type=Path, help="folder (default runs/ablate-NAME-PRESET)")
+    ablate.add_argument("--only", action="append", default=[], help="a cell; repeat for several")
+    ablate.add_argument("--devices", type=int, help="devices of this host to use (1, 2 or 4)")
+    ablate.add_argument("--dry-run", action="store_true", help="list the cells and stop")
 
     for name, text in (
         ("resume", "continue a run exactly where it stopped"),
@@ -114,6 +122,27 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
     return session.start(
         arguments.name, arguments.preset, config, out, command, tensorboard=arguments.tensorboard
     )
+
+
+def _ablate(arguments: argparse.Namespace, rest: list[str]) -> int:
+    module, config = _configure(arguments, rest)
+    if not hasattr(module, "ablations"):
+        raise UsageError(f"{arguments.name}: got an experiment without a grid, expected pasta.")
+    grid = module.ablations(config)
+    for cell in arguments.only:
+        check_name(f"cell of {arguments.name}", cell, grid)
+    cells = {n: c for n, c in grid.items() if not arguments.only or n in arguments.only}
+    for cell in cells.values():
+        cell.check()
+    if arguments.dry_run:
+        print("\n".join(cells))
+        return 0
+    out = arguments.out or RUNS / f"ablate-{arguments.name}-{arguments.preset}"
+    _prepare_jax(config, out)
+    from experiments import ablation
+
+    command = shlex.join(["jaxagent", "ablate", arguments.name, *_flags(arguments), *rest])
+    return ablation.run(arguments.name, arguments.preset, config, cells, out, command)
 
 
 def _configure(arguments: argparse.Namespace, rest: list[str]) -> tuple[Any, Any]:
@@ -241,6 +270,7 @@ def _doctor(arguments: argparse.Namespace, rest: list[str]) -> int:
 COMMANDS = {
     "list": _list,
     "run": _run,
+    "ablate": _ablate,
     "resume": _resume,
     "eval": _eval,
     "report": _report,

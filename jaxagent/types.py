@@ -44,6 +44,19 @@ class Agent(NamedTuple):
     loss: Callable  # (params, minibatch) -> scalar, metrics
 
 
+class OfflineAgent(NamedTuple):
+    """What is learned from stored `Step`s; `params` has the fields `actor` and `encoder`."""
+
+    init: Callable  # (key, encoder_params = ()) -> params
+    targets: Callable  # (params, target, steps [b, ...], key) -> batch, leaves [b, ...]
+    loss: Callable  # (params, batch) -> scalar, metrics
+    slow: Callable  # params -> the part whose slow copy `targets` reads; () where there is none
+    # Updates from one move of a part to its next, ints in a prefix of params; 0: it never moves.
+    periods: Any
+    target_period: int  # updates from one move of the slow copy to its next
+    policy: Policy  # greedy; reads `params.actor` and `params.encoder` alone
+
+
 class Loop(NamedTuple):
     """A way to learn, before it meets devices (`train/loops.py` makes them)."""
 

@@ -1,13 +1,16 @@
 """Configuration and presets of the PASTA study, importable without JAX."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from envs.names import check_name
 from envs.registry import registered
 from jaxagent.config import (
     FitConfig,
+    IQLConfig,
+    PPOConfig,
     RuntimeConfig,
+    TD3BCConfig,
     TokenConfig,
     TransformerConfig,
     require_at_most,
@@ -43,8 +46,8 @@ class CollectConfig:
     tier: Literal["expert", "mixed", "replay"] = "replay"  # of what is pretrained on
     lanes: int = 8  # parallel episodes per snapshot
     steps: int = 500  # env steps per lane
-    demonstration_episodes: int = 32  # pool from which each seed draws its demonstrations
-    reference_episodes: int = 64  # to measure random and expert returns
+    # The pool from which each seed draws its demonstrations; as many of random actions.
+    demonstration_episodes: int = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +60,7 @@ class ModelConfig:
     values: Literal["bins", "two_hot", "reals"] = "bins"
     data: Literal["intact", "shuffled"] = "intact"  # shuffled: the saboteur's
     domains: str = ""  # the name of a single domain; "": all
+    held_out: str = ""  # the name of a domain that it never sees, and is then adapted to
     updates: float = 1.0  # as a multiple of `pretrain.num_updates`
     width: int = 0  # 0: as `network.width`
 
@@ -82,6 +86,7 @@ class AdaptConfig:
 
     first_seed: int = 0  # claim seeds are 0..n-1; development seeds are 1000 and up
     num_seeds: int = 5
+    arms: tuple[str, ...] = ()  # names of those to run; (): all
     fit: FitConfig = FitConfig(
         num_updates=150, updates_per_chunk=50, batch_size=32, warmup_updates=10, weight_decay=0.0
     )
@@ -92,6 +97,25 @@ class AdaptConfig:
     adapter_rate: float = 5.0  # multiple of the learning rate, for adapters
     episodes: int = 16  # per seed and arm
     margin: float = 0.10
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardConfig:
+    """Learning from rewards on top of T(s): offline from a stored history, online by PPO."""
+
+    offline: tuple[Literal["td3_bc", "iql"], ...] = ()
+    online: bool = False
+    arms: tuple[Literal["full", "probe", "scratch", "mlp"], ...] = (
+        "full", "probe", "scratch", "mlp",
+    )  # fmt: skip
+    td3_bc: TD3BCConfig = TD3BCConfig()
+    iql: IQLConfig = IQLConfig()
+    ppo: PPOConfig = PPOConfig()
+
+    @property
+    def online_arms(self) -> tuple[str, ...]:
+        """PPO sees T(s) frozen, so tuned arms do not exist for it."""
+        return tuple(a for a in self.arms if a in ("probe", "mlp")) if self.online else ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,15 +132,16 @@ class Config:
     pretrain: FitConfig = FitConfig()
     slow_rate: float = 0.005  # of the average that latent objectives predict, per update
     adapt: AdaptConfig = AdaptConfig()
+    reward: RewardConfig = RewardConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
     @property
-    def arms(self) -> dict[str, "ArmConfig"]:
+    def arms(self) -> dict[str, ArmConfig]:
         """Every way to meet a task: the main model in all of them, the other models tuned."""
         main = self.main.name
-        result = {"scratch": ArmConfig("the same network, first parameters random", main, "full")}
-        result["scratch"] = dataclasses.replace(result["scratch"], is_pretrained=False)
-        result |= {
+        about = "the same network, first parameters random"
+        result = {
+            "scratch": ArmConfig(about, main, "full", is_pretrained=False),
             "full": ArmConfig("pretrained, all parameters tuned", main, "full"),
             "last layer": ArmConfig("pretrained, last block tuned", main, "last_layer"),
             "probe": ArmConfig("pretrained and frozen, a head on T(s)", main, "probe"),
@@ -126,7 +151,8 @@ class Config:
         for model in self.models[1:]:
             about = f"{model.name}, all parameters tuned"
             result[model.name] = ArmConfig(about, model.name, "full")
-        return result | {"mlp": ArmConfig("raw-observation MLP of as many parameters", "", "raw")}
+        result["mlp"] = ArmConfig("raw-observation MLP of as many parameters", "", "raw")
+        return {n: arm for n, arm in result.items() if n in (self.adapt.arms or result)}
 
     @property
     def main(self) -> ModelConfig:
@@ -149,8 +175,12 @@ class Config:
         chunks = max(1, round(model.updates * self.pretrain.num_updates / chunk))
         return dataclasses.replace(self.pretrain, num_updates=chunks * chunk)
 
+    def tested_on(self, model: ModelConfig) -> tuple[DomainConfig, ...]:
+        """The domains that a model is adapted to."""
+        return tuple(d for d in self.domains_of(model) if model.held_out in ("", d.name))
+
     def domains_of(self, model: ModelConfig) -> tuple[DomainConfig, ...]:
-        """The domains that a model is pretrained on."""
+        """The domains that a model has tokens for; it is pretrained on all but one held out."""
         return tuple(d for d in self.domains if model.domains in ("", d.name))
 
     def check(self) -> None:
@@ -164,16 +194,20 @@ class Config:
                 "collect.demonstration_episodes",
             )  # fmt: skip
         for model in self.models:
-            if model.domains:
-                check_name(f"domain of model {model.name}", model.domains, names)
+            for domain in filter(None, (model.domains, model.held_out)):
+                check_name(f"domain of model {model.name}", domain, names)
             require_positive(model, "updates")
             self.network_of(model).check()
             self.fit_of(model).check()
         for part in (self.tokens, self.network, self.pretrain, self.adapt.fit, self.runtime):
             part.check()
         require_positive(self.collect, "lanes", "steps", "demonstration_episodes")
-        require_positive(self.collect, "reference_episodes")
         require_positive(self, "slow_rate", "num_pretrainings")
+        for part in (self.reward.td3_bc, self.reward.iql, self.reward.ppo):
+            part.check()
+        every = dataclasses.replace(self, adapt=dataclasses.replace(self.adapt, arms=())).arms
+        for arm in self.adapt.arms:
+            check_name("arm", arm, every)
         require_positive(self.adapt, "num_seeds", "head_size", "lora_rank", "adapter_rate")
         require_positive(self.adapt, "episodes", "margin")
 
@@ -190,7 +224,7 @@ CPU = Config(
             "brax/hopper", horizon=400, demonstrations=1, gravities=(0.75, 1.25),
             sensors=(0, 1, 2, 5),
         ),
-        DomainConfig("brax/halfcheetah", horizon=200, demonstrations=1),
+        DomainConfig("brax/inverted_pendulum", horizon=400, demonstrations=1),
     ),
     models=(C_GPT, M_GPT),
     tokens=TokenConfig(num_bins=64),
@@ -208,7 +242,7 @@ SMOKE = dataclasses.replace(
             failures=("zero", "mask", "drop"),
         ),
     ),
-    collect=CollectConfig(lanes=2, steps=20, demonstration_episodes=2, reference_episodes=2),
+    collect=CollectConfig(lanes=2, steps=20, demonstration_episodes=2),
     tokens=TokenConfig(num_bins=16),
     network=TransformerConfig(width=16, num_layers=1, num_heads=2, context=2),
     pretrain=FitConfig(num_updates=4, updates_per_chunk=2, batch_size=4, warmup_updates=1),
@@ -217,11 +251,31 @@ SMOKE = dataclasses.replace(
         fit=FitConfig(num_updates=2, updates_per_chunk=1, batch_size=4, warmup_updates=1,
                       weight_decay=0.0),
     ),
+    reward=RewardConfig(
+        td3_bc=TD3BCConfig(num_updates=4, updates_per_chunk=2, batch_size=8, hidden_size=8,
+                           critic_hidden_size=8),
+        iql=IQLConfig(num_updates=4, updates_per_chunk=2, batch_size=8, hidden_size=8,
+                      critic_hidden_size=8),
+        ppo=PPOConfig(num_envs=4, num_steps=8, num_updates=2, updates_per_chunk=1, hidden_size=8),
+    ),
     runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
 )  # fmt: skip
 
 _OBJECTIVES = ("gpt", "bert", "mtm", "smart", "maskdp", "spr")
-_ROBOTS = ("hopper", "halfcheetah", "walker2d", "ant")
+_TOKENS = {"hopper": 14, "halfcheetah": 23, "walker2d": 23, "ant": 35}  # a transition
+
+
+def single_domain(tokens: dict[str, int]) -> tuple[ModelConfig, ...]:
+    """A model of each domain alone, twice: seeing as much of it, and as many tokens, as all do."""
+    total = sum(tokens.values())
+    epochs = [ModelConfig(f"{name} epochs", domains=name) for name in tokens]
+    matched = [
+        ModelConfig(f"{name} tokens", domains=name, updates=total / own)
+        for name, own in tokens.items()
+    ]
+    return (*epochs, *matched)
+
+
 # One accelerator, each stage at most ten minutes. Never run so far.
 GPU = Config(
     domains=tuple(
@@ -229,7 +283,7 @@ GPU = Config(
             f"brax/{name}", horizon=1000, demonstrations=1, gravities=(0.5, 0.75, 1.25, 1.5),
             sensors=tuple(range(11)), failures=("zero", "mask", "drop"),
         )
-        for name in _ROBOTS
+        for name in _TOKENS
     ),
     models=(
         C_GPT,
@@ -238,7 +292,10 @@ GPU = Config(
         *(ModelConfig(f"M-{o.upper()}", o, "modality") for o in _OBJECTIVES),
         ModelConfig("C-GPT reals", values="reals"),
         ModelConfig("M-GPT reals", granularity="modality", values="reals"),
-        *(ModelConfig(f"C-GPT {n}", domains=n) for n in _ROBOTS),
+        # As many operations as the component model: two tokens a transition instead of many.
+        ModelConfig("M-GPT flops", granularity="modality", updates=sum(_TOKENS.values()) / 8),
+        *single_domain(_TOKENS),
+        *(ModelConfig(f"without {name}", held_out=name) for name in _TOKENS),
     ),
     collect=CollectConfig(lanes=64, steps=1000),
     tokens=TokenConfig(num_bins=1024),
@@ -251,6 +308,13 @@ GPU = Config(
         episodes=256, head_size=256,
         fit=FitConfig(num_updates=1000, updates_per_chunk=100, batch_size=256, weight_decay=0.0),
     ),
+    reward=RewardConfig(
+        offline=("td3_bc", "iql"), online=True,
+        ppo=PPOConfig(
+            num_envs=512, num_steps=32, num_updates=300, updates_per_chunk=30, num_minibatches=8,
+            learning_rate=3e-4, discount=0.99, initial_log_std=-0.5, reward_scale=0.1,
+        ),
+    ),
 )  # fmt: skip
 # 680 million tokens a model: 87 tokens a step of all four robots, 8 steps, 512 windows.
 PAPER = dataclasses.replace(
@@ -260,5 +324,50 @@ PAPER = dataclasses.replace(
     ),
     adapt=dataclasses.replace(GPU.adapt, num_seeds=10),
 )
+
+
+
+def ablations(config: Config) -> dict[str, Config]:
+    """Cells of the ablation, by name: each changes one thing of `config`."""
+    lean = dataclasses.replace(config.adapt, arms=("scratch", "full"))
+    base = dataclasses.replace(config, models=config.models[:1], adapt=lean)
+    cells = {"baseline": base}
+
+    def vary(what: str, part: str, **changes: Any) -> None:
+        whole = getattr(base, part)
+        cells[what] = dataclasses.replace(base, **{part: dataclasses.replace(whole, **changes)})
+
+    def model(what: str, **changes: Any) -> None:
+        cells[what] = dataclasses.replace(
+            base, models=(dataclasses.replace(base.main, name=what, **changes),)
+        )
+
+    for granularity in ("component", "modality"):
+        for values in ("bins", "two_hot", "reals"):
+            if (granularity, values) != ("component", "bins"):
+                model(f"{granularity} {values}", granularity=granularity, values=values)
+    for objective in _OBJECTIVES[1:]:
+        for granularity in ("component", "modality"):
+            model(f"{objective} {granularity}", objective=objective, granularity=granularity)
+    model("shuffled", data="shuffled")
+    for rule in ("uniform", "quantile"):
+        vary(f"obs_bins {rule}", "tokens", obs_bins=rule)
+    vary("action_bins mu_law", "tokens", action_bins="mu_law")
+    for factor in (0.25, 4.0):
+        vary(f"bins x{factor:g}", "tokens", num_bins=max(2, int(factor * config.tokens.num_bins)))
+    for factor in (0.5, 2.0):
+        width = int(factor * config.network.width)
+        vary(f"width x{factor:g}", "network", width=width)
+        vary(f"context x{factor:g}", "network", context=max(1, int(factor * config.network.context)))
+    for factor in (0.25, 0.5):
+        vary(f"data x{factor:g}", "collect", steps=max(1, int(factor * config.collect.steps)))
+    for tier in ("expert", "mixed", "replay"):
+        if tier != config.collect.tier:
+            vary(f"tier {tier}", "collect", tier=tier)
+    for pool in ("last", "mean", "concat"):
+        if pool != config.adapt.pool:
+            vary(f"pool {pool}", "adapt", pool=pool)
+    return cells
+
 
 PRESETS = {"smoke": SMOKE, "cpu": CPU, "gpu": GPU, "paper": PAPER}

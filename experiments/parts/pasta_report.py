@@ -14,7 +14,7 @@ from experiments.configs.pasta import ADAPTER_LIMIT, MODEL_LIMIT, Config
 from experiments.parts import pasta_study as study
 from experiments.parts.cost import Cost
 from jaxagent.evaluate import statistics
-from jaxagent.evaluate.claims import Precondition
+from jaxagent.evaluate.claims import DEFAULT_METRIC, Precondition
 from jaxagent.nn import sequence_model, transformer
 from jaxagent.tokens import component
 from jaxagent.train import metrics_log
@@ -29,6 +29,16 @@ LIMITS = [
 UNIGRAM_SHARE = 0.8  # of the unigram entropy, which pretraining has to beat
 SCRATCH_RANGE = (0.2, 0.8)  # where an effect can show
 ZERO_SHOT_BELOW = 0.7
+OF_DOMAINS = {
+    "single, equal epochs": "{} epochs",
+    "single, equal tokens": "{} tokens",
+    "held out": "without {}",
+}
+SINGLE = {
+    "single, equal epochs": "a model of each domain alone, which saw as much of it",
+    "single, equal tokens": "a model of each domain alone, of as many tokens as the common one",
+    "held out": "a model of all other domains",
+}
 CURVES = [
     {
         "metric": "train/loss",
@@ -62,6 +72,12 @@ def scores(config: Config, folder: Path) -> dict[Any, np.ndarray]:
         for metric, prefix in (("gravity", "gravity"), ("sensors", "sensor")):
             if rows := _rows(found, refs, arm, prefix):
                 result[metric, arm] = np.stack(rows)
+    for arm, pattern in OF_DOMAINS.items():  # every domain's own model, as one arm
+        own = [_rows({d.name: found[d.name]}, refs, pattern.format(d.name), "nominal")
+               for d in config.domains]  # fmt: skip
+        if all(own):
+            result[arm] = np.stack([rows[0] for rows in own])
+    result |= _rewards(config, folder, refs)
     validation = read_done(folder, f"pretrain/{config.main.name}")["summary"]["validation"]
     for name, top, bottom in (("loss", "loss", "unigram"), ("copy", "forward", "copied_forward")):
         if all(bottom in row for one in validation for row in one.values()):
@@ -70,6 +86,29 @@ def scores(config: Config, folder: Path) -> dict[Any, np.ndarray]:
                  for d in config.domains_of(config.main)]
             )  # fmt: skip
     return result
+
+
+def _rewards(
+    config: Config, folder: Path, refs: Mapping[str, Reference]
+) -> dict[Any, np.ndarray]:
+    """Scores `[domains, seeds]` of what learned from rewards, by (algorithm, arm)."""
+    wanted = {(a, arm): f"offline/{{}}/{a}/{arm}" for a in config.reward.offline
+              for arm in config.reward.arms}  # fmt: skip
+    wanted |= {("online", arm): f"online/{{}}/{arm}" for arm in config.reward.online_arms}
+    result = {}
+    for key, pattern in wanted.items():
+        rows = []
+        for name, ref in refs.items():
+            found = np.asarray(read_done(folder, pattern.format(name))["summary"]["returns"])
+            last = found[-1] if found.ndim == 2 else found  # online: [snapshots, seeds]
+            rows.append(statistics.normalise(last, ref.random, ref.expert))
+        result[key] = np.stack(rows)
+    return result
+
+
+def has(found: Mapping[Any, np.ndarray], metric: str, arm: str) -> bool:
+    """Whether an arm was measured by a metric: not every preset runs every arm."""
+    return (metric, arm) in found or (metric == DEFAULT_METRIC and arm in found)
 
 
 def _rows(found: Mapping, refs: Mapping, arm: str, prefix: str) -> list[np.ndarray]:
@@ -83,12 +122,13 @@ def _rows(found: Mapping, refs: Mapping, arm: str, prefix: str) -> list[np.ndarr
 
 def shown(config: Config, found: Mapping[Any, np.ndarray]) -> list[str]:
     """Arms of the table."""
-    return [arm for arm in ("zero-shot", *config.arms) if arm in found]
+    names = ("zero-shot", *config.arms, *SINGLE)
+    return [arm for arm in names if arm in found]
 
 
 def about(config: Config) -> dict[str, str]:
     """What each arm is."""
-    return {"zero-shot": "the pretrained model as it is, decoding actions"} | {
+    return SINGLE | {"zero-shot": "the pretrained model as it is, decoding actions"} | {
         name: arm.description for name, arm in config.arms.items()
     }
 
@@ -124,8 +164,10 @@ def preconditions(
             f"models have fewer than {MODEL_LIMIT} parameters", max(sizes) < MODEL_LIMIT,
             f"at most {max(sizes)}",
         ),
-        check("scratch is neither at floor nor at ceiling", found["scratch"], *SCRATCH_RANGE),
     ]  # fmt: skip
+    if "scratch" in found:
+        name = "scratch is neither at floor nor at ceiling"
+        result.append(check(name, found["scratch"], *SCRATCH_RANGE))
     if "zero-shot" in found:
         result.append(
             check("zero-shot leaves room", found["zero-shot"], -math.inf, ZERO_SHOT_BELOW)
@@ -228,9 +270,11 @@ def costs(config: Config) -> list[Cost]:
         built = _build(config, model)
         parameters = transformer.num_parameters(jax.eval_shape(built.init, jax.random.key(0)))
         own = study.Study(built, study.OBJECTIVES[model.objective], (), ())
-        flops = study.flops_per_update(config, own) * config.fit_of(model).num_updates
+        pairs = zip(config.domains_of(model), built.layouts, strict=True)
+        layouts = [layout for d, layout in pairs if d.name != model.held_out]
+        flops = study.flops_per_update(config, own, layouts) * config.fit_of(model).num_updates
         flops *= config.num_pretrainings
-        tokens = study.tokens_per_update(config, own)
+        tokens = study.tokens_per_update(config, layouts)
         memory = 4.0 * tokens * config.network.width * config.network.num_layers * 16
         rows.append(Cost(f"pretrain/{model.name}", parameters, flops, memory, 0.3, 15.0))
     main = _build(config, config.main)

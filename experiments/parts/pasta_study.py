@@ -18,7 +18,7 @@ from experiments.parts.sequences import PARAMS, fit
 from jaxagent import keys
 from jaxagent.adapt import ia3, lora, subset
 from jaxagent.agents import pretraining, representation, sequence, zero_shot
-from jaxagent.agents.actor_critic import to_env_action
+from jaxagent.agents.actions import from_env_action, to_env_action
 from jaxagent.agents.pretraining import OBJECTIVES, Objective, PretrainParams
 from jaxagent.agents.sequence import SequenceParams
 from jaxagent.config import NUM_SHARDS, FitConfig
@@ -98,7 +98,9 @@ def pretrain(config: Config, model: ModelConfig, folder: Path) -> Work:
     data = load(config, folder)
     study = study_of(config, model, data)
     settings, context = config.fit_of(model), config.network.context
-    train = [_windows(study, n, data[n].train, context, model, config.seed) for n in study.names]
+    names = tuple(n for n in study.names if n != model.held_out)
+    layouts = [study.layout(n) for n in names]
+    train = [_windows(study, n, data[n].train, context, model, config.seed) for n in names]
     progress = _progress(settings)
 
     def sample(data: Any, key: jax.Array) -> Any:
@@ -114,13 +116,13 @@ def pretrain(config: Config, model: ModelConfig, folder: Path) -> Work:
     def loss(params: PretrainParams, minibatch: Any, slow: Any, count: Any) -> tuple[Any, dict]:
         batches, loss_keys = minibatch
         losses, metrics = [], {}
-        for i, (batch, layout) in enumerate(zip(batches, study.model.layouts, strict=True)):
+        for i, (batch, layout) in enumerate(zip(batches, layouts, strict=True)):
             value, parts = study.objective.loss(
                 study.model, params, slow, layout, batch, loss_keys[i], progress(count)
             )
             losses.append(value)
-            metrics[f"train/loss/{study.names[i]}"] = value
-            metrics |= {f"{k}/{study.names[i]}": v for k, v in parts.items()}
+            metrics[f"train/loss/{names[i]}"] = value
+            metrics |= {f"{k}/{names[i]}": v for k, v in parts.items()}
         return jnp.mean(jnp.stack(losses)), metrics
 
     lane_ids = jnp.arange(config.num_pretrainings, dtype=jnp.int32)
@@ -140,15 +142,18 @@ def pretrain(config: Config, model: ModelConfig, folder: Path) -> Work:
         params = state.learner.params
         tree_file.save(place / PARAMS, params.model)
         measured = [
-            _measure(study, jax.tree.map(lambda x, i=i: x[i], params.model), data, train, config)
+            _measure(
+                study, jax.tree.map(lambda x, i=i: x[i], params.model), data,
+                dict(zip(names, train, strict=True)), config,
+            )
             for i in range(config.num_pretrainings)
         ]
         return {
             "validation": measured,
             "parameters": transformer.num_parameters(params.model) // config.num_pretrainings,
-            "tokens": tokens_per_update(config, study) * settings.num_updates,
+            "tokens": tokens_per_update(config, layouts) * settings.num_updates,
             "transitions": settings.batch_size * context * len(train) * settings.num_updates,
-            "flops": flops_per_update(config, study) * settings.num_updates,
+            "flops": flops_per_update(config, study, layouts) * settings.num_updates,
             "tokenizers": {
                 n: t.report(*robot_data.flat(data[n].validation))
                 for n, t in zip(study.names, study.tokenizers, strict=True)
@@ -162,8 +167,8 @@ def pretrain(config: Config, model: ModelConfig, folder: Path) -> Work:
         num_chunks=settings.num_updates // settings.updates_per_chunk,
         updates_per_chunk=settings.updates_per_chunk,
         units_per_update={
-            "tokens": config.num_pretrainings * tokens_per_update(config, study),
-            "flops": int(config.num_pretrainings * flops_per_update(config, study)),
+            "tokens": config.num_pretrainings * tokens_per_update(config, layouts),
+            "flops": int(config.num_pretrainings * flops_per_update(config, study, layouts)),
         },
     )
 
@@ -183,19 +188,19 @@ def _windows(
     )
 
 
-def tokens_per_update(config: Config, study: Study) -> int:
+def tokens_per_update(config: Config, layouts: Sequence[Layout]) -> int:
     """Tokens of one update, all domains."""
     windows = config.pretrain.batch_size * config.network.context
-    return windows * sum(layout.num_tokens for layout in study.model.layouts)
+    return windows * sum(layout.num_tokens for layout in layouts)
 
 
-def flops_per_update(config: Config, study: Study) -> float:
+def flops_per_update(config: Config, study: Study, layouts: Sequence[Layout]) -> float:
     """Operations of one update's passes, forward and backward; heads and stems are left out."""
-    model, settings = study.model, config.pretrain
+    model = study.model
     passes = {"smart": 3, "spr": 2}.get(_name_of(study.objective), 1)
     total = 0.0
-    for layout in model.layouts:
-        tokens = settings.batch_size * config.network.context * layout.num_tokens
+    for layout in layouts:
+        tokens = config.pretrain.batch_size * config.network.context * layout.num_tokens
         per_token = transformer.flops_per_token(model.config, model.vocabulary, layout.num_tokens)
         total += passes * tokens * per_token
     return total
@@ -209,12 +214,12 @@ def _measure(
     study: Study,
     params: Any,
     data: Mapping[str, RobotData],
-    train: Sequence[sampler.UnitWindows],
+    train: Mapping[str, sampler.UnitWindows],
     config: Config,
 ) -> dict[str, Any]:
     """Held-out losses and zero-shot errors by domain, beside what knows nothing."""
     rows, context = {}, config.network.context
-    for name, seen in zip(study.names, train, strict=True):
+    for name, seen in train.items():
         windows = sampler.unit_windows(data[name].validation, study.tokenizer(name), context)
         key = keys.derive(config.seed, f"measure/{name}")
         batch = sampler.sample_units(windows, key, MEASURED_WINDOWS, context)
@@ -350,7 +355,7 @@ def _lanes_of(
     folder: Path,
 ) -> tuple[Any, Callable, tuple[Any, Any]]:  # fmt: skip
     """First parameters `[lanes, ...]`, the loss, and what else it reads with its lane axis."""
-    low_to_high = partial(_unit_action, data.env)
+    to_unit = partial(from_env_action, spec=data.env.action_spec)
     if group == "raw":
         moments = raw_moments(data)
         network = raw_of(config, domain, data, folder)
@@ -360,7 +365,7 @@ def _lanes_of(
             del data
             obs, action = batch
             mean = jnp.tanh(network.apply(params, standardise(moments, obs)))
-            return jnp.mean(jnp.square(mean - low_to_high(action))), {}
+            return jnp.mean(jnp.square(mean - to_unit(action))), {}
 
         return first, raw_loss, ((), None)
 
@@ -372,7 +377,7 @@ def _lanes_of(
         obs, action = batch
         z = features(model_params, tokens.unit_of_obs(obs))
         mean = jnp.tanh(head.apply(learned.head, z))
-        return jnp.mean(jnp.square(mean - low_to_high(action)))
+        return jnp.mean(jnp.square(mean - to_unit(action)))
 
     first = [
         first_params(config, study, domain.name, arm, seed, folder)
@@ -455,18 +460,11 @@ def groups(config: Config, domain: DomainConfig) -> dict[str, dict[str, ArmConfi
         kind = next(kind for kind, methods in GROUPS.items() if arm.method in methods)
         if arm.model:
             model = next(m for m in config.models if m.name == arm.model)
-            if domain not in config.domains_of(model):
+            if domain not in config.tested_on(model):
                 continue
             kind = f"{arm.model}-{kind}".replace(" ", "-")
         result.setdefault(kind, {})[name] = arm
     return result
-
-
-def _unit_action(env: Any, action: jax.Array) -> jax.Array:
-    """An action of the environment's box in [-1, 1]."""
-    low = jnp.array([c.low for c in env.action_spec], jnp.float32)[None]
-    high = jnp.array([c.high for c in env.action_spec], jnp.float32)[None]
-    return 2.0 * (action - low) / (high - low) - 1.0
 
 
 def raw_moments(data: RobotData) -> Moments:

@@ -1,6 +1,7 @@
 """Trajectories of frozen populations: histories for pretraining, demonstrations, references, card.
 
-Agents are split: the best one demonstrates, the next validates, the others train. Tiers are
+Agents are split: the best one demonstrates (and leaves its history to offline RL), the next
+validates, the others train. Tiers are
 selections of a history's snapshots: "expert" the last, "mixed" the last and the middle one,
 "replay" all of them.
 """
@@ -16,12 +17,10 @@ import numpy as np
 import envs
 from envs.returns import Reference
 from envs.types import sample_action
-from envs.vector import broadcast_params
 from experiments.parts import experts, policies
 from jaxagent import keys
 from jaxagent.data import store
 from jaxagent.data.store import Shard
-from jaxagent.evaluate.episodes import play
 from jaxagent.types import Policy, Trajectory
 
 HISTOGRAM_BINS = 10
@@ -35,6 +34,7 @@ class RobotData(NamedTuple):
     train: list[Trajectory]
     validation: list[Trajectory]
     demonstrations: list[Trajectory]  # episodes [T, 1, ...]
+    offline: list[Trajectory]  # the demonstrator's whole history, for offline RL
     reference: Reference  # returns of random actions and of the demonstrator, at this horizon
 
 
@@ -65,9 +65,6 @@ def collect(domain: Any, config: Any, seed: int) -> tuple[list[Shard], dict[str,
     parts = split(population.returns)
     count = len(population.returns)
 
-    def key(purpose: str) -> jax.Array:
-        return keys.derive(seed, f"collect/{domain.env}/{purpose}")
-
     pairs, metas = [], []
     for part in ("train", "validation"):
         for agent in parts[part]:
@@ -75,34 +72,34 @@ def collect(domain: Any, config: Any, seed: int) -> tuple[list[Shard], dict[str,
                 pairs.append((snapshot, agent))
                 score = float(population.returns[snapshot, agent])
                 metas.append(_meta(domain.env, part, agent, snapshot, score))
+    best, last = parts["demonstration"][0], count - 1
+    for snapshot in snapshots_of("replay", count):
+        pairs.append((snapshot, best))
+        score = float(population.returns[snapshot, best])
+        metas.append(_meta(domain.env, "offline", best, snapshot, score))
+    # Demonstrations and random actions are lanes of the same program: physics compiles slowly.
+    repeats = -(-config.demonstration_episodes // config.lanes)
+    for part in ("demonstration", "random"):
+        pairs += [(last, best)] * repeats
+        score = float(population.returns[-1, best]) if part == "demonstration" else None
+        metas += [_meta(domain.env, part, best, last, score)] * repeats
+    is_random = np.array([m["split"] == "random" for m in metas])
+    # Actions as the policy draws them: a mean shows too little of how to recover.
     rolled = experts.roll_out(
-        env, population.policy(is_greedy=False), experts.take(population.params, pairs), task,
-        config.lanes, config.steps, key("history"),
+        env, or_random(env, population.policy(is_greedy=False)),
+        (experts.take(population.params, pairs), is_random), task,
+        config.lanes, max(config.steps, domain.horizon), keys.derive(seed, f"collect/{domain.env}"),
     )  # fmt: skip
     shards = experts.shards_of(rolled, metas)
-    best = parts["demonstration"][0]
-    expert = experts.take(population.params, [(count - 1, best)])
-    # Actions as the policy draws them: a mean shows too little of how to recover.
-    shown = experts.roll_out(
-        env, population.policy(is_greedy=False), expert, task,
-        config.demonstration_episodes, domain.horizon, key("demonstration"),
-    )  # fmt: skip
-    score = float(population.returns[-1, best])
-    meta = [_meta(domain.env, "demonstration", best, count - 1, score)]
-    shards += experts.shards_of(shown, meta)
-    one = jax.tree.map(lambda x: x[0], expert)
     measured = {
-        name: float(np.mean(returns(env, task, policy, params, config.reference_episodes, key(name))))
-        for name, policy, params in (
-            ("random", random_policy(env), ()),
-            ("expert", population.policy(is_greedy=False), one),
-        )
+        name: float(np.mean(_returns(shards, part)))
+        for name, part in (("random", "random"), ("expert", "demonstration"))
     }
     card = {
         "agents": parts,
         "reference": measured,
         "population": {k: population.card[k] for k in ("algorithm", "sha256", "command", "date")},
-        "returns": {part: _histogram(shards, part) for part in parts},
+        "returns": {p: _histogram(_returns(shards, p)) for p in (*parts, "offline")},
         "transitions": {
             part: sum(s.trajectory.reward.size for s in shards if s.meta["split"] == part)
             for part in parts
@@ -118,36 +115,31 @@ def load(place: Path, domain: Any, tier: str, reference: dict[str, float]) -> Ro
     count = 1 + max(s.meta["snapshot"] for s in shards)
     wanted = snapshots_of(tier, count)
 
-    def of(part: str) -> list[Trajectory]:
+    def of(part: str, snapshots: Sequence[int] = wanted) -> list[Trajectory]:
         return [
             s.trajectory for s in shards
-            if s.meta["split"] == part and s.meta["snapshot"] in wanted
+            if s.meta["split"] == part and s.meta["snapshot"] in snapshots
         ]  # fmt: skip
 
-    episodes = experts.first_episodes(of("demonstration")[0])
+    episodes = [e for t in of("demonstration") for e in experts.first_episodes(t)]
+    history = of("offline", range(count))
     return RobotData(
-        env, task, of("train"), of("validation"), episodes, Reference(**reference)
+        env, task, of("train"), of("validation"), episodes, history, Reference(**reference)
     )
 
 
-def returns(
-    env: Any, task: Any, policy: Policy, params: Any, episodes: int, key: jax.Array
-) -> np.ndarray:
-    """Returns `[episodes]` of one policy."""
-    lanes = broadcast_params(task, episodes)
-    run = jax.jit(lambda p: play(env, policy, p, lanes, key, env.max_steps).returns)
-    return np.asarray(run(params))
-
-
-def random_policy(env: Any) -> Policy:
-    """Uniform actions."""
+def or_random(env: Any, policy: Policy) -> Policy:
+    """A policy of `(params, is_random)`: uniform actions where `is_random`."""
 
     def act(params, carry, obs, is_first, key):
-        del params, is_first
-        action_keys = jax.random.split(key, obs.shape[0])
-        return jax.vmap(lambda k: sample_action(k, env.action_spec))(action_keys), (), carry
+        own, is_random = params
+        key_policy, key_random = jax.random.split(key)
+        action, _, carry = policy.act(own, carry, obs, is_first, key_policy)
+        action_keys = jax.random.split(key_random, obs.shape[0])
+        uniform = jax.vmap(lambda k: sample_action(k, env.action_spec))(action_keys)
+        return jnp.where(is_random, uniform, action), (), carry
 
-    return Policy(lambda batch_size: (), act)
+    return Policy(policy.init, act)
 
 
 def flat(trajectories: Sequence[Trajectory]) -> tuple[np.ndarray, np.ndarray]:
@@ -158,18 +150,21 @@ def flat(trajectories: Sequence[Trajectory]) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _meta(env: str, part: str, agent: int, snapshot: int, score: float) -> dict[str, Any]:
+def _meta(env: str, part: str, agent: int, snapshot: int, score: float | None) -> dict[str, Any]:
     return {"env": env, "split": part, "agent": agent, "snapshot": snapshot, "score": score}
 
 
-def _histogram(shards: Sequence[Shard], part: str) -> dict[str, list[float]]:
-    """Returns of the finished episodes of one part."""
-    values = [
+def _returns(shards: Sequence[Shard], part: str) -> list[float]:
+    """Returns of the finished episodes of one part, each lane's first."""
+    return [
         float(e.reward.sum())
         for s in shards
         if s.meta["split"] == part
         for e in experts.first_episodes(s.trajectory)
     ]
+
+
+def _histogram(values: Sequence[float]) -> dict[str, list[float]]:
     counts, edges = np.histogram(values, bins=HISTOGRAM_BINS) if values else ([], [])
     return {"counts": [int(c) for c in counts], "edges": [round(float(e), 3) for e in edges]}
 

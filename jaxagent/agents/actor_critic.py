@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from envs.types import Component
+from jaxagent.agents.actions import to_env_action
 from jaxagent.config import PPOConfig
 from jaxagent.nn.distributions import Categorical, Gaussian
 from jaxagent.nn.mlp import MLP
@@ -138,19 +139,6 @@ def greedy(obs_size: int, action_spec: tuple[Component, ...], config: PPOConfig)
         return to_env_action(mode, action_spec), (), carry
 
     return Policy(init=lambda batch_size: (), act=act)
-
-
-def to_env_action(raw_action: jax.Array, spec: tuple[Component, ...]) -> jax.Array:
-    """Map a raw action to the environment's: categories as they are, reals into their box."""
-    if spec[0].kind == "category":
-        return raw_action
-    low = jnp.array([c.low for c in spec], jnp.float32)
-    high = jnp.array([c.high for c in spec], jnp.float32)
-    bounded = jnp.isfinite(low) & jnp.isfinite(high)
-    middle = jnp.where(bounded, (low + high) / 2, 0.0)
-    half_range = jnp.where(bounded, (high - low) / 2, 1.0)
-    lead = (None,) * (raw_action.ndim - 1)
-    return jnp.clip(middle[lead] + half_range[lead] * raw_action, low[lead], high[lead])
 
 
 def standardise(advantage: jax.Array, average: Callable) -> jax.Array:

@@ -6,22 +6,22 @@ import jax
 import jax.numpy as jnp
 
 from envs.types import Component
+from jaxagent.agents.actions import require_reals
 from jaxagent.agents.soft_actor_critic import Step, values
 from jaxagent.agents.td3_bc import (
     Encoder,
-    OfflineAgent,
     actor_of,
     as_is,
     critic_of,
     greedy,
     init_critics,
-    require_reals,
 )
 from jaxagent.config import IQLConfig
 from jaxagent.nn.distributions import Gaussian
 from jaxagent.nn.mlp import MLP
 from jaxagent.objectives.policy import advantage_weight
 from jaxagent.objectives.value import expectile_loss, squared_errors, td_target
+from jaxagent.types import OfflineAgent
 
 LOG_STD_RANGE = (-5.0, 2.0)
 

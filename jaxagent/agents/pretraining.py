@@ -83,7 +83,7 @@ def init(model: SequenceModel, objective: Objective, key: jax.Array) -> Pretrain
 def predict_next(
     model: SequenceModel, params: Any, layout: Layout, batch: UnitBatch
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Causal pass: predictions `[B, K, P, ...]`, their weights `[B, K, P]` and the states `[B, L, D]`.
+    """Causal pass: predictions `[B, K, P, ...]`, their weights `[B, K, P]`, states `[B, L, D]`.
 
     Scalar p of step k is read from the token before it; the very first token has none.
     """
@@ -180,9 +180,7 @@ def smart(model, params, slow, layout, batch, key, progress):
     predicted = predict_hidden(
         model, params.model, layout, batch, hidden, masking.full(num_steps, size)
     )
-    control, _ = _scored(
-        model, predicted, batch, real_action & layout.per_scalar(hidden)
-    )
+    control, _ = _scored(model, predicted, batch, real_action & layout.per_scalar(hidden))
     total = forward + inverse + control
     return total, {
         "train/loss/forward": forward,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from envs.types import Component
-from jaxagent.agents.actor_critic import to_env_action
+from jaxagent.agents.actions import require_reals, to_env_action
 from jaxagent.config import SACConfig
 from jaxagent.nn.distributions import TanhGaussian
 from jaxagent.nn.mlp import MLP
@@ -58,7 +58,7 @@ def soft_actor_critic(
     Differs: the policy and the temperature are fitted with the critics of before the update, as in
     Brax, not of after it.
     """
-    _require_reals(action_spec)
+    require_reals("SAC", action_spec)
     action_size = len(action_spec)
     actor = _actor(action_size, config)
     critic = MLP((*(config.critic_hidden_size,) * 2, 1), activation=jax.nn.relu)
@@ -125,7 +125,7 @@ def as_steps(trajectory: Any) -> Step:
 
 def uniform(action_spec: tuple[Component, ...]) -> Callable:
     """Act uniformly over the box, to fill the replay before anything is learned."""
-    _require_reals(action_spec)
+    require_reals("SAC", action_spec)
 
     def act(carry, obs, is_first, key):
         del is_first
@@ -168,9 +168,3 @@ def values(critic: MLP, params: Any, obs: jax.Array, action: jax.Array) -> jax.A
 def _actor(action_size: int, config: SACConfig) -> MLP:
     sizes = (config.hidden_size, config.hidden_size, 2 * action_size)
     return MLP(sizes, activation=jax.nn.relu, output_scale=0.01)
-
-
-def _require_reals(action_spec: tuple[Component, ...]) -> None:
-    kinds = sorted({c.kind for c in action_spec})
-    if kinds != ["real"]:
-        raise ValueError(f"SAC: got actions of kind {kinds}, expected reals; use PPO.")

@@ -7,28 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from envs.types import Component
-from jaxagent.agents.actor_critic import to_env_action
+from jaxagent.agents.actions import from_env_action, require_reals, to_env_action
 from jaxagent.agents.soft_actor_critic import NUM_CRITICS, Step, values
 from jaxagent.config import IQLConfig, TD3BCConfig
 from jaxagent.nn.mlp import MLP
 from jaxagent.objectives.policy import value_weight
 from jaxagent.objectives.value import squared_errors, td_target
-from jaxagent.types import Policy, Trajectory
+from jaxagent.types import OfflineAgent, Policy, Trajectory
 
 Encoder = Callable[[Any, jax.Array], jax.Array]  # (encoder params, obs [..., n]) -> features
-
-
-class OfflineAgent(NamedTuple):
-    """What is learned from stored `Step`s; `params` has the fields `actor` and `encoder`."""
-
-    init: Callable  # (key, encoder_params = ()) -> params
-    targets: Callable  # (params, target, steps [b, ...], key) -> batch, leaves [b, ...]
-    loss: Callable  # (params, batch) -> scalar, metrics
-    slow: Callable  # params -> the part whose slow copy `targets` reads; () where there is none
-    # Updates from one move of a part to its next, ints in a prefix of params; 0: it never moves.
-    periods: Any
-    target_period: int  # updates from one move of the slow copy to its next
-    policy: Policy  # greedy; reads `params.actor` and `params.encoder` alone
 
 
 class TD3BCParams(NamedTuple):
@@ -155,18 +142,6 @@ def as_steps(trajectory: Trajectory, action_spec: tuple[Component, ...]) -> Step
     return Step(t.obs, from_env_action(t.action, action_spec), t.reward, t.terminated, t.final_obs)
 
 
-def from_env_action(action: jax.Array, spec: tuple[Component, ...]) -> jax.Array:
-    """The inverse of `to_env_action` for reals: a box to [-1, 1], what has no bounds as it is."""
-    require_reals("from_env_action", spec)
-    low = jnp.array([c.low for c in spec], jnp.float32)
-    high = jnp.array([c.high for c in spec], jnp.float32)
-    bounded = jnp.isfinite(low) & jnp.isfinite(high)
-    middle = jnp.where(bounded, (low + high) / 2, 0.0)
-    half_range = jnp.where(bounded, (high - low) / 2, 1.0)
-    lead = (None,) * (action.ndim - 1)
-    return (action - middle[lead]) / half_range[lead]
-
-
 def actor_of(action_size: int, config: TD3BCConfig | IQLConfig) -> MLP:
     """Features to the actions before their tanh."""
     sizes = (config.hidden_size, config.hidden_size, action_size)
@@ -182,10 +157,3 @@ def init_critics(critic: MLP, key: jax.Array, input_size: int) -> Any:
     """Parameters of the twin critics, leaves `[2, ...]`."""
     critic_keys = jax.random.split(key, NUM_CRITICS)
     return jax.vmap(critic.init, in_axes=(0, None))(critic_keys, jnp.zeros((1, input_size)))
-
-
-def require_reals(name: str, action_spec: tuple[Component, ...]) -> None:
-    """Raise ValueError for actions that are no reals."""
-    kinds = sorted({c.kind for c in action_spec})
-    if kinds != ["real"]:
-        raise ValueError(f"{name}: got actions of kind {kinds}, expected reals; clone them.")

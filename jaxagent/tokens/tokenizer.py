@@ -29,10 +29,8 @@ class Tokenizer(NamedTuple):
     @property
     def bins(self) -> Bins:
         """Bins of all P components."""
-        obs, action = self.codec
-        return Bins(
-            *(jnp.concatenate([jnp.asarray(o), jnp.asarray(a)]) for o, a in zip(obs, action, strict=True))
-        )  # fmt: skip
+        pairs = zip(*self.codec, strict=True)
+        return Bins(*(jnp.concatenate([jnp.asarray(o), jnp.asarray(a)]) for o, a in pairs))
 
     def check(self, env: Any) -> None:
         """Raise `TokenizerError` unless `env` is the domain that the bins were fitted for."""
@@ -69,8 +67,8 @@ class Tokenizer(NamedTuple):
         """How well values `[N, n]` and `[N, m]` survive the bins, and what a transition costs.
 
         `half_bin`: the largest error in the warped space times V, at most 1 inside the fitted range
-        (two-hot and reals: 0 but for rounding). `error`: mean absolute error of each component as a
-        share of its standard deviation.
+        (reals: 0; two-hot: 0 but in the outer half bins). `error`: mean absolute error of each
+        component as a share of its standard deviation.
         """
         both = np.concatenate([np.asarray(obs, np.float32), np.asarray(action, np.float32)], axis=1)
         unit = np.asarray(self.unit(obs, action))

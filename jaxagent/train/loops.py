@@ -1,4 +1,4 @@
-"""The loops: on-policy, replay and offline. A loop is `init` and `update`; `parallel.chunked` runs it.
+"""The loops: on-policy, replay, offline. A loop is `init` and `update`; `parallel.chunked` runs it.
 
 Everything that varies is an argument; what does not fit writes its own loop from the same parts.
 """
@@ -167,6 +167,8 @@ def replay(
         num_steps = config.warmup_steps // config.num_envs
         shard_ids = jnp.arange(NUM_SHARDS)
         actors, trajectory = play(explore, actors, shard_ids, key_explore, num_steps)
+        running, _ = jax.vmap(completed_returns)(actors.running_return, trajectory)
+        actors = actors._replace(running_return=running)
         steps = jax.vmap(_flat)(as_steps(trajectory))
         capacity = config.capacity // NUM_SHARDS
         example = jax.tree.map(lambda x: x[0, 0], steps)

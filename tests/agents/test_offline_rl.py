@@ -14,13 +14,12 @@ import pytest
 
 from envs.types import Component
 from jaxagent import keys
-from jaxagent.agents.actor_critic import to_env_action
+from jaxagent.agents.actions import from_env_action, to_env_action
 from jaxagent.agents.iql import IQLBatch, iql
 from jaxagent.agents.soft_actor_critic import Step
 from jaxagent.agents.td3_bc import (
     TD3BCBatch,
     as_steps,
-    from_env_action,
     smoothed,
     td3_bc,
 )

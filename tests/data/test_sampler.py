@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 from envs.types import Component
 from jaxagent.config import TokenConfig
 from jaxagent.data import sampler
-from jaxagent.tokens import component
+from jaxagent.tokens import component, scalar
+from jaxagent.tokens.tokenizer import Tokenizer
 from jaxagent.types import Trajectory
 
 FEW = settings(max_examples=15, deadline=None, derandomize=True)
@@ -202,3 +203,63 @@ def test_shuffling_is_a_pure_function_of_the_key():
     first, again, other = (sampler.shuffled(data, jax.random.key(s)) for s in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, first, again)
     assert (first.obs != other.obs).any()
+
+
+# --- windows of places ----------------------------------------------------------------------------
+
+draw_units = jax.jit(sampler.sample_units, static_argnums=(2, 3))
+
+
+def build_units(trajectories, context=K, num_steps=None, last=T):
+    (domain,) = component.domains([(OBS, BOX)])
+    stacked = np.array([[0.0, 0.0], [float(last), float(B)]])
+    codec = component.fit(stacked, np.zeros((2, 2)), BOX, CONFIG)
+    made = Tokenizer("test", ("step", "lane", "x", "y"), domain, codec, CONFIG)
+    return sampler.unit_windows(trajectories, made, context, num_steps), made
+
+
+@FEW
+@given(arrays(bool, (2, T, B)), st.sampled_from([1, K]))
+def test_unit_windows_are_the_windows_of_tokens(ends, context):
+    """The same steps for the same key, in the same bins; what is not real is their padding."""
+    t = trajectory(ends, BOX)
+    data, made = build_units([t], context)
+    tokens = sampler.windows([t], made.codec, made.domain, CONFIG, context)
+    batch = draw_units(data, jax.random.key(0), 100, context)
+    expected = draw(tokens, jax.random.key(0), 100, context)
+    assert batch.unit.shape == (100, context, 4)
+    assert batch.is_real.dtype == bool
+    real = np.asarray(batch.is_real)
+    np.testing.assert_array_equal(real, expected.segment != sampler.PADDING)
+    assert real[:, 0].all()
+    bins = np.asarray(scalar.bin_of(batch.unit, CONFIG.num_bins))
+    both = np.concatenate([expected.obs_tokens, expected.action_tokens], axis=-1)
+    np.testing.assert_array_equal(bins[real], both[real])
+    # Real steps come first: what is predicted within an episode has its past.
+    assert (real[:, :-1] >= real[:, 1:]).all()
+
+
+def test_unit_windows_may_be_padded_to_a_common_size():
+    data, _ = build_units([trajectory(spec=BOX, num_steps=2)], num_steps=10)
+    assert data.unit.shape == (10 + K - 1, 4)
+    np.testing.assert_array_equal(data.segment, [0, 0, 1, 1] + [sampler.PADDING] * 8)
+    batch = draw_units(data, jax.random.key(0), 300, K)
+    assert batch.is_real[:, 0].all()
+    assert batch.is_real.sum(1).max() == 2
+    with pytest.raises(ValueError, match=r"got 10 steps, expected at most num_steps = 9"):
+        build_units([trajectory(spec=BOX)], num_steps=9)
+
+
+def test_the_saboteurs_places_keep_their_marginals_and_follow_from_nothing():
+    data, _ = build_units([trajectory(spec=BOX, num_steps=40)], num_steps=90, last=40)
+    mixed = sampler.shuffled_units(data, jax.random.key(0), 2)
+    before, after = np.asarray(data.unit), np.asarray(mixed.unit)
+    for part in (slice(0, 2), slice(2, 4)):  # rows, as a multiset
+        x, y = before[:80, part], after[:80, part]
+        np.testing.assert_array_equal(x[np.lexsort(x.T)], y[np.lexsort(y.T)])
+        assert (x != y).any(1).mean() > 0.5
+    np.testing.assert_array_equal(after[80:], before[80:])
+    np.testing.assert_array_equal(mixed.segment, data.segment)
+    # Actions are paired with other observations.
+    pairs = {tuple(map(float, row)) for row in before[:80]}
+    assert np.mean([tuple(map(float, row)) in pairs for row in after[:80]]) < 0.5

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from jaxagent.nn.distributions import Categorical, Gaussian
+from jaxagent.nn.distributions import Categorical, Gaussian, TanhGaussian
 
 FEW = settings(max_examples=25, deadline=None, derandomize=True)
 LOGITS = arrays(np.float32, (3, 4), elements=st.floats(-20, 20, width=32))
@@ -107,3 +107,64 @@ def test_extreme_logits_stay_finite(scale):
         entropy = Categorical(logits).entropy()
     assert jnp.isfinite(gradient).all()
     np.testing.assert_allclose(entropy, 0.0, atol=1e-6)
+
+
+# --- the tanh of a normal -------------------------------------------------------------------------
+
+
+def tanh_logpdf(mean, log_std, event):
+    """By the change of variables in float64, `log(1 - tanh^2) = -2 log cosh`."""
+    mean, log_std, event = (np.asarray(x, np.float64) for x in (mean, log_std, event))
+    log_cosh = np.logaddexp(event, -event) - np.log(2.0)
+    return (scipy.stats.norm(mean, np.exp(log_std)).logpdf(event) + 2.0 * log_cosh).sum(-1)
+
+
+tanh_log_prob = jax.jit(lambda mean, log_std, event: TanhGaussian(mean, log_std).log_prob(event))
+
+
+@FEW
+@given(REALS, LOG_STDS, REALS)
+def test_tanh_gaussian_equals_scipy(mean, log_std, event):
+    log_prob = tanh_log_prob(*(jnp.asarray(x) for x in (mean, log_std, event)))
+    expected = tanh_logpdf(mean, log_std, event)
+    np.testing.assert_allclose(log_prob, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("mean", "log_std"), [(0.0, 0.0), (0.7, -1.0), (-1.5, 0.5)])
+def test_a_tanh_gaussian_has_mass_one_over_actions(mean, log_std):
+    """Integrated over actions `tanh(event)`, as a density of these must be, and its mean."""
+    action = np.tanh(np.linspace(-9.0, 9.0, 20_001))
+    event = jnp.asarray(np.arctanh(action), jnp.float32)[:, None]
+    shape = jnp.full((len(action), 1), mean), jnp.full((1, 1), log_std)
+    density = np.exp(np.asarray(tanh_log_prob(*shape, event), np.float64))
+    assert scipy.integrate.trapezoid(density, action) == pytest.approx(1.0, abs=1e-4)
+    drawn = np.tanh(mean + np.exp(log_std) * np.random.default_rng(0).normal(size=200_000))
+    moment = scipy.integrate.trapezoid(density * action, action)
+    assert moment == pytest.approx(drawn.mean(), abs=0.01)
+
+
+def test_a_tanh_gaussian_stays_finite_where_its_tanh_is_one():
+    event = jnp.array([[-80.0, 20.0], [12.0, -9.5], [100.0, 0.0]])
+    assert (np.abs(np.tanh(np.asarray(event, np.float32)))[0] == 1.0).all()
+
+    def total(mean, log_std):
+        return jnp.sum(TanhGaussian(mean, log_std).log_prob(event))
+
+    mean, log_std = jnp.zeros((3, 2)), jnp.full((1, 2), 1.0)
+    with jax.debug_nans(True):
+        value, slopes = jax.value_and_grad(total, argnums=(0, 1))(mean, log_std)
+    np.testing.assert_allclose(value, tanh_logpdf(mean, log_std, event).sum(), rtol=1e-5)
+    assert all(jnp.isfinite(x).all() for x in slopes)
+    # Also through the event itself, as the policy's loss goes.
+    slope = jax.grad(lambda x: jnp.sum(TanhGaussian(mean, log_std).log_prob(x)))(event)
+    z = np.asarray(event, np.float64) * np.exp(-2.0)
+    np.testing.assert_allclose(slope, -z + 2.0 * np.tanh(event), rtol=1e-4, atol=1e-5)
+
+
+def test_tanh_gaussian_noise_and_mode():
+    mean, log_std = jnp.array([[1.0, -2.0]]), jnp.array([[0.0, 0.5]])
+    dist = TanhGaussian(mean, log_std)
+    np.testing.assert_allclose(
+        dist.from_noise(jnp.array([[0.5, -1.0]])), [[1.5, -2.0 - np.exp(0.5)]], rtol=1e-6
+    )
+    np.testing.assert_array_equal(dist.mode(), mean)

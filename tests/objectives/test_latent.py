@@ -20,9 +20,7 @@ def test_squared_distance_by_hand():
 def test_cosine_distance_by_hand():
     a = jnp.array([[1.0, 0.0], [1.0, 0.0], [2.0, 0.0], [3.0, 3.0]])
     b = jnp.array([[5.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [1.0, 0.0]])
-    np.testing.assert_allclose(
-        cosine_distance(a, b), [0.0, 1.0, 2.0, 1.0 - 0.5**0.5], atol=1e-5
-    )
+    np.testing.assert_allclose(cosine_distance(a, b), [0.0, 1.0, 2.0, 1.0 - 0.5**0.5], atol=1e-5)
 
 
 def test_cosine_distance_equals_float64():

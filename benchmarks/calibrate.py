@@ -1,0 +1,224 @@
+"""How fast this machine pretrains and acts: tokens/s, MFU, env steps/s; JSON lines.
+
+    python -m benchmarks.calibrate                 # the paper's size: D 256, 6 layers, 280 tokens
+    python -m benchmarks.calibrate --preset cpu    # the sizes of a preset of the PASTA study
+    python -m benchmarks.calibrate --out FILE      # also append the lines to FILE
+
+MFU is the model's operations (matrix products and attention, forward and backward, no
+recomputation counted) over the rate of a large matrix product measured in the same process, of the
+same precision, alternating. Acting compares the cached policy, one pass for the last action and the
+new state and one for each further action token, with a pass over the whole window for every action
+token; ratios are medians over alternating rounds. Compile seconds are apart.
+"""
+
+import argparse
+import datetime
+import json
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.configs.pasta import PRESETS
+from jaxagent.agents import pretraining, sequence
+from jaxagent.agents.pretraining import OBJECTIVES, PretrainParams
+from jaxagent.config import FitConfig, TokenConfig, TransformerConfig
+from jaxagent.data.sampler import UnitBatch
+from jaxagent.nn import sequence_model, transformer
+from jaxagent.tokens import component, scalar, stream
+from jaxagent.tokens.component import Codec, Domain
+from jaxagent.train import optimizer
+from jaxagent.train.manifest import versions
+
+ROUNDS = 7
+ANT = Domain(27, 8, 0, 0, 0)  # 35 tokens a transition; 8 of them are 280
+HOPPER = Domain(11, 3, 0, 0, 0)
+
+
+def seconds_of(run: Callable[[], Any], repeats: int) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        result = run()
+    jax.block_until_ready(result)
+    return (time.perf_counter() - start) / repeats
+
+
+def alternating(runs: dict[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
+    """Seconds of one call of each, `ROUNDS` times in turn."""
+    repeats = {}
+    for name, run in runs.items():
+        jax.block_until_ready(run())
+        repeats[name] = max(1, round(seconds / seconds_of(run, 1)))
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(ROUNDS):
+        for name, run in runs.items():
+            times[name].append(seconds_of(run, repeats[name]))
+    return times
+
+
+def matrix_product(dtype: str, size: int) -> tuple[Callable[[], Any], float]:
+    """A large square product and its operations."""
+    key_a, key_b = jax.random.split(jax.random.key(0))
+    a, b = (jax.random.normal(k, (size, size)).astype(dtype) for k in (key_a, key_b))
+    product = jax.jit(jnp.dot)
+    return lambda: product(a, b), 2.0 * size**3
+
+
+def pretraining_step(
+    config: TransformerConfig, tokens: TokenConfig, domain: Domain, batch_size: int
+) -> tuple[Callable[[], Any], float, int]:
+    """One update of next-token pretraining: a function, its operations and its tokens."""
+    model = sequence_model.model(config, tokens, (domain,))
+    objective, layout = OBJECTIVES["gpt"], model.layouts[0]
+    params = jax.jit(partial(pretraining.init, model, objective))(jax.random.key(0))
+    adamw = optimizer.adamw(FitConfig())
+    opt_state = jax.jit(partial(optimizer.init, adamw))(params)
+    shape = (batch_size, config.context, domain.period)
+    unit = jax.random.uniform(jax.random.key(1), shape, minval=-1.0, maxval=1.0)
+    batch = UnitBatch(unit, jnp.ones(shape[:2], bool))
+
+    @jax.jit
+    def update(params: PretrainParams, opt_state: Any) -> tuple[Any, Any]:
+        def loss(p: PretrainParams) -> jax.Array:
+            return objective.loss(model, p, p, layout, batch, jax.random.key(2), 0.0)[0]
+
+        return optimizer.apply(adamw, jax.grad(loss)(params), opt_state, params)
+
+    num_tokens = batch_size * config.context * layout.num_tokens
+    per_token = transformer.flops_per_token(config, model.vocabulary, layout.num_tokens)
+    return lambda: update(params, opt_state), float(per_token * num_tokens), num_tokens
+
+
+def measure_pretraining(
+    config: TransformerConfig, tokens: TokenConfig, domain: Domain, batch_size: int
+) -> dict[str, Any]:
+    """Tokens/s and MFU of one size."""
+    step, flops, num_tokens = pretraining_step(config, tokens, domain, batch_size)
+    size = 8192 if jax.default_backend() == "gpu" else 2048
+    product, product_flops = matrix_product(config.dtype, size)
+    start = time.perf_counter()
+    jax.block_until_ready(step())
+    compile_seconds = time.perf_counter() - start
+    times = alternating({"step": step, "product": product}, seconds=1.0)
+    rates = [flops / t for t in times["step"]]
+    peaks = [product_flops / t for t in times["product"]]
+    return {
+        "row": "pretraining",
+        "width": config.width,
+        "layers": config.num_layers,
+        "tokens_in_window": config.context * domain.period,
+        "windows": batch_size,
+        "dtype": config.dtype,
+        "tokens_per_second": num_tokens / statistics.median(times["step"]),
+        "model_flops_per_second": statistics.median(rates),
+        "product_flops_per_second": statistics.median(peaks),
+        "mfu": statistics.median(r / p for r, p in zip(rates, peaks, strict=True)),
+        "compile_seconds": compile_seconds,
+    }
+
+
+def measure_acting(
+    config: TransformerConfig, num_bins: int, domain: Domain, num_envs: int
+) -> dict[str, Any]:
+    """Env steps/s of the cached policy and of recomputing the window, physics left out."""
+    vocabulary = transformer.Vocabulary(num_bins, 0, domain.period, 1)
+    model = transformer.model(config, vocabulary)
+    ones = jnp.ones
+    codec = Codec(
+        scalar.uniform(-ones(domain.obs_size), ones(domain.obs_size), num_bins),
+        scalar.uniform(-ones(domain.action_size), ones(domain.action_size), num_bins),
+    )
+    params = sequence.SequenceParams(jax.jit(model.init)(jax.random.key(0)), codec)
+    policy = sequence.policy(model, domain, "argmax")
+    obs = jax.random.uniform(jax.random.key(1), (num_envs, domain.obs_size), minval=-1.0)
+    num_steps = 2 * config.context
+
+    @jax.jit
+    def cached(params: Any) -> jax.Array:
+        def step(memory: Any, t: jax.Array) -> tuple[Any, jax.Array]:
+            is_first = jnp.broadcast_to(t == 0, (num_envs,))
+            action, _, memory = policy.act(params, memory, obs, is_first, jax.random.key(0))
+            return memory, action
+
+        return jax.lax.scan(step, policy.init(num_envs), jnp.arange(num_steps))[1]
+
+    @jax.jit
+    def recomputed(params: Any) -> jax.Array:
+        window = jnp.zeros((num_envs, config.context, domain.period), jnp.int32)
+
+        def step(window: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+            del t
+            window = jnp.roll(window, -1, axis=1)
+            tokens = component.encode_obs(params.codec, obs)
+            window = window.at[:, -1, : domain.obs_size].set(tokens)
+            for i in range(domain.action_size):
+                flat = stream.flatten(
+                    window[..., : domain.obs_size], window[..., domain.obs_size :],
+                    jnp.zeros((num_envs, config.context), jnp.int32), domain,
+                )  # fmt: skip
+                place = domain.obs_size + i
+                logits = model.apply(params.network, flat)[:, -domain.period + place - 1]
+                chosen = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+                window = window.at[:, -1, place].set(chosen)
+            action = window[:, -1, domain.obs_size :]
+            return window, component.decode_action(params.codec, domain, num_bins, action)
+
+        return jax.lax.scan(step, window, jnp.arange(num_steps))[1]
+
+    times = alternating(
+        {"cached": lambda: cached(params), "recomputed": lambda: recomputed(params)}, seconds=1.0
+    )
+    pairs = zip(times["recomputed"], times["cached"], strict=True)
+    steps = num_steps * num_envs
+    return {
+        "row": "acting",
+        "width": config.width,
+        "layers": config.num_layers,
+        "tokens_in_window": config.context * domain.period,
+        "envs": num_envs,
+        "cached_steps_per_second": steps / statistics.median(times["cached"]),
+        "recomputed_steps_per_second": steps / statistics.median(times["recomputed"]),
+        "ratio": statistics.median(r / c for r, c in pairs),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", choices=sorted(PRESETS))
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--windows", type=int, default=16)
+    parser.add_argument("--envs", type=int, default=16)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    config = TransformerConfig(
+        width=256, num_layers=6, num_heads=8, context=8, dtype=given.dtype
+    )
+    tokens = TokenConfig(num_bins=1024)
+    if given.preset:
+        config, tokens = PRESETS[given.preset].network, PRESETS[given.preset].tokens
+    about = {
+        "date": datetime.date.today().isoformat(),
+        "device": jax.devices()[0].device_kind,
+        "versions": versions(),
+    }
+    rows = (
+        lambda: measure_pretraining(config, tokens, ANT, given.windows),
+        lambda: measure_acting(config, tokens.num_bins, HOPPER, given.envs),
+    )
+    for row in rows:
+        line = json.dumps(row() | about)
+        print(line, flush=True)
+        if given.out:
+            with open(given.out, "a") as file:
+                file.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Actions between the agents, in units of the box's half-range, and the environment."""
+
+import jax
+import jax.numpy as jnp
+
+from envs.types import Component
+
+
+def to_env_action(raw_action: jax.Array, spec: tuple[Component, ...]) -> jax.Array:
+    """Map a raw action to the environment's: categories as they are, reals into their box."""
+    if spec[0].kind == "category":
+        return raw_action
+    low, high = _bounds(spec)
+    middle, half_range = _middle_and_half_range(low, high)
+    lead = (None,) * (raw_action.ndim - 1)
+    return jnp.clip(middle[lead] + half_range[lead] * raw_action, low[lead], high[lead])
+
+
+def from_env_action(action: jax.Array, spec: tuple[Component, ...]) -> jax.Array:
+    """The inverse of `to_env_action` for reals: a box to [-1, 1], what has no bounds as it is."""
+    require_reals("from_env_action", spec)
+    middle, half_range = _middle_and_half_range(*_bounds(spec))
+    lead = (None,) * (action.ndim - 1)
+    return (action - middle[lead]) / half_range[lead]
+
+
+def require_reals(name: str, spec: tuple[Component, ...]) -> None:
+    """Raise ValueError for actions that are no reals."""
+    kinds = sorted({c.kind for c in spec})
+    if kinds != ["real"]:
+        raise ValueError(f"{name}: got actions of kind {kinds}, expected reals; use PPO or clone.")
+
+
+def _bounds(spec: tuple[Component, ...]) -> tuple[jax.Array, jax.Array]:
+    low = jnp.array([c.low for c in spec], jnp.float32)
+    return low, jnp.array([c.high for c in spec], jnp.float32)
+
+
+def _middle_and_half_range(low: jax.Array, high: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Centre and half width of a box; 0 and 1 where it has no bounds."""
+    bounded = jnp.isfinite(low) & jnp.isfinite(high)
+    return jnp.where(bounded, (low + high) / 2, 0.0), jnp.where(bounded, (high - low) / 2, 1.0)

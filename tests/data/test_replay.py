@@ -1,0 +1,116 @@
+"""The ring: what it holds, in which order it forgets, what it draws."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxagent.data import replay
+
+FEW = settings(max_examples=15, deadline=None, derandomize=True)
+
+
+class Item(NamedTuple):
+    """A step of two leaves."""
+
+    number: jax.Array
+    pair: jax.Array
+
+
+def items(first, count):
+    number = jnp.arange(first, first + count, dtype=jnp.int32)
+    real = number.astype(jnp.float32)
+    return Item(number, jnp.stack([real, -real], axis=-1))
+
+
+def empty(capacity):
+    return replay.init(jax.tree.map(lambda x: x[0], items(0, 1)), capacity)
+
+
+def filled(capacity, *blocks):
+    ring, first = empty(capacity), 0
+    add = jax.jit(replay.add)
+    for count in blocks:
+        ring, first = add(ring, items(first, count)), first + count
+    return ring
+
+
+def test_a_new_replay_is_empty_and_of_the_types_of_its_example():
+    ring = empty(6)
+    assert (ring.capacity, int(ring.size), int(ring.num_written)) == (6, 0, 0)
+    assert (ring.data.number.dtype, ring.data.number.shape) == (jnp.int32, (6,))
+    assert (ring.data.pair.dtype, ring.data.pair.shape) == (jnp.float32, (6, 2))
+
+
+def test_the_oldest_are_overwritten_in_order_by_hand():
+    ring = filled(6, 2, 2)
+    np.testing.assert_array_equal(ring.data.number, [0, 1, 2, 3, 0, 0])
+    assert int(ring.size) == 4
+    ring = filled(6, 2, 2, 2, 2)
+    np.testing.assert_array_equal(ring.data.number, [6, 7, 2, 3, 4, 5])
+    assert (int(ring.size), int(ring.num_written)) == (6, 8)
+    np.testing.assert_array_equal(ring.data.pair[:, 1], -ring.data.number.astype(jnp.float32))
+
+
+def test_a_block_may_fill_the_ring():
+    np.testing.assert_array_equal(filled(6, 6).data.number, np.arange(6))
+    np.testing.assert_array_equal(filled(6, 6, 6).data.number, np.arange(6, 12))
+
+
+def test_a_large_first_block_is_followed_by_small_ones():
+    """As a warm-up is."""
+    np.testing.assert_array_equal(filled(8, 4, 2, 2, 2).data.number, [8, 9, 2, 3, 4, 5, 6, 7])
+
+
+@FEW
+@given(st.sampled_from([1, 2, 3, 6, 12]), st.integers(0, 9))
+def test_the_last_are_held_whatever_the_block(count, number):
+    ring = filled(12, *[count] * number)
+    written = count * number
+    held = np.sort(np.asarray(ring.data.number)[: int(ring.size)])
+    np.testing.assert_array_equal(held, np.arange(max(0, written - 12), written))
+
+
+@pytest.mark.parametrize("count", [4, 5, 7])
+def test_a_block_that_does_not_divide_the_ring_is_refused(count):
+    with pytest.raises(ValueError, match=rf"got a block of {count} .* divisor of the capacity 6"):
+        replay.add(empty(6), items(0, count))
+
+
+def test_only_what_was_written_is_drawn_and_all_of_it_alike():
+    draw = jax.jit(replay.sample, static_argnums=2)
+    for blocks, held in (((2, 2), np.arange(4)), ((2,) * 5, np.arange(4, 10))):
+        ring = filled(6, *blocks)
+        drawn = draw(ring, jax.random.key(0), 6000)
+        counts = np.bincount(np.asarray(drawn.number), minlength=10)
+        assert set(np.flatnonzero(counts).tolist()) == set(held.tolist())
+        assert scipy.stats.chisquare(counts[held]).pvalue > 0.01
+        # All leaves of one step.
+        np.testing.assert_array_equal(drawn.pair[:, 0], drawn.number.astype(jnp.float32))
+        assert drawn.pair.shape == (6000, 2)
+
+
+def test_a_draw_is_a_function_of_its_key():
+    ring = filled(6, 6)
+    first, again, other = (replay.sample(ring, jax.random.key(s), 20) for s in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert (first.number != other.number).any()
+
+
+def test_rings_may_be_lanes():
+    """Of equal capacity, each with its own count."""
+    one, two = filled(6, 2), filled(6, 2, 2, 2, 2)
+    rings = jax.tree.map(lambda *x: jnp.stack(x), one, two)
+    blocks = jax.tree.map(lambda *x: jnp.stack(x), items(10, 2), items(20, 2))
+    both = jax.jit(jax.vmap(replay.add))(rings, blocks)
+    np.testing.assert_array_equal(both.data.number[0], [0, 1, 10, 11, 0, 0])
+    np.testing.assert_array_equal(both.data.number[1], [6, 7, 20, 21, 4, 5])
+    draw = jax.jit(jax.vmap(lambda ring, key: replay.sample(ring, key, 200)))
+    drawn = draw(both, jax.random.split(jax.random.key(0), 2))
+    assert set(np.unique(drawn.number[0]).tolist()) == {0, 1, 10, 11}
+    assert set(np.unique(drawn.number[1]).tolist()) == {4, 5, 6, 7, 20, 21}

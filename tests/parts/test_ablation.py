@@ -1,0 +1,98 @@
+"""Grids: cells differ from the baseline in what they name, resume, and end in one table."""
+
+import dataclasses
+import json
+
+import pytest
+
+from experiments import ablation, cli
+from experiments.configs import pasta
+from experiments.configs.pasta import CPU, PRESETS, ablations
+from jaxagent.config import fingerprint
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_cell_is_legal_and_another_configuration(preset):
+    cells = ablations(PRESETS[preset])
+    for config in cells.values():
+        config.check()
+    assert len({fingerprint(c) for c in cells.values()}) == len(cells)
+
+
+def test_a_cell_changes_what_it_names():
+    cells = ablations(CPU)
+    base = cells["baseline"]
+    assert cells["bins x4"].tokens == dataclasses.replace(base.tokens, num_bins=256)
+    assert dataclasses.replace(cells["bins x4"], tokens=base.tokens) == base
+    assert cells["mtm modality"].main.objective == "mtm"
+    assert cells["mtm modality"].main.granularity == "modality"
+    assert set(base.arms) == {"scratch", "full"}
+
+
+def test_the_grid_crosses_objectives_with_granularity_and_values_with_granularity():
+    cells = ablations(CPU)
+    for objective in ("bert", "mtm", "smart", "maskdp", "spr"):
+        assert {f"{objective} component", f"{objective} modality"} <= set(cells)
+    assert {"modality bins", "modality reals", "component reals", "component two_hot"} <= set(cells)
+
+
+def test_unknown_cells_and_experiments_without_a_grid_are_refused(capsys):
+    assert cli.main(["ablate", "pasta", "--only", "bins x5"]) == cli.USAGE
+    assert "bins x4" in capsys.readouterr().err
+    assert cli.main(["ablate", "quickstart"]) == cli.USAGE
+    assert "grid" in capsys.readouterr().err
+
+
+def test_cells_are_listed_without_running(capsys):
+    assert cli.main(["ablate", "pasta", "--preset", "smoke", "--dry-run"]) == 0
+    assert capsys.readouterr().out.split("\n")[0] == "baseline"
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """Two cells as their runs leave them."""
+    cells = {"baseline": pasta.SMOKE, "bins x4": dataclasses.replace(pasta.SMOKE, seed=1)}
+    for number, (cell, config) in enumerate(cells.items()):
+        place = ablation.folder_of(tmp_path, cell)
+        place.mkdir(parents=True)
+        scores = {"full": {"a": [0.1 + number, 0.2 + number], "b": [0.3 + number, 0.4 + number]}}
+        summary = {"tasks": ["a", "b"], "scores": scores, "wall_seconds": 3.0}
+        (place / "summary.json").write_text(json.dumps(summary))
+        about = {"fingerprint": fingerprint(config), "experiment": "pasta"}
+        (place / "manifest.json").write_text(json.dumps(about))
+    return tmp_path, cells
+
+
+def test_the_table_has_gains_and_commands(finished):
+    out, cells = finished
+    summary = ablation.summarise(out, cells, "jaxagent ablate pasta")
+    row = summary["arms"]["bins x4"]["description"]
+    assert row.startswith("+1.00 [+1.00, +1.00] on the baseline")
+    assert "jaxagent ablate pasta --only 'bins x4'" in row
+    assert summary["tasks"] == ["a", "b"]
+    assert summary["scores"]["baseline"]["b"] == [0.3, 0.4]
+
+
+def test_a_cell_is_finished_only_with_its_own_configuration(finished):
+    out, cells = finished
+    place = ablation.folder_of(out, "bins x4")
+    assert ablation.is_finished(place, cells["bins x4"])
+    assert not ablation.is_finished(place, cells["baseline"])
+    assert not ablation.is_finished(out / "cells" / "none", cells["baseline"])
+
+
+def test_finished_cells_are_not_run_again(finished, monkeypatch, capsys):
+    out, cells = finished
+    started = []
+    monkeypatch.setattr(
+        ablation.session, "start", lambda *args, **kwargs: started.append(args[3]) or 0
+    )
+    (ablation.folder_of(out, "bins x4") / "summary.json").unlink()
+    monkeypatch.setattr(ablation, "summarise", lambda *args: {
+        "tasks": [], "arms": {}, "scores": {}, "preconditions": [], "claims": [],
+    })  # fmt: skip
+    monkeypatch.setattr(ablation, "table", lambda summary: "")
+    monkeypatch.setattr(ablation.session, "resume", lambda *args: started.append(args[0]) or 0)
+    assert ablation.run("pasta", "smoke", pasta.SMOKE, cells, out, "command") == 0
+    assert started == [ablation.folder_of(out, "bins x4")], "resumed: it was begun"
+    assert "finished before" in capsys.readouterr().out
