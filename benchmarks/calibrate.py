@@ -197,9 +197,7 @@ def main() -> None:
     parser.add_argument("--envs", type=int, default=16)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    config = TransformerConfig(
-        width=256, num_layers=6, num_heads=8, context=8, dtype=given.dtype
-    )
+    config = TransformerConfig(width=256, num_layers=6, num_heads=8, context=8, dtype=given.dtype)
     tokens = TokenConfig(num_bins=1024)
     if given.preset:
         config, tokens = PRESETS[given.preset].network, PRESETS[given.preset].tokens

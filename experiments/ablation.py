@@ -7,7 +7,7 @@ cell too. All cells share one compilation cache.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 

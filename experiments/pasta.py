@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.configs.pasta import Config, DomainConfig, ModelConfig
+from experiments.parts import conditions, imitation, reward_study
 from experiments.parts import pasta_report as report
 from experiments.parts import pasta_study as study
-from experiments.parts import reward_study
 from experiments.parts.comparison import judged
 from jaxagent.evaluate.claims import Claim
 from jaxagent.train.run import Stage, Work
@@ -42,8 +42,8 @@ def claims(config: Config) -> list[Claim]:
               margin=1.0, metric="pretraining"),
         better("A3", "pretrained and tuned beats from scratch", arm_a="full", arm_b="scratch",
                margin=config.adapt.margin),
-        *(Claim(f"A4 {arm}", "an adapter keeps what full tuning has", "ratio", arm, "full",
-                margin=0.85) for arm in ("lora", "ia3")),
+        Claim("A4", "(IA)^3 keeps what full tuning has", "ratio", "ia3", "full", margin=0.85),
+        Claim("A4x", "so does LoRA", "ratio", "lora", "full", margin=0.85, **aside),
         not_worse("A2", "components are no worse than modalities", arm_a="full", arm_b="M-GPT",
                   margin=0.05, **aside),
         not_worse("A2b", "nor at equal operations", arm_a="full", arm_b="M-GPT flops",
@@ -74,7 +74,7 @@ def stages(config: Config) -> list[Stage]:
     for domain in config.domains:
         result += [
             Stage(f"imitate/{domain.name}/{group}", partial(imitate, config, domain, group))
-            for group in study.groups(config, domain)
+            for group in imitation.groups(config, domain)
         ]
         result.append(Stage(f"evaluate/{domain.name}", partial(evaluate, config, domain)))
         result += rewards(config, domain)
@@ -90,7 +90,9 @@ def rewards(config: Config, domain: DomainConfig) -> list[Stage]:
         for arm in config.reward.arms
     ]  # fmt: skip
     return offline + [
-        Stage(f"online/{domain.name}/{arm}", partial(reward_study.learn_online, config, domain, arm))
+        Stage(
+            f"online/{domain.name}/{arm}", partial(reward_study.learn_online, config, domain, arm)
+        )
         for arm in config.reward.online_arms
     ]
 
@@ -108,12 +110,12 @@ def pretrain(config: Config, model: ModelConfig, folder: Path) -> Work:
 
 def imitate(config: Config, domain: DomainConfig, group: str, folder: Path) -> Work:
     """Arms that share a network and a way to be tuned are lanes of one program."""
-    return study.imitate(config, domain, study.groups(config, domain)[group], group, folder)
+    return imitation.imitate(config, domain, imitation.groups(config, domain)[group], group, folder)
 
 
 def evaluate(config: Config, domain: DomainConfig, folder: Path) -> Work:
     """Play all arms of a domain."""
-    return Work(lambda state, place: {"returns": study.evaluate(config, domain, folder)})
+    return Work(lambda state, place: {"returns": conditions.evaluate(config, domain, folder)})
 
 
 costs = report.costs  # of every stage, for --dry-run

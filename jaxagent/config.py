@@ -152,7 +152,10 @@ class SACConfig:
         per_update = self.num_envs * self.num_steps
         for what in ("capacity", "warmup_steps"):
             require_divides(
-                f"SACConfig.{what}", per_update, getattr(self, what), "it is filled in whole updates"
+                f"SACConfig.{what}",
+                per_update,
+                getattr(self, what),
+                "it is filled in whole updates",
             )
         require_at_most(self, self.capacity, "warmup_steps", "capacity")
         require_divides(

@@ -88,13 +88,13 @@ class AdaptConfig:
     num_seeds: int = 5
     arms: tuple[str, ...] = ()  # names of those to run; (): all
     fit: FitConfig = FitConfig(
-        num_updates=150, updates_per_chunk=50, batch_size=32, warmup_updates=10, weight_decay=0.0
+        num_updates=300, updates_per_chunk=100, batch_size=32, warmup_updates=10, weight_decay=0.0
     )
     pool: Literal["last", "mean", "concat"] = "last"
     head_size: int = 64  # hidden units between T(s) and the action
     lora_rank: int = 1
     lora_targets: tuple[str, ...] = ("query", "value")
-    adapter_rate: float = 5.0  # multiple of the learning rate, for adapters
+    adapter_rate: float = 10.0  # multiple of the learning rate, for adapters
     episodes: int = 16  # per seed and arm
     margin: float = 0.10
 
@@ -161,9 +161,7 @@ class Config:
 
     def tokens_of(self, model: ModelConfig) -> TokenConfig:
         """How a model's scalars become tokens."""
-        return dataclasses.replace(
-            self.tokens, granularity=model.granularity, values=model.values
-        )
+        return dataclasses.replace(self.tokens, granularity=model.granularity, values=model.values)
 
     def network_of(self, model: ModelConfig) -> TransformerConfig:
         """A model's transformer."""
@@ -216,31 +214,28 @@ C_GPT = ModelConfig("C-GPT")
 M_GPT = ModelConfig("M-GPT", granularity="modality")
 SABOTEUR = ModelConfig("saboteur", data="shuffled")
 
+# Pendulum is left out: from T(s) no arm learned it within the budget (scores near 0 with 5 and 20
+# demonstrations, where the raw MLP has 0.8), and a floor tells arms apart no better than a ceiling.
 CPU = Config(
     domains=(
-        DomainConfig("classic/Pendulum-v1", horizon=200, demonstrations=5),
-        DomainConfig("brax/reacher", horizon=100, demonstrations=5),
-        DomainConfig(
-            "brax/hopper", horizon=400, demonstrations=1, gravities=(0.75, 1.25),
-            sensors=(0, 1, 2, 5),
-        ),
-        DomainConfig("brax/inverted_pendulum", horizon=400, demonstrations=1),
+        DomainConfig("brax/reacher", horizon=100),
+        DomainConfig("brax/inverted_pendulum", horizon=400),
+        DomainConfig("brax/hopper", horizon=400, gravities=(0.75, 1.25), sensors=(0, 1, 2, 5)),
     ),
     models=(C_GPT, M_GPT),
     tokens=TokenConfig(num_bins=64),
     network=TransformerConfig(width=64, num_layers=3, num_heads=4, context=4),
     pretrain=FitConfig(num_updates=1500, updates_per_chunk=100),
-    runtime=RuntimeConfig(optimization_level=1),
+    runtime=RuntimeConfig(optimization_level=1, lanes_in_turn=True),
 )  # fmt: skip
 
 SMOKE = dataclasses.replace(
     CPU,
     domains=(
-        DomainConfig("classic/Pendulum-v1", horizon=20, demonstrations=1),
         DomainConfig(
-            "brax/inverted_pendulum", horizon=20, gravities=(0.5,), sensors=(0,),
-            failures=("zero", "mask", "drop"),
+            "classic/Pendulum-v1", horizon=20, sensors=(0,), failures=("zero", "mask", "drop")
         ),
+        DomainConfig("brax/inverted_pendulum", horizon=20, gravities=(0.5,)),
     ),
     collect=CollectConfig(lanes=2, steps=20, demonstration_episodes=2),
     tokens=TokenConfig(num_bins=16),
@@ -326,7 +321,6 @@ PAPER = dataclasses.replace(
 )
 
 
-
 def ablations(config: Config) -> dict[str, Config]:
     """Cells of the ablation, by name: each changes one thing of `config`."""
     lean = dataclasses.replace(config.adapt, arms=("scratch", "full"))
@@ -358,7 +352,9 @@ def ablations(config: Config) -> dict[str, Config]:
     for factor in (0.5, 2.0):
         width = int(factor * config.network.width)
         vary(f"width x{factor:g}", "network", width=width)
-        vary(f"context x{factor:g}", "network", context=max(1, int(factor * config.network.context)))
+        vary(
+            f"context x{factor:g}", "network", context=max(1, int(factor * config.network.context))
+        )
     for factor in (0.25, 0.5):
         vary(f"data x{factor:g}", "collect", steps=max(1, int(factor * config.collect.steps)))
     for tier in ("expert", "mixed", "replay"):

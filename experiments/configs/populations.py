@@ -108,7 +108,9 @@ WALKER = DomainConfig(
     ppo=dataclasses.replace(_RUN, reward_scale=0.1, discount=0.99, num_updates=4300),
 )  # fmt: skip
 CHEETAH = DomainConfig(
-    "brax/halfcheetah", "ppo", ppo=dataclasses.replace(_RUN, reward_scale=0.1, discount=0.95, num_updates=1600)
+    "brax/halfcheetah",
+    "ppo",
+    ppo=dataclasses.replace(_RUN, reward_scale=0.1, discount=0.95, num_updates=1600),
 )
 ANT = DomainConfig(
     "brax/ant", "ppo", ppo=dataclasses.replace(_RUN, reward_scale=0.1, num_updates=2800)

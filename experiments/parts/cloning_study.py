@@ -16,6 +16,7 @@ from experiments.parts.comparison import scores_of
 from experiments.parts.cost import Cost
 from experiments.parts.sequences import Corpus
 from jaxagent import keys, library
+from jaxagent.adapt import lora
 from jaxagent.agents import offline, sequence
 from jaxagent.agents.offline import RawNetwork, RawParams
 from jaxagent.agents.sequence import SequenceParams
@@ -25,7 +26,6 @@ from jaxagent.data.store import Shard
 from jaxagent.evaluate import statistics
 from jaxagent.evaluate.claims import Precondition
 from jaxagent.evaluate.episodes import play_lanes, record
-from jaxagent.adapt import lora
 from jaxagent.nn import transformer
 from jaxagent.tokens import component
 from jaxagent.train.run import read_done, stage_folder

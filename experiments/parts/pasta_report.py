@@ -11,6 +11,7 @@ import numpy as np
 import envs
 from envs.returns import Reference
 from experiments.configs.pasta import ADAPTER_LIMIT, MODEL_LIMIT, Config
+from experiments.parts import imitation
 from experiments.parts import pasta_study as study
 from experiments.parts.cost import Cost
 from jaxagent.evaluate import statistics
@@ -88,9 +89,7 @@ def scores(config: Config, folder: Path) -> dict[Any, np.ndarray]:
     return result
 
 
-def _rewards(
-    config: Config, folder: Path, refs: Mapping[str, Reference]
-) -> dict[Any, np.ndarray]:
+def _rewards(config: Config, folder: Path, refs: Mapping[str, Reference]) -> dict[Any, np.ndarray]:
     """Scores `[domains, seeds]` of what learned from rewards, by (algorithm, arm)."""
     wanted = {(a, arm): f"offline/{{}}/{a}/{arm}" for a in config.reward.offline
               for arm in config.reward.arms}  # fmt: skip
@@ -128,9 +127,11 @@ def shown(config: Config, found: Mapping[Any, np.ndarray]) -> list[str]:
 
 def about(config: Config) -> dict[str, str]:
     """What each arm is."""
-    return SINGLE | {"zero-shot": "the pretrained model as it is, decoding actions"} | {
-        name: arm.description for name, arm in config.arms.items()
-    }
+    return (
+        SINGLE
+        | {"zero-shot": "the pretrained model as it is, decoding actions"}
+        | {name: arm.description for name, arm in config.arms.items()}
+    )
 
 
 def preconditions(
@@ -141,9 +142,10 @@ def preconditions(
 
     def check(name: str, values: np.ndarray, low: float, high: float) -> Precondition:
         by_task = [float(statistics.iqm(row[None])) for row in values]
-        passed = all(low <= v <= high for v in by_task)
         told = ", ".join(f"{n} {v:.2f}" for n, v in zip(names, by_task, strict=True))
-        return Precondition(name, passed, f"{told}; expected {low:g} to {high:g}")
+        whole = float(statistics.iqm(values))  # of all domains, as the claims have it
+        limits = f"at most {high:g}" if math.isinf(low) else f"{low:g} to {high:g}"
+        return Precondition(name, low <= whole <= high, f"IQM {whole:.2f} ({told}); {limits}")
 
     refs = references(config, folder)
     rooms = ", ".join(f"{n} {r.random:.0f} to {r.expert:.0f}" for n, r in refs.items())
@@ -178,7 +180,7 @@ def preconditions(
 def _adapters(config: Config, folder: Path) -> dict[str, int]:
     model = sequence_model_of(config)
     base = jax.eval_shape(model.init, jax.random.key(0))
-    shapes = jax.eval_shape(lambda k: study.init_adapters(config, base, k), jax.random.key(0))
+    shapes = jax.eval_shape(lambda k: imitation.init_adapters(config, base, k), jax.random.key(0))
     return {kind: transformer.num_parameters(tree) for kind, tree in shapes.items()}
 
 
@@ -239,9 +241,7 @@ def _budgets(config: Config, folder: Path, trained: Mapping[str, Any]) -> dict[s
     return rows
 
 
-def _figures(
-    config: Config, folder: Path, found: Mapping[Any, np.ndarray]
-) -> list[dict[str, Any]]:
+def _figures(config: Config, folder: Path, found: Mapping[Any, np.ndarray]) -> list[dict[str, Any]]:
     """Return histograms of the data, and scores under changed conditions."""
     cards = read_done(folder, "collect")["summary"]["cards"]
     result = []
@@ -283,7 +283,9 @@ def costs(config: Config) -> list[Cost]:
     lanes = config.adapt.num_seeds * len(config.arms)
     for domain, layout in zip(config.domains, main.layouts, strict=True):
         flops = per_state * layout.num_obs_tokens * lanes
-        rows.append(Cost(f"imitate/{domain.name}", size * lanes, flops, 16.0 * size * lanes, 0.2, 40.0))
+        rows.append(
+            Cost(f"imitate/{domain.name}", size * lanes, flops, 16.0 * size * lanes, 0.2, 40.0)
+        )
         played = 2.0 * size * layout.num_obs_tokens * domain.horizon * config.adapt.episodes * lanes
         rows.append(Cost(f"evaluate/{domain.name}", 0, played, 4.0 * size * lanes, 0.1, 40.0))
     return rows

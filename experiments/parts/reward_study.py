@@ -16,7 +16,7 @@ import numpy as np
 from envs.types import Component
 from envs.wrappers.wrapper import show, wrap
 from experiments.configs.pasta import Config, DomainConfig
-from experiments.parts import experts, pasta_study, robot_data
+from experiments.parts import experts, imitation, pasta_study
 from experiments.parts.experts import stack
 from experiments.parts.robot_data import RobotData
 from jaxagent import keys
@@ -56,7 +56,7 @@ def read_by(
     """The input of an arm: T(s) or the raw observations."""
     own = data[domain.name]
     if arm == "mlp":
-        return Input(as_is, len(own.env.obs_spec), (), pasta_study.raw_moments(own))
+        return Input(as_is, len(own.env.obs_spec), (), imitation.raw_moments(own))
     study = pasta_study.study_of(config, config.main, data)
     features = pasta_study.features_of(config, study, domain.name)
     tokens = study.tokenizer(domain.name)
@@ -153,9 +153,7 @@ def _play(
             obs = normalize.apply(moments, obs)
         return policy.act(params, carry, obs, is_first, key)
 
-    seed_keys = [
-        keys.derive(s, f"evaluate/{domain.name}") for s in pasta_study.seeds(config)
-    ]
+    seed_keys = [keys.derive(s, f"evaluate/{domain.name}") for s in pasta_study.seeds(config)]
     run = jax.jit(
         lambda p, k: play_lanes(
             own.env, Policy(policy.init, act), p, own.task, k, config.adapt.episodes

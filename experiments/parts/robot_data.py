@@ -145,7 +145,9 @@ def or_random(env: Any, policy: Policy) -> Policy:
 def flat(trajectories: Sequence[Trajectory]) -> tuple[np.ndarray, np.ndarray]:
     """Observations `[N, n]` and actions `[N, m]` of all steps."""
     return tuple(
-        np.concatenate([x.reshape(-1, x.shape[-1]) for x in (getattr(t, name) for t in trajectories)])
+        np.concatenate(
+            [x.reshape(-1, x.shape[-1]) for x in (getattr(t, name) for t in trajectories)]
+        )
         for name in ("obs", "action")
     )
 
@@ -170,7 +172,7 @@ def _histogram(values: Sequence[float]) -> dict[str, list[float]]:
 
 
 def steps_of(episodes: Sequence[Trajectory], size: int) -> dict[str, np.ndarray]:
-    """Steps of demonstrations, padded to `size`: obs `[size, n]`, action `[size, m]`, their number."""
+    """Steps of demonstrations padded to `size`: obs `[size, n]`, action `[size, m]`, a count."""
     obs, action = flat(episodes)
     pad = size - len(obs)
     return {

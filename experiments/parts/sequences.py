@@ -11,12 +11,12 @@ import numpy as np
 
 from experiments.parts.experts import stack
 from jaxagent import keys
+from jaxagent.adapt import lora
 from jaxagent.agents import offline, sequence
 from jaxagent.config import NUM_SHARDS, FitConfig, TokenConfig, TransformerConfig
 from jaxagent.data import normalize, sampler, tree_file
 from jaxagent.data.normalize import Moments
 from jaxagent.data.store import Shard
-from jaxagent.adapt import lora
 from jaxagent.nn import transformer
 from jaxagent.nn.transformer import Model
 from jaxagent.tokens import component, stream

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxagent.adapt import paths
 
+
 def init(key: jax.Array, params: Any, rank: int, targets: Sequence[str]) -> dict[str, Any]:
     """Adapters of every kernel whose module name is in `targets`.
 

@@ -136,9 +136,7 @@ def uniform(action_spec: tuple[Component, ...]) -> Callable:
     return act
 
 
-def sac_policy(
-    action_spec: tuple[Component, ...], config: SACConfig, *, is_greedy: bool
-) -> Policy:
+def sac_policy(action_spec: tuple[Component, ...], config: SACConfig, *, is_greedy: bool) -> Policy:
     """The policy alone, a function of the actor's parameters; observations are normalised."""
     actor = _actor(len(action_spec), config)
 

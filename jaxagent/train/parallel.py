@@ -76,8 +76,9 @@ def chunked(loop: Loop, num_updates: int, num_devices: int, data: Any = ()) -> C
     """Compile `num_updates` updates of `loop` into one program over `num_devices` devices.
 
     `loop.update(learner, shards [s, ...], data, shard_ids [s], key) -> learner, shards, metrics`
-    with metrics a dict of `Mean` and `data` what every update reads. The result maps `(state, key)` to
-    `(state, ChunkReport)`; update number i uses `fold_in(key, i)` whatever the chunk it falls in.
+    with metrics a dict of `Mean` and `data` what every update reads. The result maps
+    `(state, key)` to `(state, ChunkReport)`; update number i uses
+    `fold_in(key, i)` whatever the chunk it falls in.
     Raises ValueError where the machine has fewer devices, the shards do not divide, or `data` has a
     leaf without elements.
     """

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxagent.config import TransformerConfig
 from jaxagent.adapt import lora
+from jaxagent.config import TransformerConfig
 from jaxagent.nn import transformer
 from jaxagent.tokens.stream import Tokens
 

@@ -49,6 +49,7 @@ def sized(params, seed=1):
 def setting():
     """The agent, its parameters, slow critics of others, and some steps."""
     agent = soft_actor_critic(n, SPEC, CONFIG)
+    agent = agent._replace(targets=jax.jit(agent.targets), loss=jax.jit(agent.loss))
     params = sized(jax.jit(agent.init)(jax.random.key(0)))
     return agent, params, sized(params, seed=3).critics, some_steps()
 
@@ -185,7 +186,7 @@ def test_the_temperature_rises_where_the_policy_is_too_sure():
         other = soft_actor_critic(
             n, SPEC, dataclasses.replace(CONFIG, entropy_per_action=per_action)
         )
-        slope = jax.grad(lambda p, other=other: other.loss(p, batch())[0])(params).log_temperature
+        slope = jax.jit(jax.grad(lambda p, o=other: o.loss(p, batch())[0]))(params).log_temperature
         np.testing.assert_allclose(slope, temperature * (entropy - per_action * A), **CLOSE)
     assert slope < 0, "more entropy is wanted than there is: descent raises the temperature"
 
@@ -474,4 +475,4 @@ def test_sac_swings_a_pendulum_up():
         return float(np.mean(play(env, policy, params, tasks, jax.random.key(1), 200).returns))
 
     assert mean_return(first[0]) < -900
-    assert mean_return(after.learner) > -400
+    assert mean_return(after.learner) > -250

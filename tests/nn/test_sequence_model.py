@@ -168,9 +168,9 @@ def test_categories_are_refused():
 # --- the transformer that acts --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_the_acting_transformer_has_the_same_logits_in_one_pass_and_through_its_cache(number):
-    kind, domain = ("component", "bins"), DOMAINS[number]
+def test_the_acting_transformer_has_the_same_logits_in_one_pass_and_through_its_cache():
+    kind, number = ("component", "bins"), 1
+    domain = DOMAINS[number]
     model, params = build(kind)
     acting = transformer.model(CONFIG, model.vocabulary)
     network, unit = acting_params(params), some_units(number)
@@ -212,14 +212,10 @@ LARGE = TransformerConfig(width=256, num_layers=6, num_heads=8, context=8)
 def test_a_model_of_four_robots_has_fewer_than_7_million_parameters(kind):
     tokens = TokenConfig(num_bins=1024, granularity=kind[0], values=kind[1])
     model = sequence_model.model(LARGE, tokens, tuple(ROBOTS))
-    sizes = []
-    for name in ("gpt", "spr"):  # without and with latent heads
-        init = functools.partial(pretraining.init, model, OBJECTIVES[name])
-        made = jax.eval_shape(init, jax.random.key(0))
-        assert transformer.num_parameters(made) < 10_000_000
-        sizes.append(transformer.num_parameters(made.model))
-    assert sizes[0] == sizes[1]  # the same network, whatever it learns from
-    assert 4_700_000 < sizes[0] < 7_000_000
+    init = functools.partial(pretraining.init, model, OBJECTIVES["spr"])
+    made = jax.eval_shape(init, jax.random.key(0))
+    assert 4_700_000 < transformer.num_parameters(made.model) < 7_000_000
+    assert transformer.num_parameters(made) < 10_000_000  # with all that only pretraining needs
 
 
 def test_a_component_model_is_counted_by_hand():

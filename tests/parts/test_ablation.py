@@ -96,3 +96,19 @@ def test_finished_cells_are_not_run_again(finished, monkeypatch, capsys):
     assert ablation.run("pasta", "smoke", pasta.SMOKE, cells, out, "command") == 0
     assert started == [ablation.folder_of(out, "bins x4")], "resumed: it was begun"
     assert "finished before" in capsys.readouterr().out
+
+
+def test_two_cells_run_resume_and_end_in_a_page(tmp_path, capsys):
+    """The real thing, on the cheap domain: tokens of bins against vectors of reals."""
+    small = dataclasses.replace(pasta.SMOKE, domains=pasta.SMOKE.domains[:1])
+    grid = ablations(small)
+    cells = {name: grid[name] for name in ("baseline", "modality reals")}
+    assert ablation.run("pasta", "smoke", small, cells, tmp_path, "jaxagent ablate pasta") == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert set(summary["arms"]) == set(cells)
+    page = (tmp_path / "report.html").read_text()
+    assert "modality reals" in page
+    assert "--only" in page
+    capsys.readouterr()
+    assert ablation.run("pasta", "smoke", small, cells, tmp_path, "jaxagent ablate pasta") == 0
+    assert capsys.readouterr().out.count("finished before") == 2

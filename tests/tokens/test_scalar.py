@@ -216,7 +216,7 @@ def test_a_place_lies_in_the_bin_of_its_value(rule, values, num_bins):
     assert (gap <= tolerance).all()
 
 
-@pytest.mark.parametrize("num_bins", [2, 3, 5, 10, 100, 255, 1000, 1024, 4096])
+@pytest.mark.parametrize("num_bins", [5, 100, 1024, 4096])
 def test_no_edge_is_rounded_into_the_neighbour(num_bins):
     """A value on an edge and the one just below it, of any number of bins."""
     bins = scalar.uniform(np.array([-1.0, 0.0]), np.array([1.0, 30.0]), num_bins)

@@ -308,7 +308,9 @@ def test_every_update_and_every_shard_has_a_key_of_its_own(num_devices):
         return {"i": learner["i"] + 1}, shards, {"x": Mean(jnp.ones(()), jnp.ones(()))}
 
     state = parallel.first_state({"i": jnp.array(0, jnp.int32)}, jnp.zeros((NUM_SHARDS, 3)))
-    state, _ = jax.block_until_ready(parallel.chunked(Loop((), update), 3, num_devices)(state, KEY()))
+    state, _ = jax.block_until_ready(
+        parallel.chunked(Loop((), update), 3, num_devices)(state, KEY())
+    )
     expected = [
         [jax.random.uniform(jax.random.fold_in(jax.random.fold_in(KEY(), i), s)) for i in range(3)]
         for s in range(NUM_SHARDS)

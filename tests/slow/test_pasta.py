@@ -1,0 +1,90 @@
+"""The PASTA study and the populations as a user runs them, at their smoke presets."""
+
+import json
+
+import pytest
+
+from experiments import cli
+
+pytestmark = pytest.mark.slow
+
+
+def run(name, out, *flags):
+    assert cli.main(["run", name, "--preset", "smoke", "--out", str(out), *flags]) == 0
+    return json.loads((out / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    out = tmp_path_factory.mktemp("pasta") / "run"
+    return out, run("pasta", out, "--reward.offline", "td3_bc", "iql", "--reward.online")
+
+
+def test_every_arm_has_a_score_on_every_domain(study):
+    _, summary = study
+    arms = {"zero-shot", "scratch", "full", "last layer", "probe", "lora", "ia3", "M-GPT", "mlp"}
+    assert set(summary["arms"]) == arms
+    assert summary["tasks"] == ["Pendulum-v1", "inverted_pendulum"]
+    for by_task in summary["scores"].values():
+        assert all(len(scores) == 2 for scores in by_task.values())
+
+
+def test_claims_of_every_family_are_judged(study):
+    _, summary = study
+    ids = {c["id"] for c in summary["claims"]}
+    assert {"A1a", "A1b", "A2", "A3", "A4", "A8", "A9", "A10", "A11 td3_bc", "A11 online"} <= ids
+
+
+def test_changed_conditions_are_tested(study):
+    out, _ = study
+    done = json.loads((out / "stages/evaluate/Pendulum-v1/done.json").read_text())
+    tests = done["summary"]["returns"]["full"]
+    assert list(tests) == ["nominal", "sensor 0 zero", "sensor 0 mask", "sensor 0 drop"]
+    assert len({tuple(v) for v in tests.values()}) > 1, "a failing sensor changes what is done"
+
+
+def test_the_page_shows_the_data_and_the_budgets(study):
+    out, _ = study
+    page = (out / "report.html").read_text()
+    assert "Returns of the data: Pendulum-v1" in page
+    assert "pretraining_flops" in page
+
+
+def test_a_second_run_is_the_same_run(study, tmp_path):
+    _, first = study
+    again = run("pasta", tmp_path / "again", "--reward.offline", "td3_bc", "iql", "--reward.online")
+    assert again["state_sha256"] == first["state_sha256"]
+    assert again["metrics_sha256"] == first["metrics_sha256"]
+
+
+@pytest.mark.parametrize("objective", ["bert", "mtm", "smart", "maskdp", "spr"])
+def test_every_objective_runs_through_the_study(objective, tmp_path):
+    summary = run(
+        "pasta", tmp_path / "run", "--models.0.objective", objective, "--adapt.arms", "scratch",
+        "full", "lora", "ia3",
+    )  # fmt: skip
+    assert {"scratch", "full", "lora", "ia3"} == set(summary["arms"])
+
+
+def test_a_domain_is_held_out(tmp_path):
+    summary = run(
+        "pasta", tmp_path / "run", "--models.1.held-out", "Pendulum-v1", "--models.1.name",
+        "without Pendulum-v1", "--adapt.arms", "scratch", "without Pendulum-v1",
+    )  # fmt: skip
+    done = tmp_path / "run/stages/evaluate"
+    returns = json.loads((done / "Pendulum-v1/done.json").read_text())["summary"]["returns"]
+    assert "without Pendulum-v1" in returns
+    returns = json.loads((done / "inverted_pendulum/done.json").read_text())["summary"]["returns"]
+    assert "without Pendulum-v1" not in returns
+    assert set(summary["arms"]) == {"scratch"}, "the table has arms of all domains"
+
+
+def test_populations_learn_freeze_and_load_again(tmp_path):
+    from experiments.parts import policies
+
+    out = tmp_path / "run"
+    summary = run("populations", out)
+    assert set(summary["arms"]) == {"first", "last"}
+    place = out / "stages/freeze/Pendulum-v1"
+    population = policies.load("classic/Pendulum-v1", place)
+    assert population.returns.shape == (2, 2)
