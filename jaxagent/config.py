@@ -159,6 +159,9 @@ class SACConfig:
             )
         require_at_most(self, self.capacity, "warmup_steps", "capacity")
         require_divides(
+            "SACConfig.capacity", self.warmup_steps, self.capacity, "the warm-up is one block of it"
+        )
+        require_divides(
             "SACConfig.num_updates", self.updates_per_chunk, self.num_updates, "chunks are whole"
         )
 
