@@ -37,9 +37,9 @@ def claims(config: Config) -> list[Claim]:
     better, not_worse = (partial(Claim, kind=k) for k in ("superiority", "non_inferiority"))
     result = [
         below("A1a", "pretraining beats each component's frequencies", "threshold", "loss",
-              margin=0.8, metric="pretraining"),
+              margin=0.8, metric="pretraining", **aside),
         below("A1b", "and predicts next states better than copying", "threshold", "copy",
-              margin=1.0, metric="pretraining"),
+              margin=1.0, metric="pretraining", **aside),
         better("A3", "pretrained and tuned beats from scratch", arm_a="full", arm_b="scratch",
                margin=config.adapt.margin),
         Claim("A4", "(IA)^3 keeps what full tuning has", "ratio", "ia3", "full", margin=0.85),

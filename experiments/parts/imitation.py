@@ -74,7 +74,7 @@ def imitate(
     steps = demonstrations(config, domain, data)
     params, loss, extra = lanes_of(config, domain, arms, group, data, folder)
     lanes = {k: np.concatenate([v] * len(arms)) for k, v in steps.items()}
-    settings = config.adapt.fit
+    settings = config.imitation_of(domain)
     if group.endswith("adapter"):
         rate = config.adapt.adapter_rate * settings.learning_rate
         settings = FitConfig(**{**settings.__dict__, "learning_rate": rate})

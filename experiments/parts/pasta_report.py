@@ -227,14 +227,14 @@ def _throughput(folder: Path, name: str) -> dict[str, float]:
 def _budgets(config: Config, folder: Path, trained: Mapping[str, Any]) -> dict[str, Any]:
     """What each arm may spend."""
     adapters = _adapters(config, folder)
-    settings, main = config.adapt.fit, trained[config.main.name]
+    main = trained[config.main.name]
     rows = {}
     for name, arm in config.arms.items():
         own = trained.get(arm.model, main)
         rows[name] = {
             "parameters": own["parameters"],
             "trained_parameters": adapters.get(arm.method, "see method"),
-            "updates": settings.num_updates,
+            "updates": sum(config.imitation_of(d).num_updates for d in config.domains),
             "pretraining_tokens": own["tokens"] if arm.model and arm.is_pretrained else 0,
             "pretraining_flops": own["flops"] if arm.model and arm.is_pretrained else 0,
         }
@@ -279,10 +279,10 @@ def costs(config: Config) -> list[Cost]:
         rows.append(Cost(f"pretrain/{model.name}", parameters, flops, memory, 0.3, 15.0))
     main = _build(config, config.main)
     size = transformer.num_parameters(jax.eval_shape(main.init, jax.random.key(0)))
-    per_state = 6.0 * size * config.adapt.fit.batch_size * config.adapt.fit.num_updates
     lanes = config.adapt.num_seeds * len(config.arms)
     for domain, layout in zip(config.domains, main.layouts, strict=True):
-        flops = per_state * layout.num_obs_tokens * lanes
+        fit = config.imitation_of(domain)
+        flops = 6.0 * size * fit.batch_size * fit.num_updates * layout.num_obs_tokens * lanes
         rows.append(
             Cost(f"imitate/{domain.name}", size * lanes, flops, 16.0 * size * lanes, 0.2, 40.0)
         )
