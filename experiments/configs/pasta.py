@@ -229,8 +229,8 @@ M_GPT = ModelConfig("M-GPT", granularity="modality")
 SABOTEUR = ModelConfig("saboteur", data="shuffled")
 
 # Pendulum and reacher are left out: from T(s) no arm learned the first within the budget (scores
-# near 0 with 5 and 20 demonstrations, where the raw MLP has 0.8), and a fresh network has 1.0 of the
-# second after 30 updates. A floor and a ceiling tell no arms apart.
+# near 0 with 5 and 20 demonstrations, where the raw MLP has 0.8), and a fresh network has 1.0 of
+# the second after 30 updates. A floor and a ceiling tell no arms apart.
 CPU = Config(
     domains=(
         DomainConfig("brax/inverted_pendulum", horizon=400, demonstrations=5, updates=400),

@@ -11,7 +11,7 @@ import numpy as np
 
 from envs.vector import broadcast_params
 from experiments.configs.pasta import ArmConfig, Config, DomainConfig
-from experiments.parts import imitation, pasta_study
+from experiments.parts import imitation, pasta_study, pictures
 from experiments.parts.experts import stack
 from experiments.parts.robot_data import RobotData
 from experiments.parts.sequences import PARAMS
@@ -21,7 +21,7 @@ from jaxagent.agents.actions import to_env_action
 from jaxagent.agents.sequence import SequenceParams
 from jaxagent.data import tree_file
 from jaxagent.data.normalize import apply as standardise
-from jaxagent.evaluate.episodes import play, play_lanes
+from jaxagent.evaluate.episodes import play, play_lanes, record
 from jaxagent.nn import sequence_model, transformer
 from jaxagent.train.run import stage_folder
 from jaxagent.types import Policy
@@ -160,12 +160,36 @@ def evaluate(config: Config, domain: DomainConfig, folder: Path) -> dict[str, An
             own_params = jax.tree.map(lambda x, s=lanes: x[s], params)
             found = np.asarray(run(own_params, chosen, jnp.stack(seed_keys)))
             result[arm] = dict(zip(names, found.T.tolist(), strict=False))
+        if shown := [arm for arm in arms if arm in FILMED]:
+            _film(config, domain, folder, under, own, {a: _first(params, arms, a) for a in shown})
     if zero := zero_shot_returns(config, domain, data, folder):
         result["zero-shot"] = {"nominal": zero}
     return result
 
 
+FILMED = ("scratch", "full")  # an episode of their first seed stays in the run folder
 TESTED = ("full", "M-GPT", "mlp")  # under changed conditions too
+
+
+def _first(params: Any, arms: Mapping[str, ArmConfig], arm: str) -> Any:
+    """Parameters of an arm's first seed, of lanes `[arms x seeds]`."""
+    num_seeds = jax.tree.leaves(params)[0].shape[0] // len(arms)
+    return jax.tree.map(lambda x: x[list(arms).index(arm) * num_seeds], params)
+
+
+def _film(
+    config: Config, domain: DomainConfig, folder: Path, under: Callable, own: RobotData,
+    params: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Draw one nominal episode of each arm, from the same first state."""
+    nominal = jax.tree.map(lambda x: jnp.asarray(x[0]), conditions(domain, own)[1])
+    policy = under(nominal)
+    run = jax.jit(lambda p, k: record(own.env, policy, p, own.task, k, own.env.max_steps))
+    key = keys.derive(pasta_study.seeds(config)[0], f"picture/{domain.name}")
+    for arm, lane in params.items():
+        path = folder / "pictures" / f"{arm}--{domain.name}.gif"
+        task = jax.device_get(own.task)
+        pictures.write_episode(path, own.env, task, jax.device_get(run(lane, key)), arm)
 
 
 def zero_shot_returns(

@@ -10,10 +10,11 @@ import numpy as np
 
 import envs
 from envs.returns import Reference
-from experiments.configs.pasta import ADAPTER_LIMIT, MODEL_LIMIT, Config
+from experiments.configs.pasta import ADAPTER_LIMIT, MODEL_LIMIT, ArmConfig, Config
 from experiments.parts import imitation
 from experiments.parts import pasta_study as study
 from experiments.parts.cost import Cost
+from jaxagent.adapt import subset
 from jaxagent.evaluate import statistics
 from jaxagent.evaluate.claims import DEFAULT_METRIC, Precondition
 from jaxagent.nn import sequence_model, transformer
@@ -226,19 +227,31 @@ def _throughput(folder: Path, name: str) -> dict[str, float]:
 
 def _budgets(config: Config, folder: Path, trained: Mapping[str, Any]) -> dict[str, Any]:
     """What each arm may spend."""
-    adapters = _adapters(config, folder)
     main = trained[config.main.name]
     rows = {}
     for name, arm in config.arms.items():
         own = trained.get(arm.model, main)
+        is_pretrained = bool(arm.model) and arm.is_pretrained
         rows[name] = {
             "parameters": own["parameters"],
-            "trained_parameters": adapters.get(arm.method, "see method"),
+            "trained_below_the_head": _moving(config, folder, arm, own["parameters"]),
             "updates": sum(config.imitation_of(d).num_updates for d in config.domains),
-            "pretraining_tokens": own["tokens"] if arm.model and arm.is_pretrained else 0,
-            "pretraining_flops": own["flops"] if arm.model and arm.is_pretrained else 0,
+            "pretraining_tokens": own["tokens"] if is_pretrained else 0,
+            "pretraining_flops": own["flops"] if is_pretrained else 0,
         }
     return rows
+
+
+def _moving(config: Config, folder: Path, arm: ArmConfig, parameters: int) -> int:
+    """Parameters that an arm moves, its head left out."""
+    adapters = _adapters(config, folder)
+    if arm.method in adapters:
+        return adapters[arm.method]
+    if arm.method == "raw":
+        return parameters
+    model = next(m for m in config.models if m.name == arm.model)
+    shapes = jax.eval_shape(_build(config, model).init, jax.random.key(0))
+    return subset.count(shapes, subset.SUBSETS[arm.method](shapes))
 
 
 def _figures(config: Config, folder: Path, found: Mapping[Any, np.ndarray]) -> list[dict[str, Any]]:
@@ -257,7 +270,7 @@ def _figures(config: Config, folder: Path, found: Mapping[Any, np.ndarray]) -> l
                 )  # fmt: skip
         result.append(
             {"kind": "curves", "title": f"Returns of the data: {name}",
-             "caption": "Share of finished episodes by return, all snapshots of each split.",
+             "caption": "Share of finished episodes by bin, all snapshots of each split.",
              "x_label": "episode return", "y_label": "share of episodes", "series": series}
         )  # fmt: skip
     return result

@@ -99,7 +99,7 @@ def collect(domain: Any, config: Any, seed: int) -> tuple[list[Shard], dict[str,
         "agents": parts,
         "reference": measured,
         "population": {k: population.card[k] for k in ("algorithm", "sha256", "command", "date")},
-        "returns": {p: _histogram(_returns(shards, p)) for p in (*parts, "offline")},
+        "returns": _histograms({p: _returns(shards, p) for p in (*parts, "offline")}),
         "transitions": {
             part: sum(s.trajectory.reward.size for s in shards if s.meta["split"] == part)
             for part in parts
@@ -166,9 +166,14 @@ def _returns(shards: Sequence[Shard], part: str) -> list[float]:
     ]
 
 
-def _histogram(values: Sequence[float]) -> dict[str, list[float]]:
-    counts, edges = np.histogram(values, bins=HISTOGRAM_BINS) if values else ([], [])
-    return {"counts": [int(c) for c in counts], "edges": [round(float(e), 3) for e in edges]}
+def _histograms(values: dict[str, list[float]]) -> dict[str, dict[str, list[float]]]:
+    """Counts of every part in the same bins."""
+    edges = np.histogram_bin_edges(np.concatenate(list(values.values())), bins=HISTOGRAM_BINS)
+    shown = [round(float(e), 3) for e in edges]
+    return {
+        part: {"counts": np.histogram(found, edges)[0].tolist(), "edges": shown}
+        for part, found in values.items()
+    }
 
 
 def steps_of(episodes: Sequence[Trajectory], size: int) -> dict[str, np.ndarray]:

@@ -23,7 +23,16 @@ n, m, P, K, V = 3, 2, 5, 3, 8  # observation, action, both, steps, bins of the f
 B = 1 + K * P  # a window and its changes, one a scalar
 IS_ACTION = np.arange(P) >= n
 KINDS = [(g, v) for g in ("component", "modality") for v in ("bins", "two_hot", "reals")]
-OF_ALL_KINDS = pytest.mark.parametrize("kind", KINDS, ids="-".join)
+FAST = (("component", "bins"), ("modality", "reals"))  # the other kinds are in the slow tier
+
+
+def of_kinds(kinds):
+    """Parametrize over kinds, most of them slow."""
+    values = [k if k in FAST else pytest.param(k, marks=pytest.mark.slow) for k in kinds]
+    return pytest.mark.parametrize("kind", values, ids="-".join)
+
+
+OF_ALL_KINDS = of_kinds(KINDS)
 OF_ALL_OBJECTIVES = pytest.mark.parametrize("name", OBJECTIVES)
 MASKED = ("bert", "mtm", "smart", "maskdp")
 KEY = functools.partial(jax.random.key, 4)
@@ -152,7 +161,7 @@ def test_a_next_token_depends_on_exactly_the_tokens_before_it(kind):
     np.testing.assert_array_equal(dependence("gpt", kind, 0), expected)
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k[1] != "bins"], ids="-".join)
+@of_kinds([k for k in KINDS if k[1] != "bins"])
 def test_the_loss_of_a_token_has_no_gradient_after_it(kind):
     """Exactly zero, where a gradient exists; bins are steps, the test above moves them."""
     model, params = build(kind), first_params("gpt", kind, 0)

@@ -318,6 +318,31 @@ def test_every_update_and_every_shard_has_a_key_of_its_own(num_devices):
     np.testing.assert_array_equal(state.shards, np.array(expected))
 
 
+def test_a_slow_copy_follows_the_parameters_and_no_gradient_reaches_it():
+    """By hand: `slow + tau (params - slow)` after each update; the loss reads the one before."""
+    start = {"w": jnp.array([1.0, -2.0])}
+
+    def loss(params, minibatch, slow, num_updates):
+        pull = jnp.sum(jnp.square(params["w"] - minibatch)) + jnp.sum(slow["w"] * params["w"])
+        return pull, {"slow": slow["w"][0], "count": num_updates.astype(jnp.float32)}
+
+    def sample(data, key):
+        return data + 0.0 * jax.random.normal(key, (2,))
+
+    adam = optimizer.plain_adam(0.1)
+    loop = loops.slow_offline(loss, sample, adam, tau=0.25)
+    state = parallel.first_state(*loop.init(start))
+    chunk = parallel.chunked(loop, 1, 1, jnp.array([3.0, 3.0]))
+    slow = np.array([1.0, -2.0])
+    for update in range(3):
+        state, report = chunk(state, KEY())
+        assert float(report.metrics["slow"].total) == pytest.approx(slow[0], rel=1e-6)
+        assert float(report.metrics["count"].total) == update
+        slow = slow + 0.25 * (np.asarray(state.learner.params["w"]) - slow)
+        np.testing.assert_allclose(state.learner.target.params["w"], slow, rtol=1e-6)
+    assert int(state.learner.target.num_updates) == 3
+
+
 # --- lanes ----------------------------------------------------------------------------------------
 
 
