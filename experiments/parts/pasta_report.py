@@ -201,7 +201,7 @@ def extras(config: Config, folder: Path, found: Mapping[Any, np.ndarray]) -> dic
     """Figures, cards, cost and limits of the report."""
     trained = {m.name: read_done(folder, f"pretrain/{m.name}")["summary"] for m in config.models}
     return {
-        "limits": LIMITS,
+        "limits": [*LIMITS, *_clipped(trained[config.main.name])],
         "curves": CURVES,
         "figures": _figures(config, folder, found),
         "cards": read_done(folder, "collect")["summary"],
@@ -209,6 +209,16 @@ def extras(config: Config, folder: Path, found: Mapping[Any, np.ndarray]) -> dic
         "throughput": {m.name: _throughput(folder, m.name) for m in config.models},
         "budgets": _budgets(config, folder, trained),
     }
+
+
+def _clipped(summary: Mapping[str, Any]) -> list[str]:
+    """A warning for every domain with held-out values beyond the fitted bins."""
+    return [
+        f"Warning: {sum(report['outside'])} of {report['num_values']} held-out values of {name} lie "
+        "outside of the fitted bins and were clipped to their ends."
+        for name, report in summary["tokenizers"].items()
+        if sum(report["outside"])
+    ]
 
 
 def _throughput(folder: Path, name: str) -> dict[str, float]:

@@ -80,6 +80,7 @@ class Tokenizer(NamedTuple):
             "half_bin": float(np.abs(kept - unit).max() * self.config.num_bins),
             "error": (np.abs(back - both).mean(axis=0) / spread).round(5).tolist(),
             "outside": self.outside(obs, action).tolist(),
+            "num_values": int(both.size),
             "tokens_per_transition": self.domain.period if is_component else 2,
         }
 
