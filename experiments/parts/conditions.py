@@ -137,6 +137,12 @@ def play_conditions(
     return jax.lax.map(lane, (params, lane_keys))
 
 
+def seed_keys(config: Config, domain: DomainConfig) -> jax.Array:
+    """Keys `[seeds]` of the tests: all arms of a seed meet the same first states."""
+    purpose = f"evaluate/{domain.name}"
+    return jnp.stack([keys.derive(s, purpose) for s in pasta_study.seeds(config)])
+
+
 def evaluate(config: Config, domain: DomainConfig, folder: Path) -> dict[str, Any]:
     """Returns of all arms of a domain: `{arm: {condition: [seeds]}}`.
 
@@ -145,7 +151,7 @@ def evaluate(config: Config, domain: DomainConfig, folder: Path) -> dict[str, An
     data = pasta_study.load(config, folder)
     own = data[domain.name]
     names, tests = conditions(domain, own)
-    seed_keys = [keys.derive(s, f"evaluate/{domain.name}") for s in pasta_study.seeds(config)]
+    num_seeds = config.adapt.num_seeds
     result: dict[str, dict[str, list[float]]] = {}
     programs: dict[str, Callable] = {}  # one a network: physics compiles slowly
     for group, arms in imitation.groups(config, domain).items():
@@ -156,9 +162,9 @@ def evaluate(config: Config, domain: DomainConfig, folder: Path) -> dict[str, An
         for i, arm in enumerate(arms):
             count = len(names) if arm in TESTED else 1
             chosen = jax.tree.map(lambda x, c=count: x[:c], tests)
-            lanes = slice(i * len(seed_keys), (i + 1) * len(seed_keys))
+            lanes = slice(i * num_seeds, (i + 1) * num_seeds)
             own_params = jax.tree.map(lambda x, s=lanes: x[s], params)
-            found = np.asarray(run(own_params, chosen, jnp.stack(seed_keys)))
+            found = np.asarray(run(own_params, chosen, seed_keys(config, domain)))
             result[arm] = dict(zip(names, found.T.tolist(), strict=False))
         if shown := [arm for arm in arms if arm in FILMED]:
             _film(config, domain, folder, under, own, {a: _first(params, arms, a) for a in shown})
@@ -185,10 +191,10 @@ def _film(
     nominal = jax.tree.map(lambda x: jnp.asarray(x[0]), conditions(domain, own)[1])
     policy = under(nominal)
     run = jax.jit(lambda p, k: record(own.env, policy, p, own.task, k, own.env.max_steps))
-    key = keys.derive(pasta_study.seeds(config)[0], f"picture/{domain.name}")
+    seed = pasta_study.seeds(config)[0]
     for arm, lane in params.items():
         path = folder / "pictures" / f"{arm}--{domain.name}.gif"
-        task = jax.device_get(own.task)
+        task, key = jax.device_get(own.task), keys.derive(seed, f"picture/{domain.name}")
         pictures.write_episode(path, own.env, task, jax.device_get(run(lane, key)), arm)
 
 
@@ -223,5 +229,4 @@ def zero_shot_returns(
         dressed = jax.vmap(dress)(params)
         return play_lanes(own.env, policy, dressed, task, lane_keys, config.adapt.episodes)
 
-    seed_keys = [keys.derive(s, f"evaluate/{domain.name}") for s in pasta_study.seeds(config)]
-    return np.asarray(run(params, own.task, jnp.stack(seed_keys))).tolist()
+    return np.asarray(run(params, own.task, seed_keys(config, domain))).tolist()

@@ -214,8 +214,8 @@ def extras(config: Config, folder: Path, found: Mapping[Any, np.ndarray]) -> dic
 def _clipped(summary: Mapping[str, Any]) -> list[str]:
     """A warning for every domain with held-out values beyond the fitted bins."""
     return [
-        f"Warning: {sum(report['outside'])} of {report['num_values']} held-out values of {name} lie "
-        "outside of the fitted bins and were clipped to their ends."
+        f"Warning: {sum(report['outside'])} of {report['num_values']} held-out values of {name} "
+        "lie outside of the fitted bins and were clipped to their ends."
         for name, report in summary["tokenizers"].items()
         if sum(report["outside"])
     ]

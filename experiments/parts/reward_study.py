@@ -16,7 +16,7 @@ import numpy as np
 from envs.types import Component
 from envs.wrappers.wrapper import show, wrap
 from experiments.configs.pasta import Config, DomainConfig
-from experiments.parts import experts, imitation, pasta_study
+from experiments.parts import conditions, experts, imitation, pasta_study
 from experiments.parts.experts import stack
 from experiments.parts.robot_data import RobotData
 from jaxagent import keys
@@ -153,13 +153,12 @@ def _play(
             obs = normalize.apply(moments, obs)
         return policy.act(params, carry, obs, is_first, key)
 
-    seed_keys = [keys.derive(s, f"evaluate/{domain.name}") for s in pasta_study.seeds(config)]
     run = jax.jit(
         lambda p, k: play_lanes(
             own.env, Policy(policy.init, act), p, own.task, k, config.adapt.episodes
         )
     )
-    return np.asarray(run(params, jnp.stack(seed_keys))).tolist()
+    return np.asarray(run(params, conditions.seed_keys(config, domain))).tolist()
 
 
 # --- online -----------------------------------------------------------------------------------
