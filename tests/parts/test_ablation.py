@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import pytest
 
 from experiments import ablation, cli
@@ -98,6 +99,14 @@ def test_finished_cells_are_not_run_again(finished, monkeypatch, capsys):
     assert "finished before" in capsys.readouterr().out
 
 
+@pytest.fixture
+def shared_keys():
+    """Conditions of a test share their keys under vmap, which the checker takes for reuse."""
+    with jax.debug_key_reuse(False):
+        yield
+
+
+@pytest.mark.usefixtures("shared_keys")
 def test_two_cells_run_resume_and_end_in_a_page(tmp_path, capsys):
     """The real thing, on the cheap domain: tokens of bins against vectors of reals."""
     small = dataclasses.replace(pasta.SMOKE, domains=pasta.SMOKE.domains[:1])
