@@ -52,7 +52,7 @@ def test_the_page_shows_the_data_and_the_budgets(study):
     out, _ = study
     page = (out / "report.html").read_text()
     assert "Returns of the data: Pendulum-v1" in page
-    assert "pretraining_flops" in page
+    assert "pretraining flops" in page
 
 
 def test_a_second_run_is_the_same_run(study, tmp_path):
