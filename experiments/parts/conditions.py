@@ -106,8 +106,7 @@ def arm_params(
     data: Mapping[str, RobotData], folder: Path,
 ) -> Any:  # fmt: skip
     """What a group's imitation left, lanes `[arms x seeds]`, ready to act."""
-    own = data[domain.name]
-    params, _, extra = imitation.lanes_of(config, domain, arms, group, own, folder)
+    params, _, extra = imitation.lanes_of(config, domain, arms, group, data, folder)
     place = stage_folder(folder, f"imitate/{domain.name}/{group}")
     template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
     learned = tree_file.load(place / PARAMS, template)

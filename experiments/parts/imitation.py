@@ -1,5 +1,6 @@
 """Imitation on top of T(s): arms that share a network are lanes of one program."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from experiments.parts.sequences import fit
 from jaxagent import keys
 from jaxagent.adapt import ia3, lora, subset
 from jaxagent.agents.actions import from_env_action
-from jaxagent.config import NUM_SHARDS, FitConfig
+from jaxagent.config import NUM_SHARDS
 from jaxagent.data.normalize import Moments
 from jaxagent.data.normalize import apply as standardise
 from jaxagent.nn.mlp import MLP
@@ -70,14 +71,14 @@ def imitate(
 
     Arms of a seed draw the same steps in the same order.
     """
-    data = pasta_study.load(config, folder)[domain.name]
-    steps = demonstrations(config, domain, data)
+    data = pasta_study.load(config, folder)
+    steps = demonstrations(config, domain, data[domain.name])
     params, loss, extra = lanes_of(config, domain, arms, group, data, folder)
     lanes = {k: np.concatenate([v] * len(arms)) for k, v in steps.items()}
     settings = config.imitation_of(domain)
     if group.endswith("adapter"):
         rate = config.adapt.adapter_rate * settings.learning_rate
-        settings = FitConfig(**{**settings.__dict__, "learning_rate": rate})
+        settings = dataclasses.replace(settings, learning_rate=rate)
 
     def sample(data: Any, key: jax.Array) -> Any:
         own = data[0]
@@ -95,13 +96,14 @@ def imitate(
 
 def lanes_of(
     config: Config, domain: DomainConfig, arms: Mapping[str, ArmConfig], group: str,
-    data: RobotData, folder: Path,
+    data: Mapping[str, RobotData], folder: Path,
 ) -> tuple[Any, Callable, tuple[Any, Any]]:  # fmt: skip
     """First parameters `[lanes, ...]`, the loss, and what else it reads with its lane axis."""
-    to_unit = partial(from_env_action, spec=data.env.action_spec)
+    own = data[domain.name]
+    to_unit = partial(from_env_action, spec=own.env.action_spec)
     if group == "raw":
-        moments = raw_moments(data)
-        network = raw_of(config, domain, data, folder)
+        moments = raw_moments(own)
+        network = raw_of(config, domain, own, folder)
         first = stack([_init_raw(network, moments, seed) for seed in pasta_study.seeds(config)])
 
         def raw_loss(params: Any, batch: Any, data: Any) -> tuple[jax.Array, dict]:
@@ -112,7 +114,7 @@ def lanes_of(
 
         return first, raw_loss, ((), None)
 
-    study = pasta_study.study_of(config, model_of(config, arms), pasta_study.load(config, folder))
+    study = pasta_study.study_of(config, model_of(config, arms), data)
     head = head_of(config, study.layout(domain.name).domain.action_size)
     features, tokens = (
         pasta_study.features_of(config, study, domain.name),
