@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-OBS, ACTION = 0, 1  # kinds of tokens
+from jaxagent.tokens.stream import ACTION, OBS
+
 KEEP_RATIOS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)  # MTM's `mask_ratios`: shares kept
 DROP_RATES = (0.15, 0.35, 0.55, 0.75, 0.95)  # MaskDP
 CUT_ON_ACTION = 0.78  # MTM's (state .2, return .1, action .7) without returns
