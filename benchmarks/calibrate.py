@@ -26,16 +26,18 @@ import jax.numpy as jnp
 
 from experiments.configs.pasta import PRESETS
 from jaxagent.agents import pretraining, sequence
-from jaxagent.agents.pretraining import OBJECTIVES, PretrainParams
-from jaxagent.config import FitConfig, TokenConfig, TransformerConfig
+from jaxagent.agents.pretraining import OBJECTIVES
+from jaxagent.config import NUM_SHARDS, FitConfig, TokenConfig, TransformerConfig
 from jaxagent.data.sampler import UnitBatch
 from jaxagent.nn import sequence_model, transformer
 from jaxagent.tokens import component, scalar, stream
 from jaxagent.tokens.component import Codec, Domain
-from jaxagent.train import optimizer
+from jaxagent.train import loops, optimizer, parallel
 from jaxagent.train.manifest import versions
+from jaxagent.train.peak import product_size
 
 ROUNDS = 7
+UPDATES = 4  # of a timed call
 ANT = Domain(27, 8, 0, 0, 0)  # 35 tokens a transition; 8 of them are 280
 HOPPER = Domain(11, 3, 0, 0, 0)
 
@@ -70,38 +72,44 @@ def matrix_product(dtype: str, size: int) -> tuple[Callable[[], Any], float]:
     return lambda: product(a, b), 2.0 * size**3
 
 
-def pretraining_step(
+def pretraining_chunk(
     config: TransformerConfig, tokens: TokenConfig, domain: Domain, batch_size: int
 ) -> tuple[Callable[[], Any], float, int]:
-    """One update of next-token pretraining: a function, its operations and its tokens."""
+    """Updates of next-token pretraining by the study's loop: a call, its operations and tokens."""
     model = sequence_model.model(config, tokens, (domain,))
     objective, layout = OBJECTIVES["gpt"], model.layouts[0]
+    shape = (batch_size // NUM_SHARDS, config.context, domain.period)
+
+    def sample(data: Any, key: jax.Array) -> UnitBatch:
+        del data
+        unit = jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
+        return UnitBatch(unit, jnp.ones(shape[:2], bool))
+
+    def loss(params: Any, batch: UnitBatch, slow: Any, count: Any) -> tuple[jax.Array, dict]:
+        return objective.loss(model, params, slow, layout, batch, None, count)
+
+    in_turn = jax.default_backend() == "cpu"  # shards, as the cpu presets have them
+    loop = loops.slow_offline(loss, sample, optimizer.adamw(FitConfig()), 0.005, in_turn)
+    chunk = parallel.chunked(loop, UPDATES, 1)
     params = jax.jit(partial(pretraining.init, model, objective))(jax.random.key(0))
-    adamw = optimizer.adamw(FitConfig())
-    opt_state = jax.jit(partial(optimizer.init, adamw))(params)
-    shape = (batch_size, config.context, domain.period)
-    unit = jax.random.uniform(jax.random.key(1), shape, minval=-1.0, maxval=1.0)
-    batch = UnitBatch(unit, jnp.ones(shape[:2], bool))
+    state = parallel.first_state(*loop.init(params))
 
-    @jax.jit
-    def update(params: PretrainParams, opt_state: Any) -> tuple[Any, Any]:
-        def loss(p: PretrainParams) -> jax.Array:
-            return objective.loss(model, p, p, layout, batch, jax.random.key(2), 0.0)[0]
+    def run() -> Any:
+        nonlocal state
+        state, report = chunk(state, jax.random.key(1))
+        return report
 
-        return optimizer.apply(adamw, jax.grad(loss)(params), opt_state, params)
-
-    num_tokens = batch_size * config.context * layout.num_tokens
+    num_tokens = UPDATES * batch_size * config.context * layout.num_tokens
     per_token = transformer.flops_per_token(config, model.vocabulary, layout.num_tokens)
-    return lambda: update(params, opt_state), float(per_token * num_tokens), num_tokens
+    return run, float(per_token * num_tokens), num_tokens
 
 
 def measure_pretraining(
     config: TransformerConfig, tokens: TokenConfig, domain: Domain, batch_size: int
 ) -> dict[str, Any]:
     """Tokens/s and MFU of one size."""
-    step, flops, num_tokens = pretraining_step(config, tokens, domain, batch_size)
-    size = 8192 if jax.default_backend() == "gpu" else 2048
-    product, product_flops = matrix_product(config.dtype, size)
+    step, flops, num_tokens = pretraining_chunk(config, tokens, domain, batch_size)
+    product, product_flops = matrix_product(config.dtype, product_size())
     start = time.perf_counter()
     jax.block_until_ready(step())
     compile_seconds = time.perf_counter() - start
@@ -197,7 +205,7 @@ def main() -> None:
     parser.add_argument("--envs", type=int, default=16)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    config = TransformerConfig(width=256, num_layers=6, num_heads=8, context=8, dtype=given.dtype)
+    config = TransformerConfig(width=256, num_layers=6, num_heads=4, context=8, dtype=given.dtype)
     tokens = TokenConfig(num_bins=1024)
     if given.preset:
         config, tokens = PRESETS[given.preset].network, PRESETS[given.preset].tokens

@@ -18,8 +18,8 @@ RESULTS = Path(__file__).with_name("results")
 PAGE = Path(__file__).with_name("README.md")
 KEPT = (
     "experiment", "preset", "command", "fingerprint", "git", "versions", "device", "precision",
-    "wall_seconds", "compile_seconds", "claims", "preconditions", "scores", "arms", "budgets",
-    "limits",
+    "wall_seconds", "compile_seconds", "throughput", "claims", "preconditions", "scores", "arms",
+    "budgets", "limits",
 )  # fmt: skip
 
 

@@ -3,23 +3,23 @@
 import importlib
 import shutil
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import envs
 from envs.vector import broadcast_params
 from experiments.parts.comparison import table
 from jaxagent import keys, library
+from jaxagent.evaluate.claims import check_claims, check_preset
 from jaxagent.evaluate.episodes import play
 from jaxagent.files import Locked, lock, write_json
 from jaxagent.report.html import write_report
 from jaxagent.train import manifest, metrics_log
 from jaxagent.train import run as runs
+from jaxagent.train.peak import matmul_rate
 
 FAILED, BUSY = 1, 3
 
@@ -57,8 +57,11 @@ def resume(out: Path, config: Any) -> int:
 def _go_on(out: Path, config: Any, *, tensorboard: bool) -> int:
     about = manifest.read(out)
     experiment = importlib.import_module(f"experiments.{about['experiment']}")
-    stages = experiment.stages(config)
     try:
+        # Before the first stage: what judging would refuse must not cost a finished run.
+        check_preset(about["preset"])
+        check_claims(experiment.claims(config))
+        stages = experiment.stages(config)
         runs.run(out, stages, chunks_per_save=config.runtime.chunks_per_save)
         summary = experiment.summary(config, out, about["preset"]) | _record(out, about, stages)
     except Locked as error:
@@ -75,6 +78,7 @@ def _go_on(out: Path, config: Any, *, tensorboard: bool) -> int:
     print(f"\n{table(summary)}\n\n{report}")
     print(
         f"wall {summary['wall_seconds']:.0f} s, compiling {summary['compile_seconds']:.0f} s, "
+        f"recompiled {summary['recompiled_programs']} programs, "
         f"state {summary['state_sha256'][:16]}, metrics {summary['metrics_sha256'][:16]}"
     )
     return 0
@@ -95,6 +99,7 @@ def _record(out: Path, about: dict[str, Any], stages: list[runs.Stage]) -> dict[
         # Stages that a kill interrupted count from their resume.
         "wall_seconds": sum(d["seconds"] for d in done.values()),
         "compile_seconds": sum(d["compile_seconds"] for d in done.values()),
+        "recompiled_programs": sum(d.get("recompiled_programs", 0) for d in done.values()),
         "stage_seconds": {name: d["seconds"] for name, d in done.items()},
         "state_sha256": done[stages[-1].name]["chain_sha256"],
         "metrics_sha256": metrics_log.digest(out / "metrics.jsonl"),
@@ -149,7 +154,7 @@ def _mean_interval(values: np.ndarray) -> tuple[float, float]:
 def dry_run(name: str, config: Any) -> int:
     """Print parameters, operations, memory and an ETA, without running."""
     experiment = importlib.import_module(f"experiments.{name}")
-    rate = _matmul_rate()
+    rate = matmul_rate()
     total = 0.0
     print(f"{'stage':28s} {'parameters':>11s} {'GFLOP':>10s} {'MiB':>8s} {'ETA s':>7s}")
     for row in experiment.costs(config):
@@ -159,16 +164,3 @@ def dry_run(name: str, config: Any) -> int:
               f"{row.bytes / 2**20:8.1f} {seconds:7.0f}")  # fmt: skip
     print(f"total ETA {total:.0f} s at {rate / 1e9:.0f} GFLOP/s of matrix product measured now")
     return 0
-
-
-def _matmul_rate(size: int = 1024, repeats: int = 5) -> float:
-    """Operations per second of a float32 matrix product, the best of a few."""
-    x = jnp.ones((size, size))
-    product = jax.jit(jnp.dot)
-    product(x, x).block_until_ready()
-    best = 0.0
-    for _ in range(repeats):
-        started = time.perf_counter()
-        product(x, x).block_until_ready()
-        best = max(best, 2 * size**3 / (time.perf_counter() - started))
-    return best

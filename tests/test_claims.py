@@ -270,6 +270,8 @@ def test_four_seeds_give_at_most_a_direction():
     assert verdict(SUPERIORITY, scores, preset="smoke") == DIRECTIONAL
     assert verdict(SUPERIORITY, scores, preset="gpu") == INCONCLUSIVE
     assert verdict(SUPERIORITY, scores, preset="paper") == INCONCLUSIVE
+    assert verdict(SUPERIORITY, scores, preset="cpu-hopper") == DIRECTIONAL
+    assert verdict(SUPERIORITY, scores, preset="gpu-hopper") == INCONCLUSIVE
     assert verdict(SUPERIORITY, simulate(5.0, 5), preset="gpu") == PASS
 
 
@@ -435,6 +437,8 @@ def test_scores_that_cannot_be_judged_say_the_fix():
         judge([SUPERIORITY], {})
     with pytest.raises(ValueError, match="did you mean 'gpu'"):
         judge([SUPERIORITY], good, preset="gpuu")
+    with pytest.raises(ValueError, match="did you mean 'gpu'"):
+        claims_module.check_preset("gpuu-hopper")
     with pytest.raises(ValueError, match="'c' twice"):
         judge([SUPERIORITY, SUPERIORITY], good)
 

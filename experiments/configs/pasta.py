@@ -90,6 +90,8 @@ class AdaptConfig:
     first_seed: int = 0  # claim seeds are 0..n-1; development seeds are 1000 and up
     num_seeds: int = 5
     arms: tuple[str, ...] = ()  # names of those to run; (): all
+    tested: tuple[str, ...] = ()  # under changed conditions too; (): all
+    filmed: tuple[str, ...] = ("scratch", "full")  # an episode of their first seed is drawn
     fit: FitConfig = FitConfig(
         num_updates=300, updates_per_chunk=100, batch_size=32, warmup_updates=10, weight_decay=0.0
     )
@@ -241,7 +243,8 @@ CPU = Config(
     network=TransformerConfig(width=64, num_layers=3, num_heads=4, context=4),
     pretrain=FitConfig(num_updates=2000, updates_per_chunk=100),
     adapt=AdaptConfig(
-        num_seeds=8, arms=("scratch", "full", "probe", "lora", "ia3", "M-GPT", "mlp")
+        num_seeds=8, arms=("scratch", "full", "probe", "lora", "ia3", "M-GPT", "mlp"),
+        tested=("full", "M-GPT", "mlp"),
     ),
     runtime=RuntimeConfig(optimization_level=1, lanes_in_turn=True),
 )  # fmt: skip
@@ -311,7 +314,7 @@ GPU = Config(
     ),
     collect=CollectConfig(lanes=64, steps=1000),
     tokens=TokenConfig(num_bins=1024),
-    network=TransformerConfig(width=256, num_layers=6, num_heads=8, context=8, dtype="bfloat16"),
+    network=TransformerConfig(width=256, num_layers=6, num_heads=4, context=8, dtype="bfloat16"),
     pretrain=FitConfig(
         num_updates=3000, updates_per_chunk=100, batch_size=128, learning_rate=3e-4,
         warmup_updates=300, weight_decay=0.1,
@@ -328,6 +331,30 @@ GPU = Config(
         ),
     ),
 )  # fmt: skip
+# One robot in about ten minutes of one accelerator, most of which compiles.
+ROBOT = dataclasses.replace(
+    GPU,
+    models=(C_GPT, M_GPT),
+    collect=CollectConfig(lanes=64, steps=500),
+    pretrain=dataclasses.replace(
+        GPU.pretrain, num_updates=1000, learning_rate=1e-3, warmup_updates=100
+    ),
+    adapt=AdaptConfig(
+        num_seeds=8, episodes=32, head_size=256, filmed=(),
+        fit=FitConfig(num_updates=300, updates_per_chunk=100, batch_size=64, warmup_updates=10,
+                      weight_decay=0.0),
+    ),
+    reward=RewardConfig(),
+)  # fmt: skip
+ROBOTS = {
+    f"gpu-{name}": dataclasses.replace(
+        ROBOT,
+        domains=(
+            DomainConfig(f"brax/{name}", horizon=500, gravities=(0.75, 1.25), sensors=(0, 1)),
+        ),
+    )
+    for name in _TOKENS
+}
 # 680 million tokens a model: 87 tokens a step of all four robots, 8 steps, 512 windows.
 PAPER = dataclasses.replace(
     GPU,
@@ -383,4 +410,4 @@ def ablations(config: Config) -> dict[str, Config]:
     return cells
 
 
-PRESETS = {"smoke": SMOKE, "cpu": CPU, "gpu": GPU, "paper": PAPER}
+PRESETS = {"smoke": SMOKE, "cpu": CPU, **ROBOTS, "gpu": GPU, "paper": PAPER}

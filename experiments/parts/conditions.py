@@ -118,12 +118,12 @@ def arm_params(
 
 def play_conditions(
     env: Any, under: Callable[[Condition], Policy], params: Any, tests: Condition,
-    lane_keys: jax.Array, episodes: int,
+    lane_keys: jax.Array, episodes: int, in_turn: bool,
 ) -> jax.Array:  # fmt: skip
     """Mean returns `[N, C]` of parameter lanes `[N, ...]` under C conditions.
 
-    Lanes run one after another, their conditions at once; a lane meets the same first states in
-    all of them.
+    Lanes run one after another where `in_turn`, their conditions at once; a lane meets the same
+    first states in all of them.
     """
 
     def one(params: Any, key: jax.Array, condition: Condition) -> jax.Array:
@@ -133,7 +133,8 @@ def play_conditions(
     def lane(inputs: tuple[Any, jax.Array]) -> jax.Array:
         return jax.vmap(one, in_axes=(None, None, 0))(*inputs, tests)
 
-    return jax.lax.map(lane, (params, lane_keys))
+    each = jax.lax.map if in_turn else lambda function, lanes: jax.vmap(function)(lanes)
+    return each(lane, (params, lane_keys))
 
 
 def seed_keys(config: Config, domain: DomainConfig) -> jax.Array:
@@ -145,35 +146,42 @@ def seed_keys(config: Config, domain: DomainConfig) -> jax.Array:
 def evaluate(config: Config, domain: DomainConfig, folder: Path) -> dict[str, Any]:
     """Returns of all arms of a domain: `{arm: {condition: [seeds]}}`.
 
-    Only `TESTED` arms meet changed conditions; the others are tested as they were trained.
+    Only `adapt.tested` arms meet changed conditions; the others are tested as they were trained.
     """
     data = pasta_study.load(config, folder)
     own = data[domain.name]
     names, tests = conditions(domain, own)
     num_seeds = config.adapt.num_seeds
     result: dict[str, dict[str, list[float]]] = {}
-    programs: dict[str, Callable] = {}  # one a network: physics compiles slowly
+    programs: dict[Any, Callable] = {}  # one a network: physics compiles slowly
     for group, arms in imitation.groups(config, domain).items():
         under = acting(config, domain, group, arms, data, folder)
         params = arm_params(config, domain, group, arms, data, folder)
-        play_all = partial(play_conditions, own.env, under, episodes=config.adapt.episodes)
-        run = programs.setdefault(next(iter(arms.values())).model, jax.jit(play_all))
+        play_all = partial(
+            play_conditions, own.env, under, episodes=config.adapt.episodes,
+            in_turn=config.runtime.lanes_in_turn,
+        )  # fmt: skip
+        run = programs.setdefault(_network_of(config, arms), jax.jit(play_all))
         for i, arm in enumerate(arms):
-            count = len(names) if arm in TESTED else 1
+            count = len(names) if arm in (config.adapt.tested or arms) else 1
             chosen = jax.tree.map(lambda x, c=count: x[:c], tests)
             lanes = slice(i * num_seeds, (i + 1) * num_seeds)
             own_params = jax.tree.map(lambda x, s=lanes: x[s], params)
             found = np.asarray(run(own_params, chosen, seed_keys(config, domain)))
             result[arm] = dict(zip(names, found.T.tolist(), strict=False))
-        if shown := [arm for arm in arms if arm in FILMED]:
+        if shown := [arm for arm in arms if arm in config.adapt.filmed]:
             _film(config, domain, folder, under, own, {a: _first(params, arms, a) for a in shown})
     if zero := zero_shot_returns(config, domain, data, folder):
         result["zero-shot"] = {"nominal": zero}
     return result
 
 
-FILMED = ("scratch", "full")  # an episode of their first seed stays in the run folder
-TESTED = ("full", "M-GPT", "mlp")  # under changed conditions too
+def _network_of(config: Config, arms: Mapping[str, ArmConfig]) -> Any:
+    """What a group's acting program depends on, its parameters aside."""
+    if not all(arm.model for arm in arms.values()):
+        return "raw"
+    model = imitation.model_of(config, arms)
+    return config.network_of(model), config.tokens_of(model), model.domains, model.is_causal
 
 
 def _first(params: Any, arms: Mapping[str, ArmConfig], arm: str) -> Any:

@@ -168,6 +168,14 @@ def preconditions(
             f"at most {max(sizes)}",
         ),
     ]  # fmt: skip
+    recompiled = {s: n for s, n in _recompiled(folder).items() if n}
+    result.append(
+        Precondition(
+            "no program was compiled after a stage's first chunk (A12)",
+            not recompiled,
+            ", ".join(f"{stage} {n}" for stage, n in recompiled.items()) or "none was",
+        )
+    )
     if "scratch" in found:
         name = "scratch is neither at floor nor at ceiling"
         result.append(check(name, found["scratch"], *SCRATCH_RANGE))
@@ -211,6 +219,13 @@ def extras(config: Config, folder: Path, found: Mapping[Any, np.ndarray]) -> dic
     }
 
 
+def _recompiled(folder: Path) -> dict[str, int]:
+    """Programs compiled after the first chunk of each stage that is done."""
+    stages = folder / "stages"
+    names = [str(p.parent.relative_to(stages)) for p in sorted(stages.rglob("done.json"))]
+    return {n: read_done(folder, n).get("recompiled_programs", 0) for n in names}
+
+
 def _clipped(summary: Mapping[str, Any]) -> list[str]:
     """A warning for every domain with held-out values beyond the fitted bins."""
     return [
@@ -230,8 +245,8 @@ def _throughput(folder: Path, name: str) -> dict[str, float]:
     if not lines:
         return {}
     return {
-        unit: float(np.median([line[f"{unit}_per_second"] for line in lines]))
-        for unit in ("tokens", "flops")
+        name: float(np.median([line[name] for line in lines]))
+        for name in ("tokens_per_second", "flops_per_second", "mfu")
     }
 
 

@@ -113,9 +113,10 @@ def pretrain(config: Config, model: ModelConfig, folder: Path) -> Work:
         return jnp.mean(jnp.stack(losses)), metrics
 
     lane_ids = jnp.arange(config.num_pretrainings, dtype=jnp.int32)
+    in_turn, adamw = config.runtime.lanes_in_turn, optimizer.adamw(settings)
     loop = loops.lanes(
-        loops.slow_offline(loss, sample, optimizer.adamw(settings), config.slow_rate),
-        lane_ids=lane_ids, in_turn=config.runtime.lanes_in_turn,
+        loops.slow_offline(loss, sample, adamw, config.slow_rate, in_turn),
+        lane_ids=lane_ids, in_turn=in_turn,
     )  # fmt: skip
     chunk = parallel.chunked(loop, settings.updates_per_chunk, config.runtime.devices, train)
     key = keys.derive(config.seed, "pretrain")  # of all models: they see the same windows
@@ -128,16 +129,8 @@ def pretrain(config: Config, model: ModelConfig, folder: Path) -> Work:
     def finish(state: Any, place: Path) -> dict[str, Any]:
         params = state.learner.params
         tree_file.save(place / PARAMS, params.model)
-        measured = [
-            _measure(
-                study,
-                jax.tree.map(lambda x, i=i: x[i], params.model),
-                data,
-                dict(zip(names, train, strict=True)),
-                config,
-            )
-            for i in range(config.num_pretrainings)
-        ]
+        seen = dict(zip(names, train, strict=True))
+        measured = _measure(study, params.model, data, seen, config)
         return {
             "validation": measured,
             "parameters": transformer.num_parameters(params.model) // config.num_pretrainings,
@@ -160,6 +153,7 @@ def pretrain(config: Config, model: ModelConfig, folder: Path) -> Work:
             "tokens": config.num_pretrainings * tokens_per_update(config, layouts),
             "flops": int(config.num_pretrainings * flops_per_update(config, study, layouts)),
         },
+        dtype=config.network.dtype,
     )
 
 
@@ -211,37 +205,36 @@ def _measure(
     data: Mapping[str, RobotData],
     train: Mapping[str, sampler.UnitWindows],
     config: Config,
-) -> dict[str, Any]:
-    """Held-out losses and zero-shot errors by domain, beside what knows nothing."""
-    rows, context = {}, config.network.context
+) -> list[dict[str, Any]]:
+    """Of each pretraining, by domain: held-out losses and errors beside what knows nothing.
+
+    `params` are lanes `[pretrainings, ...]`: one program a domain.
+    """
+    rows: list[dict[str, Any]] = [{} for _ in range(config.num_pretrainings)]
     for name, seen in train.items():
+        context = config.network.context
         windows = sampler.unit_windows(data[name].validation, study.tokenizer(name), context)
         key = keys.derive(config.seed, f"measure/{name}")
         batch = sampler.sample_units(windows, key, MEASURED_WINDOWS, context)
-        rows[name] = _measure_domain(study, params, name, batch, seen, config.seed)
+        key_loss = keys.derive(config.seed, f"measure/{name}/loss")
+        one = jax.jit(partial(_measure_domain, study, study.layout(name)))
+        for i, row in enumerate(rows):
+            own = jax.tree.map(lambda x, i=i: x[i], params)
+            row[name] = {k: float(v) for k, v in one(own, batch, key_loss).items()}
+            if study.model.tokens.values == "bins":
+                row[name]["unigram"] = unigram(seen.unit, batch, study.model.tokens.num_bins)
     return rows
 
 
 def _measure_domain(
-    study: Study, params: Any, name: str, batch: Any, seen: sampler.UnitWindows, seed: int
-) -> dict[str, Any]:
-    layout = study.layout(name)
-    result = zero_shot.errors(study.model, study.objective, params, layout, batch)
-    key = keys.derive(seed, f"measure/{name}/loss")
-    slow = PretrainParams(params, {})
-    if study.objective.has_latent:
-        loss = float("nan")
-    else:
-        run = jax.jit(
-            lambda p: study.objective.loss(
-                study.model, PretrainParams(p, {}), slow, layout, batch, key, jnp.ones(())
-            )[0]
-        )
-        loss = float(run(params))
-    row = {"loss": loss} | {k: float(v) for k, v in result.items()}
-    if study.model.tokens.values == "bins":
-        row["unigram"] = unigram(seen.unit, batch, study.model.tokens.num_bins)
-    return row
+    study: Study, layout: Layout, params: Any, batch: Any, key: jax.Array
+) -> dict[str, jax.Array]:
+    found = zero_shot.errors(study.model, study.objective, params, layout, batch)
+    if study.objective.has_latent:  # their loss is of what they learn themselves: no yardstick
+        return found | {"loss": jnp.full((), jnp.nan)}
+    alone = PretrainParams(params, {})
+    loss, _ = study.objective.loss(study.model, alone, alone, layout, batch, key, jnp.ones(()))
+    return found | {"loss": loss}
 
 
 def unigram(seen: jax.Array, batch: sampler.UnitBatch, num_bins: int) -> float:

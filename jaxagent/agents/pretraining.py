@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from jaxagent.agents import representation
 from jaxagent.data.sampler import UnitBatch
+from jaxagent.nn.dense import Dense
 from jaxagent.nn.sequence_model import Layout, SequenceModel
 from jaxagent.objectives import masking
 from jaxagent.objectives.latent import cosine_distance, squared_distance
@@ -50,9 +51,9 @@ class LatentHeads(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array, action: jax.Array, index: int) -> jax.Array:
-        x = nn.Dense(self.width, name="state")(z)
-        x = x + nn.Dense(self.width, name=f"action_{index}")(action)
-        return nn.Dense(z.shape[-1], name="next")(nn.gelu(x))
+        x = Dense(self.width, name="state")(z)
+        x = x + Dense(self.width, name=f"action_{index}")(action)
+        return Dense(z.shape[-1], name="next")(nn.gelu(x))
 
 
 class Predictor(nn.Module):
@@ -62,7 +63,7 @@ class Predictor(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
-        return nn.Dense(z.shape[-1], name="out")(nn.gelu(nn.Dense(self.width, name="in")(z)))
+        return Dense(z.shape[-1], name="out")(nn.gelu(Dense(self.width, name="in")(z)))
 
 
 def init(model: SequenceModel, objective: Objective, key: jax.Array) -> PretrainParams:
@@ -90,7 +91,7 @@ def predict_next(
     size = layout.num_tokens
     batch_size, num_steps, _ = batch.unit.shape
     attention = masking.within_episode(masking.causal(num_steps, size), batch.is_real, size)
-    states = model.encode(params, layout, batch.unit, attention)
+    states = model.encode(params, layout, batch.unit, attention, is_causal=True)
     before = jnp.pad(states, ((0, 0), (1, 0), (0, 0)))[:, :-1]
     predicted = model.read(params, layout, before.reshape(batch_size, num_steps, size, -1))
     has_past = jnp.arange(num_steps * size).reshape(num_steps, size) > 0

@@ -171,14 +171,14 @@ def judge(
     training gives the scores of all strata; see `statistics.paired_bootstrap`.
     """
     check_claims(claims)
-    _check_member("preset", preset, PRESETS)
+    check_preset(preset)
     failed = [check for check in preconditions if not check.passed]
     if failed:
         return [_void(claim, failed) for claim in claims]
     draws = {"num_samples": num_samples, "seed": seed, "shared_seeds": shared_seeds}
     trials = [_try(claim, scores, draws) for claim in claims]
     adjusted = _adjust(trials)
-    may_direct = preset in DIRECTIONAL_PRESETS
+    may_direct = _family(preset) in DIRECTIONAL_PRESETS
     return [
         _verdict(trial, p, *_decide(trial, p, directional_below, may_direct, draws))
         for trial, p in zip(trials, adjusted, strict=True)
@@ -472,6 +472,18 @@ def _plain(value):
 ARM_COUNTS = {"threshold": (1, 1), "ordering": (2, None), "slope": (2, None)}  # others: (2, 2)
 MARGIN_ABOVE_ZERO = ("non_inferiority", "equivalence", "ratio")
 MARGIN_FROM_ZERO = ("superiority", "ordering")
+
+
+def check_preset(preset: str) -> None:
+    """Raise ValueError unless a preset is one of `PRESETS`, or of its family, as "gpu-hopper".
+
+    To be asked before a run: a name that is refused only when claims are judged costs its result.
+    """
+    _check_member("preset", _family(preset), PRESETS)
+
+
+def _family(preset: str) -> str:
+    return preset.partition("-")[0]
 
 
 def check_claims(claims: Sequence[Claim]) -> None:

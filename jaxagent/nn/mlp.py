@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 
+from jaxagent.nn.dense import Dense
 from jaxagent.nn.initializers import orthogonal
 
 
@@ -19,6 +20,6 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for size in self.sizes[:-1]:
-            x = nn.Dense(size, kernel_init=orthogonal(math.sqrt(2)))(x)
+            x = Dense(size, kernel_init=orthogonal(math.sqrt(2)))(x)
             x = self.activation(x)
-        return nn.Dense(self.sizes[-1], kernel_init=orthogonal(self.output_scale))(x)
+        return Dense(self.sizes[-1], kernel_init=orthogonal(self.output_scale))(x)

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxagent.config import TokenConfig, TransformerConfig
+from jaxagent.nn.dense import Dense
 from jaxagent.nn.transformer import (
     NUM_FREQUENCIES,
     Embedding,
@@ -132,7 +133,7 @@ class _Stem(nn.Module):
             parts = _Scalars(v, self.values, PART, name="scalars")(unit)
         split = {"obs": parts[:, :, : d.obs_size], "action": parts[:, :, d.obs_size :]}
         made = [
-            nn.Dense(self.width, name=f"{kind}_{d.index}")(x.reshape(*x.shape[:2], -1))
+            Dense(self.width, name=f"{kind}_{d.index}")(x.reshape(*x.shape[:2], -1))
             for kind, x in split.items()
         ]
         ids = self._table("kind", 2) + domain[None]
@@ -143,29 +144,37 @@ class _Stem(nn.Module):
 
 
 class _Head(nn.Module):
-    """States of the tokens that scalars are read from, to what is predicted of each scalar."""
+    """States of the tokens that scalars are read from, to what is predicted of each scalar.
+
+    Products are of `dtype`; predictions are float32 whatever it is, as losses need them.
+    """
 
     vocabulary: Vocabulary
     values: str
+    dtype: str
 
     @nn.compact
     def __call__(self, hidden: jax.Array, layout: Layout) -> jax.Array:
         """`hidden [B, K, G, D]`, aligned with the tokens predicted: `[B, K, P]` or `[..., V]`."""
         outputs = 1 if self.values == "reals" else self.vocabulary.size
         if layout.is_component:
-            read = nn.Dense(outputs, use_bias=False, name="scalar")(hidden)
+            read = self._dense(outputs, "scalar", use_bias=False)(hidden)
         else:
             read = self._vectors(hidden, layout, outputs)
+        read = read.astype(jnp.float32)
         return read[..., 0] if self.values == "reals" else read
+
+    def _dense(self, size: int, name: str, use_bias: bool = True) -> nn.Module:
+        return Dense(size, use_bias=use_bias, dtype=jnp.dtype(self.dtype), name=name)
 
     def _vectors(self, hidden: jax.Array, layout: Layout, outputs: int) -> jax.Array:
         d, width = layout.domain, READ if outputs > 1 else 1
         parts = []
         for token, (kind, size) in enumerate((("obs", d.obs_size), ("action", d.action_size))):
-            flat = nn.Dense(size * width, name=f"{kind}_{d.index}")(hidden[:, :, token])
+            flat = self._dense(size * width, f"{kind}_{d.index}")(hidden[:, :, token])
             parts.append(flat.reshape(*flat.shape[:2], size, width))
         read = jnp.concatenate(parts, axis=2)
-        return nn.Dense(outputs, use_bias=False, name="bins")(read) if outputs > 1 else read
+        return self._dense(outputs, "bins", use_bias=False)(read) if outputs > 1 else read
 
 
 class SequenceNetwork(nn.Module):
@@ -178,10 +187,12 @@ class SequenceNetwork(nn.Module):
     def setup(self):
         self.stem = _Stem(self.vocabulary, self.values, self.config.width)
         self.trunk = _Trunk(self.config)
-        self.head = _Head(self.vocabulary, self.values)
+        self.head = _Head(self.vocabulary, self.values, self.config.dtype)
         self.mask = self.param("mask", nn.initializers.normal(0.02), (self.config.width,))
 
-    def encode(self, unit, hidden, attention, layout: Layout, num_tokens: int | None):
+    def encode(
+        self, unit, hidden, attention, layout: Layout, num_tokens: int | None, is_causal: bool
+    ):
         x = self.stem(unit, layout)
         batch_size, num_steps, group, width = x.shape
         if hidden is not None:
@@ -191,7 +202,7 @@ class SequenceNetwork(nn.Module):
             x = jnp.where(hidden[..., None], blank, x)
         x = x.reshape(batch_size, num_steps * group, width)[:, :num_tokens]
         time = jnp.repeat(jnp.arange(num_steps, dtype=jnp.int32), group)[:num_tokens]
-        return self.trunk(x, time, attention)
+        return self.trunk(x, time, attention, is_causal)
 
     def read(self, hidden, layout: Layout):
         return self.head(hidden, layout)
@@ -202,7 +213,7 @@ class SequenceNetwork(nn.Module):
             unit = jnp.zeros((1, 1, layout.domain.period))
             size = layout.num_tokens
             attention = jnp.ones((1, size, size), bool)
-            hidden = self.encode(unit, None, attention, layout, None)
+            hidden = self.encode(unit, None, attention, layout, None, False)
             self.read(hidden.reshape(1, 1, size, -1), layout)
         return self.mask
 
@@ -213,8 +224,8 @@ class _Trunk(nn.Module):
     config: TransformerConfig
 
     @nn.compact
-    def __call__(self, x, time, attention):
-        return run_blocks(self.config, x, time, attention, None)[0]
+    def __call__(self, x, time, attention, is_causal):
+        return run_blocks(self.config, x, time, attention, None, is_causal)[0]
 
 
 class SequenceModel(NamedTuple):
@@ -222,7 +233,8 @@ class SequenceModel(NamedTuple):
 
     init: Callable[[jax.Array], Any]  # key -> params
     # (params, layout, unit [B, K, P], attention [B or 1, L, L], hidden [B, K, G] or None,
-    #  num_tokens: only the first so many of the K G tokens) -> states [B, L, D]
+    #  num_tokens: only the first so many of the K G tokens, is_causal as in `attention.mix`)
+    # -> states [B, L, D]
     encode: Callable[..., jax.Array]
     # (params, layout, states [B, K, G, D]) -> predictions [B, K, P] of reals, else [B, K, P, V]
     read: Callable[[Any, Layout, jax.Array], jax.Array]
@@ -257,10 +269,11 @@ def model(
     def init(key: jax.Array) -> Any:
         return network.init(key, layouts, method="everything")["params"]
 
-    def encode(params, layout, unit, attention, hidden=None, num_tokens=None):
+    def encode(params, layout, unit, attention, hidden=None, num_tokens=None, *, is_causal=False):
         return network.apply(
-            {"params": params}, unit, hidden, attention, layout, num_tokens, method="encode"
-        )
+            {"params": params}, unit, hidden, attention, layout, num_tokens, is_causal,
+            method="encode",
+        )  # fmt: skip
 
     def read(params, layout, states):
         return network.apply({"params": params}, states, layout, method="read")

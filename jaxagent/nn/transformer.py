@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxagent.config import TransformerConfig
 from jaxagent.nn import attention
 from jaxagent.nn.attention import Cache
+from jaxagent.nn.dense import Dense, DenseGeneral
 from jaxagent.tokens.scalar import unit_centres
 from jaxagent.tokens.stream import Tokens
 
@@ -80,11 +81,12 @@ class Block(nn.Module):
     """Attention and MLP, each behind an RMS norm and added to the stream."""
 
     config: TransformerConfig
+    is_causal: bool = False
 
     @nn.compact
     def __call__(self, x, time, mask, past):
         c = self.config
-        dense = functools.partial(nn.DenseGeneral, use_bias=False, dtype=jnp.dtype(c.dtype))
+        dense = functools.partial(DenseGeneral, use_bias=False, dtype=jnp.dtype(c.dtype))
         head = (c.num_heads, c.width // c.num_heads)
 
         norm = rms_norm(x, "attention_norm")
@@ -93,7 +95,7 @@ class Block(nn.Module):
         key = rotate(dense(head, name="key")(norm), time)
         value = dense(head, name="value")(norm)
         key, value = attention.remember(past, key, value)
-        mixed = attention.KINDS[c.attention](query, key, value, mask)
+        mixed = attention.mix(c.attention, query, key, value, mask, self.is_causal)
         x = x + dense(c.width, axis=(-2, -1), name="output")(mixed)
 
         norm = rms_norm(x, "mlp_norm")
@@ -102,11 +104,13 @@ class Block(nn.Module):
         return x + dense(c.width, name="down")(hidden), (key, value)
 
 
-def run_blocks(config: TransformerConfig, x, time, mask, past) -> tuple[jax.Array, list]:
+def run_blocks(
+    config: TransformerConfig, x, time, mask, past, is_causal: bool = False
+) -> tuple[jax.Array, list]:
     """The trunk of every model here: positions, blocks, a final norm; called inside a module.
 
     `x [B, L, D]` embedded tokens, `time [L]`; returns float32 `[B, L, D]` and each layer's keys
-    and values.
+    and values. `is_causal` as in `attention.mix`.
     """
     if config.positions == "learned":
         table = nn.Embed(config.context, config.width, name="position").embedding
@@ -114,7 +118,7 @@ def run_blocks(config: TransformerConfig, x, time, mask, past) -> tuple[jax.Arra
         x = x + table.at[time].get(mode="fill", fill_value=jnp.nan)[None]
     x, remembered = x.astype(config.dtype), []
     for i in range(config.num_layers):
-        block = Block(config, name=f"block_{i}")
+        block = Block(config, is_causal, name=f"block_{i}")
         x, layer = block(x, time, mask, None if past is None else past[i])
         remembered.append(layer)
     return rms_norm(x, "norm").astype(jnp.float32), remembered
@@ -133,9 +137,11 @@ class Transformer(nn.Module):
         `mask [B, L, Lk]`; `past` is None for a full pass, or one `attention.Past` per layer.
         """
         x = Embedding(self.vocabulary, self.config.width, name="embedding")(tokens)
-        x, remembered = run_blocks(self.config, x, tokens.time, mask, past)
-        logits = nn.Dense(self.vocabulary.size, use_bias=False, name="head")(x)
-        return logits, remembered
+        # The full pass is causal by its mask; a cache's slots are in no order.
+        x, remembered = run_blocks(self.config, x, tokens.time, mask, past, past is None)
+        dtype = jnp.dtype(self.config.dtype)
+        logits = Dense(self.vocabulary.size, use_bias=False, dtype=dtype, name="head")(x)
+        return logits.astype(jnp.float32), remembered
 
 
 class Model(NamedTuple):

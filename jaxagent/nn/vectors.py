@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxagent.config import TransformerConfig
 from jaxagent.nn import attention
+from jaxagent.nn.dense import Dense
 from jaxagent.nn.transformer import run_blocks
 
 
@@ -26,15 +27,15 @@ class VectorTransformer(nn.Module):
         """Predictions `[B, T]` of each `y [B, T]` from `x [B, T, d]` up to it and y before it."""
         batch_size, num_pairs, _ = x.shape
         width = self.config.width
-        inputs = nn.Dense(width, name="input")(x)
-        targets = nn.Dense(width, name="target")(y[..., None])
+        inputs = Dense(width, name="input")(x)
+        targets = Dense(width, name="target")(y[..., None])
         tokens = jnp.stack([inputs, targets], axis=2).reshape(batch_size, 2 * num_pairs, width)
         order = jnp.arange(2 * num_pairs, dtype=jnp.int32)
         time = order // 2
         mask = attention.window_mask(order, time, order, time, self.config.context)
         mask = jnp.broadcast_to(mask[None], (batch_size, *mask.shape))
-        hidden, _ = run_blocks(self.config, tokens, time, mask, None)
-        return nn.Dense(1, name="head")(hidden[:, ::2])[..., 0]
+        hidden, _ = run_blocks(self.config, tokens, time, mask, None, is_causal=True)
+        return Dense(1, name="head")(hidden[:, ::2])[..., 0]
 
 
 class VectorModel(NamedTuple):

@@ -506,7 +506,7 @@ def _preconditions(run: Run) -> str:
 
 def _budgets(run: Run) -> str:
     """What every arm was given, and where the time went."""
-    html = _arm_budgets(run) + _stage_times(run)
+    html = _arm_budgets(run) + _throughput(run) + _stage_times(run)
     return html or absent("No budgets yet.")
 
 
@@ -529,6 +529,17 @@ def _arm_budgets(run: Run) -> str:
         [escaped(name), *(shown(count_of(row.get(key))) for key in columns)]
         for name, row in table.items()
     ]
+    return table_of(head, rows, numeric_from=1)
+
+
+def _throughput(run: Run) -> str:
+    """Rates of each training stage: medians, compilation apart; MFU is of the matrix peak."""
+    table = {name: row for name, row in dict_at(run.summary, "throughput").items() if row}
+    if not table:
+        return ""
+    keys = list(next(iter(table.values())))
+    head = ["training", *(key.replace("_", " ") for key in keys)]
+    rows = [[escaped(n), *(shown(row.get(key)) for key in keys)] for n, row in table.items()]
     return table_of(head, rows, numeric_from=1)
 
 

@@ -287,11 +287,16 @@ class Slow(NamedTuple):
 
 
 def slow_offline(
-    loss: Callable, sample: Callable, optimizer: optax.GradientTransformation, tau: float
+    loss: Callable,
+    sample: Callable,
+    optimizer: optax.GradientTransformation,
+    tau: float,
+    in_turn: bool = False,
 ) -> Loop:
     """As `offline`, with a moving average of the parameters that the loss may read (SPR, SMART).
 
     `loss(params, minibatch, slow, num_updates) -> scalar, metrics`; no gradient reaches `slow`.
+    `in_turn`: the shards, as `parallel.value_and_mean_grad` has it.
     """
 
     def init(params: Any) -> tuple[Learner, tuple]:
@@ -301,7 +306,7 @@ def slow_offline(
     def update(learner: Learner, shards: tuple, data: Any, shard_ids: jax.Array, key: jax.Array):
         minibatch = jax.vmap(sample, in_axes=(None, 0))(data, keys.per_index(key, shard_ids))
         slow = learner.target
-        (value, metrics), gradients = value_and_mean_grad(loss)(
+        (value, metrics), gradients = value_and_mean_grad(loss, in_turn)(
             learner.params, minibatch, slow.params, slow.num_updates
         )
         params, opt_state = optimizers.apply(

@@ -1,7 +1,7 @@
 """The metrics file: one JSON object per line, the truth of a run.
 
-Every field that depends on the clock has "seconds" or "per_second" in its name; all others are
-reproducible, and `digest` is over them alone.
+Every field that depends on the clock has "seconds" or "per_second" in its name, or is "mfu"; all
+others are reproducible, and `digest` is over them alone.
 """
 
 import hashlib
@@ -72,7 +72,7 @@ def _number(mean: Mean) -> Any:
 
 def is_clock(name: str) -> bool:
     """Whether a field depends on the clock."""
-    return "seconds" in name or "per_second" in name
+    return "seconds" in name or "per_second" in name or name == "mfu"
 
 
 def _timeless(line: dict[str, Any]) -> dict[str, Any]:

@@ -52,11 +52,13 @@ def average_shards(tree: Any) -> Any:
     return average_devices(jax.tree.map(lambda x: jnp.mean(x, axis=0), tree))
 
 
-def value_and_mean_grad(loss_fn: Callable) -> Callable:
+def value_and_mean_grad(loss_fn: Callable, in_turn: bool = False) -> Callable:
     """Differentiate `loss_fn(params, minibatch, *constants) -> loss, metrics` over all shards.
 
     The result maps `(params, minibatch [s, ...], *constants)` to `((loss, metrics), gradients)`,
-    averaged over local shards first and over devices second, here and nowhere else.
+    averaged over local shards first and over devices second, here and nowhere else. Shards
+    `in_turn` add up their gradients one after another: less memory, and on a CPU faster for large
+    models, whose activations then stay in the cache.
     """
 
     def local_loss(params, minibatch, *constants):
@@ -64,10 +66,24 @@ def value_and_mean_grad(loss_fn: Callable) -> Callable:
         losses, metrics = jax.vmap(loss_fn, in_axes=axes)(params, minibatch, *constants)
         return jnp.mean(losses), jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
 
-    def differentiate(params, minibatch, *constants):
-        return average_devices(
-            jax.value_and_grad(local_loss, has_aux=True)(params, minibatch, *constants)
+    def one_by_one(params, minibatch, *constants):
+        def add(total, one):
+            found = jax.value_and_grad(loss_fn, has_aux=True)(params, one, *constants)
+            return jax.tree.map(jnp.add, total, found), None
+
+        first = jax.tree.map(lambda x: x[0], minibatch)
+        shapes = jax.eval_shape(
+            jax.value_and_grad(loss_fn, has_aux=True), params, first, *constants
         )
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        total, _ = jax.lax.scan(add, zeros, minibatch)
+        num_shards = jax.tree.leaves(minibatch)[0].shape[0]
+        return jax.tree.map(lambda x: x / num_shards, total)
+
+    def differentiate(params, minibatch, *constants):
+        at_once = jax.value_and_grad(local_loss, has_aux=True)
+        run = one_by_one if in_turn else at_once
+        return average_devices(run(params, minibatch, *constants))
 
     return differentiate
 

@@ -23,9 +23,12 @@ class Progress:
         """Show a metrics line."""
         self._say(self._describe(line))
 
-    def close(self, seconds: float, compile_seconds: float) -> None:
-        """End the stage's line."""
-        self._say(f"done in {seconds:.1f} s (compiling {compile_seconds:.1f} s)", end="\n")
+    def close(self, seconds: float, compile_seconds: float, recompiled: int = 0) -> None:
+        """End the stage's line; `recompiled` counts programs compiled after the first chunk."""
+        text = f"done in {seconds:.1f} s (compiling {compile_seconds:.1f} s)"
+        if recompiled:
+            text += f"; {recompiled} programs were compiled after the first chunk"
+        self._say(text, end="\n")
 
     def _describe(self, line: dict[str, Any]) -> str:
         step, now = line["step"], time.perf_counter()
@@ -37,6 +40,8 @@ class Progress:
             for name, value in line.items()
             if name.endswith("_per_second")
         ]
+        if "mfu" in line:
+            parts.append(f"MFU {line['mfu']:.2f}")
         parts += [f"{n.removeprefix('train/')} {_mean(line[n])}" for n in SHOWN if n in line]
         if step > self.first_step:
             per_update = (now - self.started) / (step - self.first_step)

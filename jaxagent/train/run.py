@@ -23,6 +23,7 @@ from jaxagent.files import lock, sha256_file, write_json
 from jaxagent.train import checkpoint, metrics_log
 from jaxagent.train.clock import CompileClock
 from jaxagent.train.parallel import ChunkReport, check_replicas
+from jaxagent.train.peak import matmul_rate
 from jaxagent.train.progress import Progress
 from jaxagent.types import RunState
 
@@ -44,6 +45,7 @@ class Work(NamedTuple):
     num_chunks: int = 0
     updates_per_chunk: int = 0
     units_per_update: Mapping[str, int] = MappingProxyType({})  # e.g. {"tokens": 4096}
+    dtype: str = ""  # of the matrix products whose share of the peak, MFU, is told; "": of none
 
 
 class Stage(NamedTuple):
@@ -137,8 +139,11 @@ def _run_stage(
     work = stage.prepare(folder)
     progress = Progress(stage.name, work.num_chunks * work.updates_per_chunk, clock, quiet)
     state, first_chunk = _restore(place / "checkpoints", log, stage.name, work)
+    recompiled = 0  # programs after the first chunk, which are a bug: shapes or types that change
     for index in range(first_chunk, work.num_chunks):
+        programs = clock.programs
         state = _run_chunk(state, work, stage.name, log, progress)
+        recompiled += clock.programs - programs if index > first_chunk else 0
         stop_now = stop.received is not None
         if stop_now or (index + 1) % chunks_per_save == 0 or index + 1 == work.num_chunks:
             metrics_log.sync(log)
@@ -158,9 +163,10 @@ def _run_stage(
             "chain_sha256": chain.hexdigest(),  # of this stage and all before it
             "seconds": seconds,
             "compile_seconds": clock.seconds - compiled_before,
+            "recompiled_programs": recompiled,
         },
     )
-    progress.close(seconds, clock.seconds - compiled_before)
+    progress.close(seconds, clock.seconds - compiled_before, recompiled)
     stop.exit_if_received()
 
 
@@ -189,6 +195,9 @@ def _run_chunk(state: RunState, work: Work, name: str, log: Path, progress: Prog
     for unit, count in work.units_per_update.items():
         line[unit] = step * count
         line[f"{unit}_per_second"] = (step - first) * count / seconds
+    if work.dtype:
+        num_devices = len(report.checksums)
+        line["mfu"] = line["flops_per_second"] / (matmul_rate(work.dtype) * num_devices)
     line |= metrics_log.values(report.metrics) | {"chunk_seconds": seconds}
     metrics_log.append(log, line)
     progress.update(line)

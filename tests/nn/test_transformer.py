@@ -372,6 +372,34 @@ def test_attend_equals_a_float64_softmax():
     )
 
 
+@pytest.mark.parametrize("kind", attention.KINDS)
+@pytest.mark.parametrize("length", [attention.CAUSAL_LENGTH - 1, attention.CAUSAL_LENGTH + 3])
+def test_causal_blocks_equal_the_masked_whole(kind, length):
+    key_q, key_k, key_v = jax.random.split(jax.random.key(0), 3)
+    query, key, value = (jax.random.normal(k, (2, length, 2, 4)) for k in (key_q, key_k, key_v))
+    mask = np.tril(np.ones((2, length, length), bool))
+    mask[1, :, : length // 3] = np.eye(length, dtype=bool)[:, : length // 3]  # an older episode
+
+    def of(is_causal):
+        def total(*inputs):
+            return jnp.sum(jnp.sin(attention.mix(kind, *inputs, jnp.asarray(mask), is_causal)))
+
+        return jax.jit(jax.value_and_grad(total, (0, 1, 2)))(query, key, value)
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), of(True), of(False))
+
+
+def test_causal_blocks_leave_out_what_is_masked():
+    one = jnp.ones((1, 256, 1, 4))
+    mask = jnp.tril(jnp.ones((1, 256, 256), bool))
+
+    def flops(is_causal):
+        run = jax.jit(lambda x: attention.mix("softmax", x, x, x, mask, is_causal))
+        return run.lower(one).compile().cost_analysis()["flops"]
+
+    assert flops(True) < 0.7 * flops(False)  # 10 of 16 blocks
+
+
 # The loss, the types, the counts.
 
 

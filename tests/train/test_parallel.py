@@ -439,6 +439,26 @@ def test_lane_equals_the_loop_alone():
     )
 
 
+@pytest.mark.parametrize("num_devices", [1, 2, 4])
+def test_shards_in_turn_have_the_gradient_of_all_at_once(num_devices):
+    def loss(params, minibatch, slow, count):
+        error = jnp.mean(jnp.square(minibatch @ params["w"] - 1.0))
+        return error, {"train/w": params["w"][0], "train/slow": slow["w"][0]}
+
+    def sample(data, key):
+        return jax.random.normal(key, (4, 3)) + data
+
+    def program(in_turn):
+        loop = loops.slow_offline(loss, sample, optimizer.adam(0.03, 1.0), 0.1, in_turn)
+        return loop, loop.init({"w": jnp.zeros((3,))}), jnp.ones(())
+
+    (state, (report,)), (expected, (told,)) = (
+        run(program(in_turn), num_devices, (3,)) for in_turn in (True, False)
+    )
+    assert_close(state.learner, expected.learner, rtol=1e-5, atol=1e-6)
+    assert_close(report.metrics, told.metrics, rtol=1e-5, atol=1e-6)
+
+
 # --- numbers that are not finite ------------------------------------------------------------------
 
 

@@ -89,6 +89,34 @@ def test_a_run_logs_every_chunk_once(tmp_path):
     assert clocks == {"chunk_seconds", "tokens_per_second"}
 
 
+def test_programs_after_the_first_chunk_are_counted(tmp_path, capsys):
+    go(tmp_path / "clean", make_stages())
+    assert runs.read_done(tmp_path / "clean", "first")["recompiled_programs"] == 0
+    grown = []
+
+    def compile_anew(state):
+        grown.append(0)
+        jax.jit(lambda x: x + 1)(jnp.zeros(len(grown)))
+
+    go(tmp_path / "dirty", make_stages(on_chunk=compile_anew), quiet=False)
+    assert runs.read_done(tmp_path / "dirty", "first")["recompiled_programs"] >= 3
+    assert "compiled after the first chunk" in capsys.readouterr().out
+
+
+def test_mfu_is_of_the_matrix_product_and_a_clock(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "matmul_rate", lambda dtype: {"float32": 5.0}[dtype])
+    stages = make_stages()
+    prepare = stages[0].prepare
+
+    def with_flops(folder):
+        return prepare(folder)._replace(units_per_update={"flops": 10}, dtype="float32")
+
+    go(tmp_path, [stages[0]._replace(prepare=with_flops), *stages[1:]])
+    for line in metrics_log.read(tmp_path / "metrics.jsonl"):
+        assert line["mfu"] == pytest.approx(line["flops_per_second"] / 5.0)
+    assert metrics_log.is_clock("mfu")
+
+
 @pytest.mark.parametrize("crash_at", [0, 3, 6, 9])
 @pytest.mark.parametrize("chunks_per_save", [1, 2])
 def test_resume_after_a_crash_is_bitwise(tmp_path, reference, crash_at, chunks_per_save):
