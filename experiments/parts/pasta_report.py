@@ -82,7 +82,7 @@ def scores(config: Config, folder: Path) -> dict[Any, np.ndarray]:
     result |= _rewards(config, folder, refs)
     validation = read_done(folder, f"pretrain/{config.main.name}")["summary"]["validation"]
     for name, top, bottom in (("loss", "loss", "unigram"), ("copy", "forward", "copied_forward")):
-        if all(bottom in row for one in validation for row in one.values()):
+        if all({top, bottom} <= set(row) for one in validation for row in one.values()):
             result["pretraining", name] = np.array(
                 [[one[d.name][top] / one[d.name][bottom] for one in validation]
                  for d in config.domains_of(config.main)]

@@ -1,0 +1,58 @@
+"""Monte Carlo tree search with the interface of mctx: `import jaxagent.mcts as mctx`."""
+
+from jaxagent.mcts.base import (
+    ChanceRecurrentFnOutput,
+    DecisionRecurrentFnOutput,
+    InteriorActionSelectionFn,
+    LoopFn,
+    PolicyOutput,
+    RecurrentFn,
+    RecurrentFnOutput,
+    RecurrentState,
+    RootActionSelectionFn,
+    RootFnOutput,
+)
+from jaxagent.mcts.policies import (
+    gumbel_muzero_policy,
+    muzero_policy,
+    stochastic_muzero_policy,
+)
+from jaxagent.mcts.qtransforms import (
+    qtransform_by_min_max,
+    qtransform_by_parent_and_siblings,
+    qtransform_completed_by_mix_value,
+)
+from jaxagent.mcts.search import search
+from jaxagent.mcts.selection import (
+    GumbelMuZeroExtraData,
+    gumbel_muzero_interior_action_selection,
+    gumbel_muzero_root_action_selection,
+    muzero_action_selection,
+)
+from jaxagent.mcts.tree import SearchSummary, Tree
+
+__all__ = [
+    "ChanceRecurrentFnOutput",
+    "DecisionRecurrentFnOutput",
+    "GumbelMuZeroExtraData",
+    "InteriorActionSelectionFn",
+    "LoopFn",
+    "PolicyOutput",
+    "RecurrentFn",
+    "RecurrentFnOutput",
+    "RecurrentState",
+    "RootActionSelectionFn",
+    "RootFnOutput",
+    "SearchSummary",
+    "Tree",
+    "gumbel_muzero_interior_action_selection",
+    "gumbel_muzero_policy",
+    "gumbel_muzero_root_action_selection",
+    "muzero_action_selection",
+    "muzero_policy",
+    "qtransform_by_min_max",
+    "qtransform_by_parent_and_siblings",
+    "qtransform_completed_by_mix_value",
+    "search",
+    "stochastic_muzero_policy",
+]

@@ -1,0 +1,517 @@
+"""Batched Monte Carlo tree search whose loops never carry a tree through a select.
+
+One simulation is: choose at the root; walk down; let the model judge a new node; back its value up.
+What differs from mctx is where work is done, not what is computed:
+
+- The batch is written by hand. JAX batches a `while_loop` over lanes of different depth by
+  selecting old or new of everything the body changed, which here are the trees; lanes that are done
+  scatter to nowhere instead.
+- What an interior node would choose next changes only when a simulation passes it. The backup,
+  which touches those nodes anyway, decides and notes it, so that walking down reads two numbers a
+  level.
+- Reward and discount belong to the node they lead to; an edge keeps its visits and its value.
+"""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxagent.mcts.base import (
+    InteriorActionSelectionFn,
+    LoopFn,
+    Params,
+    RecurrentFn,
+    RecurrentFnOutput,
+    RootActionSelectionFn,
+    RootFnOutput,
+)
+from jaxagent.mcts.tree import Node, Tree
+
+TieBreak = Literal["simulation", "mctx"]
+UNVISITED = Tree.UNVISITED
+# Lanes of one step of a backup: wider ones leave the cache, narrower ones are all overhead.
+SHARES, NARROWEST, WIDEST = (8, 2), 16, 256
+
+
+class Nodes(NamedTuple):
+    """The trees of B lanes; node n of lane b is row `b N + n`, so that gathers have one index."""
+
+    children: jax.Array  # [B N, A] int32: the lane's own node index, or UNVISITED
+    logits: jax.Array  # [B N, A]
+    probs: jax.Array  # [B N, A]: their softmax, made once
+    visits: jax.Array  # [B N, A] float32
+    qvalues: jax.Array  # [B N, A]
+    choice: jax.Array  # [B N] int32: what an interior node would choose next
+    num_visits: jax.Array  # [B N] float32
+    value: jax.Array  # [B N]
+    raw_value: jax.Array  # [B N]
+    reward: jax.Array  # [B N] of the step to the node
+    discount: jax.Array  # [B N] of the value after it
+    parent: jax.Array  # [B N] int32
+    action: jax.Array  # [B N] int32: from the parent
+    embedding: Any  # [B N, ...]
+
+
+class Walk(NamedTuple):
+    """One simulation's way from the root."""
+
+    path: jax.Array  # [D + 1, B] int32: rows of the nodes met, by depth
+    length: jax.Array  # [B] int32: edges walked, at least one
+    parent: jax.Array  # [B] int32: the lane's own index of the last node met
+    action: jax.Array  # [B] int32: chosen there
+    child: jax.Array  # [B] int32: where it leads, or UNVISITED
+
+
+class Climb(NamedTuple):
+    """A backup on its way up; lanes in the order of the climb."""
+
+    nodes: Nodes
+    child: jax.Array  # [B] int32: row of the node that each lane came from
+    child_value: jax.Array  # [B]: its mean
+    found: jax.Array  # [B]: what this simulation found there
+
+
+class Rules(NamedTuple):
+    """How actions are chosen, and what does not change during a search."""
+
+    root: RootActionSelectionFn
+    interior: InteriorActionSelectionFn
+    invalid: jax.Array  # [B, A] at the root
+    extra_data: Any  # [B, ...]
+    max_depth: int
+    tie_break: TieBreak
+
+
+def search(
+    params: Params,
+    rng_key: jax.Array,
+    *,
+    root: RootFnOutput,
+    recurrent_fn: RecurrentFn,
+    root_action_selection_fn: RootActionSelectionFn,
+    interior_action_selection_fn: InteriorActionSelectionFn,
+    num_simulations: int,
+    max_depth: int | None = None,
+    invalid_actions: jax.Array | None = None,
+    extra_data: Any = None,
+    loop_fn: LoopFn = jax.lax.fori_loop,
+    tie_break: TieBreak = "simulation",
+) -> Tree:
+    """Search from `root` and return the trees.
+
+    `tie_break="simulation"` draws noise once a simulation and lane, and asks the interior rule when
+    a node changes; "mctx" draws anew at every level as mctx does, to the bit, and is slower.
+    `invalid_actions [B, A]` (nonzero: invalid) are never chosen at the root; a lane without a valid
+    one takes action 0. `max_depth` limits edges from the root: a simulation that ends there judges
+    its last node again.
+
+    Differs: selection functions and value transforms are given the node alone, at index 0
+    (`tree.Node`), so they cannot read other nodes or edges' rewards; an interior rule is not asked
+    again at a node that nothing has passed since.
+    Raises ValueError for shapes that do not fit.
+    """
+    check_inputs(root, num_simulations, max_depth, invalid_actions)
+    batch_size, num_actions = root.prior_logits.shape
+    invalid = jnp.zeros_like(root.prior_logits) if invalid_actions is None else invalid_actions
+    rules = Rules(
+        root_action_selection_fn,
+        interior_action_selection_fn,
+        invalid,
+        extra_data,
+        min(max_depth or num_simulations, num_simulations),
+        tie_break,
+    )
+    nodes = _plant(root, num_simulations + 1)
+
+    def simulate(number: jax.Array, state: tuple) -> tuple:
+        key, nodes = state
+        key, key_walk, key_expand = jax.random.split(key, 3)
+        noise, key_rules = None, key_walk
+        if tie_break == "simulation":
+            key_noise, key_rules = jax.random.split(key_walk)
+            noise = jax.random.uniform(key_noise, (batch_size, num_actions))
+        walk = _descend(nodes, rules, key_rules, noise)
+        slot = jnp.where(walk.child == UNVISITED, number + 1, walk.child).astype(jnp.int32)
+        step, embedding = _judge(params, key_expand, nodes, walk, recurrent_fn)
+        nodes = _expand(nodes, rules, walk, slot, step, embedding, noise, key_rules)
+        return key, _back_up(nodes, rules, walk, slot, noise, key_rules)
+
+    _, nodes = loop_fn(0, num_simulations, simulate, (rng_key, nodes))
+    return _tree(nodes, rules)
+
+
+def _plant(root: RootFnOutput, num_nodes: int) -> Nodes:
+    """Trees of the root alone."""
+    batch_size, num_actions = root.prior_logits.shape
+    dtype = root.value.dtype
+
+    def first(x: jax.Array) -> jax.Array:
+        """Values `[B, ...]` of the root, zeros after them."""
+        rows = jnp.zeros((batch_size, num_nodes, *x.shape[1:]), x.dtype)
+        return rows.at[:, 0].set(x).reshape(batch_size * num_nodes, *x.shape[1:])
+
+    size = (batch_size * num_nodes,)
+    nothing = jnp.zeros(size, dtype)
+    return Nodes(
+        children=jnp.full((*size, num_actions), UNVISITED, jnp.int32),
+        logits=first(root.prior_logits),
+        probs=first(jax.nn.softmax(root.prior_logits)),
+        visits=jnp.zeros((*size, num_actions), jnp.float32),
+        qvalues=jnp.zeros((*size, num_actions), dtype),
+        choice=jnp.zeros(size, jnp.int32),
+        num_visits=first(jnp.ones((batch_size,), jnp.float32)),
+        value=first(root.value),
+        raw_value=first(root.value),
+        reward=nothing,
+        discount=nothing,
+        parent=jnp.full(size, Tree.NO_PARENT, jnp.int32),
+        action=jnp.full(size, Tree.NO_PARENT, jnp.int32),
+        embedding=jax.tree.map(first, root.embedding),
+    )
+
+
+def _descend(nodes: Nodes, rules: Rules, key: jax.Array, noise: Any) -> Walk:
+    """Follow choices from the root to an action without a node, or to `max_depth`."""
+    batch_size = rules.invalid.shape[0]
+    base = jnp.arange(batch_size, dtype=jnp.int32) * _nodes_per_lane(nodes, batch_size)
+    lane_keys = jax.random.split(key, batch_size) if rules.tie_break == "mctx" else None
+    lane_keys, action = _choose_at_root(nodes, rules, base, lane_keys, key, noise)
+    child = _take(nodes.children, base, action)
+    path = jnp.zeros((rules.max_depth + 1, batch_size), jnp.int32).at[0].set(base)
+    ones = jnp.ones((batch_size,), jnp.int32)
+    active = (child != UNVISITED) & (rules.max_depth > 1)
+    walk = Walk(path, ones, jnp.zeros_like(ones), action, child)
+
+    def one_level(state: tuple) -> tuple:
+        depth, walk, active, lane_keys = state
+        parent = jnp.where(active, walk.child, walk.parent)
+        rows = base + parent
+        if rules.tie_break == "mctx":
+            lane_keys, chosen = _choose_anew(nodes, rules, rows, lane_keys, depth)
+        else:
+            chosen = _take(nodes.choice, rows)
+        action = jnp.where(active, chosen, walk.action)
+        child = _take(nodes.children, rows, action)
+        length = walk.length + active.astype(jnp.int32)
+        path = jax.lax.dynamic_update_slice(walk.path, rows[None], (depth, 0))
+        active = active & (child != UNVISITED) & (depth + 1 < rules.max_depth)
+        return depth + 1, Walk(path, length, parent, action, child), active, lane_keys
+
+    first = (jnp.ones((), jnp.int32), walk, active, lane_keys)
+    return jax.lax.while_loop(lambda state: jnp.any(state[2]), one_level, first)[1]
+
+
+def _choose_at_root(
+    nodes: Nodes, rules: Rules, base: jax.Array, lane_keys: Any, key: jax.Array, noise: Any
+) -> tuple[Any, jax.Array]:
+    """The root's action of every lane, and keys for the levels below where those are drawn anew."""
+    if rules.tie_break == "mctx":
+        lane_keys, select_keys = _split(lane_keys)
+    else:
+        select_keys = _keys_of(key, jnp.arange(base.shape[0], dtype=jnp.int32), 0)
+    at = _look(nodes, rules, base, noise, is_root=True)
+    axes = (0, jax.tree.map(lambda _: 0, at), None)
+    return lane_keys, jax.vmap(rules.root, in_axes=axes)(select_keys, at, 0)
+
+
+def _choose_anew(
+    nodes: Nodes, rules: Rules, rows: jax.Array, lane_keys: jax.Array, depth: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Interior actions, ties broken by draws of this level."""
+    lane_keys, select_keys = _split(lane_keys)
+    at = _look(nodes, rules, rows, None)
+    return lane_keys, _ask(rules, select_keys, at, depth)
+
+
+def _ask(rules: Rules, select_keys: jax.Array, at: Node, depth: Any) -> jax.Array:
+    """Actions `[K]` of the interior rule at nodes `[K, ...]`; `depth []` or `[K]`."""
+    axes = (0, jax.tree.map(lambda _: 0, at), None, 0 if jnp.ndim(depth) else None)
+    return jax.vmap(rules.interior, in_axes=axes)(select_keys, at, 0, depth)
+
+
+def _look(
+    nodes: Nodes, rules: Rules, rows: jax.Array, noise: jax.Array | None,
+    lanes: jax.Array | None = None, is_root: bool = False,
+) -> Node:  # fmt: skip
+    """What rules may see of the nodes at `rows [K]` of `lanes [K]`, None for all in order."""
+    invalid = rules.invalid if is_root else jnp.zeros((rows.shape[0], rules.invalid.shape[1]))
+    extra_data = rules.extra_data
+    if lanes is not None:
+        extra_data = jax.tree.map(lambda x: _take(x, lanes), extra_data)
+
+    def at(x: jax.Array) -> jax.Array:
+        return _take(x, rows)[:, None]
+
+    return Node(
+        node_visits=at(nodes.num_visits),
+        raw_values=at(nodes.raw_value),
+        node_values=at(nodes.value),
+        children_prior_logits=at(nodes.logits),
+        children_prior_probs=at(nodes.probs),
+        children_visits=at(nodes.visits),
+        children_qvalues=at(nodes.qvalues),
+        root_invalid_actions=invalid,
+        extra_data=extra_data,
+        noise=noise,
+    )
+
+
+def _judge(
+    params: Params, key: jax.Array, nodes: Nodes, walk: Walk, recurrent_fn: RecurrentFn
+) -> tuple[RecurrentFnOutput, Any]:
+    """Ask the model for the step that each lane's walk ended with."""
+    batch_size = walk.parent.shape[0]
+    per_lane = _nodes_per_lane(nodes, batch_size)
+    rows = jnp.arange(batch_size, dtype=jnp.int32) * per_lane + walk.parent
+    before = jax.tree.map(lambda x: _take(x, rows), nodes.embedding)
+    step, embedding = recurrent_fn(params, key, walk.action, before)
+    num_actions = nodes.logits.shape[1]
+    for name, shape in {
+        "reward": (batch_size,),
+        "discount": (batch_size,),
+        "value": (batch_size,),
+        "prior_logits": (batch_size, num_actions),
+    }.items():
+        _check_shape(f"recurrent_fn's {name}", getattr(step, name), shape)
+    _check_embedding(before, embedding)
+    return step, embedding
+
+
+def _expand(
+    nodes: Nodes, rules: Rules, walk: Walk, slot: jax.Array, step: RecurrentFnOutput,
+    embedding: Any, noise: Any, key: jax.Array,
+) -> Nodes:  # fmt: skip
+    """Write the judged nodes; a walk that `max_depth` ended writes its last node again."""
+    batch_size = slot.shape[0]
+    base = jnp.arange(batch_size, dtype=jnp.int32) * _nodes_per_lane(nodes, batch_size)
+    rows, probs = base + slot, jax.nn.softmax(step.prior_logits)
+
+    def put(x: jax.Array, new: jax.Array) -> jax.Array:
+        return x.at[rows].set(new.astype(x.dtype), **SCATTER)
+
+    nodes = nodes._replace(
+        children=nodes.children.at[base + walk.parent, walk.action].set(slot, **SCATTER),
+        logits=put(nodes.logits, step.prior_logits),
+        probs=put(nodes.probs, probs),
+        num_visits=nodes.num_visits.at[rows].add(1.0, **SCATTER),
+        value=put(nodes.value, step.value),
+        raw_value=put(nodes.raw_value, step.value),
+        reward=put(nodes.reward, step.reward),
+        discount=put(nodes.discount, step.discount),
+        parent=put(nodes.parent, walk.parent),
+        action=put(nodes.action, walk.action),
+        embedding=jax.tree.map(put, nodes.embedding, embedding),
+    )
+    if rules.tie_break == "mctx":
+        return nodes
+    # A new node has met nothing: its first choice reads its prior, and no row of the tree.
+    nothing = jnp.zeros_like(step.prior_logits)
+    at = Node(
+        node_visits=jnp.ones_like(step.value)[:, None],
+        raw_values=step.value[:, None],
+        node_values=step.value[:, None],
+        children_prior_logits=step.prior_logits[:, None],
+        children_prior_probs=probs[:, None],
+        children_visits=jnp.zeros(nothing.shape, jnp.float32)[:, None],
+        children_qvalues=nothing[:, None],
+        root_invalid_actions=jnp.zeros_like(rules.invalid),
+        extra_data=rules.extra_data,
+        noise=noise,
+    )
+    choice = _ask(
+        rules, _keys_of(key, jnp.arange(batch_size, dtype=jnp.int32), walk.length), at, walk.length
+    )
+    return nodes._replace(choice=put(nodes.choice, choice))
+
+
+def _back_up(
+    nodes: Nodes, rules: Rules, walk: Walk, slot: jax.Array, noise: Any, key: jax.Array
+) -> Nodes:
+    """Carry each lane's new value to its root, and decide anew at every node on the way.
+
+    Lanes go in order of depth, so that those still on their way at a level are the first ones: deep
+    levels, where few are, are climbed at a fraction of the width.
+    """
+    batch_size = slot.shape[0]
+    per_lane = _nodes_per_lane(nodes, batch_size)
+    narrow, wide = _widths(batch_size)
+    length, lanes = walk.length, jnp.arange(batch_size, dtype=jnp.int32)
+    if narrow or wide < batch_size:
+        negative, lanes = jax.lax.sort((-length, lanes), num_keys=1)
+        length = -negative
+    leaf = lanes * per_lane + _take(slot, lanes)
+    climb = Climb(nodes, leaf, _take(nodes.value, leaf), _take(nodes.value, leaf))
+
+    def step(depth: jax.Array, start: Any, climb: Climb, width: int) -> tuple:
+        """One level up for a chunk of lanes; tells which they are and where they came to."""
+
+        def part(x: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_slice_in_dim(x, start, width)
+
+        nodes, (child, child_value, found) = climb.nodes, map(part, climb[1:])
+        active, own = depth < part(length), part(lanes)
+        rows = _take(walk.path, jnp.broadcast_to(depth, (width,)), own)
+        target = jnp.where(active, rows, batch_size * per_lane)  # nowhere
+        action = _take(nodes.action, child)
+        reward, discount = _take(nodes.reward, child), _take(nodes.discount, child)
+        found = reward + discount * found
+        count, value = _take(nodes.num_visits, rows), _take(nodes.value, rows)
+        mean = (value * count.astype(value.dtype) + found) / (count + 1.0).astype(value.dtype)
+        nodes = nodes._replace(
+            value=nodes.value.at[target].set(mean, mode="drop"),
+            num_visits=nodes.num_visits.at[target].set(count + 1.0, mode="drop"),
+            visits=nodes.visits.at[target, action].add(1.0, mode="drop"),
+            qvalues=nodes.qvalues.at[target, action].set(
+                reward + discount * child_value, mode="drop"
+            ),
+        )
+
+        def put(x: jax.Array, new: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_update_slice_in_dim(x, jnp.where(active, new, part(x)), start, 0)
+
+        climb = Climb(
+            nodes, put(climb.child, rows), put(climb.child_value, mean), put(climb.found, found)
+        )
+        return climb, own, rows, target, mean, count + 1.0
+
+    def interior(depth: jax.Array, start: Any, climb: Climb, width: int) -> Climb:
+        climb, own, rows, target, mean, count = step(depth, start, climb, width)
+        if rules.tie_break == "mctx":
+            return climb
+        drawn = jax.lax.dynamic_slice_in_dim(noise, start, width)
+        at = _look(climb.nodes, rules, rows, drawn, own)
+        # As scattered just now; read again, they would be copied.
+        at = at._replace(node_values=mean[:, None], node_visits=count[:, None])
+        choice = _ask(rules, _keys_of(key, own, depth), at, depth)
+        choice = climb.nodes.choice.at[target].set(choice, mode="drop")
+        return climb._replace(nodes=climb.nodes._replace(choice=choice))
+
+    state = jnp.max(length) - 1, climb
+    for width in narrow:  # as long as no more lanes are on their way
+        stop = jnp.maximum(length[width] - 1, 0)
+        state = jax.lax.while_loop(
+            lambda state, stop=stop: state[0] > stop,
+            lambda state, width=width: (state[0] - 1, interior(state[0], 0, state[1], width)),
+            state,
+        )
+
+    def chunk(state: tuple) -> tuple:
+        depth, start, climb = state
+        climb, start = interior(depth, start, climb, wide), start + wide
+        is_last = start >= jnp.sum(length > depth, dtype=jnp.int32)
+        return jnp.where(is_last, depth - 1, depth), jnp.where(is_last, 0, start), climb
+
+    zero = jnp.zeros((), jnp.int32)
+    climb = jax.lax.while_loop(lambda s: s[0] > 0, chunk, (state[0], zero, state[1]))[2]
+    return step(zero, zero, climb, batch_size)[0].nodes
+
+
+def _widths(batch_size: int) -> tuple[tuple[int, ...], int]:
+    """Lanes climbed at once: where few are on their way, widest last, and where many are."""
+    wide = batch_size
+    while wide > WIDEST and wide % 2 == 0:
+        wide //= 2
+    shares = (batch_size // share for share in SHARES)
+    return tuple(w for w in shares if NARROWEST <= w < wide), wide
+
+
+def _tree(nodes: Nodes, rules: Rules) -> Tree:
+    """The trees as mctx lays them out: what belongs to a node is told at the edge to it too."""
+    batch_size, num_actions = rules.invalid.shape
+    per_lane = _nodes_per_lane(nodes, batch_size)
+
+    def lanes(x: jax.Array) -> jax.Array:
+        return x.reshape(batch_size, per_lane, *x.shape[1:])
+
+    lane = jnp.repeat(jnp.arange(batch_size, dtype=jnp.int32), per_lane)
+    is_child = nodes.parent != Tree.NO_PARENT
+    edge = (lane * per_lane + nodes.parent) * num_actions + nodes.action
+    edge = jnp.where(is_child, edge, batch_size * per_lane * num_actions)
+
+    def at_edges(x: jax.Array) -> jax.Array:
+        empty = jnp.zeros((batch_size * per_lane * num_actions,), x.dtype)
+        return empty.at[edge].set(x, mode="drop").reshape(batch_size, per_lane, num_actions)
+
+    return Tree(
+        node_visits=lanes(nodes.num_visits).astype(jnp.int32),
+        raw_values=lanes(nodes.raw_value),
+        node_values=lanes(nodes.value),
+        parents=lanes(nodes.parent),
+        action_from_parent=lanes(nodes.action),
+        children_index=lanes(nodes.children),
+        children_prior_logits=lanes(nodes.logits),
+        children_visits=lanes(nodes.visits).astype(jnp.int32),
+        children_rewards=at_edges(nodes.reward),
+        children_discounts=at_edges(nodes.discount),
+        children_values=at_edges(nodes.value),
+        embeddings=jax.tree.map(lanes, nodes.embedding),
+        root_invalid_actions=rules.invalid,
+        extra_data=rules.extra_data,
+    )
+
+
+SCATTER = {"mode": "promise_in_bounds", "unique_indices": True}  # one row a lane
+
+
+def _take(x: jax.Array, *index: jax.Array) -> jax.Array:
+    return x.at[index].get(mode="promise_in_bounds")
+
+
+def _nodes_per_lane(nodes: Nodes, batch_size: int) -> int:
+    return nodes.value.shape[0] // batch_size
+
+
+def _split(lane_keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+    both = jax.vmap(jax.random.split)(lane_keys)
+    return both[:, 0], both[:, 1]
+
+
+def _keys_of(key: jax.Array, lanes: jax.Array, depth: Any) -> jax.Array:
+    """Keys of one level for rules that draw; XLA drops them where none does."""
+    depth = jnp.broadcast_to(jnp.asarray(depth, jnp.int32), lanes.shape)
+    own = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, lanes)
+    return jax.vmap(jax.random.fold_in)(own, depth)
+
+
+def check_inputs(
+    root: RootFnOutput, num_simulations: int, max_depth: int | None, invalid_actions: Any
+) -> None:
+    """Raise ValueError that names the first input of a search that does not fit."""
+    if jnp.ndim(root.prior_logits) != 2:
+        raise ValueError(
+            f"root.prior_logits: got shape {jnp.shape(root.prior_logits)}, expected [B, A]; give a "
+            "batch, of one lane if need be."
+        )
+    batch_size, _ = shape = root.prior_logits.shape
+    _check_shape("root.value", root.value, (batch_size,))
+    for path, x in jax.tree.leaves_with_path(root.embedding):
+        if jnp.shape(x)[:1] != (batch_size,):
+            raise ValueError(
+                f"root.embedding{jax.tree_util.keystr(path)}: got shape {jnp.shape(x)}, expected "
+                f"[{batch_size}, ...] as root.prior_logits has; give one row a lane."
+            )
+    if invalid_actions is not None:
+        _check_shape("invalid_actions", invalid_actions, shape)
+    for name, number in (("num_simulations", num_simulations), ("max_depth", max_depth)):
+        if number is not None and number < 1:
+            raise ValueError(f"{name}: got {number}, expected at least 1; search needs a step.")
+
+
+def _check_shape(name: str, x: jax.Array, expected: tuple[int, ...]) -> None:
+    if jnp.shape(x) != expected:
+        raise ValueError(
+            f"{name}: got shape {jnp.shape(x)}, expected {expected}; lanes come first, in all "
+            "inputs of a search alike."
+        )
+
+
+def _check_embedding(before: Any, after: Any) -> None:
+    shapes = [
+        jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), t) for t in (before, after)
+    ]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"recurrent_fn's embedding: got {shapes[1]}, expected {shapes[0]} as it was given; a "
+            "node's embedding must keep its structure, shapes and dtypes."
+        )

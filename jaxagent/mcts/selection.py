@@ -1,0 +1,152 @@
+"""Rules that choose an action at a node."""
+
+import functools
+import math
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxagent.mcts.base import QTransform
+from jaxagent.mcts.qtransforms import (
+    qtransform_by_parent_and_siblings,
+    qtransform_completed_by_mix_value,
+)
+from jaxagent.mcts.tree import prior_probs
+
+TIE_BREAK = 1e-7
+LOW_LOGIT = -1e9  # of an action that is considered whatever its logit
+
+
+@chex.dataclass(frozen=True)
+class GumbelMuZeroExtraData:
+    """The root's Gumbel noise."""
+
+    root_gumbel: jax.Array  # [B, A]
+
+
+def masked_argmax(scores: jax.Array, invalid_actions: jax.Array | None) -> jax.Array:
+    """The best valid action, int32; 0 where none is valid."""
+    if invalid_actions is not None:
+        scores = jnp.where(jnp.asarray(invalid_actions, bool), -jnp.inf, scores)
+    return first_argmax(scores)
+
+
+def first_argmax(scores: jax.Array) -> jax.Array:
+    """The first of the largest, int32 `[...]` of `[..., A]`; NaN is never chosen, 0 if all are.
+
+    Two plain reductions: on a CPU a fifth of `jnp.argmax`, whose pair of carries is not vectorised.
+    """
+    scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
+    size = scores.shape[-1]
+    best = scores == jnp.max(scores, axis=-1, keepdims=True)
+    return jnp.min(jnp.where(best, jnp.arange(size, dtype=jnp.int32), size), axis=-1)
+
+
+def muzero_action_selection(
+    rng_key: jax.Array,
+    tree: Any,
+    node_index: Any,
+    depth: Any,
+    *,
+    pb_c_init: float = 1.25,
+    pb_c_base: float = 19652.0,
+    qtransform: QTransform = qtransform_by_parent_and_siblings,
+) -> jax.Array:
+    """PUCT (MuZero, Schrittwieser et al. 2020, eq. 2); ties are broken by noise of 1e-7."""
+    visits = _as_float(tree.children_visits[node_index])
+    node_visits = _as_float(tree.node_visits[node_index])
+    pb_c = pb_c_init + jnp.log((node_visits + pb_c_base + 1.0) / pb_c_base)
+    probs = prior_probs(tree, node_index)
+    explore = jnp.sqrt(node_visits) * pb_c * probs / (visits + 1.0)
+    noise = getattr(tree, "noise", None)
+    if noise is None:
+        noise = jax.random.uniform(rng_key, (tree.num_actions,))
+    scores = qtransform(tree, node_index) + explore + TIE_BREAK * noise
+    is_root = jnp.asarray(depth == 0)
+    return masked_argmax(scores, jnp.asarray(tree.root_invalid_actions, bool) & is_root)
+
+
+def gumbel_muzero_root_action_selection(
+    rng_key: jax.Array,
+    tree: Any,
+    node_index: Any,
+    *,
+    num_simulations: int,
+    max_num_considered_actions: int,
+    qtransform: QTransform = qtransform_completed_by_mix_value,
+) -> jax.Array:
+    """Sequential halving over the actions of most `gumbel + logits + q` (Danihelka 2022)."""
+    del rng_key
+    visits = _as_float(tree.children_visits[node_index])
+    logits = tree.children_prior_logits[node_index]
+    table = jnp.asarray(considered_visits(max_num_considered_actions, num_simulations))
+    num_valid = jnp.sum(~jnp.asarray(tree.root_invalid_actions, bool), axis=-1, dtype=jnp.int32)
+    num_considered = jnp.minimum(max_num_considered_actions, num_valid)
+    simulation = jnp.sum(visits, axis=-1).astype(jnp.int32)  # visits of the root's actions so far
+    considered = table[num_considered, simulation]
+    scores = score_considered(
+        considered, tree.extra_data.root_gumbel, logits, qtransform(tree, node_index), visits
+    )
+    return masked_argmax(scores, tree.root_invalid_actions)
+
+
+def gumbel_muzero_interior_action_selection(
+    rng_key: jax.Array,
+    tree: Any,
+    node_index: Any,
+    depth: Any,
+    *,
+    qtransform: QTransform = qtransform_completed_by_mix_value,
+) -> jax.Array:
+    """The action whose share of visits is furthest below the improved policy's (ibid., eq. 14)."""
+    del rng_key, depth
+    visits = _as_float(tree.children_visits[node_index])
+    logits = tree.children_prior_logits[node_index]
+    probs = jax.nn.softmax(logits + qtransform(tree, node_index))
+    share = visits / (1.0 + jnp.sum(visits, keepdims=True, axis=-1))
+    return first_argmax(probs - share)
+
+
+def _as_float(visits: jax.Array) -> jax.Array:
+    return jnp.asarray(visits, jnp.float32)
+
+
+def score_considered(
+    considered: jax.Array,
+    gumbel: jax.Array,
+    logits: jax.Array,
+    qvalues: jax.Array,
+    visits: jax.Array,
+) -> jax.Array:
+    """Scores of actions with as many visits as considered; -inf of all others."""
+    logits = logits - jnp.max(logits, keepdims=True, axis=-1)
+    scores = jnp.maximum(LOW_LOGIT, gumbel + logits + qvalues)
+    return jnp.where(_as_float(visits) == _as_float(considered), scores, -jnp.inf)
+
+
+def considered_sequence(num_considered: int, num_simulations: int) -> list[int]:
+    """Visits that the action of each simulation has had, under sequential halving.
+
+    Karnin et al. 2013: rounds of equal budget, each over half as many actions, at least two.
+    """
+    if num_considered <= 1:
+        return list(range(num_simulations))
+    rounds = math.ceil(math.log2(num_considered))
+    sequence: list[int] = []
+    visits, left = [0] * num_considered, num_considered
+    while len(sequence) < num_simulations:
+        for _ in range(max(1, int(num_simulations / (rounds * left)))):
+            sequence += visits[:left]
+            visits[:left] = [v + 1 for v in visits[:left]]
+        left = max(2, left // 2)
+    return sequence[:num_simulations]
+
+
+@functools.cache
+def considered_visits(max_num_considered_actions: int, num_simulations: int) -> np.ndarray:
+    """`considered_sequence` of 0 to the most actions: int32 `[most + 1, simulations]`."""
+    rows = [considered_sequence(m, num_simulations) for m in range(max_num_considered_actions + 1)]
+    return np.asarray(rows, np.int32).reshape(len(rows), num_simulations)
