@@ -22,6 +22,7 @@ from jaxagent.mcts.qtransforms import (
     qtransform_by_parent_and_siblings,
     qtransform_completed_by_mix_value,
 )
+from jaxagent.mcts.reuse import subtree
 from jaxagent.mcts.search import search
 from jaxagent.mcts.selection import (
     GumbelMuZeroExtraData,
@@ -55,4 +56,5 @@ __all__ = [
     "qtransform_completed_by_mix_value",
     "search",
     "stochastic_muzero_policy",
+    "subtree",
 ]

@@ -53,10 +53,11 @@ def muzero_policy(
     pb_c_base: float = 19652.0,
     temperature: float = 1.0,
     tie_break: TieBreak = "simulation",
+    tree: Tree | None = None,
 ) -> PolicyOutput:
     """PUCT from noisy priors; acts in proportion to `visits ** (1 / temperature)`.
 
-    MuZero (Schrittwieser et al. 2020, appendix B). Shapes as in `base`, `tie_break` and
+    MuZero (Schrittwieser et al. 2020, appendix B). Shapes as in `base`; `tie_break`, `tree` and
     `invalid_actions` as in `search`.
     """
     check_inputs(root, num_simulations, max_depth, invalid_actions)
@@ -77,6 +78,7 @@ def muzero_policy(
         invalid_actions=invalid_actions,
         loop_fn=loop_fn,
         tie_break=tie_break,
+        tree=tree,
     )
     return _by_visits(rng_key, tree, temperature)
 

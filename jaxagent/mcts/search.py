@@ -26,6 +26,7 @@ from jaxagent.mcts.base import (
     RootActionSelectionFn,
     RootFnOutput,
 )
+from jaxagent.mcts.reuse import depths
 from jaxagent.mcts.tree import Node, Tree
 
 TieBreak = Literal["simulation", "mctx"]
@@ -97,8 +98,12 @@ def search(
     extra_data: Any = None,
     loop_fn: LoopFn = jax.lax.fori_loop,
     tie_break: TieBreak = "simulation",
+    tree: Tree | None = None,
 ) -> Tree:
     """Search from `root` and return the trees.
+
+    `tree` is one to go on from, as `reuse.subtree` leaves it: its statistics stay, its root takes
+    the priors and embedding of `root`, and it grows by `num_simulations` nodes.
 
     `tie_break="simulation"` draws noise once a simulation and lane, and asks the interior rule when
     a node changes; "mctx" draws anew at every level as mctx does, to the bit, and is slower.
@@ -119,10 +124,14 @@ def search(
         interior_action_selection_fn,
         invalid,
         extra_data,
-        min(max_depth or num_simulations, num_simulations),
+        _deepest(num_simulations, max_depth, tree),
         tie_break,
     )
-    nodes = _plant(root, num_simulations + 1)
+    if tree is None:
+        nodes, used = _plant(root, num_simulations + 1), jnp.ones((batch_size,), jnp.int32)
+    else:
+        _check_tree(tree, root)
+        nodes, used = _replant(root, tree, rules, num_simulations)
 
     def simulate(number: jax.Array, state: tuple) -> tuple:
         key, nodes = state
@@ -132,7 +141,7 @@ def search(
             key_noise, key_rules = jax.random.split(key_walk)
             noise = jax.random.uniform(key_noise, (batch_size, num_actions))
         walk = _descend(nodes, rules, key_rules, noise)
-        slot = jnp.where(walk.child == UNVISITED, number + 1, walk.child).astype(jnp.int32)
+        slot = jnp.where(walk.child == UNVISITED, used + number, walk.child).astype(jnp.int32)
         step, embedding = _judge(params, key_expand, nodes, walk, recurrent_fn)
         nodes = _expand(nodes, rules, walk, slot, step, embedding, noise, key_rules)
         return key, _back_up(nodes, rules, walk, slot, noise, key_rules)
@@ -169,6 +178,81 @@ def _plant(root: RootFnOutput, num_nodes: int) -> Nodes:
         action=jnp.full(size, Tree.NO_PARENT, jnp.int32),
         embedding=jax.tree.map(first, root.embedding),
     )
+
+
+def _replant(
+    root: RootFnOutput, tree: Tree, rules: Rules, num_simulations: int
+) -> tuple[Nodes, jax.Array]:
+    """Nodes of a tree to go on from with room for more, and how many slots each lane has used."""
+    batch_size, size = tree.node_visits.shape
+    is_empty = tree.node_visits[:, 0] == 0  # a lane that took an action never visited
+
+    def rows(x: jax.Array, empty: Any = 0) -> jax.Array:
+        room = [(0, 0), (0, num_simulations), *[(0, 0)] * (x.ndim - 2)]
+        padded = jnp.pad(x, room, constant_values=empty)
+        return padded.reshape(batch_size * (size + num_simulations), *x.shape[2:])
+
+    def at_root(x: jax.Array, new: jax.Array) -> jax.Array:
+        return x.at[:, 0].set(new.astype(x.dtype))
+
+    def if_empty(x: jax.Array, new: jax.Array) -> jax.Array:
+        return at_root(x, jnp.where(is_empty, new.astype(x.dtype), x[:, 0]))
+
+    reward, discount = (
+        _of_nodes(tree, x) for x in (tree.children_rewards, tree.children_discounts)
+    )
+    logits = at_root(tree.children_prior_logits, root.prior_logits)
+    visits = if_empty(tree.node_visits, jnp.ones((batch_size,)))
+    nodes = Nodes(
+        children=rows(tree.children_index, UNVISITED),
+        logits=rows(logits),
+        probs=rows(jax.nn.softmax(logits)),
+        visits=rows(tree.children_visits.astype(jnp.float32)),
+        qvalues=rows(tree.children_rewards + tree.children_discounts * tree.children_values),
+        choice=jnp.zeros((batch_size * (size + num_simulations),), jnp.int32),
+        num_visits=rows(visits.astype(jnp.float32)),
+        value=rows(if_empty(tree.node_values, root.value)),
+        raw_value=rows(if_empty(tree.raw_values, root.value)),
+        reward=rows(reward),
+        discount=rows(discount),
+        parent=rows(tree.parents, Tree.NO_PARENT),
+        action=rows(tree.action_from_parent, Tree.NO_PARENT),
+        embedding=jax.tree.map(
+            lambda x, new: rows(at_root(x, new)), tree.embeddings, root.embedding
+        ),
+    )  # fmt: skip
+    index = jnp.arange(size, dtype=jnp.int32)[None]
+    used = 1 + jnp.max(jnp.where(tree.parents >= 0, index, 0), axis=1)
+    return _choose_everywhere(nodes, rules, depths(tree.parents), size), used
+
+
+def _of_nodes(tree: Tree, edges: jax.Array) -> jax.Array:
+    """What edges `[B, N, A]` say of the node they lead to: `[B, N]`, 0 of the root."""
+    lane = jnp.arange(edges.shape[0])[:, None]
+    parent, action = jnp.maximum(tree.parents, 0), jnp.maximum(tree.action_from_parent, 0)
+    return jnp.where(tree.parents >= 0, edges[lane, parent, action], 0.0)
+
+
+def _choose_everywhere(nodes: Nodes, rules: Rules, depth: jax.Array, size: int) -> Nodes:
+    """Note the choice of every node that there is, one slot of all lanes at a time."""
+    if rules.tie_break == "mctx":
+        return nodes
+    batch_size = depth.shape[0]
+    base = jnp.arange(batch_size, dtype=jnp.int32) * _nodes_per_lane(nodes, batch_size)
+    unbroken = jnp.zeros((batch_size, nodes.logits.shape[1]))  # no tie is broken yet
+
+    def one_slot(slot: jax.Array, choice: jax.Array) -> jax.Array:
+        at = _look(nodes, rules, base + slot, unbroken)
+        keys = _keys_of(jax.random.key(0), jnp.arange(batch_size, dtype=jnp.int32), slot)
+        return choice.at[base + slot].set(_ask(rules, keys, at, depth[:, slot]), **SCATTER)
+
+    return nodes._replace(choice=jax.lax.fori_loop(0, size, one_slot, nodes.choice))
+
+
+def _deepest(num_simulations: int, max_depth: int | None, tree: Tree | None) -> int:
+    """The most edges that a walk can have, of those allowed."""
+    possible = num_simulations + (0 if tree is None else tree.num_simulations)
+    return min(max_depth or possible, possible)
 
 
 def _descend(nodes: Nodes, rules: Rules, key: jax.Array, noise: Any) -> Walk:
@@ -498,6 +582,17 @@ def check_inputs(
             raise ValueError(f"{name}: got {number}, expected at least 1; search needs a step.")
 
 
+def _check_tree(tree: Tree, root: RootFnOutput) -> None:
+    batch_size, num_actions = root.prior_logits.shape
+    if tree.children_index.shape[::2] != (batch_size, num_actions):
+        raise ValueError(
+            f"tree: got lanes and actions {tree.children_index.shape[::2]}, expected "
+            f"{(batch_size, num_actions)} as root.prior_logits has; go on with the same lanes."
+        )
+    before = jax.tree.map(lambda x: x[:, 0], tree.embeddings)
+    _check_embedding(before, root.embedding, "root.embedding, of a tree to go on from")
+
+
 def _check_shape(name: str, x: jax.Array, expected: tuple[int, ...]) -> None:
     if jnp.shape(x) != expected:
         raise ValueError(
@@ -506,12 +601,12 @@ def _check_shape(name: str, x: jax.Array, expected: tuple[int, ...]) -> None:
         )
 
 
-def _check_embedding(before: Any, after: Any) -> None:
+def _check_embedding(before: Any, after: Any, name: str = "recurrent_fn's embedding") -> None:
     shapes = [
         jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), t) for t in (before, after)
     ]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            f"recurrent_fn's embedding: got {shapes[1]}, expected {shapes[0]} as it was given; a "
+            f"{name}: got {shapes[1]}, expected {shapes[0]} as it was given; a "
             "node's embedding must keep its structure, shapes and dtypes."
         )

@@ -94,11 +94,11 @@ def examine(name, kind, params, slow, batch, key, progress):
     def loss(params, slow, shifts):
         hidden, predictions = [], []
 
-        def encode(params, layout, unit, attention, is_hidden=None, num_tokens=None):
+        def encode(params, layout, unit, attention, is_hidden=None, num_tokens=None, **options):
             if num_tokens is None:
                 none = jnp.zeros((B, K, layout.num_tokens), bool)
                 hidden.append(layout.per_scalar(none if is_hidden is None else is_hidden))
-            return model.encode(params, layout, unit, attention, is_hidden, num_tokens)
+            return model.encode(params, layout, unit, attention, is_hidden, num_tokens, **options)
 
         def read(*args):
             predicted, shift = model.read(*args), shifts[len(predictions)]

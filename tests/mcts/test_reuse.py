@@ -1,0 +1,129 @@
+"""Subtrees: the same numbers under other indices, and a search that goes on as if never stopped."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from search_models import problem, run
+
+from jaxagent import mcts
+from jaxagent.mcts.reuse import depths
+
+B, N, A = 6, 40, 3
+PLAIN = {"dirichlet_fraction": 0.0}
+
+
+@functools.cache
+def searched():
+    root, model = problem(mcts, B, A)
+    return root, model, run(mcts, "muzero", root, model, N, **PLAIN).search_tree
+
+
+def nodes_below(tree, lane, node):
+    """Old indices at and below a node, in order of creation, by walking the tree."""
+    found, queue = [], [int(node)]
+    while queue:
+        found.append(queue.pop())
+        children = np.asarray(tree.children_index)[lane, found[-1]]
+        queue += [int(c) for c in children if c >= 0]
+    return sorted(found)
+
+
+@pytest.mark.parametrize("action", range(A))
+def test_a_subtree_holds_the_same_numbers(action):
+    _, _, tree = searched()
+    cut = jax.jit(mcts.subtree)(tree, jnp.full((B,), action))
+    for lane in range(B):
+        child = np.asarray(tree.children_index)[lane, 0, action]
+        old = nodes_below(tree, lane, child) if child >= 0 else []
+        count = len(old)
+        for name in ("node_visits", "raw_values", "node_values", "children_prior_logits",
+                     "children_visits", "children_rewards", "children_values"):  # fmt: skip
+            got, expected = np.asarray(cut[name])[lane], np.asarray(tree[name])[lane]
+            np.testing.assert_array_equal(got[:count], expected[old], err_msg=name)
+            assert not got[count:].any(), f"{name}: an empty slot holds something"
+        np.testing.assert_array_equal(
+            np.asarray(cut.embeddings)[lane, :count], np.asarray(tree.embeddings)[lane][old]
+        )
+        new = {n: i for i, n in enumerate(old)}
+        children = np.asarray(tree.children_index)[lane][old]
+        moved = [[new[c] if c >= 0 else -1 for c in row] for row in children]
+        np.testing.assert_array_equal(
+            np.asarray(cut.children_index)[lane, :count], np.reshape(moved, (count, A))
+        )
+        parents = [new.get(int(p), -1) for p in np.asarray(tree.parents)[lane][old]]
+        np.testing.assert_array_equal(np.asarray(cut.parents)[lane, :count], parents)
+
+
+def test_depths_count_edges_to_the_root():
+    _, _, tree = searched()
+    parents = np.asarray(tree.parents)
+    expected = np.zeros_like(parents)
+    for node in range(1, N + 1):
+        expected[:, node] = expected[np.arange(B), parents[:, node]] + 1
+    np.testing.assert_array_equal(depths(tree.parents), expected)
+
+
+def test_going_on_from_a_whole_tree_equals_not_stopping():
+    root, model, whole = searched()
+    half = run(mcts, "muzero", root, model, N // 2, **PLAIN).search_tree
+    both = run(mcts, "muzero", root, model, N // 2, tree=half, **PLAIN).search_tree
+    for name in ("children_index", "children_visits", "node_visits", "parents"):
+        np.testing.assert_array_equal(both[name], whole[name], err_msg=name)
+    np.testing.assert_allclose(both.node_values, whole.node_values, atol=1e-5)
+
+
+def test_search_goes_on_below_the_action_taken():
+    _, model, tree = searched()
+    taken = tree.summary().visit_counts.argmax(1)
+    cut = mcts.subtree(tree, taken)
+    before = np.asarray(cut.node_visits[:, 0])
+    assert before.min() > 1
+    root = mcts.RootFnOutput(
+        prior_logits=cut.children_prior_logits[:, 0], value=cut.raw_values[:, 0],
+        embedding=cut.embeddings[:, 0],
+    )  # fmt: skip
+    after = run(mcts, "muzero", root, model, 10, tree=cut, **PLAIN).search_tree
+    np.testing.assert_array_equal(after.node_visits[:, 0], before + 10)
+    visits = np.asarray(after.children_visits)
+    assert (visits[:, : cut.node_visits.shape[1]] >= np.asarray(cut.children_visits)).all()
+    qvalues = jax.vmap(
+        lambda n: after.qvalues(jnp.full((B,), n)), out_axes=1
+    )(jnp.arange(after.node_visits.shape[1]))  # fmt: skip
+    total = np.asarray(after.raw_values) + (visits * np.asarray(qvalues)).sum(-1)
+    np.testing.assert_allclose(
+        total, np.asarray(after.node_values) * np.asarray(after.node_visits), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_what_does_not_fit_is_cut_at_its_edges():
+    _, _, tree = searched()
+    taken = tree.summary().visit_counts.argmax(1)
+    whole, cut = mcts.subtree(tree, taken), mcts.subtree(tree, taken, 4)
+    assert cut.node_visits.shape == (B, 4)
+    np.testing.assert_array_equal(cut.node_values, whole.node_values[:, :4])
+    assert np.asarray(cut.children_index).max() < 4
+    dropped = np.asarray(whole.children_index)[:, :4] >= 4
+    assert dropped.any()
+    assert not np.asarray(cut.children_visits)[dropped].any()
+
+
+def test_an_action_never_taken_starts_anew():
+    root, model, _ = searched()
+    short = run(mcts, "muzero", root, model, 1, **PLAIN).search_tree
+    unvisited = (short.action_from_parent[:, 1] + 1) % A
+    cut = mcts.subtree(short, unvisited)
+    assert not np.asarray(cut.node_visits).any()
+    fresh = run(mcts, "muzero", root, model, 8, **PLAIN).search_tree
+    after = run(mcts, "muzero", root, model, 8, tree=cut, **PLAIN).search_tree
+    np.testing.assert_array_equal(after.children_visits[:, 0], fresh.children_visits[:, 0])
+
+
+def test_trees_of_others_are_refused():
+    root, model, tree = searched()
+    with pytest.raises(ValueError, match="go on with the same lanes"):
+        run(mcts, "muzero", jax.tree.map(lambda x: x[:2], root), model, 4, tree=tree)
+    with pytest.raises(ValueError, match="each lane took"):
+        mcts.subtree(tree, jnp.zeros((B - 1,), jnp.int32))
