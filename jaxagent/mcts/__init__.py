@@ -23,12 +23,14 @@ from jaxagent.mcts.qtransforms import (
     qtransform_completed_by_mix_value,
 )
 from jaxagent.mcts.reuse import subtree
+from jaxagent.mcts.rollouts import rollout_model, rollout_value, uct_policy
 from jaxagent.mcts.search import search
 from jaxagent.mcts.selection import (
     GumbelMuZeroExtraData,
     gumbel_muzero_interior_action_selection,
     gumbel_muzero_root_action_selection,
     muzero_action_selection,
+    ucb1_action_selection,
 )
 from jaxagent.mcts.tree import SearchSummary, Tree
 
@@ -54,7 +56,11 @@ __all__ = [
     "qtransform_by_min_max",
     "qtransform_by_parent_and_siblings",
     "qtransform_completed_by_mix_value",
+    "rollout_model",
+    "rollout_value",
     "search",
     "stochastic_muzero_policy",
     "subtree",
+    "ucb1_action_selection",
+    "uct_policy",
 ]

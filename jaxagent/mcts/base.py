@@ -24,6 +24,9 @@ class RecurrentFnOutput:
     discount: jax.Array  # [B] of the value after it; 0 ends, -1 hands the move to the other player
     prior_logits: jax.Array  # [B, A]
     value: jax.Array  # [B] of the state after it
+    # [B, A] nonzero: never chosen below; beyond mctx, which masks the root alone. Of every step of
+    # a model or of none.
+    invalid_actions: jax.Array | None = None
 
 
 @chex.dataclass(frozen=True)

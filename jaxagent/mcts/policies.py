@@ -29,6 +29,7 @@ from jaxagent.mcts.selection import (
     first_argmax,
     gumbel_muzero_interior_action_selection,
     gumbel_muzero_root_action_selection,
+    mask_invalid,
     masked_argmax,
     muzero_action_selection,
     score_considered,
@@ -54,11 +55,12 @@ def muzero_policy(
     temperature: float = 1.0,
     tie_break: TieBreak = "simulation",
     tree: Tree | None = None,
+    early_stop: bool = False,
 ) -> PolicyOutput:
     """PUCT from noisy priors; acts in proportion to `visits ** (1 / temperature)`.
 
-    MuZero (Schrittwieser et al. 2020, appendix B). Shapes as in `base`; `tie_break`, `tree` and
-    `invalid_actions` as in `search`.
+    MuZero (Schrittwieser et al. 2020, appendix B). Shapes as in `base`; `tie_break`, `tree`,
+    `early_stop` and `invalid_actions` as in `search`.
     """
     check_inputs(root, num_simulations, max_depth, invalid_actions)
     rng_key, key_noise, key_search = jax.random.split(rng_key, 3)
@@ -79,6 +81,7 @@ def muzero_policy(
         loop_fn=loop_fn,
         tie_break=tie_break,
         tree=tree,
+        early_stop=early_stop,
     )
     return _by_visits(rng_key, tree, temperature)
 
@@ -103,7 +106,7 @@ def gumbel_muzero_policy(
     without chance, for evaluation in games of perfect information.
     """
     check_inputs(root, num_simulations, max_depth, invalid_actions)
-    root = root.replace(prior_logits=_mask_invalid(root.prior_logits, invalid_actions))
+    root = root.replace(prior_logits=mask_invalid(root.prior_logits, invalid_actions))
     rng_key, key_gumbel = jax.random.split(rng_key)
     logits = root.prior_logits
     gumbel = gumbel_scale * jax.random.gumbel(key_gumbel, logits.shape, logits.dtype)
@@ -132,7 +135,7 @@ def gumbel_muzero_policy(
     completed = jax.vmap(qtransform, in_axes=(0, None))(tree, Tree.ROOT_INDEX)
     most = jnp.max(visits, axis=-1, keepdims=True)
     scores = score_considered(most, gumbel, logits, completed, visits)
-    weights = jax.nn.softmax(_mask_invalid(logits + completed, invalid_actions))
+    weights = jax.nn.softmax(mask_invalid(logits + completed, invalid_actions))
     action = masked_argmax(scores, invalid_actions)
     return PolicyOutput(action=action, action_weights=weights, search_tree=tree)
 
@@ -226,15 +229,7 @@ def _noisy(
     )
     mixed = (1.0 - fraction) * probs + fraction * noise
     logits = jnp.log(jnp.maximum(mixed, jnp.finfo(probs.dtype).tiny))
-    return root.replace(prior_logits=_mask_invalid(logits, invalid))
-
-
-def _mask_invalid(logits: jax.Array, invalid: jax.Array | None) -> jax.Array:
-    """Logits without mass on invalid actions; finite, as a lane may have no valid one."""
-    if invalid is None:
-        return logits
-    logits = logits - jnp.max(logits, axis=-1, keepdims=True)
-    return jnp.where(jnp.asarray(invalid, bool), jnp.finfo(logits.dtype).min, logits)
+    return root.replace(prior_logits=mask_invalid(logits, invalid))
 
 
 def _in_turn(decide: InteriorActionSelectionFn, num_actions: int) -> InteriorActionSelectionFn:

@@ -27,6 +27,7 @@ from jaxagent.mcts.base import (
     RootFnOutput,
 )
 from jaxagent.mcts.reuse import depths
+from jaxagent.mcts.selection import mask_invalid
 from jaxagent.mcts.tree import Node, Tree
 
 TieBreak = Literal["simulation", "mctx"]
@@ -52,6 +53,7 @@ class Nodes(NamedTuple):
     parent: jax.Array  # [B N] int32
     action: jax.Array  # [B N] int32: from the parent
     embedding: Any  # [B N, ...]
+    invalid: jax.Array | None  # [B N, A] bool; None: the model masks nothing
 
 
 class Walk(NamedTuple):
@@ -99,11 +101,13 @@ def search(
     loop_fn: LoopFn = jax.lax.fori_loop,
     tie_break: TieBreak = "simulation",
     tree: Tree | None = None,
+    early_stop: bool = False,
 ) -> Tree:
     """Search from `root` and return the trees.
 
     `tree` is one to go on from, as `reuse.subtree` leaves it: its statistics stay, its root takes
-    the priors and embedding of `root`, and it grows by `num_simulations` nodes.
+    the priors and embedding of `root`, and it grows by `num_simulations` nodes. `early_stop` ends
+    when no lane's most visited root action can be overtaken: for acting by visits, not for targets.
 
     `tie_break="simulation"` draws noise once a simulation and lane, and asks the interior rule when
     a node changes; "mctx" draws anew at every level as mctx does, to the bit, and is slower.
@@ -132,6 +136,8 @@ def search(
     else:
         _check_tree(tree, root)
         nodes, used = _replant(root, tree, rules, num_simulations)
+    if _masks(recurrent_fn, params, rng_key, root):
+        nodes = nodes._replace(invalid=jnp.zeros(nodes.logits.shape, bool))
 
     def simulate(number: jax.Array, state: tuple) -> tuple:
         key, nodes = state
@@ -146,8 +152,37 @@ def search(
         nodes = _expand(nodes, rules, walk, slot, step, embedding, noise, key_rules)
         return key, _back_up(nodes, rules, walk, slot, noise, key_rules)
 
-    _, nodes = loop_fn(0, num_simulations, simulate, (rng_key, nodes))
-    return _tree(nodes, rules)
+    state = (rng_key, nodes)
+    if early_stop:
+        state = _until_decided(num_simulations, simulate, state, batch_size)
+    else:
+        state = loop_fn(0, num_simulations, simulate, state)
+    return _tree(state[1], rules)
+
+
+def _until_decided(num_simulations: int, simulate: Any, state: tuple, batch_size: int) -> tuple:
+    """Simulate until the lead of every lane exceeds what is left."""
+
+    def is_open(state: tuple) -> jax.Array:
+        number, (_, nodes) = state
+        visits = nodes.visits.reshape(batch_size, -1, nodes.visits.shape[-1])[:, 0]
+        best = jax.lax.top_k(visits, min(2, visits.shape[-1]))[0]
+        lead = best[:, 0] - best[:, -1] if visits.shape[-1] > 1 else jnp.inf
+        left = jnp.asarray(num_simulations - number, visits.dtype)
+        return (number < num_simulations) & jnp.any(lead <= left)
+
+    def one(state: tuple) -> tuple:
+        number, inner = state
+        return number + 1, simulate(number, inner)
+
+    return jax.lax.while_loop(is_open, one, (jnp.zeros((), jnp.int32), state))[1]
+
+
+def _masks(recurrent_fn: RecurrentFn, params: Params, key: jax.Array, root: RootFnOutput) -> bool:
+    """Whether a model says which actions are invalid below the root."""
+    action = jax.ShapeDtypeStruct(root.value.shape, jnp.int32)
+    step, _ = jax.eval_shape(recurrent_fn, params, key, action, root.embedding)
+    return getattr(step, "invalid_actions", None) is not None
 
 
 def _plant(root: RootFnOutput, num_nodes: int) -> Nodes:
@@ -177,6 +212,7 @@ def _plant(root: RootFnOutput, num_nodes: int) -> Nodes:
         parent=jnp.full(size, Tree.NO_PARENT, jnp.int32),
         action=jnp.full(size, Tree.NO_PARENT, jnp.int32),
         embedding=jax.tree.map(first, root.embedding),
+        invalid=None,
     )
 
 
@@ -220,6 +256,7 @@ def _replant(
         embedding=jax.tree.map(
             lambda x, new: rows(at_root(x, new)), tree.embeddings, root.embedding
         ),
+        invalid=None,
     )  # fmt: skip
     index = jnp.arange(size, dtype=jnp.int32)[None]
     used = 1 + jnp.max(jnp.where(tree.parents >= 0, index, 0), axis=1)
@@ -319,7 +356,12 @@ def _look(
     lanes: jax.Array | None = None, is_root: bool = False,
 ) -> Node:  # fmt: skip
     """What rules may see of the nodes at `rows [K]` of `lanes [K]`, None for all in order."""
-    invalid = rules.invalid if is_root else jnp.zeros((rows.shape[0], rules.invalid.shape[1]))
+    if is_root:
+        invalid = rules.invalid
+    elif nodes.invalid is None:
+        invalid = jnp.zeros((rows.shape[0], rules.invalid.shape[1]), bool)
+    else:
+        invalid = _take(nodes.invalid, rows)
     extra_data = rules.extra_data
     if lanes is not None:
         extra_data = jax.tree.map(lambda x: _take(x, lanes), extra_data)
@@ -351,12 +393,15 @@ def _judge(
     before = jax.tree.map(lambda x: _take(x, rows), nodes.embedding)
     step, embedding = recurrent_fn(params, key, walk.action, before)
     num_actions = nodes.logits.shape[1]
-    for name, shape in {
+    wanted = {
         "reward": (batch_size,),
         "discount": (batch_size,),
         "value": (batch_size,),
         "prior_logits": (batch_size, num_actions),
-    }.items():
+    }
+    if nodes.invalid is not None:
+        wanted["invalid_actions"] = (batch_size, num_actions)
+    for name, shape in wanted.items():
         _check_shape(f"recurrent_fn's {name}", getattr(step, name), shape)
     _check_embedding(before, embedding)
     return step, embedding
@@ -369,11 +414,19 @@ def _expand(
     """Write the judged nodes; a walk that `max_depth` ended writes its last node again."""
     batch_size = slot.shape[0]
     base = jnp.arange(batch_size, dtype=jnp.int32) * _nodes_per_lane(nodes, batch_size)
-    rows, probs = base + slot, jax.nn.softmax(step.prior_logits)
+    rows = base + slot
+    if nodes.invalid is not None:
+        logits = mask_invalid(step.prior_logits, step.invalid_actions)
+        step = step.replace(prior_logits=logits)
+    probs = jax.nn.softmax(step.prior_logits)
 
     def put(x: jax.Array, new: jax.Array) -> jax.Array:
         return x.at[rows].set(new.astype(x.dtype), **SCATTER)
 
+    invalid = jnp.zeros(step.prior_logits.shape, bool)
+    if nodes.invalid is not None:
+        invalid = jnp.asarray(step.invalid_actions, bool)
+        nodes = nodes._replace(invalid=put(nodes.invalid, invalid))
     nodes = nodes._replace(
         children=nodes.children.at[base + walk.parent, walk.action].set(slot, **SCATTER),
         logits=put(nodes.logits, step.prior_logits),
@@ -399,7 +452,7 @@ def _expand(
         children_prior_probs=probs[:, None],
         children_visits=jnp.zeros(nothing.shape, jnp.float32)[:, None],
         children_qvalues=nothing[:, None],
-        root_invalid_actions=jnp.zeros_like(rules.invalid),
+        root_invalid_actions=invalid,
         extra_data=rules.extra_data,
         noise=noise,
     )

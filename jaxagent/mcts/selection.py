@@ -14,9 +14,10 @@ from jaxagent.mcts.qtransforms import (
     qtransform_by_parent_and_siblings,
     qtransform_completed_by_mix_value,
 )
-from jaxagent.mcts.tree import prior_probs
+from jaxagent.mcts.tree import Node, prior_probs
 
 TIE_BREAK = 1e-7
+FIRST_VISIT = 1e9  # score of an action that UCB1 has yet to try
 LOW_LOGIT = -1e9  # of an action that is considered whatever its logit
 
 
@@ -32,6 +33,14 @@ def masked_argmax(scores: jax.Array, invalid_actions: jax.Array | None) -> jax.A
     if invalid_actions is not None:
         scores = jnp.where(jnp.asarray(invalid_actions, bool), -jnp.inf, scores)
     return first_argmax(scores)
+
+
+def mask_invalid(logits: jax.Array, invalid: jax.Array | None) -> jax.Array:
+    """Logits without mass on invalid actions; finite, as a lane may have no valid one."""
+    if invalid is None:
+        return logits
+    logits = logits - jnp.max(logits, axis=-1, keepdims=True)
+    return jnp.where(jnp.asarray(invalid, bool), jnp.finfo(logits.dtype).min, logits)
 
 
 def first_argmax(scores: jax.Array) -> jax.Array:
@@ -65,8 +74,7 @@ def muzero_action_selection(
     if noise is None:
         noise = jax.random.uniform(rng_key, (tree.num_actions,))
     scores = qtransform(tree, node_index) + explore + TIE_BREAK * noise
-    is_root = jnp.asarray(depth == 0)
-    return masked_argmax(scores, jnp.asarray(tree.root_invalid_actions, bool) & is_root)
+    return masked_argmax(scores, _invalid(tree, depth))
 
 
 def gumbel_muzero_root_action_selection(
@@ -102,12 +110,41 @@ def gumbel_muzero_interior_action_selection(
     qtransform: QTransform = qtransform_completed_by_mix_value,
 ) -> jax.Array:
     """The action whose share of visits is furthest below the improved policy's (ibid., eq. 14)."""
-    del rng_key, depth
+    del rng_key
     visits = _as_float(tree.children_visits[node_index])
     logits = tree.children_prior_logits[node_index]
     probs = jax.nn.softmax(logits + qtransform(tree, node_index))
     share = visits / (1.0 + jnp.sum(visits, keepdims=True, axis=-1))
-    return first_argmax(probs - share)
+    return masked_argmax(probs - share, _invalid(tree, depth))
+
+
+def ucb1_action_selection(
+    rng_key: jax.Array,
+    tree: Any,
+    node_index: Any,
+    depth: Any,
+    *,
+    exploration: float = math.sqrt(2.0),
+) -> jax.Array:
+    """UCT without priors (Kocsis and Szepesvari 2006): every action once, then mean plus bonus.
+
+    `exploration` is in units of return: of returns in [0, 1] the square root of 2.
+    """
+    visits, qvalues = _as_float(tree.children_visits[node_index]), tree.qvalues(node_index)
+    total = jnp.maximum(jnp.sum(visits, axis=-1, keepdims=True), 1.0)
+    bonus = exploration * jnp.sqrt(jnp.log(total) / jnp.maximum(visits, 1.0))
+    noise = getattr(tree, "noise", None)
+    if noise is None:
+        noise = jax.random.uniform(rng_key, (tree.num_actions,))
+    # Unvisited actions are taken in random order: their common score leaves noise its digits.
+    scores = jnp.where(visits > 0, qvalues + bonus, FIRST_VISIT * (1.0 + noise))
+    return masked_argmax(scores, _invalid(tree, depth))
+
+
+def _invalid(tree: Any, depth: Any) -> jax.Array:
+    """Invalid actions `[A]` bool: a running search knows each node's, a tree the root's."""
+    invalid = jnp.asarray(tree.root_invalid_actions, bool)
+    return invalid if isinstance(tree, Node) else invalid & jnp.asarray(depth == 0)
 
 
 def _as_float(visits: jax.Array) -> jax.Array:

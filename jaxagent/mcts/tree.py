@@ -92,7 +92,7 @@ class Node(NamedTuple):
     children_prior_probs: jax.Array  # [1, A]
     children_visits: jax.Array  # [1, A]
     children_qvalues: jax.Array  # [1, A]
-    root_invalid_actions: jax.Array  # [A]
+    root_invalid_actions: jax.Array  # [A] bool: of this node, root or not
     extra_data: Any
     noise: jax.Array | None  # [A] uniform in [0, 1): this simulation's tie-break, None: draw it
 

@@ -163,6 +163,37 @@ def test_nan_of_one_lane_stays_in_it(policy):
     np.testing.assert_array_equal(sick.search_tree.summary().visit_counts[1].sum(), 16)
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_actions_that_the_model_calls_invalid_are_never_taken_below_the_root(policy):
+    root, model = problem(mcts, 6, 4)
+    banned = (np.arange(24).reshape(6, 4) % 3 == 0) & (np.arange(4) > 0)
+
+    def masking(params, key, action, z):
+        step, z = model(params, key, action, z)
+        return step.replace(invalid_actions=jnp.asarray(banned)), z
+
+    found = run(mcts, policy, root, masking, 64).search_tree
+    below = np.asarray(found.children_visits)[:, 1:]
+    assert below.sum() > 0
+    assert (below * banned[:, None]).sum() == 0
+    free = run(mcts, policy, root, model, 64).search_tree
+    assert (np.asarray(free.children_visits)[:, 1:] * banned[:, None]).sum() > 0
+
+
+def test_an_early_stop_changes_no_decision_and_saves_simulations():
+    rewards = jnp.array([[1.0, 0.0, 0.0], [0.9, 0.1, 0.0]])
+    root, model = bandit(rewards)
+    plain = {"dirichlet_fraction": 0.0, "max_depth": 1, "temperature": 0.0}
+    whole, cut = (
+        run(mcts, "muzero", root, model, 200, early_stop=e, **plain) for e in (False, True)
+    )
+    np.testing.assert_array_equal(whole.action, cut.action)
+    visits = np.asarray(cut.search_tree.summary().visit_counts)
+    assert (visits.sum(1) < 180).all()
+    best = np.sort(visits, axis=1)
+    assert (best[:, -1] - best[:, -2] > 200 - visits.sum(1)).all()
+
+
 def test_shapes_that_do_not_fit_are_named():
     root, model = problem(mcts, 4, 3)
 
@@ -172,8 +203,8 @@ def test_shapes_that_do_not_fit_are_named():
     def wrong(**changes):
         def broken(params, key, action, z):
             step, z = model(params, key, action, z)
-            new = changes.pop("embedding", None)
-            return step.replace(**changes), z if new is None else new
+            others = {k: v for k, v in changes.items() if k != "embedding"}
+            return step.replace(**others), changes.get("embedding", z)
 
         return broken
 
