@@ -24,6 +24,7 @@ from jaxagent.mcts.qtransforms import (
 )
 from jaxagent.mcts.reuse import subtree
 from jaxagent.mcts.rollouts import rollout_model, rollout_value, uct_policy
+from jaxagent.mcts.sampled import Samples, sampled_model, sampled_root
 from jaxagent.mcts.search import search
 from jaxagent.mcts.selection import (
     GumbelMuZeroExtraData,
@@ -46,6 +47,7 @@ __all__ = [
     "RecurrentState",
     "RootActionSelectionFn",
     "RootFnOutput",
+    "Samples",
     "SearchSummary",
     "Tree",
     "gumbel_muzero_interior_action_selection",
@@ -58,6 +60,8 @@ __all__ = [
     "qtransform_completed_by_mix_value",
     "rollout_model",
     "rollout_value",
+    "sampled_model",
+    "sampled_root",
     "search",
     "stochastic_muzero_policy",
     "subtree",

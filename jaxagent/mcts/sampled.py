@@ -1,0 +1,74 @@
+"""Search over K sampled actions a node: continuous actions, large joint spaces, text.
+
+Sampled MuZero (Hubert et al. 2021): a node's edges are samples of a proposal, and priors are the
+policy's probability over the proposal's, so that the search stands for one over all actions. Any
+policy of this package then works on indices of samples.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxagent.mcts.base import Params, RecurrentFn, RecurrentFnOutput, RootFnOutput
+
+
+class Samples(NamedTuple):
+    """K actions at a state of every lane, and how likely they were."""
+
+    actions: Any  # leaves [B, K, ...]
+    log_policy: jax.Array  # [B, K] log-density or log-probability under the policy
+    log_proposal: jax.Array  # [B, K] the same under what they were drawn from
+
+
+class Sampled(NamedTuple):
+    """Embedding of a node with its own actions."""
+
+    state: Any  # leaves [B, ...]
+    actions: Any  # leaves [B, K, ...]
+
+
+def corrected_logits(samples: Samples) -> jax.Array:
+    """Prior logits `[B, K]`: the policy over the proposal (ibid., eq. 5; sampled counts are 1/K).
+
+    Flat where samples are the policy's own; a sample drawn twice counts twice.
+    """
+    return samples.log_policy - samples.log_proposal
+
+
+def sampled_root(value: jax.Array, state: Any, samples: Samples) -> RootFnOutput:
+    """The root of a search over `samples` at `state`, worth `value [B]`."""
+    return RootFnOutput(
+        prior_logits=corrected_logits(samples),
+        value=value,
+        embedding=Sampled(state, samples.actions),
+    )
+
+
+def sampled_model(
+    step_fn: Callable[..., tuple], propose: Callable[..., tuple[jax.Array, Samples]]
+) -> RecurrentFn:
+    """A `recurrent_fn` over indices of samples.
+
+    `step_fn(params, key, action, state) -> reward [B], discount [B], state` with actions as
+    proposed, leaves `[B, ...]`; `propose(params, key, state) -> value [B], Samples`, of as many
+    samples as the root has.
+    """
+
+    def model(params: Params, key: jax.Array, index: jax.Array, node: Sampled) -> tuple:
+        key_step, key_propose = jax.random.split(key)
+        action = chosen(node.actions, index)
+        reward, discount, state = step_fn(params, key_step, action, node.state)
+        value, samples = propose(params, key_propose, state)
+        step = RecurrentFnOutput(
+            reward=reward, discount=discount, value=value, prior_logits=corrected_logits(samples)
+        )
+        return step, Sampled(state, samples.actions)
+
+    return model
+
+
+def chosen(actions: Any, index: jax.Array) -> Any:
+    """The actions, leaves `[B, ...]`, of `index [B]` among samples `[B, K, ...]`."""
+    return jax.tree.map(lambda x: x[jnp.arange(x.shape[0]), index], actions)
