@@ -44,7 +44,7 @@ def build(kind, dtype="float32"):
     tokens = TokenConfig(num_bins=V, granularity=granularity, values=values)
     model = sequence_model.model(dataclasses.replace(CONFIG, dtype=dtype), tokens, DOMAINS)
     return model._replace(  # jitted, so that six objectives trace them once
-        encode=jax.jit(model.encode, static_argnums=(1, 5)),
+        encode=jax.jit(model.encode, static_argnums=(1, 5), static_argnames="is_causal"),
         read=jax.jit(model.read, static_argnums=1),
     )
 
