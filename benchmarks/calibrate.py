@@ -34,7 +34,7 @@ from jaxagent.tokens import component, scalar, stream
 from jaxagent.tokens.component import Codec, Domain
 from jaxagent.train import loops, optimizer, parallel
 from jaxagent.train.manifest import versions
-from jaxagent.train.peak import product_size
+from jaxagent.train.peak import square_product
 
 ROUNDS = 7
 UPDATES = 4  # of a timed call
@@ -62,14 +62,6 @@ def alternating(runs: dict[str, Callable[[], Any]], seconds: float) -> dict[str,
         for name, run in runs.items():
             times[name].append(seconds_of(run, repeats[name]))
     return times
-
-
-def matrix_product(dtype: str, size: int) -> tuple[Callable[[], Any], float]:
-    """A large square product and its operations."""
-    key_a, key_b = jax.random.split(jax.random.key(0))
-    a, b = (jax.random.normal(k, (size, size)).astype(dtype) for k in (key_a, key_b))
-    product = jax.jit(jnp.dot)
-    return lambda: product(a, b), 2.0 * size**3
 
 
 def pretraining_chunk(
@@ -109,7 +101,7 @@ def measure_pretraining(
 ) -> dict[str, Any]:
     """Tokens/s and MFU of one size."""
     step, flops, num_tokens = pretraining_chunk(config, tokens, domain, batch_size)
-    product, product_flops = matrix_product(config.dtype, product_size())
+    product, product_flops = square_product(config.dtype)
     start = time.perf_counter()
     jax.block_until_ready(step())
     compile_seconds = time.perf_counter() - start

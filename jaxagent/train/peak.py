@@ -3,6 +3,7 @@
 import functools
 import statistics
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,25 +11,26 @@ import jax.numpy as jnp
 ROUNDS = 5
 
 
-def product_size() -> int:
-    """Rows of the square product that fills this machine without costing a run seconds."""
-    return 8192 if jax.default_backend() == "gpu" else 2048
+def square_product(dtype: str) -> tuple[Callable[[], jax.Array], float]:
+    """A product of random square matrices that fills this machine, compiled, and its operations."""
+    size = 8192 if jax.default_backend() == "gpu" else 2048
+    a, b = jax.random.normal(jax.random.key(0), (2, size, size)).astype(dtype)
+    product = jax.jit(jnp.dot)
+    jax.block_until_ready(product(a, b))
+    return lambda: product(a, b), 2.0 * size**3
 
 
 @functools.cache
 def matmul_rate(dtype: str = "float32") -> float:
-    """Operations a second of a square product of random matrices on one device, measured once.
+    """Operations a second of `square_product` on one device, the median of a few, measured once.
 
-    The median of a few: MFU (model FLOPs utilisation, Chowdhery et al. 2022, appendix B) is the
-    model's operations over this.
+    MFU (model FLOPs utilisation, Chowdhery et al. 2022, appendix B) is the model's operations over
+    this.
     """
-    size = product_size()
-    a, b = jax.random.normal(jax.random.key(0), (2, size, size)).astype(dtype)
-    product = jax.jit(jnp.dot)
-    jax.block_until_ready(product(a, b))
+    product, operations = square_product(dtype)
     rates = []
     for _ in range(ROUNDS):
         started = time.perf_counter()
-        jax.block_until_ready(product(a, b))
-        rates.append(2.0 * size**3 / (time.perf_counter() - started))
+        jax.block_until_ready(product())
+        rates.append(operations / (time.perf_counter() - started))
     return statistics.median(rates)
