@@ -19,11 +19,12 @@ from jaxagent.mcts.base import (
     RootFnOutput,
     StochasticRecurrentState,
 )
+from jaxagent.mcts.checks import check_inputs
 from jaxagent.mcts.qtransforms import (
     qtransform_by_parent_and_siblings,
     qtransform_completed_by_mix_value,
 )
-from jaxagent.mcts.search import TieBreak, check_inputs, search
+from jaxagent.mcts.search import TieBreak, search
 from jaxagent.mcts.selection import (
     GumbelMuZeroExtraData,
     first_argmax,

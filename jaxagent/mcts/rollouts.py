@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxagent.mcts.base import Params, PolicyOutput, RecurrentFn, RecurrentFnOutput, RootFnOutput
-from jaxagent.mcts.search import check_inputs, search
+from jaxagent.mcts.checks import check_inputs
+from jaxagent.mcts.search import search
 from jaxagent.mcts.selection import masked_argmax, ucb1_action_selection
 
 # (params, key, action [B], state)

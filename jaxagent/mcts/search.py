@@ -26,6 +26,7 @@ from jaxagent.mcts.base import (
     RootActionSelectionFn,
     RootFnOutput,
 )
+from jaxagent.mcts.checks import check_embedding, check_inputs, check_shape, check_tree
 from jaxagent.mcts.reuse import depths
 from jaxagent.mcts.selection import mask_invalid
 from jaxagent.mcts.tree import Node, Tree
@@ -134,10 +135,13 @@ def search(
     if tree is None:
         nodes, used = _plant(root, num_simulations + 1), jnp.ones((batch_size,), jnp.int32)
     else:
-        _check_tree(tree, root)
-        nodes, used = _replant(root, tree, rules, num_simulations)
+        check_tree(tree, root)
+        nodes, used = _replant(root, tree, num_simulations)
     if _masks(recurrent_fn, params, rng_key, root):
-        nodes = nodes._replace(invalid=jnp.zeros(nodes.logits.shape, bool))
+        # What a model masked stays known by its logit in a tree to go on from.
+        nodes = nodes._replace(invalid=nodes.logits <= jnp.finfo(nodes.logits.dtype).min)
+    if tree is not None:
+        nodes = _choose_everywhere(nodes, rules, depths(tree.parents))
 
     def simulate(number: jax.Array, state: tuple) -> tuple:
         key, nodes = state
@@ -216,9 +220,7 @@ def _plant(root: RootFnOutput, num_nodes: int) -> Nodes:
     )
 
 
-def _replant(
-    root: RootFnOutput, tree: Tree, rules: Rules, num_simulations: int
-) -> tuple[Nodes, jax.Array]:
+def _replant(root: RootFnOutput, tree: Tree, num_simulations: int) -> tuple[Nodes, jax.Array]:
     """Nodes of a tree to go on from with room for more, and how many slots each lane has used."""
     batch_size, size = tree.node_visits.shape
     is_empty = tree.node_visits[:, 0] == 0  # a lane that took an action never visited
@@ -260,7 +262,7 @@ def _replant(
     )  # fmt: skip
     index = jnp.arange(size, dtype=jnp.int32)[None]
     used = 1 + jnp.max(jnp.where(tree.parents >= 0, index, 0), axis=1)
-    return _choose_everywhere(nodes, rules, depths(tree.parents), size), used
+    return nodes, used
 
 
 def _of_nodes(tree: Tree, edges: jax.Array) -> jax.Array:
@@ -270,11 +272,11 @@ def _of_nodes(tree: Tree, edges: jax.Array) -> jax.Array:
     return jnp.where(tree.parents >= 0, edges[lane, parent, action], 0.0)
 
 
-def _choose_everywhere(nodes: Nodes, rules: Rules, depth: jax.Array, size: int) -> Nodes:
+def _choose_everywhere(nodes: Nodes, rules: Rules, depth: jax.Array) -> Nodes:
     """Note the choice of every node that there is, one slot of all lanes at a time."""
     if rules.tie_break == "mctx":
         return nodes
-    batch_size = depth.shape[0]
+    batch_size, size = depth.shape
     base = jnp.arange(batch_size, dtype=jnp.int32) * _nodes_per_lane(nodes, batch_size)
     unbroken = jnp.zeros((batch_size, nodes.logits.shape[1]))  # no tie is broken yet
 
@@ -402,8 +404,8 @@ def _judge(
     if nodes.invalid is not None:
         wanted["invalid_actions"] = (batch_size, num_actions)
     for name, shape in wanted.items():
-        _check_shape(f"recurrent_fn's {name}", getattr(step, name), shape)
-    _check_embedding(before, embedding)
+        check_shape(f"recurrent_fn's {name}", getattr(step, name), shape)
+    check_embedding(before, embedding)
     return step, embedding
 
 
@@ -609,57 +611,3 @@ def _keys_of(key: jax.Array, lanes: jax.Array, depth: Any) -> jax.Array:
     depth = jnp.broadcast_to(jnp.asarray(depth, jnp.int32), lanes.shape)
     own = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, lanes)
     return jax.vmap(jax.random.fold_in)(own, depth)
-
-
-def check_inputs(
-    root: RootFnOutput, num_simulations: int, max_depth: int | None, invalid_actions: Any
-) -> None:
-    """Raise ValueError that names the first input of a search that does not fit."""
-    if jnp.ndim(root.prior_logits) != 2:
-        raise ValueError(
-            f"root.prior_logits: got shape {jnp.shape(root.prior_logits)}, expected [B, A]; give a "
-            "batch, of one lane if need be."
-        )
-    batch_size, _ = shape = root.prior_logits.shape
-    _check_shape("root.value", root.value, (batch_size,))
-    for path, x in jax.tree.leaves_with_path(root.embedding):
-        if jnp.shape(x)[:1] != (batch_size,):
-            raise ValueError(
-                f"root.embedding{jax.tree_util.keystr(path)}: got shape {jnp.shape(x)}, expected "
-                f"[{batch_size}, ...] as root.prior_logits has; give one row a lane."
-            )
-    if invalid_actions is not None:
-        _check_shape("invalid_actions", invalid_actions, shape)
-    for name, number in (("num_simulations", num_simulations), ("max_depth", max_depth)):
-        if number is not None and number < 1:
-            raise ValueError(f"{name}: got {number}, expected at least 1; search needs a step.")
-
-
-def _check_tree(tree: Tree, root: RootFnOutput) -> None:
-    batch_size, num_actions = root.prior_logits.shape
-    if tree.children_index.shape[::2] != (batch_size, num_actions):
-        raise ValueError(
-            f"tree: got lanes and actions {tree.children_index.shape[::2]}, expected "
-            f"{(batch_size, num_actions)} as root.prior_logits has; go on with the same lanes."
-        )
-    before = jax.tree.map(lambda x: x[:, 0], tree.embeddings)
-    _check_embedding(before, root.embedding, "root.embedding, of a tree to go on from")
-
-
-def _check_shape(name: str, x: jax.Array, expected: tuple[int, ...]) -> None:
-    if jnp.shape(x) != expected:
-        raise ValueError(
-            f"{name}: got shape {jnp.shape(x)}, expected {expected}; lanes come first, in all "
-            "inputs of a search alike."
-        )
-
-
-def _check_embedding(before: Any, after: Any, name: str = "recurrent_fn's embedding") -> None:
-    shapes = [
-        jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), t) for t in (before, after)
-    ]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"{name}: got {shapes[1]}, expected {shapes[0]} as it was given; a "
-            "node's embedding must keep its structure, shapes and dtypes."
-        )

@@ -121,6 +121,24 @@ def test_an_action_never_taken_starts_anew():
     np.testing.assert_array_equal(after.children_visits[:, 0], fresh.children_visits[:, 0])
 
 
+def test_masks_of_the_model_outlive_the_cut():
+    root, model, _ = searched()
+    banned = jnp.zeros((B, A), bool).at[:, 1].set(True)
+
+    def masking(params, key, action, z):
+        step, z = model(params, key, action, z)
+        return step.replace(invalid_actions=banned), z
+
+    tree = run(mcts, "muzero", root, masking, N, **PLAIN).search_tree
+    cut = mcts.subtree(tree, tree.summary().visit_counts.argmax(1))
+    below = mcts.RootFnOutput(
+        prior_logits=jnp.zeros((B, A)), value=cut.raw_values[:, 0], embedding=cut.embeddings[:, 0]
+    )
+    after = run(mcts, "muzero", below, masking, 30, tree=cut, **PLAIN).search_tree
+    assert not np.asarray(after.children_visits)[:, 1:, 1].any()
+    assert np.asarray(after.children_visits)[:, 1:].sum() > cut.children_visits[:, 1:].sum()
+
+
 def test_trees_of_others_are_refused():
     root, model, tree = searched()
     with pytest.raises(ValueError, match="go on with the same lanes"):
