@@ -27,34 +27,23 @@ from jaxagent.mcts.base import (
     RootFnOutput,
 )
 from jaxagent.mcts.checks import check_embedding, check_inputs, check_shape, check_tree
+from jaxagent.mcts.nodes import (
+    SCATTER,
+    UNVISITED,
+    Nodes,
+    nodes_per_lane,
+    plant,
+    replant,
+    take,
+    to_tree,
+)
 from jaxagent.mcts.reuse import depths
 from jaxagent.mcts.selection import mask_invalid
 from jaxagent.mcts.tree import Node, Tree
 
 TieBreak = Literal["simulation", "mctx"]
-UNVISITED = Tree.UNVISITED
 # Lanes of one step of a backup: wider ones leave the cache, narrower ones are all overhead.
 SHARES, NARROWEST, WIDEST = (8, 2), 16, 256
-
-
-class Nodes(NamedTuple):
-    """The trees of B lanes; node n of lane b is row `b N + n`, so that gathers have one index."""
-
-    children: jax.Array  # [B N, A] int32: the lane's own node index, or UNVISITED
-    logits: jax.Array  # [B N, A]
-    probs: jax.Array  # [B N, A]: their softmax, made once
-    visits: jax.Array  # [B N, A] float32
-    qvalues: jax.Array  # [B N, A]
-    choice: jax.Array  # [B N] int32: what an interior node would choose next
-    num_visits: jax.Array  # [B N] float32
-    value: jax.Array  # [B N]
-    raw_value: jax.Array  # [B N]
-    reward: jax.Array  # [B N] of the step to the node
-    discount: jax.Array  # [B N] of the value after it
-    parent: jax.Array  # [B N] int32
-    action: jax.Array  # [B N] int32: from the parent
-    embedding: Any  # [B N, ...]
-    invalid: jax.Array | None  # [B N, A] bool; None: the model masks nothing
 
 
 class Walk(NamedTuple):
@@ -133,10 +122,10 @@ def search(
         tie_break,
     )
     if tree is None:
-        nodes, used = _plant(root, num_simulations + 1), jnp.ones((batch_size,), jnp.int32)
+        nodes, used = plant(root, num_simulations + 1), jnp.ones((batch_size,), jnp.int32)
     else:
         check_tree(tree, root)
-        nodes, used = _replant(root, tree, num_simulations)
+        nodes, used = replant(root, tree, num_simulations)
     if _masks(recurrent_fn, params, rng_key, root):
         # What a model masked stays known by its logit in a tree to go on from.
         nodes = nodes._replace(invalid=nodes.logits <= jnp.finfo(nodes.logits.dtype).min)
@@ -161,7 +150,7 @@ def search(
         state = _until_decided(num_simulations, simulate, state, batch_size)
     else:
         state = loop_fn(0, num_simulations, simulate, state)
-    return _tree(state[1], rules)
+    return to_tree(state[1], invalid, extra_data)
 
 
 def _until_decided(num_simulations: int, simulate: Any, state: tuple, batch_size: int) -> tuple:
@@ -189,95 +178,12 @@ def _masks(recurrent_fn: RecurrentFn, params: Params, key: jax.Array, root: Root
     return getattr(step, "invalid_actions", None) is not None
 
 
-def _plant(root: RootFnOutput, num_nodes: int) -> Nodes:
-    """Trees of the root alone."""
-    batch_size, num_actions = root.prior_logits.shape
-    dtype = root.value.dtype
-
-    def first(x: jax.Array) -> jax.Array:
-        """Values `[B, ...]` of the root, zeros after them."""
-        rows = jnp.zeros((batch_size, num_nodes, *x.shape[1:]), x.dtype)
-        return rows.at[:, 0].set(x).reshape(batch_size * num_nodes, *x.shape[1:])
-
-    size = (batch_size * num_nodes,)
-    nothing = jnp.zeros(size, dtype)
-    return Nodes(
-        children=jnp.full((*size, num_actions), UNVISITED, jnp.int32),
-        logits=first(root.prior_logits),
-        probs=first(jax.nn.softmax(root.prior_logits)),
-        visits=jnp.zeros((*size, num_actions), jnp.float32),
-        qvalues=jnp.zeros((*size, num_actions), dtype),
-        choice=jnp.zeros(size, jnp.int32),
-        num_visits=first(jnp.ones((batch_size,), jnp.float32)),
-        value=first(root.value),
-        raw_value=first(root.value),
-        reward=nothing,
-        discount=nothing,
-        parent=jnp.full(size, Tree.NO_PARENT, jnp.int32),
-        action=jnp.full(size, Tree.NO_PARENT, jnp.int32),
-        embedding=jax.tree.map(first, root.embedding),
-        invalid=None,
-    )
-
-
-def _replant(root: RootFnOutput, tree: Tree, num_simulations: int) -> tuple[Nodes, jax.Array]:
-    """Nodes of a tree to go on from with room for more, and how many slots each lane has used."""
-    batch_size, size = tree.node_visits.shape
-    is_empty = tree.node_visits[:, 0] == 0  # a lane that took an action never visited
-
-    def rows(x: jax.Array, empty: Any = 0) -> jax.Array:
-        room = [(0, 0), (0, num_simulations), *[(0, 0)] * (x.ndim - 2)]
-        padded = jnp.pad(x, room, constant_values=empty)
-        return padded.reshape(batch_size * (size + num_simulations), *x.shape[2:])
-
-    def at_root(x: jax.Array, new: jax.Array) -> jax.Array:
-        return x.at[:, 0].set(new.astype(x.dtype))
-
-    def if_empty(x: jax.Array, new: jax.Array) -> jax.Array:
-        return at_root(x, jnp.where(is_empty, new.astype(x.dtype), x[:, 0]))
-
-    reward, discount = (
-        _of_nodes(tree, x) for x in (tree.children_rewards, tree.children_discounts)
-    )
-    logits = at_root(tree.children_prior_logits, root.prior_logits)
-    visits = if_empty(tree.node_visits, jnp.ones((batch_size,)))
-    nodes = Nodes(
-        children=rows(tree.children_index, UNVISITED),
-        logits=rows(logits),
-        probs=rows(jax.nn.softmax(logits)),
-        visits=rows(tree.children_visits.astype(jnp.float32)),
-        qvalues=rows(tree.children_rewards + tree.children_discounts * tree.children_values),
-        choice=jnp.zeros((batch_size * (size + num_simulations),), jnp.int32),
-        num_visits=rows(visits.astype(jnp.float32)),
-        value=rows(if_empty(tree.node_values, root.value)),
-        raw_value=rows(if_empty(tree.raw_values, root.value)),
-        reward=rows(reward),
-        discount=rows(discount),
-        parent=rows(tree.parents, Tree.NO_PARENT),
-        action=rows(tree.action_from_parent, Tree.NO_PARENT),
-        embedding=jax.tree.map(
-            lambda x, new: rows(at_root(x, new)), tree.embeddings, root.embedding
-        ),
-        invalid=None,
-    )  # fmt: skip
-    index = jnp.arange(size, dtype=jnp.int32)[None]
-    used = 1 + jnp.max(jnp.where(tree.parents >= 0, index, 0), axis=1)
-    return nodes, used
-
-
-def _of_nodes(tree: Tree, edges: jax.Array) -> jax.Array:
-    """What edges `[B, N, A]` say of the node they lead to: `[B, N]`, 0 of the root."""
-    lane = jnp.arange(edges.shape[0])[:, None]
-    parent, action = jnp.maximum(tree.parents, 0), jnp.maximum(tree.action_from_parent, 0)
-    return jnp.where(tree.parents >= 0, edges[lane, parent, action], 0.0)
-
-
 def _choose_everywhere(nodes: Nodes, rules: Rules, depth: jax.Array) -> Nodes:
     """Note the choice of every node that there is, one slot of all lanes at a time."""
     if rules.tie_break == "mctx":
         return nodes
     batch_size, size = depth.shape
-    base = jnp.arange(batch_size, dtype=jnp.int32) * _nodes_per_lane(nodes, batch_size)
+    base = jnp.arange(batch_size, dtype=jnp.int32) * nodes_per_lane(nodes, batch_size)
     unbroken = jnp.zeros((batch_size, nodes.logits.shape[1]))  # no tie is broken yet
 
     def one_slot(slot: jax.Array, choice: jax.Array) -> jax.Array:
@@ -297,10 +203,10 @@ def _deepest(num_simulations: int, max_depth: int | None, tree: Tree | None) -> 
 def _descend(nodes: Nodes, rules: Rules, key: jax.Array, noise: Any) -> Walk:
     """Follow choices from the root to an action without a node, or to `max_depth`."""
     batch_size = rules.invalid.shape[0]
-    base = jnp.arange(batch_size, dtype=jnp.int32) * _nodes_per_lane(nodes, batch_size)
+    base = jnp.arange(batch_size, dtype=jnp.int32) * nodes_per_lane(nodes, batch_size)
     lane_keys = jax.random.split(key, batch_size) if rules.tie_break == "mctx" else None
     lane_keys, action = _choose_at_root(nodes, rules, base, lane_keys, key, noise)
-    child = _take(nodes.children, base, action)
+    child = take(nodes.children, base, action)
     path = jnp.zeros((rules.max_depth + 1, batch_size), jnp.int32).at[0].set(base)
     ones = jnp.ones((batch_size,), jnp.int32)
     active = (child != UNVISITED) & (rules.max_depth > 1)
@@ -313,9 +219,9 @@ def _descend(nodes: Nodes, rules: Rules, key: jax.Array, noise: Any) -> Walk:
         if rules.tie_break == "mctx":
             lane_keys, chosen = _choose_anew(nodes, rules, rows, lane_keys, depth)
         else:
-            chosen = _take(nodes.choice, rows)
+            chosen = take(nodes.choice, rows)
         action = jnp.where(active, chosen, walk.action)
-        child = _take(nodes.children, rows, action)
+        child = take(nodes.children, rows, action)
         length = walk.length + active.astype(jnp.int32)
         path = jax.lax.dynamic_update_slice(walk.path, rows[None], (depth, 0))
         active = active & (child != UNVISITED) & (depth + 1 < rules.max_depth)
@@ -363,13 +269,13 @@ def _look(
     elif nodes.invalid is None:
         invalid = jnp.zeros((rows.shape[0], rules.invalid.shape[1]), bool)
     else:
-        invalid = _take(nodes.invalid, rows)
+        invalid = take(nodes.invalid, rows)
     extra_data = rules.extra_data
     if lanes is not None:
-        extra_data = jax.tree.map(lambda x: _take(x, lanes), extra_data)
+        extra_data = jax.tree.map(lambda x: take(x, lanes), extra_data)
 
     def at(x: jax.Array) -> jax.Array:
-        return _take(x, rows)[:, None]
+        return take(x, rows)[:, None]
 
     return Node(
         node_visits=at(nodes.num_visits),
@@ -390,9 +296,9 @@ def _judge(
 ) -> tuple[RecurrentFnOutput, Any]:
     """Ask the model for the step that each lane's walk ended with."""
     batch_size = walk.parent.shape[0]
-    per_lane = _nodes_per_lane(nodes, batch_size)
+    per_lane = nodes_per_lane(nodes, batch_size)
     rows = jnp.arange(batch_size, dtype=jnp.int32) * per_lane + walk.parent
-    before = jax.tree.map(lambda x: _take(x, rows), nodes.embedding)
+    before = jax.tree.map(lambda x: take(x, rows), nodes.embedding)
     step, embedding = recurrent_fn(params, key, walk.action, before)
     num_actions = nodes.logits.shape[1]
     wanted = {
@@ -415,7 +321,7 @@ def _expand(
 ) -> Nodes:  # fmt: skip
     """Write the judged nodes; a walk that `max_depth` ended writes its last node again."""
     batch_size = slot.shape[0]
-    base = jnp.arange(batch_size, dtype=jnp.int32) * _nodes_per_lane(nodes, batch_size)
+    base = jnp.arange(batch_size, dtype=jnp.int32) * nodes_per_lane(nodes, batch_size)
     rows = base + slot
     if nodes.invalid is not None:
         logits = mask_invalid(step.prior_logits, step.invalid_actions)
@@ -473,14 +379,14 @@ def _back_up(
     levels, where few are, are climbed at a fraction of the width.
     """
     batch_size = slot.shape[0]
-    per_lane = _nodes_per_lane(nodes, batch_size)
+    per_lane = nodes_per_lane(nodes, batch_size)
     narrow, wide = _widths(batch_size)
     length, lanes = walk.length, jnp.arange(batch_size, dtype=jnp.int32)
     if narrow or wide < batch_size:
         negative, lanes = jax.lax.sort((-length, lanes), num_keys=1)
         length = -negative
-    leaf = lanes * per_lane + _take(slot, lanes)
-    climb = Climb(nodes, leaf, _take(nodes.value, leaf), _take(nodes.value, leaf))
+    leaf = lanes * per_lane + take(slot, lanes)
+    climb = Climb(nodes, leaf, take(nodes.value, leaf), take(nodes.value, leaf))
 
     def step(depth: jax.Array, start: Any, climb: Climb, width: int) -> tuple:
         """One level up for a chunk of lanes; tells which they are and where they came to."""
@@ -490,12 +396,12 @@ def _back_up(
 
         nodes, (child, child_value, found) = climb.nodes, map(part, climb[1:])
         active, own = depth < part(length), part(lanes)
-        rows = _take(walk.path, jnp.broadcast_to(depth, (width,)), own)
+        rows = take(walk.path, jnp.broadcast_to(depth, (width,)), own)
         target = jnp.where(active, rows, batch_size * per_lane)  # nowhere
-        action = _take(nodes.action, child)
-        reward, discount = _take(nodes.reward, child), _take(nodes.discount, child)
+        action = take(nodes.action, child)
+        reward, discount = take(nodes.reward, child), take(nodes.discount, child)
         found = reward + discount * found
-        count, value = _take(nodes.num_visits, rows), _take(nodes.value, rows)
+        count, value = take(nodes.num_visits, rows), take(nodes.value, rows)
         mean = (value * count.astype(value.dtype) + found) / (count + 1.0).astype(value.dtype)
         nodes = nodes._replace(
             value=nodes.value.at[target].set(mean, mode="drop"),
@@ -553,52 +459,6 @@ def _widths(batch_size: int) -> tuple[tuple[int, ...], int]:
         wide //= 2
     shares = (batch_size // share for share in SHARES)
     return tuple(w for w in shares if NARROWEST <= w < wide), wide
-
-
-def _tree(nodes: Nodes, rules: Rules) -> Tree:
-    """The trees as mctx lays them out: what belongs to a node is told at the edge to it too."""
-    batch_size, num_actions = rules.invalid.shape
-    per_lane = _nodes_per_lane(nodes, batch_size)
-
-    def lanes(x: jax.Array) -> jax.Array:
-        return x.reshape(batch_size, per_lane, *x.shape[1:])
-
-    lane = jnp.repeat(jnp.arange(batch_size, dtype=jnp.int32), per_lane)
-    is_child = nodes.parent != Tree.NO_PARENT
-    edge = (lane * per_lane + nodes.parent) * num_actions + nodes.action
-    edge = jnp.where(is_child, edge, batch_size * per_lane * num_actions)
-
-    def at_edges(x: jax.Array) -> jax.Array:
-        empty = jnp.zeros((batch_size * per_lane * num_actions,), x.dtype)
-        return empty.at[edge].set(x, mode="drop").reshape(batch_size, per_lane, num_actions)
-
-    return Tree(
-        node_visits=lanes(nodes.num_visits).astype(jnp.int32),
-        raw_values=lanes(nodes.raw_value),
-        node_values=lanes(nodes.value),
-        parents=lanes(nodes.parent),
-        action_from_parent=lanes(nodes.action),
-        children_index=lanes(nodes.children),
-        children_prior_logits=lanes(nodes.logits),
-        children_visits=lanes(nodes.visits).astype(jnp.int32),
-        children_rewards=at_edges(nodes.reward),
-        children_discounts=at_edges(nodes.discount),
-        children_values=at_edges(nodes.value),
-        embeddings=jax.tree.map(lanes, nodes.embedding),
-        root_invalid_actions=rules.invalid,
-        extra_data=rules.extra_data,
-    )
-
-
-SCATTER = {"mode": "promise_in_bounds", "unique_indices": True}  # one row a lane
-
-
-def _take(x: jax.Array, *index: jax.Array) -> jax.Array:
-    return x.at[index].get(mode="promise_in_bounds")
-
-
-def _nodes_per_lane(nodes: Nodes, batch_size: int) -> int:
-    return nodes.value.shape[0] // batch_size
 
 
 def _split(lane_keys: jax.Array) -> tuple[jax.Array, jax.Array]:
