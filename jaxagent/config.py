@@ -70,6 +70,45 @@ def require_fits_memory(what: str, num_bytes: int, share: float = 0.25) -> None:
     _require(num_bytes <= limit, f"{what}, bytes", num_bytes, expected, "make it smaller")
 
 
+def require_on_policy(config: Any) -> None:
+    """Raise unless lanes, updates and minibatches of an on-policy loop divide."""
+    name = type(config).__name__
+    require_divides(f"{name}.num_envs", NUM_SHARDS, config.num_envs, "data have that many shards")
+    require_divides(
+        f"{name}.num_updates", config.updates_per_chunk, config.num_updates, "chunks are whole"
+    )
+    per_shard = config.num_envs * config.num_steps // NUM_SHARDS
+    require_divides(
+        f"{name}.num_envs * num_steps / shards", config.num_minibatches, per_shard, "or change it"
+    )
+
+
+def require_replay(config: Any) -> None:
+    """Raise unless the sizes of a replay loop are positive and divide."""
+    name = type(config).__name__
+    require_positive(config, "num_envs", "num_steps", "num_gradient_steps", "batch_size")
+    require_positive(config, "capacity", "warmup_steps", "num_updates", "updates_per_chunk")
+    for what in ("num_envs", "batch_size", "capacity", "warmup_steps"):
+        require_divides(
+            f"{name}.{what}", NUM_SHARDS, getattr(config, what), "data have that many shards"
+        )
+    per_update = config.num_envs * config.num_steps
+    for what in ("capacity", "warmup_steps"):
+        require_divides(
+            f"{name}.{what}",
+            per_update,
+            getattr(config, what),
+            "it is filled in whole updates",
+        )
+    require_at_most(config, config.capacity, "warmup_steps", "capacity")
+    require_divides(
+        f"{name}.capacity", config.warmup_steps, config.capacity, "the warm-up is one block of it"
+    )
+    require_divides(
+        f"{name}.num_updates", config.updates_per_chunk, config.num_updates, "chunks are whole"
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class PPOConfig:
     """Proximal policy optimisation (Schulman et al. 2017) on one environment."""
@@ -102,19 +141,84 @@ class PPOConfig:
         require_at_least_zero(self, "value_clip", "entropy_weight", "value_weight")
         require_positive(self, "max_gradient_norm", "reward_scale")
         require_fraction(self, "discount", "trace", "final_learning_rate")
-        require_divides(
-            "PPOConfig.num_envs", NUM_SHARDS, self.num_envs, "data have that many shards"
-        )
-        require_divides(
-            "PPOConfig.num_updates", self.updates_per_chunk, self.num_updates, "chunks are whole"
-        )
-        per_shard = self.num_envs * self.num_steps // NUM_SHARDS
-        require_divides(
-            "PPOConfig.num_envs * num_steps / shards",
-            self.num_minibatches,
-            per_shard,
-            "or change it",
-        )
+        require_on_policy(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrunkConfig:
+    """A residual network under a policy and a value head."""
+
+    channels: int = 0  # of 3 x 3 convolutions over a board; 0: dense layers over all of it
+    width: int = 128  # of dense layers
+    num_blocks: int = 2
+
+    def check(self) -> None:
+        """Raise ValueError with got / expected / fix for an illegal configuration."""
+        require_at_least_zero(self, "channels", "num_blocks")
+        require_positive(self, "width")
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentConfig:
+    """A model of the world in latent space (MuZero)."""
+
+    trunk: TrunkConfig = TrunkConfig(num_blocks=1)  # of the encoder; latents have its width
+    transition_blocks: int = 1
+    num_bins: int = 41  # of rewards and values
+    reach: float = 20.0  # largest squashed reward or value (`objectives.value.squash`)
+    projection_size: int = 128  # in which the consistency loss compares latents
+
+    def check(self) -> None:
+        """Raise ValueError with got / expected / fix for an illegal configuration."""
+        self.trunk.check()
+        require_at_least_zero(self, "transition_blocks")
+        require_at_least(self, 2, "num_bins")
+        require_positive(self, "reach", "projection_size")
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """Search with a model at every move."""
+
+    num_simulations: int = 32
+    num_considered: int = 16  # root actions that sequential halving begins with
+    max_depth: int = 0  # edges from the root; 0: no limit
+
+    def check(self) -> None:
+        """Raise ValueError with got / expected / fix for an illegal configuration."""
+        require_positive(self, "num_simulations", "num_considered")
+        require_at_least_zero(self, "max_depth")
+
+
+@dataclasses.dataclass(frozen=True)
+class AlphaZeroConfig:
+    """Policy iteration by search with the true environment (Silver et al. 2018)."""
+
+    num_envs: int = 64
+    num_steps: int = 16  # env steps per lane and update
+    num_epochs: int = 1
+    num_minibatches: int = 4
+    num_updates: int = 60
+    updates_per_chunk: int = 6
+    learning_rate: float = 2e-3
+    final_learning_rate: float = 0.1  # as a share of the first, reached linearly
+    discount: float = 1.0  # per env step
+    trace: float = 1.0  # 1: the outcome of the game, as in the paper; 0: the next search's value
+    value_weight: float = 1.0
+    max_gradient_norm: float = 1.0
+    reward_scale: float = 1.0
+    search: SearchConfig = SearchConfig()
+
+    def check(self) -> None:
+        """Raise ValueError with got / expected / fix for an illegal configuration."""
+        require_positive(self, "num_envs", "num_epochs", "num_minibatches", "num_updates")
+        require_positive(self, "updates_per_chunk", "learning_rate", "max_gradient_norm")
+        require_positive(self, "reward_scale")
+        require_at_least(self, 2, "num_steps")  # the last one has no value to learn
+        require_at_least_zero(self, "value_weight")
+        require_fraction(self, "discount", "trace", "final_learning_rate")
+        self.search.check()
+        require_on_policy(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,30 +244,54 @@ class SACConfig:
 
     def check(self) -> None:
         """Raise ValueError with got / expected / fix for an illegal configuration."""
-        require_positive(self, "num_envs", "num_steps", "num_gradient_steps", "batch_size")
-        require_positive(self, "capacity", "warmup_steps", "num_updates", "updates_per_chunk")
         require_positive(self, "learning_rate", "tau", "reward_scale", "initial_temperature")
         require_positive(self, "hidden_size", "critic_hidden_size")
         require_fraction(self, "discount", "tau")
-        for what in ("num_envs", "batch_size", "capacity", "warmup_steps"):
-            require_divides(
-                f"SACConfig.{what}", NUM_SHARDS, getattr(self, what), "data have that many shards"
-            )
-        per_update = self.num_envs * self.num_steps
-        for what in ("capacity", "warmup_steps"):
-            require_divides(
-                f"SACConfig.{what}",
-                per_update,
-                getattr(self, what),
-                "it is filled in whole updates",
-            )
-        require_at_most(self, self.capacity, "warmup_steps", "capacity")
-        require_divides(
-            "SACConfig.capacity", self.warmup_steps, self.capacity, "the warm-up is one block of it"
-        )
-        require_divides(
-            "SACConfig.num_updates", self.updates_per_chunk, self.num_updates, "chunks are whole"
-        )
+        require_replay(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class MuZeroConfig:
+    """Gumbel MuZero, with EfficientZero's consistency loss where its weight is above 0."""
+
+    num_envs: int = 16
+    num_steps: int = 8  # env steps per lane and update
+    num_gradient_steps: int = 8  # per update
+    batch_size: int = 64  # windows of `unroll` steps
+    capacity: int = 65_536  # env steps that the replay holds
+    warmup_steps: int = 1024  # env steps of uniform actions before the first update
+    num_updates: int = 200
+    updates_per_chunk: int = 20
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    max_gradient_norm: float = 5.0
+    discount: float = 0.99  # per env step
+    tau: float = 0.02  # share of the new parameters in the slow copy, per gradient step
+    unroll: int = 5  # steps that the model is unrolled for
+    num_td_steps: int = 5  # rewards in a value target before it bootstraps
+    value_weight: float = 0.25
+    reward_weight: float = 1.0
+    consistency_weight: float = 2.0  # EfficientZero; 0: MuZero
+    reanalyse: float = 0.25  # share of windows whose policy targets are searched anew
+    model: LatentConfig = LatentConfig()
+    search: SearchConfig = SearchConfig(num_simulations=16)
+
+    def check(self) -> None:
+        """Raise ValueError with got / expected / fix for an illegal configuration."""
+        require_positive(self, "learning_rate", "max_gradient_norm", "tau", "unroll")
+        require_positive(self, "num_td_steps", "num_steps", "num_gradient_steps")
+        require_at_least_zero(self, "value_weight", "reward_weight", "consistency_weight")
+        require_at_least_zero(self, "weight_decay")
+        require_fraction(self, "discount", "tau", "reanalyse")
+        require_replay(self)
+        self.model.check()
+        self.search.check()
+        # Every window and its bootstrap lie within what the warm-up wrote.
+        _require(
+            self.warmup_steps // self.num_envs > self.unroll + self.num_td_steps,
+            "MuZeroConfig.warmup_steps / num_envs", self.warmup_steps // self.num_envs,
+            "more than unroll + num_td_steps, a window", "raise it",
+        )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

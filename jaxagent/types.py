@@ -35,6 +35,20 @@ class Policy(NamedTuple):
     act: Callable[[Any, Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any, Any]]
 
 
+class View(NamedTuple):
+    """What a policy that plans with the true environment is given in place of an observation."""
+
+    obs: jax.Array  # [B, ...]
+    state: Any  # leaves [B, ...]: the environment's
+    task: Any  # leaves [B, ...]: its params
+
+
+def see_obs(obs: jax.Array, state: Any, task: Any) -> jax.Array:
+    """What most policies are given: the observation alone. The other choice is `View`."""
+    del state, task
+    return obs
+
+
 class Agent(NamedTuple):
     """What is learned, as four functions; `params` is the trainable pytree."""
 

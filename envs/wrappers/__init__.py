@@ -8,6 +8,7 @@ from envs.wrappers.actions import checked, normalize_actions, sticky_actions
 from envs.wrappers.dynamics import change_dynamics
 from envs.wrappers.episodes import reset_free, time_limit
 from envs.wrappers.observations import exogenous_noise, frame_stack, normalize_observations
+from envs.wrappers.players import self_play
 from envs.wrappers.sensors import sensor_failure
 from envs.wrappers.skins import draw_skin, inverse_skin, skin
 
@@ -21,6 +22,7 @@ __all__ = [
     "normalize_actions",
     "normalize_observations",
     "reset_free",
+    "self_play",
     "sensor_failure",
     "skin",
     "sticky_actions",

@@ -71,22 +71,45 @@ def train(env: Any, tasks: list[Any], config: AgentConfig, seed: int, devices: i
     Agent i's stream depends on its index alone. The artefact holds `(params, moments)` with leaves
     `[chunks + 1, agents, ...]`; of SAC's parameters the policy's.
     """
-    algorithm = _algorithm(env, config)
-    loop, select = loops.lanes(algorithm.loop), algorithm.select
-    num_chunks = config.num_updates // config.updates_per_chunk
     purpose = f"agents/{env.name}"
+
+    def first_keys() -> jax.Array:
+        return keys.per_index(keys.derive(seed, f"{purpose}/init"), jnp.arange(len(tasks)))
+
+    return train_lanes(
+        _algorithm(env, config), tasks, config, first_keys, keys.derive(seed, f"{purpose}/update"),
+        devices,
+    )  # fmt: skip
+
+
+def train_lanes(
+    algorithm: Algorithm,
+    tasks: list[Any],
+    config: Any,
+    first_keys: Callable[[], jax.Array],
+    update_key: jax.Array,
+    devices: int,
+    *,
+    lane_ids: Any = None,
+    in_turn: bool = False,
+) -> Work:
+    """Train one agent per task; lanes and `in_turn` as in `loops.lanes`.
+
+    `first_keys()` are the keys `[lanes]` of the agents' first states. `SNAPSHOTS` holds what
+    `algorithm.select` keeps, leaves `[chunks + 1, lanes, ...]`.
+    """
+    loop = loops.lanes(algorithm.loop, lane_ids=lane_ids, in_turn=in_turn)
+    num_chunks = config.num_updates // config.updates_per_chunk
 
     def first(lane_keys: jax.Array, tasks: Any) -> Any:
         lane_tasks = jax.vmap(lambda task: broadcast_params(task, config.num_envs))(tasks)
         state = parallel.first_state(*loop.init(lane_keys, lane_tasks))
-        return history.first_state(state, select, num_chunks)
+        return history.first_state(state, algorithm.select, num_chunks)
 
     def init() -> Any:
-        lane_keys = keys.per_index(keys.derive(seed, f"{purpose}/init"), jnp.arange(len(tasks)))
-        return jax.jit(first)(lane_keys, stack(tasks))
+        return jax.jit(first)(first_keys(), stack(tasks))
 
     chunk = parallel.chunked(loop, config.updates_per_chunk, devices)
-    update_key = keys.derive(seed, f"{purpose}/update")
 
     def finish(state: Any, place: Path) -> dict[str, Any]:
         tree_file.save(place / SNAPSHOTS, state.learner.snapshots)
@@ -97,7 +120,7 @@ def train(env: Any, tasks: list[Any], config: AgentConfig, seed: int, devices: i
         finish=finish,
         init=init,
         chunk=history.remembering(
-            lambda state: chunk(state, update_key), select, config.updates_per_chunk
+            lambda state: chunk(state, update_key), algorithm.select, config.updates_per_chunk
         ),
         num_chunks=num_chunks,
         updates_per_chunk=config.updates_per_chunk,

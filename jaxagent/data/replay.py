@@ -1,5 +1,10 @@
-"""Replay: a ring of transitions on the device, as one pytree; written in place inside a scan."""
+"""Replay: a ring of entries on the device, as one pytree; written in place inside a scan.
 
+A `Memory` says what an entry is: a transition, or all lanes at one time, of which windows are read.
+"""
+
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -7,24 +12,24 @@ import jax.numpy as jnp
 
 
 class Replay(NamedTuple):
-    """The last C transitions, or as many as were written."""
+    """The last C entries, or as many as were written."""
 
     data: Any  # leaves [C, ...]
     num_written: jax.Array  # int32 [], since the start; the next goes to `num_written % C`
 
     @property
     def capacity(self) -> int:
-        """Number of transitions that fit."""
+        """Number of entries that fit."""
         return jax.tree.leaves(self.data)[0].shape[0]
 
     @property
     def size(self) -> jax.Array:
-        """Number of transitions held, int32 []."""
+        """Number of entries held, int32 []."""
         return jnp.minimum(self.num_written, self.capacity)
 
 
 def init(example: Any, capacity: int) -> Replay:
-    """An empty replay of `capacity` transitions shaped like `example` (leaves `[...]`)."""
+    """An empty replay of `capacity` entries shaped like `example` (leaves `[...]`)."""
     data = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), example)
     return Replay(data, jnp.zeros((), jnp.int32))
 
@@ -38,7 +43,7 @@ def add(replay: Replay, block: Any) -> Replay:
     count, capacity = jax.tree.leaves(block)[0].shape[0], replay.capacity
     if capacity % count:
         raise ValueError(
-            f"replay: got a block of {count} transitions, expected a divisor of the capacity "
+            f"replay: got a block of {count} entries, expected a divisor of the capacity "
             f"{capacity}; change the capacity."
         )
     start = replay.num_written % capacity
@@ -51,6 +56,61 @@ def add(replay: Replay, block: Any) -> Replay:
 
 
 def sample(replay: Replay, key: jax.Array, batch_size: int) -> Any:
-    """Draw transitions, leaves `[batch_size, ...]`, uniformly and with replacement."""
+    """Draw entries, leaves `[batch_size, ...]`, uniformly and with replacement."""
     index = jax.random.randint(key, (batch_size,), 0, replay.size)
     return jax.tree.map(lambda ring: ring[index], replay.data)
+
+
+def sample_windows(replay: Replay, key: jax.Array, batch_size: int, length: int) -> Any:
+    """Draw stretches of time, leaves `[length, batch_size, ...]`, of entries `[b, ...]`.
+
+    Start and lane are uniform, with replacement; no window crosses the end of what was written. It
+    may cross the end of an episode, which its flags tell. At least `length` entries must be held.
+    """
+    key_start, key_lane = jax.random.split(key)
+    num_lanes = jax.tree.leaves(replay.data)[0].shape[1]
+    start = jax.random.randint(key_start, (batch_size,), 0, replay.size - length + 1)
+    lane = jax.random.randint(key_lane, (batch_size,), 0, num_lanes)
+    oldest = replay.num_written - replay.size
+    time = (oldest + start[None] + jnp.arange(length)[:, None]) % replay.capacity
+    return jax.tree.map(lambda ring: ring[time, lane[None]], replay.data)
+
+
+class Memory(NamedTuple):
+    """What a replay keeps of steps `[T, b, ...]`, and what it gives back."""
+
+    init: Callable[[Any, int], Replay]  # steps to come, env steps that fit -> an empty replay
+    add: Callable[[Replay, Any], Replay]
+    sample: Callable[[Replay, jax.Array, int], Any]  # replay, key, batch size -> minibatch
+
+
+def transitions() -> Memory:
+    """One step an entry; minibatches have leaves `[batch, ...]`."""
+
+    def room(steps: Any, capacity: int) -> Replay:
+        return init(jax.tree.map(lambda x: x[0, 0], steps), capacity)
+
+    return Memory(room, lambda replay, steps: add(replay, flat(steps)), sample)
+
+
+def windows(length: int) -> Memory:
+    """All lanes at one time an entry; minibatches are stretches, leaves `[length, batch, ...]`.
+
+    `init` raises ValueError where a window does not fit.
+    """
+
+    def room(steps: Any, capacity: int) -> Replay:
+        num_lanes = jax.tree.leaves(steps)[0].shape[1]
+        if capacity < length * num_lanes:
+            raise ValueError(
+                f"replay: got room for {capacity} steps of {num_lanes} lanes, expected at least "
+                f"{length} of each, a window; raise the capacity."
+            )
+        return init(jax.tree.map(lambda x: x[0], steps), capacity // num_lanes)
+
+    return Memory(room, add, partial(sample_windows, length=length))
+
+
+def flat(steps: Any) -> Any:
+    """Leaves `[T, b, ...]` to `[T b, ...]`."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps)

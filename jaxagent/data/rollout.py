@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxagent.types import Trajectory
+from jaxagent.types import Trajectory, see_obs
 
 
 class ActorState(NamedTuple):
@@ -18,18 +18,25 @@ class ActorState(NamedTuple):
 
 
 def rollout(
-    vector: Any, act: Callable, key: jax.Array, actor: ActorState, num_steps: int
+    vector: Any,
+    act: Callable,
+    key: jax.Array,
+    actor: ActorState,
+    num_steps: int,
+    see: Callable = see_obs,
 ) -> tuple[ActorState, Trajectory]:
     """Act for `num_steps` in every lane: the new actor state and a `[T, B, ...]` trajectory.
 
     `act(carry, obs, is_first, key) -> action, extras, carry`, `vector.step(key, env, action)` as in
     `envs.vector`. The lanes go on where they stood: a rollout may begin and end inside an episode.
+    `see` is what `act` is given as `obs`: `types.see_obs` or `types.View`.
     """
 
     def step(actor: ActorState, t: jax.Array) -> tuple[ActorState, Trajectory]:
         key_act, key_env = jax.random.split(jax.random.fold_in(key, t))
         obs = actor.env.obs
-        action, extras, carry = act(actor.carry, obs, actor.is_first, key_act)
+        seen = see(obs, actor.env.env, actor.env.params)
+        action, extras, carry = act(actor.carry, seen, actor.is_first, key_act)
         env, out = vector.step(key_env, actor.env, action)
         record = Trajectory(
             obs=obs,

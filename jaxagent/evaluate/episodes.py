@@ -1,11 +1,12 @@
 """Evaluation: episodes to completion under fixed keys, one episode per lane."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxagent.types import Policy
+from jaxagent.types import Policy, see_obs
 
 
 class Episodes(NamedTuple):
@@ -16,17 +17,29 @@ class Episodes(NamedTuple):
 
 
 def play(
-    env: Any, policy: Policy, params: Any, tasks: Any, key: jax.Array, max_steps: int
+    env: Any,
+    policy: Policy,
+    params: Any,
+    tasks: Any,
+    key: jax.Array,
+    max_steps: int,
+    see: Callable = see_obs,
+    *,
+    lane_ids: jax.Array | None = None,
+    score: Callable[[jax.Array], jax.Array] = lambda reward: reward,
 ) -> Episodes:
     """Play one whole episode in each lane, `tasks` with leaves `[B, ...]`.
 
     First states and environment noise of episode i depend on the key and i alone, so arms that
     share a key meet the same ones; a policy that samples draws one batch from one key. The loop
-    stops with the last episode; `max_steps` bounds it.
+    stops with the last episode; `max_steps` bounds it. `see` is what the policy is given as `obs`:
+    `types.see_obs` or `types.View`. Lanes of equal `lane_ids [B]` (default: their index) begin
+    alike; `score` makes rewards `[B, ...]` the numbers `[B]` that are added up.
     """
     batch_size = jax.tree.leaves(tasks)[0].shape[0]
     lanes_key, act_key = jax.random.split(key)
-    lane_keys = jax.vmap(jax.random.fold_in, (None, 0))(lanes_key, jnp.arange(batch_size))
+    ids = jnp.arange(batch_size) if lane_ids is None else lane_ids
+    lane_keys = jax.vmap(jax.random.fold_in, (None, 0))(lanes_key, ids)
     split = jax.vmap(jax.random.split)(lane_keys)
     reset_keys, step_keys = split[:, 0], split[:, 1]
     obs, env_state = jax.vmap(env.reset)(reset_keys, tasks)
@@ -39,7 +52,8 @@ def play(
         key_act = jax.random.fold_in(act_key, t)
         env_keys = jax.vmap(jax.random.fold_in, (0, None))(step_keys, t)
         is_first = jnp.broadcast_to(t == 0, (batch_size,))
-        action, _, carry = policy.act(params, state["carry"], state["obs"], is_first, key_act)
+        seen = see(state["obs"], state["env"], tasks)
+        action, _, carry = policy.act(params, state["carry"], seen, is_first, key_act)
         obs, env_state, reward, terminated, truncated, _ = jax.vmap(env.step)(
             env_keys, state["env"], action, tasks
         )
@@ -50,7 +64,7 @@ def play(
             "obs": obs,
             "carry": carry,
             "done": state["done"] | terminated | truncated,
-            "returns": state["returns"] + jnp.where(alive, reward, 0.0),
+            "returns": state["returns"] + jnp.where(alive, score(reward), 0.0),
             "lengths": state["lengths"] + alive.astype(jnp.int32),
         }
 
@@ -84,7 +98,13 @@ def play_lanes(
 
 
 def record(
-    env: Any, policy: Policy, params: Any, task: Any, key: jax.Array, num_steps: int
+    env: Any,
+    policy: Policy,
+    params: Any,
+    task: Any,
+    key: jax.Array,
+    num_steps: int,
+    see: Callable = see_obs,
 ) -> tuple[Any, jax.Array, jax.Array]:
     """One episode to look at: states `[T, ...]`, rewards `[T]` and how many steps are real."""
     key_reset, key_run = jax.random.split(key)
@@ -94,7 +114,8 @@ def record(
         env_state, obs, carry, is_over = state
         key_act, key_env = jax.random.split(jax.random.fold_in(key_run, t))
         is_first = (t == 0)[None]
-        action, _, carry = policy.act(params, carry, obs[None], is_first, key_act)
+        seen = see(*jax.tree.map(lambda x: jnp.asarray(x)[None], (obs, env_state, task)))
+        action, _, carry = policy.act(params, carry, seen, is_first, key_act)
         obs, env_state, reward, terminated, truncated, _ = env.step(
             key_env, env_state, action[0], task
         )

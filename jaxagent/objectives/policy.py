@@ -46,3 +46,11 @@ def advantage_weight(advantage: jax.Array, *, beta: float, largest: float) -> ja
     """
     exponent = jax.lax.stop_gradient(beta * advantage)
     return jnp.exp(jnp.minimum(exponent, jnp.log(largest)))
+
+
+def cross_entropy(logits: jax.Array, weights: jax.Array) -> jax.Array:
+    """`-sum_a w_a log pi_a` (nats) `[...]` of logits `[..., A]` under weights `[..., A]`.
+
+    A masked action has the least finite logit and no weight, and counts 0.
+    """
+    return -jnp.sum(weights * jax.nn.log_softmax(logits), axis=-1)

@@ -34,3 +34,47 @@ def gae(
         backward, jnp.zeros_like(delta[0]), (delta, keeps_trace), reverse=True
     )
     return advantage
+
+
+def lambda_returns(
+    reward: jax.Array, discount: jax.Array, next_value: jax.Array, *, trace: float
+) -> jax.Array:
+    """`G_t = r_t + d_t ((1 - trace) v_{t+1} + trace G_{t+1})`, `[T, ...]` (Sutton 2018, eq. 12.18).
+
+    All arguments are `[T, ...]`; the last step bootstraps from its `next_value`. A discount of 0
+    ends the return, a negative one hands the move to the other player of a zero-sum game.
+    """
+
+    def backward(following, inputs):
+        reward_t, discount_t, value_t = inputs
+        following = reward_t + discount_t * ((1.0 - trace) * value_t + trace * following)
+        return following, following
+
+    _, returns = jax.lax.scan(
+        backward, next_value[-1], (reward, discount, next_value), reverse=True
+    )
+    return returns
+
+
+def n_step_returns(
+    reward: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
+    value: jax.Array,
+    *,
+    discount: float,
+    num_steps: int,
+) -> jax.Array:
+    """Targets `[T - n, ...]` of n rewards and a bootstrap (Sutton and Barto 2018, eq. 7.1).
+
+    All arguments are `[T, ...]`, `value[t]` of the state before step t. A termination ends the
+    return. At a step that was truncated, what followed is unknown, and its own value stands for it.
+    """
+    size = reward.shape[0] - num_steps
+    cut = truncated & ~terminated
+    total, weight = jnp.zeros_like(reward[:size]), jnp.ones_like(reward[:size])
+    for i in range(num_steps):
+        here = slice(i, i + size)
+        total = total + weight * jnp.where(cut[here], value[here], reward[here])
+        weight = weight * jnp.where(terminated[here] | truncated[here], 0.0, discount)
+    return total + weight * value[num_steps:]

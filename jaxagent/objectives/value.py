@@ -25,3 +25,22 @@ def squared_errors(values: jax.Array, target: jax.Array) -> jax.Array:
 def soft_update(target: jax.Array, params: jax.Array, tau: float) -> jax.Array:
     """Polyak average of two pytrees: `tau` of the new."""
     return jax.tree.map(lambda old, new: old + tau * (new - old), target, params)
+
+
+EPSILON = 1e-3  # of `squash`: keeps its inverse Lipschitz
+
+
+def squash(x: jax.Array) -> jax.Array:
+    """`sign(x) (sqrt(|x| + 1) - 1) + 0.001 x`, per element (Pohlen et al. 2018, proposition A.2)."""
+    return jnp.sign(x) * (jnp.sqrt(jnp.abs(x) + 1.0) - 1.0) + EPSILON * x
+
+
+def unsquash(y: jax.Array) -> jax.Array:
+    """The inverse of `squash`, per element (ibid.).
+
+    With `u = sqrt(|x| + 1) - 1`: `|y| = u + 0.001 u (u + 2)`, whose root is taken as a quotient: the
+    difference of the textbook formula loses half of its digits in float32.
+    """
+    size, slope = jnp.abs(y), 1.0 + 2.0 * EPSILON
+    root = 2.0 * size / (slope + jnp.sqrt(slope**2 + 4.0 * EPSILON * size))
+    return jnp.sign(y) * root * (root + 2.0)

@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import optax
 
 from jaxagent import keys
-from jaxagent.config import NUM_SHARDS, PPOConfig, SACConfig
+from jaxagent.config import NUM_SHARDS, AlphaZeroConfig, MuZeroConfig, PPOConfig, SACConfig
 from jaxagent.data import normalize
 from jaxagent.data import replay as replays
-from jaxagent.data.replay import Replay
+from jaxagent.data.replay import Memory, Replay
 from jaxagent.data.rollout import ActorState, rollout
 from jaxagent.objectives.value import soft_update
 from jaxagent.train import optimizer as optimizers
 from jaxagent.train.parallel import Mean, average_shards, value_and_mean_grad
-from jaxagent.types import Agent, Loop, Trajectory
+from jaxagent.types import Agent, Loop, Trajectory, see_obs
 
 
 class Learner(NamedTuple):
@@ -40,45 +40,54 @@ class Actors(NamedTuple):
 
 
 def on_policy(
-    agent: Agent, vector: Any, optimizer: optax.GradientTransformation, config: PPOConfig
+    agent: Agent,
+    vector: Any,
+    optimizer: optax.GradientTransformation,
+    config: PPOConfig | AlphaZeroConfig,
+    *,
+    see: Callable = see_obs,
+    is_normalized: bool = True,
+    in_turn: bool = False,
 ) -> Loop:
-    """Act, estimate targets, fit them for some epochs, forget the data (PPO, A2C).
+    """Act, estimate targets, fit them for some epochs, forget the data (PPO, A2C, AlphaZero).
 
-    `init(key, tasks)` takes env params with leaves `[num_envs, ...]`.
+    `init(key, tasks)` takes env params with leaves `[num_envs, ...]`. `see` is what the agent acts
+    on, as in `rollout`. `is_normalized`: observations reach the agent standardised. `in_turn`: the
+    shards act one after another, as a search must, whose loops would copy its trees under `vmap`.
     """
+    standardize = normalize.apply if is_normalized else _as_is
 
     def init(key: jax.Array, tasks: Any) -> tuple[Learner, Actors]:
         key_params, key_env = jax.random.split(key)
         params = agent.init(key_params)
         opt_state = optimizers.init(optimizer, params)
-        moments = normalize.init(vector.env.obs_shape)
+        moments = normalize.init(vector.env.obs_shape) if is_normalized else ()
         return Learner(params, opt_state, moments), _first_actors(vector, tasks, key_env)
 
     def collect(learner: Learner, shards: Actors, shard_ids: jax.Array, key: jax.Array):
         def act(carry, obs, is_first, key_act):
-            obs = normalize.apply(learner.normalizer, obs)
+            obs = standardize(learner.normalizer, obs)
             return agent.act(learner.params, carry, obs, is_first, key_act)
 
         def one_shard(shard_key, actor):
-            return rollout(vector, act, shard_key, actor, config.num_steps)
+            return rollout(vector, act, shard_key, actor, config.num_steps, see)
 
-        return jax.vmap(one_shard)(keys.per_index(key, shard_ids), shards.actor)
+        run = map_in_turn if in_turn else jax.vmap
+        return run(one_shard)(keys.per_index(key, shard_ids), shards.actor)
 
     def update(learner: Learner, shards: Actors, data: Any, shard_ids: jax.Array, key: jax.Array):
         del data
         key_act, key_shuffle = jax.random.split(key)
         actor, trajectory = collect(learner, shards, shard_ids, key_act)
         running, returns = jax.vmap(completed_returns)(shards.running_return, trajectory)
-        seen = _seen(learner.normalizer, trajectory, config)
+        seen = _seen(partial(standardize, learner.normalizer), trajectory, config)
         batch = agent.targets(learner.params, seen, average_shards)
         batch = jax.tree.map(lambda x: x.reshape(x.shape[0], -1, *x.shape[3:]), batch)
         learner, metrics = _fit_epochs(
             learner, batch, keys.per_index(key_shuffle, shard_ids), agent.loss, optimizer, config
         )
-        observed = normalize.batch_moments(trajectory.obs, average_shards)
-        count = config.num_envs * config.num_steps
-        normalizer = normalize.update(learner.normalizer, *observed, count)
-        learner = learner._replace(normalizer=normalizer)
+        if is_normalized:
+            learner = _observe(learner, trajectory, config.num_envs * config.num_steps)
         metrics["train/return"] = jax.tree.map(lambda x: jnp.mean(x, axis=0), returns)
         return learner, Actors(actor, running), metrics
 
@@ -95,11 +104,30 @@ def _first_actors(vector: Any, tasks: Any, key: jax.Array) -> Actors:
     return Actors(actor, jnp.zeros(lanes))
 
 
-def _seen(moments: normalize.Moments, trajectory: Trajectory, config: PPOConfig) -> Trajectory:
-    """The trajectory as the agent saw it: normalised observations, scaled rewards."""
+def map_in_turn(fn: Callable) -> Callable:
+    """`jax.vmap(fn)`, one element after another."""
+    return lambda *args: jax.lax.map(lambda one: fn(*one), args)
+
+
+def _as_is(moments: Any, obs: Any) -> Any:
+    """Observations as the environment gives them."""
+    del moments
+    return obs
+
+
+def _observe(learner: Learner, trajectory: Trajectory, count: int) -> Learner:
+    """Add the `count` observations of all shards to the moments."""
+    observed = normalize.batch_moments(trajectory.obs, average_shards)
+    return learner._replace(normalizer=normalize.update(learner.normalizer, *observed, count))
+
+
+def _seen(
+    standardize: Callable, trajectory: Trajectory, config: PPOConfig | AlphaZeroConfig
+) -> Trajectory:
+    """The trajectory as the agent saw it: standardised observations, scaled rewards."""
     return trajectory._replace(
-        obs=normalize.apply(moments, trajectory.obs),
-        final_obs=normalize.apply(moments, trajectory.final_obs),
+        obs=standardize(trajectory.obs),
+        final_obs=standardize(trajectory.final_obs),
         reward=trajectory.reward * config.reward_scale,
     )
 
@@ -110,7 +138,7 @@ def _fit_epochs(
     shard_keys: jax.Array,
     loss: Callable,
     optimizer: optax.GradientTransformation,
-    config: PPOConfig,
+    config: PPOConfig | AlphaZeroConfig,
 ) -> tuple[Learner, dict[str, Mean]]:
     """Epochs of minibatches over `batch [s, n, ...]`, permuted within each shard."""
     num_items = jax.tree.leaves(batch)[0].shape[1]
@@ -145,20 +173,27 @@ def replay(
     agent: Agent,
     vector: Any,
     optimizer: optax.GradientTransformation,
-    config: SACConfig,
+    config: SACConfig | MuZeroConfig,
     *,
     explore: Callable,
     as_steps: Callable,
     slow: Callable,
+    memory: Memory | None = None,
+    is_normalized: bool = True,
+    in_turn: bool = False,
 ) -> Loop:
-    """Act a little, keep it, and fit minibatches of all that is kept (SAC, DQN).
+    """Act a little, keep it, and fit minibatches of all that is kept (SAC, DQN, MuZero).
 
     `init(key, tasks)` takes env params with leaves `[num_envs, ...]` and fills the replay with
     `explore`, a function like `agent.act` without parameters. `as_steps(trajectory)` is what the
-    replay keeps, with fields `obs` and `final_obs`; `slow(params)` is the part of the parameters
-    whose slow copy `agent.targets(params, target, steps, key)` reads.
+    `memory` keeps (by default transitions with fields `obs` and `final_obs`); `slow(params)` is the
+    part of the parameters whose slow copy `agent.targets(params, target, minibatch, key)` reads.
+    `is_normalized` and `in_turn` as in `on_policy`; then targets, too, are made in turn.
     """
+    memory = replays.transitions() if memory is None else memory
     batch_size = config.batch_size // NUM_SHARDS
+    over_shards = map_in_turn if in_turn else jax.vmap
+    standardize = normalize.apply if is_normalized else _as_is
 
     def init(key: jax.Array, tasks: Any) -> tuple[Learner, ReplayActors]:
         key_params, key_env, key_explore = jax.random.split(key, 3)
@@ -169,32 +204,29 @@ def replay(
         actors, trajectory = play(explore, actors, shard_ids, key_explore, num_steps)
         running, _ = jax.vmap(completed_returns)(actors.running_return, trajectory)
         actors = actors._replace(running_return=running)
-        steps = jax.vmap(_flat)(as_steps(trajectory))
-        capacity = config.capacity // NUM_SHARDS
-        example = jax.tree.map(lambda x: x[0, 0], steps)
-        empty = jax.vmap(lambda _: replays.init(example, capacity))(shard_ids)
-        observed = normalize.batch_moments(steps.obs, _average_here, num_axes=1)
-        moments = normalize.update(
-            normalize.init(vector.env.obs_shape), *observed, config.warmup_steps
-        )
+        steps = as_steps(trajectory)
+        make_room = partial(memory.init, capacity=config.capacity // NUM_SHARDS)
+        ring = jax.vmap(memory.add)(jax.vmap(make_room)(steps), steps)
+        moments = _first_moments(vector, steps, config.warmup_steps) if is_normalized else ()
         learner = Learner(params, optimizers.init(optimizer, params), moments, slow(params))
-        return learner, ReplayActors(actors, jax.vmap(replays.add)(empty, steps))
+        return learner, ReplayActors(actors, ring)
 
     def play(act: Callable, actors: Actors, shard_ids: jax.Array, key: jax.Array, num_steps: int):
         def one_shard(shard_key, actor):
             return rollout(vector, act, shard_key, actor, num_steps)
 
-        actor, trajectory = jax.vmap(one_shard)(keys.per_index(key, shard_ids), actors.actor)
+        actor, trajectory = over_shards(one_shard)(keys.per_index(key, shard_ids), actors.actor)
         return actors._replace(actor=actor), trajectory
 
-    def fit(learner: Learner, replay: Replay, shard_ids: jax.Array, key: jax.Array):
+    def fit(learner: Learner, ring: Replay, shard_ids: jax.Array, key: jax.Array):
         key_sample, key_targets = jax.random.split(key)
-        sample = partial(replays.sample, batch_size=batch_size)
-        steps = jax.vmap(sample)(replay, keys.per_index(key_sample, shard_ids))
-        see = partial(normalize.apply, learner.normalizer)
-        steps = steps._replace(obs=see(steps.obs), final_obs=see(steps.final_obs))
+        sample = partial(memory.sample, batch_size=batch_size)
+        steps = jax.vmap(sample)(ring, keys.per_index(key_sample, shard_ids))
+        if is_normalized:
+            see = partial(normalize.apply, learner.normalizer)
+            steps = steps._replace(obs=see(steps.obs), final_obs=see(steps.final_obs))
         make_targets = partial(agent.targets, learner.params, learner.target)
-        batch = jax.vmap(make_targets)(steps, keys.per_index(key_targets, shard_ids))
+        batch = over_shards(make_targets)(steps, keys.per_index(key_targets, shard_ids))
         (value, metrics), gradients = value_and_mean_grad(agent.loss)(learner.params, batch)
         params, opt_state = optimizers.apply(
             optimizer, gradients, learner.opt_state, learner.params
@@ -208,16 +240,14 @@ def replay(
         key_act, key_fit = jax.random.split(key)
 
         def act(carry, obs, is_first, key):
-            obs = normalize.apply(learner.normalizer, obs)
+            obs = standardize(learner.normalizer, obs)
             return agent.act(learner.params, carry, obs, is_first, key)
 
         actors, trajectory = play(act, shards.actors, shard_ids, key_act, config.num_steps)
         running, returns = jax.vmap(completed_returns)(actors.running_return, trajectory)
-        ring = jax.vmap(replays.add)(shards.replay, jax.vmap(_flat)(as_steps(trajectory)))
-        observed = normalize.batch_moments(trajectory.obs, average_shards)
-        count = config.num_envs * config.num_steps
-        normalizer = normalize.update(learner.normalizer, *observed, count)
-        learner = learner._replace(normalizer=normalizer)
+        ring = jax.vmap(memory.add)(shards.replay, as_steps(trajectory))
+        if is_normalized:
+            learner = _observe(learner, trajectory, config.num_envs * config.num_steps)
 
         def gradient_step(learner: Learner, number: jax.Array):
             return fit(learner, ring, shard_ids, jax.random.fold_in(key_fit, number))
@@ -232,9 +262,11 @@ def replay(
     return Loop(init, update)
 
 
-def _flat(trajectory: Any) -> Any:
-    """Leaves `[T, B, ...]` to `[T B, ...]`."""
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trajectory)
+def _first_moments(vector: Any, steps: Any, count: int) -> normalize.Moments:
+    """Moments of the observations of steps `[S, T, b, ...]`."""
+    obs = jax.vmap(replays.flat)(steps.obs)
+    observed = normalize.batch_moments(obs, _average_here, num_axes=1)
+    return normalize.update(normalize.init(vector.env.obs_shape), *observed, count)
 
 
 def _average_here(tree: Any) -> Any:
@@ -352,16 +384,19 @@ def _in_turn(update: Callable, in_axes: tuple) -> Callable:
 
     def run(*args: Any) -> Any:
         num_lanes = jax.tree.leaves(args[0])[0].shape[0]
+        # Handed over by the loop itself, so that each key is seen to be used once.
+        mapped = tuple(x for axis, x in zip(in_axes, args, strict=True) if axis == 0)
 
-        def one(lane: jax.Array) -> Any:
-            take = partial(jax.lax.dynamic_index_in_dim, index=lane, keepdims=False)
+        def one(lane: tuple[jax.Array, tuple]) -> Any:
+            index, own = lane[0], iter(lane[1])
+            take = partial(jax.lax.dynamic_index_in_dim, index=index, keepdims=False)
             pick = [
-                _map_axis(lambda x, axis: take(x, axis=axis), axis, arg)
+                next(own) if axis == 0 else _map_axis(lambda x, a: take(x, axis=a), axis, arg)
                 for axis, arg in zip(in_axes, args, strict=True)
             ]
             return update(*pick)
 
-        return jax.lax.map(one, jnp.arange(num_lanes))
+        return jax.lax.map(one, (jnp.arange(num_lanes), mapped))
 
     return run
 

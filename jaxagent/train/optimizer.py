@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from envs.foreign import foreign
-from jaxagent.config import FitConfig, PPOConfig
+from jaxagent.config import AlphaZeroConfig, FitConfig, PPOConfig
 
 
 def adam(
@@ -24,8 +24,8 @@ def plain_adam(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransform
     return optax.adam(learning_rate)
 
 
-def linear_decay(config: PPOConfig) -> optax.Schedule:
-    """The learning rate of each gradient step of PPO, down to a share of the first."""
+def linear_decay(config: PPOConfig | AlphaZeroConfig) -> optax.Schedule:
+    """The learning rate of each gradient step of `loops.on_policy`, to a share of the first."""
     return optax.linear_schedule(
         init_value=config.learning_rate,
         end_value=config.learning_rate * config.final_learning_rate,

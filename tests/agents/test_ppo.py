@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from probe_lanes import FIVE, AnyProbe
 
 import envs
-from envs.types import Component, Environment, contains
+from envs.types import contains
 from envs.vector import VectorEnv, broadcast_params
 from jaxagent import keys
 from jaxagent.agents.actor_critic import greedy, ppo
@@ -93,51 +94,12 @@ class Run:
 
 # --- the five probes ------------------------------------------------------------------------------
 
-FIVE = (
-    "ConstantReward",
-    "ObservedReward",
-    "DelayedReward",
-    "ActionReward",
-    "ObservedActionReward",
-)
-
-
-def choose(index, outcomes):
-    """The outcome of one probe among those of all."""
-    return jax.tree.map(lambda *x: jnp.stack(x)[index], *outcomes)
-
-
-class AnyProbe(Environment):
-    """The five probes in one program: the task says which; a lone action may be called 1 too."""
-
-    obs_shape = (1,)
-    obs_spec = (Component("signal", "real", -1.0, 2.0),)
-    action_spec = (Component("action", "category", cardinality=2),)
-    name, max_steps = "test/AnyProbe", 10
-
-    def __init__(self):
-        self.probes = [envs.make(f"probe/{name}") for name in FIVE]
-
-    @property
-    def default_params(self):
-        return jnp.array(0, jnp.int32)
-
-    def reset(self, key, params):
-        return choose(params, [env.reset(jax.random.clone(key), task) for env, task in self.probes])
-
-    def step(self, key, state, action, params):
-        key = jax.random.clone(key)  # no probe draws from it
-        return choose(params, [env.step(key, state, action, task) for env, task in self.probes])
-
-    def render(self, state, params):
-        raise NotImplementedError
-
 
 @functools.cache
 def solved():
     """One learner per probe, as lanes of one program."""
     tasks = jnp.broadcast_to(jnp.arange(5, dtype=jnp.int32)[:, None], (5, CONFIG.num_envs))
-    env = AnyProbe()
+    env = AnyProbe(FIVE)
     run = Run(env, env.default_params, num_lanes=5, tasks=tasks)
     run.train()
     return run

@@ -114,3 +114,54 @@ def test_rings_may_be_lanes():
     drawn = draw(both, jax.random.split(jax.random.key(0), 2))
     assert set(np.unique(drawn.number[0]).tolist()) == {0, 1, 10, 11}
     assert set(np.unique(drawn.number[1]).tolist()) == {4, 5, 6, 7, 20, 21}
+
+
+# --- windows --------------------------------------------------------------------------------------
+
+
+def timed(first, count, num_lanes=3):
+    """Entries `[T, b]` that say their time and lane."""
+    time = jnp.arange(first, first + count, dtype=jnp.int32)[:, None]
+    lane = jnp.arange(num_lanes, dtype=jnp.int32)[None]
+    return {"time": jnp.broadcast_to(time, (count, num_lanes)),
+            "lane": jnp.broadcast_to(lane, (count, num_lanes))}  # fmt: skip
+
+
+@pytest.mark.parametrize("num_blocks", [2, 4, 5, 7])
+def test_windows_are_stretches_of_one_lane_and_never_cross_the_newest(num_blocks):
+    """Four blocks fill the ring; a window may wrap, but not from the newest to the oldest."""
+    memory = replay.windows(3)
+    ring = memory.init(timed(0, 2), 8 * 3)
+    assert ring.capacity == 8
+    for i in range(num_blocks):
+        ring = jax.jit(memory.add)(ring, timed(2 * i, 2))
+    drawn = memory.sample(ring, jax.random.key(0), 4096)
+    time, lane = np.asarray(drawn["time"]), np.asarray(drawn["lane"])
+    assert time.shape == (3, 4096)
+    np.testing.assert_array_equal(np.diff(time, axis=0), 1)
+    np.testing.assert_array_equal(lane, np.broadcast_to(lane[:1], lane.shape))
+    oldest, newest = max(0, 2 * num_blocks - 8), 2 * num_blocks - 1
+    starts, counts = np.unique(time[0], return_counts=True)
+    np.testing.assert_array_equal(starts, np.arange(oldest, newest - 1))
+    assert scipy.stats.chisquare(counts).pvalue > 1e-3
+    assert scipy.stats.chisquare(np.unique(lane[0], return_counts=True)[1]).pvalue > 1e-3
+
+
+def test_a_window_that_fits_exactly_is_the_only_one():
+    memory = replay.windows(4)
+    ring = memory.add(memory.init(timed(0, 4), 4 * 3), timed(0, 4))
+    drawn = memory.sample(ring, jax.random.key(1), 16)
+    np.testing.assert_array_equal(drawn["time"], np.arange(4)[:, None].repeat(16, 1))
+
+
+def test_a_ring_smaller_than_a_window_is_refused():
+    with pytest.raises(ValueError, match="expected at least 5 of each, a window"):
+        replay.windows(5).init(timed(0, 2), 4 * 3)
+
+
+def test_transitions_are_kept_one_by_one():
+    memory = replay.transitions()
+    ring = memory.add(memory.init(timed(0, 2), 12), timed(0, 2))
+    np.testing.assert_array_equal(ring.data["time"][:6], [0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(ring.data["lane"][:6], [0, 1, 2, 0, 1, 2])
+    assert memory.sample(ring, jax.random.key(0), 7)["lane"].shape == (7,)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from jaxagent.objectives.returns import gae
+from jaxagent.objectives.returns import gae, lambda_returns, n_step_returns
 
 FEW = settings(max_examples=25, deadline=None, derandomize=True)
 T, B = 6, 2
@@ -159,3 +159,64 @@ def test_lanes_and_axes_are_independent():
     for lane in range(B):
         alone = estimate(*(x[:, lane] for x in arguments), 0.9, 0.8)
         np.testing.assert_allclose(together[:, lane], alone, rtol=1e-6)
+
+
+# --- lambda-returns -------------------------------------------------------------------------------
+
+
+@FEW
+@given(REALS, arrays(np.float32, (T, B), elements=st.sampled_from([-1.0, 0.0, 0.5, 0.9])), REALS,
+       st.floats(0.0, 1.0))  # fmt: skip
+def test_lambda_returns_are_the_weighted_sum_of_n_step_returns(reward, discount, value, trace):
+    """Equation 12.18 unrolled: n steps ahead weighs `(1 - trace) trace^(n - 1)`."""
+    found = jax.jit(lambda_returns)(*map(jnp.asarray, (reward, discount, value)), trace=trace)
+    r, d, v = (np.asarray(x, np.float64) for x in (reward, discount, value))
+    for t in range(T):
+        total, weight, going, expected = np.zeros(B), np.ones(B), 1.0, np.zeros(B)
+        for k in range(t, T):
+            total, weight = total + weight * r[k], weight * d[k]
+            share = going if k == T - 1 else going * (1.0 - trace)
+            expected, going = expected + share * (total + weight * v[k]), going * trace
+        np.testing.assert_allclose(found[t], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_negative_discount_hands_the_outcome_to_the_other_player():
+    """The last mover wins: the others' moves are worth -1 and +1 in turn."""
+    reward = jnp.array([0.0, 0.0, 0.0, 1.0])
+    discount = jnp.array([-1.0, -1.0, -1.0, 0.0])
+    found = lambda_returns(reward, discount, jnp.full((4,), 9.0), trace=1.0)
+    np.testing.assert_array_equal(found, [-1.0, 1.0, -1.0, 1.0])
+
+
+# --- n-step returns -------------------------------------------------------------------------------
+
+
+@FEW
+@given(REALS, BOOLS, BOOLS, REALS, st.integers(1, 4))
+def test_n_step_returns_against_a_loop(reward, terminated, truncated, value, count):
+    found = n_step_returns(
+        *map(jnp.asarray, (reward, terminated, truncated, value)), discount=0.9, num_steps=count
+    )
+    assert found.shape == (T - count, B)
+    for t, b in np.ndindex(*found.shape):
+        total, weight = 0.0, 1.0
+        for k in range(t, t + count):
+            if truncated[k, b] and not terminated[k, b]:
+                total, weight = total + weight * float(value[k, b]), 0.0
+                break
+            total, weight = total + weight * float(reward[k, b]), weight * 0.9
+            if terminated[k, b]:
+                weight = 0.0
+                break
+        total += weight * float(value[t + count, b])
+        np.testing.assert_allclose(found[t, b], total, rtol=1e-4, atol=1e-4)
+
+
+def test_n_step_returns_by_hand():
+    """Three steps: a termination ends the sum, a truncation is replaced by the state's value."""
+    reward, value = jnp.array([1.0, 2.0, 4.0, 8.0]), jnp.array([10.0, 20.0, 30.0, 40.0])
+    none, at_one = jnp.zeros((4,), bool), jnp.array([False, True, False, False])
+    returns = partial(n_step_returns, discount=0.5, num_steps=2)
+    np.testing.assert_allclose(returns(reward, none, none, value), [1 + 1 + 7.5, 2 + 2 + 10])
+    np.testing.assert_allclose(returns(reward, at_one, none, value), [1 + 1, 2])
+    np.testing.assert_allclose(returns(reward, none, at_one, value), [1 + 10, 20])

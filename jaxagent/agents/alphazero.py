@@ -1,0 +1,100 @@
+"""AlphaZero: the network learns what search with the true environment found."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxagent.agents.planning import Plan, decide
+from jaxagent.config import AlphaZeroConfig
+from jaxagent.mcts.selection import mask_invalid
+from jaxagent.nn.policy_value import PolicyValue
+from jaxagent.objectives.policy import cross_entropy
+from jaxagent.objectives.returns import lambda_returns
+from jaxagent.types import Agent, Trajectory, View
+
+
+class AlphaZeroBatch(NamedTuple):
+    """What the loss reads, leaves `[..., ]` per env step."""
+
+    obs: jax.Array
+    legal: jax.Array  # [..., A]
+    weights: jax.Array  # [..., A]: the policy that search found
+    target: jax.Array  # of the value
+    has_target: jax.Array  # float32: 0 where the rollout ended before it was known
+
+
+def alphazero(env: Any, network: PolicyValue, plan: Plan, config: AlphaZeroConfig) -> Agent:
+    """AlphaZero (Silver et al. 2018); with `planning.gumbel_search` Gumbel AlphaZero.
+
+    `env` has one agent (`envs.wrappers.self_play` for a game of two) whose observation is the
+    mover's; the agent acts on `types.View`. With trace 1 and games that fit a rollout the value
+    learns their outcomes; games that go on when the rollout ends bootstrap from the last search.
+
+    Differs: on-policy, without a replay of past games; Adam without weight decay; no symmetries.
+    """
+
+    def act(params: Any, carry: Any, view: View, is_first: jax.Array, key: jax.Array) -> tuple:
+        del is_first
+        found = decide(env, network, plan, config.discount, params, view, key)
+        extras = {
+            "weights": found.weights,
+            "value": found.value,
+            "player": jax.vmap(env.current_player)(view.state),
+            "legal": jax.vmap(env.legal_actions)(view.state, view.task),
+        }
+        return found.action, extras, carry
+
+    def targets(params: Any, trajectory: Trajectory, average: Callable) -> AlphaZeroBatch:
+        del params, average
+        found = trajectory.extras
+        values = partial(value_targets, discount=config.discount, trace=config.trace)
+        target, is_known = jax.vmap(values)(trajectory)
+        return AlphaZeroBatch(
+            trajectory.obs, found["legal"], found["weights"], target, is_known.astype(jnp.float32)
+        )
+
+    def loss(params: Any, batch: AlphaZeroBatch) -> tuple[jax.Array, dict]:
+        logits, value = network(params, batch.obs)
+        logits = mask_invalid(logits, ~batch.legal)
+        policy_loss = jnp.mean(cross_entropy(logits, batch.weights))
+        error = batch.has_target * jnp.square(value - batch.target)
+        value_loss = jnp.sum(error) / jnp.maximum(jnp.sum(batch.has_target), 1.0)
+        entropy = jnp.mean(cross_entropy(logits, jax.nn.softmax(logits)))
+        return policy_loss + config.value_weight * value_loss, {
+            "train/loss/policy": policy_loss,
+            "train/loss/value": value_loss,
+            "train/entropy": entropy,
+            "train/entropy/search": jnp.mean(_entropy(batch.weights)),
+        }
+
+    return Agent(network.init, act, targets, loss)
+
+
+def value_targets(
+    trajectory: Trajectory, *, discount: float, trace: float
+) -> tuple[jax.Array, jax.Array]:
+    """Returns `[T, B]` for each mover, and whether they say more than the step's own search.
+
+    A step after which the rollout or the clock stops has nothing to learn from: its search's value
+    stands for its return, and the steps before bootstrap from it.
+    """
+    found = trajectory.extras
+    is_last = jnp.arange(trajectory.reward.shape[0])[:, None] == trajectory.reward.shape[0] - 1
+    is_open = (is_last | trajectory.truncated) & ~trajectory.terminated
+    next_player, next_value = (jnp.roll(found[name], -1, axis=0) for name in ("player", "value"))
+    sign = jnp.where(next_player == found["player"], discount, -discount)
+    ends = trajectory.terminated | trajectory.truncated | is_last
+    returns = lambda_returns(
+        jnp.where(is_open, found["value"], trajectory.reward),
+        jnp.where(ends, 0.0, sign),
+        next_value,
+        trace=trace,
+    )
+    return returns, ~is_open
+
+
+def _entropy(probs: jax.Array) -> jax.Array:
+    return -jnp.sum(jax.scipy.special.xlogy(probs, probs), axis=-1)

@@ -1,0 +1,133 @@
+"""A model of the world in latent space: encoder, transition, and heads that read the latent.
+
+The transition is what MuZero's search steps with, and what a self-predictive loss trains.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxagent.config import LatentConfig
+from jaxagent.nn.dense import Dense
+from jaxagent.nn.policy_value import Head, Trunk, check_board
+
+MIN_RANGE = 1e-5  # of a latent, below which it is not stretched
+
+
+def rescale(latent: jax.Array) -> jax.Array:
+    """Latents `[B, ...]` to [0, 1], one by one (MuZero, Schrittwieser et al. 2020, appendix G)."""
+    axes = tuple(range(1, latent.ndim))
+    low, high = (f(latent, axis=axes, keepdims=True) for f in (jnp.min, jnp.max))
+    return (latent - low) / jnp.maximum(high - low, MIN_RANGE)
+
+
+class Transition(nn.Module):
+    """The next latent of a latent `[B, ...]` and an action `[B]`."""
+
+    config: LatentConfig
+    num_actions: int
+
+    @nn.compact
+    def __call__(self, latent: jax.Array, action: jax.Array) -> jax.Array:
+        told = jax.nn.one_hot(action, self.num_actions)
+        told = told.reshape(told.shape[0], *(1,) * (latent.ndim - 2), self.num_actions)
+        planes = jnp.broadcast_to(told, (*latent.shape[:-1], self.num_actions))
+        change = Trunk(self.config.trunk, self.config.transition_blocks)(
+            jnp.concatenate([latent, planes], axis=-1)
+        )
+        return rescale(latent + change)
+
+
+class LatentNet(nn.Module):
+    """All parts; a method a part."""
+
+    config: LatentConfig
+    num_actions: int
+
+    def setup(self) -> None:
+        """Name the parts."""
+        config, trunk = self.config, self.config.trunk
+        self.encoder = Trunk(trunk, trunk.num_blocks)
+        self.transition = Transition(config, self.num_actions)
+        self.policy_head = Head(trunk, self.num_actions)
+        self.value_head = Head(trunk, config.num_bins)
+        self.reward_head = Head(trunk, config.num_bins)
+        self.projector = Projector(config.projection_size)
+        self.predictor = Projector(config.projection_size)
+
+    def encode(self, obs: jax.Array) -> jax.Array:
+        """Latents `[B, ...]` of observations `[B, ...]`."""
+        is_board = self.config.trunk.channels > 0
+        return rescale(self.encoder(obs if is_board else obs.reshape(obs.shape[0], -1)))
+
+    def step(self, latent: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Next latents and logits `[B, V]` of the reward on the way."""
+        after = self.transition(latent, action)
+        return after, self.reward_head(after)
+
+    def judge(self, latent: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Policy logits `[B, A]` and value logits `[B, V]`."""
+        return self.policy_head(latent), self.value_head(latent)
+
+    def project(self, latent: jax.Array) -> jax.Array:
+        """The vector `[B, P]` in which latents are compared."""
+        return self.projector(latent.reshape(latent.shape[0], -1))
+
+    def predict(self, projection: jax.Array) -> jax.Array:
+        """What the model expects the projection `[B, P]` of the truth to be."""
+        return self.predictor(projection)
+
+    def __call__(self, obs: jax.Array, action: jax.Array) -> Any:
+        """Every part once, to make its parameters."""
+        after, reward = self.step(self.encode(obs), action)
+        return reward, self.judge(after), self.predict(self.project(after))
+
+
+class Projector(nn.Module):
+    """Two dense layers (EfficientZero, Ye et al. 2021, after SimSiam)."""
+
+    size: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.relu(nn.LayerNorm()(Dense(self.size)(x)))
+        return Dense(self.size)(x)
+
+
+class LatentModel(NamedTuple):
+    """The parts as plain functions of the parameters."""
+
+    net: LatentNet
+    obs_shape: tuple[int, ...]
+
+    def init(self, key: jax.Array) -> Any:
+        """Parameters of all parts."""
+        return self.net.init(key, jnp.zeros((1, *self.obs_shape)), jnp.zeros((1,), jnp.int32))
+
+    def encode(self, params: Any, obs: jax.Array) -> jax.Array:
+        """See `LatentNet.encode`."""
+        return self.net.apply(params, obs, method="encode")
+
+    def step(self, params: Any, latent: jax.Array, action: jax.Array) -> tuple:
+        """See `LatentNet.step`."""
+        return self.net.apply(params, latent, action, method="step")
+
+    def judge(self, params: Any, latent: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """See `LatentNet.judge`."""
+        return self.net.apply(params, latent, method="judge")
+
+    def project(self, params: Any, latent: jax.Array) -> jax.Array:
+        """See `LatentNet.project`."""
+        return self.net.apply(params, latent, method="project")
+
+    def predict(self, params: Any, projection: jax.Array) -> jax.Array:
+        """See `LatentNet.predict`."""
+        return self.net.apply(params, projection, method="predict")
+
+
+def latent_model(config: LatentConfig, obs_shape: tuple[int, ...], num_actions: int) -> LatentModel:
+    """The model for observations `obs_shape` and one category of actions."""
+    check_board(config.trunk, obs_shape)
+    return LatentModel(LatentNet(config, num_actions), obs_shape)
