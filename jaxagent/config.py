@@ -205,6 +205,7 @@ class AlphaZeroConfig:
     discount: float = 1.0  # per env step
     trace: float = 1.0  # 1: the outcome of the game, as in the paper; 0: the next search's value
     value_weight: float = 1.0
+    exploration: float = 0.1  # share of moves that are drawn uniformly
     max_gradient_norm: float = 1.0
     reward_scale: float = 1.0
     search: SearchConfig = SearchConfig()
@@ -216,7 +217,7 @@ class AlphaZeroConfig:
         require_positive(self, "reward_scale")
         require_at_least(self, 2, "num_steps")  # the last one has no value to learn
         require_at_least_zero(self, "value_weight")
-        require_fraction(self, "discount", "trace", "final_learning_rate")
+        require_fraction(self, "discount", "trace", "final_learning_rate", "exploration")
         self.search.check()
         require_on_policy(self)
 

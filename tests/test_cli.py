@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import importlib
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from experiments import cli
 from experiments.configs import quickstart
+from extras import need
 
 ROOT = Path(__file__).parents[1]
 GUARD = (
@@ -47,6 +49,18 @@ BAD = [
     (["run", "quickstart", "--tokens.obs-bins", "mulaw"], "mu_law"),
     (["run", "quickstart", "--adapt.num-seeds", "0"], "above 0"),
     (["run", "quickstart", "--adapt.decoding", "greedy"], "argmax"),
+    (["run", "alphazero", "--games.0.name", "conect_four"], "connect_four"),
+    (["run", "alphazero", "--games.1.levels", "0", "4", "2"], "rising levels"),
+    (["run", "alphazero", "--games.1.fit.num-envs", "6"], "multiple of 4"),
+    (["run", "alphazero", "--games.0.fit.search.num-simulations", "0"], "above 0"),
+    (["run", "alphazero", "--evaluation.games", "7"], "both sides"),
+    (["run", "muzero", "--tasks.0.env", "gymnax/CartPole-v2"], "CartPole-v1"),
+    (["run", "muzero", "--tasks.0.muzero.warmup-steps", "64"], "multiple of 128"),
+    (["run", "muzero", "--tasks.0.muzero.num-td-steps", "60"], "more than unroll + num_td_steps"),
+    (["run", "muzero", "--tasks.0.muzero.reanalyse", "1.5"], "[0, 1]"),
+    (["run", "muzero", "--tasks.0.ppo.updates-per-chunk", "5"], "as many steps"),
+    (["run", "plan", "--plan.simulations", "8", "4"], "rising numbers"),
+    (["run", "plan", "--plan.num-samples", "1"], "at least 2"),
     (["run", "icl_bma", "--prompts.alpha", "0"], "above 0"),
     (["run", "icl_bma", "--prompts.num-steps", "33"], "positions of the model"),
     (["run", "icl_bma", "--prompts.num-tasks", "1000000000"], "memory"),
@@ -106,25 +120,42 @@ def test_list_needs_no_jax():
     assert "gymnax/CartPole-v1" in result.stdout
 
 
-@pytest.mark.parametrize("preset", quickstart.PRESETS)
-def test_every_preset_is_legal_and_survives_json(preset):
+def presets():
+    """Every preset of every experiment."""
+    for name in cli.experiments():
+        module = importlib.import_module(f"experiments.configs.{name}")
+        yield from ((name, preset) for preset in module.PRESETS)
+
+
+def preset_of(name, preset):
+    return importlib.import_module(f"experiments.configs.{name}").PRESETS[preset]
+
+
+@pytest.mark.parametrize(("name", "preset"), list(presets()))
+def test_every_preset_is_legal_and_survives_json(name, preset):
     from jaxagent import config as configs
 
-    config = quickstart.PRESETS[preset]
+    config = preset_of(name, preset)
     config.check()
     text = json.dumps(configs.to_dict(config))
     assert configs.from_dict(config, json.loads(text)) == config
 
 
-@pytest.mark.parametrize("preset", quickstart.PRESETS)
-def test_every_preset_builds_its_stages_and_costs(preset):
-    from experiments import quickstart as experiment
+@pytest.mark.parametrize(("name", "preset"), list(presets()))
+def test_every_preset_builds_its_stages_claims_and_costs(name, preset):
+    from jaxagent.evaluate.claims import check_claims, check_preset
 
-    config = quickstart.PRESETS[preset]
+    if name == "alphazero":
+        need("pgx")
+    if name in ("pasta", "populations"):
+        need("brax")
+    experiment, config = importlib.import_module(f"experiments.{name}"), preset_of(name, preset)
     names = [s.name for s in experiment.stages(config)]
-    assert len(set(names)) == len(names) == 3 * len(config.tasks) + len(config.tasks) + 3
+    assert len(set(names)) == len(names) > 1
+    check_preset(preset)
+    check_claims(experiment.claims(config))
     rows = experiment.costs(config)
-    assert all(r.flops >= 0 and r.bytes > 0 for r in rows)
+    assert all(r.flops >= 0 and r.bytes >= 0 for r in rows)
     assert sum(r.flops for r in rows) > 0
 
 

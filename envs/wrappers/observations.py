@@ -146,3 +146,14 @@ def normalize_observations(
         env, params, own, "normalized observations", **show(scaled), obs_spec=spec,
         obs_dtype=np.float32,
     )  # fmt: skip
+
+
+def flat_observations(env: Environment, params: Params) -> tuple[Wrapper, Params]:
+    """Observations as vectors `[n]`, for networks of dense layers; the spec is the same."""
+    size = math.prod(env.obs_shape)
+
+    def seen(own, obs):
+        del own
+        return obs.reshape(size)
+
+    return wrap(env, params, (), "flat observations", **show(seen), obs_shape=(size,))

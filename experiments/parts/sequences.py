@@ -135,23 +135,9 @@ def pretrain(
     """
     clean = [windows(corpus, i, t) for i, t in enumerate(train)]
     data = [_pair(w, keys.derive(seed, f"shuffle/{i}")) for i, w in enumerate(clean)]
-    draw = _sampler(corpus, config)
-
-    def sample(data: Any, key: jax.Array) -> Any:
-        domain_keys = jax.random.split(key, len(data))
-        return [draw(w, k) for w, k in zip(data, domain_keys, strict=True)]
-
-    def loss(params: Any, batches: Any, data: Any) -> tuple[jax.Array, dict]:
-        losses = [
-            sequence.loss(corpus.model, params, _tokens(b, d), actions_only=False)
-            for b, d in zip(batches, corpus.domains, strict=True)
-        ]
-        named = {f"train/loss/domain_{i}": x for i, x in enumerate(losses)}
-        return jnp.mean(jnp.stack(losses)), named
-
+    loss, sample = _next_token(corpus, config)
     first = jax.jit(corpus.model.init)(keys.derive(seed, "pretrain/init"))
     held_out = [windows(corpus, i, t) for i, t in enumerate(validation)]
-    per_domain = config.batch_size * corpus.model.config.context
     return fit(
         loss,
         sample,
@@ -162,9 +148,54 @@ def pretrain(
         config,
         purpose="pretrain",
         devices=devices,
-        tokens_per_update=2 * per_domain * sum(d.period for d in corpus.domains),
+        tokens_per_update=2 * _tokens_per_update(corpus, config),
         summary=lambda params: validate(corpus, clean, held_out, params),
     )
+
+
+def pretrain_seeds(
+    corpus: Corpus, train: Sequence[Any], seeds: Sequence[int], config: FitConfig, devices: int
+) -> Work:
+    """Pretrain a lane a seed by next-token prediction, all on the same trajectories."""
+    loss, sample = _next_token(corpus, config)
+    init = jax.jit(corpus.model.init)
+    return fit(
+        loss,
+        sample,
+        [windows(corpus, i, t) for i, t in enumerate(train)],
+        None,
+        stack([init(keys.derive(seed, "pretrain/init")) for seed in seeds]),
+        jnp.array(seeds),
+        config,
+        purpose="pretrain",
+        devices=devices,
+        tokens_per_update=len(seeds) * _tokens_per_update(corpus, config),
+    )
+
+
+def _next_token(corpus: Corpus, config: FitConfig) -> tuple[Callable, Callable]:
+    """Loss and sampler of next-token prediction, a batch of every domain."""
+    draw = _sampler(corpus, config)
+
+    def sample(data: Any, key: jax.Array) -> Any:
+        domain_keys = jax.random.split(key, len(data))
+        return [draw(w, k) for w, k in zip(data, domain_keys, strict=True)]
+
+    def loss(params: Any, batches: Any, data: Any) -> tuple[jax.Array, dict]:
+        del data
+        losses = [
+            sequence.loss(corpus.model, params, _tokens(b, d), actions_only=False)
+            for b, d in zip(batches, corpus.domains, strict=True)
+        ]
+        named = {f"train/loss/domain_{i}": x for i, x in enumerate(losses)}
+        return jnp.mean(jnp.stack(losses)), named
+
+    return loss, sample
+
+
+def _tokens_per_update(corpus: Corpus, config: FitConfig) -> int:
+    per_domain = config.batch_size * corpus.model.config.context
+    return per_domain * sum(d.period for d in corpus.domains)
 
 
 def _pair(clean: sampler.Windows, key: jax.Array) -> sampler.Windows:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from envs.types import sample_action
 from jaxagent.agents.planning import Plan, decide
 from jaxagent.config import AlphaZeroConfig
 from jaxagent.mcts.selection import mask_invalid
@@ -33,19 +34,25 @@ def alphazero(env: Any, network: PolicyValue, plan: Plan, config: AlphaZeroConfi
     mover's; the agent acts on `types.View`. With trace 1 and games that fit a rollout the value
     learns their outcomes; games that go on when the rollout ends bootstrap from the last search.
 
-    Differs: on-policy, without a replay of past games; Adam without weight decay; no symmetries.
+    Differs: on-policy, without a replay of past games; Adam without weight decay; no symmetries;
+    `config.exploration` of the moves are uniform, which ends a return as a Q(lambda) does (Watkins
+    1989), as self-play that has learned to draw meets few positions.
     """
 
     def act(params: Any, carry: Any, view: View, is_first: jax.Array, key: jax.Array) -> tuple:
         del is_first
-        found = decide(env, network, plan, config.discount, params, view, key)
+        key_plan, key_explore = jax.random.split(key)
+        found = decide(env, network, plan, config.discount, params, view, key_plan)
+        legal = jax.vmap(env.legal_actions)(view.state, view.task)
+        action, is_explored = explore(key_explore, found.action, legal, config.exploration)
         extras = {
             "weights": found.weights,
             "value": found.value,
             "player": jax.vmap(env.current_player)(view.state),
-            "legal": jax.vmap(env.legal_actions)(view.state, view.task),
+            "legal": legal,
+            "is_explored": is_explored,
         }
-        return found.action, extras, carry
+        return action, extras, carry
 
     def targets(params: Any, trajectory: Trajectory, average: Callable) -> AlphaZeroBatch:
         del params, average
@@ -73,20 +80,31 @@ def alphazero(env: Any, network: PolicyValue, plan: Plan, config: AlphaZeroConfi
     return Agent(network.init, act, targets, loss)
 
 
+def explore(
+    key: jax.Array, action: jax.Array, legal: jax.Array, share: float
+) -> tuple[jax.Array, jax.Array]:
+    """Replace a share of actions `[B]` by uniform legal ones; says which were (bool `[B]`)."""
+    key_choose, key_draw = jax.random.split(key)
+    is_explored = jax.random.uniform(key_choose, action.shape) < share
+    drawn = sample_action(key_draw, (), legal)
+    return jnp.where(is_explored, drawn, action), is_explored
+
+
 def value_targets(
     trajectory: Trajectory, *, discount: float, trace: float
 ) -> tuple[jax.Array, jax.Array]:
     """Returns `[T, B]` for each mover, and whether they say more than the step's own search.
 
-    A step after which the rollout or the clock stops has nothing to learn from: its search's value
-    stands for its return, and the steps before bootstrap from it.
+    A step after which the rollout or the clock stops, or whose action was not the search's, has
+    nothing to learn from: its search's value stands for its return, and the steps before bootstrap
+    from it.
     """
     found = trajectory.extras
     is_last = jnp.arange(trajectory.reward.shape[0])[:, None] == trajectory.reward.shape[0] - 1
-    is_open = (is_last | trajectory.truncated) & ~trajectory.terminated
+    is_open = (is_last | trajectory.truncated) & ~trajectory.terminated | found["is_explored"]
     next_player, next_value = (jnp.roll(found[name], -1, axis=0) for name in ("player", "value"))
     sign = jnp.where(next_player == found["player"], discount, -discount)
-    ends = trajectory.terminated | trajectory.truncated | is_last
+    ends = trajectory.terminated | is_open
     returns = lambda_returns(
         jnp.where(is_open, found["value"], trajectory.reward),
         jnp.where(ends, 0.0, sign),

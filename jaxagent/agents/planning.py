@@ -6,6 +6,7 @@ decides by the network alone, so that "with and without" differ in this argument
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -31,8 +32,16 @@ class Decision(NamedTuple):
 Plan = Callable[..., Decision]
 
 
-def gumbel_search(config: SearchConfig, *, gumbel_scale: float = 1.0) -> Plan:
-    """Gumbel MuZero's search (Danihelka et al. 2022); scale 0 acts without chance."""
+def gumbel_search(
+    config: SearchConfig, *, gumbel_scale: float = 1.0, is_rescaled: bool = True
+) -> Plan:
+    """Gumbel MuZero's search (Danihelka et al. 2022); scale 0 acts without chance.
+
+    `is_rescaled`: values count relative to the best and the worst move of a node, whatever lies
+    between them. Where values have a scale of their own, as in games, that turns noise between
+    moves that are equal into a firm preference.
+    """
+    qtransform = partial(mcts.qtransform_completed_by_mix_value, rescale_values=is_rescaled)
 
     def plan(params: Any, key: jax.Array, root: Any, model: Any, invalid: jax.Array) -> Decision:
         output = mcts.gumbel_muzero_policy(
@@ -41,6 +50,7 @@ def gumbel_search(config: SearchConfig, *, gumbel_scale: float = 1.0) -> Plan:
             max_depth=config.max_depth or None,
             max_num_considered_actions=config.num_considered,
             gumbel_scale=gumbel_scale,
+            qtransform=qtransform,
         )  # fmt: skip
         return _decided(output)
 
@@ -86,8 +96,8 @@ def _decided(output: mcts.PolicyOutput) -> Decision:
 def true_model(env: Any, evaluate: Evaluate, *, discount: float) -> mcts.RecurrentFn:
     """The environment itself as a `recurrent_fn`; its embedding is `(state, task)`.
 
-    Rewards and values are the mover's (`envs.wrappers.self_play` for a game of two); where the
-    other player moves next, the discount is negative. A termination ends, a time limit does not.
+    Rewards and values are the mover's; where the other player moves next, the discount is negative.
+    A termination ends, a time limit does not.
     """
 
     def model(params: Any, key: jax.Array, action: jax.Array, embedding: Any) -> tuple:
@@ -96,7 +106,7 @@ def true_model(env: Any, evaluate: Evaluate, *, discount: float) -> mcts.Recurre
         obs, after, reward, terminated, _, _ = jax.vmap(env.step)(step_keys, state, action, task)
         logits, value = evaluate(params, obs)
         step = mcts.RecurrentFnOutput(
-            reward=reward,
+            reward=_of_mover(env, state, reward),
             discount=jnp.where(terminated, 0.0, discount * _sign(env, state, after)),
             prior_logits=logits,
             value=value,
@@ -141,6 +151,13 @@ def scripted(choose: Callable[[jax.Array, Any, Any], jax.Array]) -> Policy:
     return Policy(lambda batch_size: (), act)
 
 
+def _of_mover(env: Any, before: Any, reward: jax.Array) -> jax.Array:
+    """Reward `[B]` of who moved, of `[B, 2]` in a game of two."""
+    if env.num_players == 1:
+        return reward
+    return reward[jnp.arange(reward.shape[0]), jax.vmap(env.current_player)(before)]
+
+
 def _sign(env: Any, before: Any, after: Any) -> jax.Array:
     """+1 where the same player moves again, else -1: float32 `[B]`."""
     player = jax.vmap(env.current_player)
@@ -149,3 +166,64 @@ def _sign(env: Any, before: Any, after: Any) -> jax.Array:
 
 def _invalid(env: Any, state: Any, task: Any) -> jax.Array:
     return ~jax.vmap(env.legal_actions)(state, task)
+
+
+# --- any policy, over samples ---------------------------------------------------------------------
+
+# (params, key, action [B, ...], view) -> reward [B], discount [B], view
+Step = Callable[..., tuple[jax.Array, jax.Array, View]]
+
+
+def true_step(env: Any, *, discount: float) -> Step:
+    """The environment as a `Step` without parameters."""
+
+    def step(params: Any, key: jax.Array, action: jax.Array, view: View) -> tuple:
+        del params
+        step_keys = jax.random.split(key, view.obs.shape[0])
+        obs, state, reward, terminated, _, _ = jax.vmap(env.step)(
+            step_keys, view.state, action, view.task
+        )
+        return reward, jnp.where(terminated, 0.0, discount), View(obs, state, view.task)
+
+    return step
+
+
+def sample_planner(
+    policy: Policy, step: Step, value: Callable[[Any, jax.Array], jax.Array], plan: Plan, *,
+    num_samples: int,
+) -> Policy:  # fmt: skip
+    """Any policy with search over its own samples (Sampled MuZero, Hubert et al. 2021).
+
+    At every node the policy draws `num_samples` actions; as they are its own, all have the same
+    prior, and a likely action is drawn twice. `value(params, obs) -> [B]` judges states that were
+    reached. Parameters are a pair: the policy's, and what `step` and `value` read. Acts on
+    `types.View`; a step that reads observations alone leaves `state` and `task` as they are.
+
+    Differs: the policy begins anew at every state, so its memory holds the state alone.
+    """
+
+    def propose(params: tuple, key: jax.Array, view: View) -> tuple[jax.Array, mcts.Samples]:
+        batch_size = view.obs.shape[0]
+        first, memory = jnp.ones((batch_size,), bool), policy.init(batch_size)
+
+        def draw(key: jax.Array) -> jax.Array:
+            return policy.act(params[0], memory, view.obs, first, key)[0]
+
+        actions = jax.vmap(draw, out_axes=1)(jax.random.split(key, num_samples))
+        equal = jnp.zeros((batch_size, num_samples))
+        return value(params[1], view.obs), mcts.Samples(actions, equal, equal)
+
+    def advance(params: tuple, key: jax.Array, action: jax.Array, view: View) -> tuple:
+        return step(params[1], key, action, view)
+
+    model = mcts.sampled_model(advance, propose)
+
+    def act(params: tuple, carry: Any, view: View, is_first: jax.Array, key: jax.Array) -> tuple:
+        del is_first
+        key_propose, key_plan = jax.random.split(key)
+        worth, samples = propose(params, key_propose, view)
+        root = mcts.sampled_root(worth, view, samples)
+        found = plan(params, key_plan, root, model, None)
+        return mcts.chosen(samples.actions, found.action), (), carry
+
+    return Policy(lambda batch_size: (), act)

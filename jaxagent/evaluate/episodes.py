@@ -82,7 +82,13 @@ def play(
 
 
 def play_lanes(
-    env: Any, policy: Policy, params: Any, task: Any, lane_keys: jax.Array, num_episodes: int
+    env: Any,
+    policy: Policy,
+    params: Any,
+    task: Any,
+    lane_keys: jax.Array,
+    num_episodes: int,
+    see: Callable = see_obs,
 ) -> jax.Array:
     """Mean return `[N]` of N parameter lanes; lane i plays `num_episodes` under `lane_keys[i]`.
 
@@ -92,7 +98,7 @@ def play_lanes(
     tasks = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_episodes, *x.shape)), task)
 
     def one(lane: tuple[Any, jax.Array]) -> jax.Array:
-        return jnp.mean(play(env, policy, lane[0], tasks, lane[1], env.max_steps).returns)
+        return jnp.mean(play(env, policy, lane[0], tasks, lane[1], env.max_steps, see).returns)
 
     return jax.lax.map(one, (params, lane_keys))
 

@@ -24,7 +24,7 @@ from jaxagent.mcts.qtransforms import (
 )
 from jaxagent.mcts.reuse import subtree
 from jaxagent.mcts.rollouts import rollout_model, rollout_value, uct_policy
-from jaxagent.mcts.sampled import Samples, sampled_model, sampled_root
+from jaxagent.mcts.sampled import Samples, chosen, sampled_model, sampled_root
 from jaxagent.mcts.search import search
 from jaxagent.mcts.selection import (
     GumbelMuZeroExtraData,
@@ -50,6 +50,7 @@ __all__ = [
     "Samples",
     "SearchSummary",
     "Tree",
+    "chosen",
     "gumbel_muzero_interior_action_selection",
     "gumbel_muzero_policy",
     "gumbel_muzero_root_action_selection",

@@ -31,15 +31,15 @@ EPSILON = 1e-3  # of `squash`: keeps its inverse Lipschitz
 
 
 def squash(x: jax.Array) -> jax.Array:
-    """`sign(x) (sqrt(|x| + 1) - 1) + 0.001 x`, per element (Pohlen et al. 2018, proposition A.2)."""
+    """`sign(x) (sqrt(|x| + 1) - 1) + 0.001 x`, per element (Pohlen et al. 2018, prop. A.2)."""
     return jnp.sign(x) * (jnp.sqrt(jnp.abs(x) + 1.0) - 1.0) + EPSILON * x
 
 
 def unsquash(y: jax.Array) -> jax.Array:
     """The inverse of `squash`, per element (ibid.).
 
-    With `u = sqrt(|x| + 1) - 1`: `|y| = u + 0.001 u (u + 2)`, whose root is taken as a quotient: the
-    difference of the textbook formula loses half of its digits in float32.
+    With `u = sqrt(|x| + 1) - 1`: `|y| = u + 0.001 u (u + 2)`, whose root is taken as a quotient;
+    the difference of the textbook formula loses half of its digits in float32.
     """
     size, slope = jnp.abs(y), 1.0 + 2.0 * EPSILON
     root = 2.0 * size / (slope + jnp.sqrt(slope**2 + 4.0 * EPSILON * size))

@@ -88,8 +88,7 @@ def on_policy(
         )
         if is_normalized:
             learner = _observe(learner, trajectory, config.num_envs * config.num_steps)
-        metrics["train/return"] = jax.tree.map(lambda x: jnp.mean(x, axis=0), returns)
-        return learner, Actors(actor, running), metrics
+        return learner, Actors(actor, running), _means(metrics, returns)
 
     return Loop(init, update)
 
@@ -139,7 +138,7 @@ def _fit_epochs(
     loss: Callable,
     optimizer: optax.GradientTransformation,
     config: PPOConfig | AlphaZeroConfig,
-) -> tuple[Learner, dict[str, Mean]]:
+) -> tuple[Learner, dict[str, jax.Array]]:
     """Epochs of minibatches over `batch [s, n, ...]`, permuted within each shard."""
     num_items = jax.tree.leaves(batch)[0].shape[1]
 
@@ -158,8 +157,7 @@ def _fit_epochs(
 
     carry = (learner.params, learner.opt_state)
     (params, opt_state), metrics = jax.lax.scan(epoch, carry, jnp.arange(config.num_epochs))
-    means = {name: Mean(jnp.mean(x), jnp.ones(())) for name, x in metrics.items()}
-    return learner._replace(params=params, opt_state=opt_state), means
+    return learner._replace(params=params, opt_state=opt_state), metrics
 
 
 class ReplayActors(NamedTuple):
@@ -201,9 +199,7 @@ def replay(
         actors = _first_actors(vector, tasks, key_env)
         num_steps = config.warmup_steps // config.num_envs
         shard_ids = jnp.arange(NUM_SHARDS)
-        actors, trajectory = play(explore, actors, shard_ids, key_explore, num_steps)
-        running, _ = jax.vmap(completed_returns)(actors.running_return, trajectory)
-        actors = actors._replace(running_return=running)
+        actors, trajectory, _ = play(explore, actors, shard_ids, key_explore, num_steps)
         steps = as_steps(trajectory)
         make_room = partial(memory.init, capacity=config.capacity // NUM_SHARDS)
         ring = jax.vmap(memory.add)(jax.vmap(make_room)(steps), steps)
@@ -212,11 +208,14 @@ def replay(
         return learner, ReplayActors(actors, ring)
 
     def play(act: Callable, actors: Actors, shard_ids: jax.Array, key: jax.Array, num_steps: int):
+        """New actors, the trajectory and the mean return of finished episodes by shard."""
+
         def one_shard(shard_key, actor):
             return rollout(vector, act, shard_key, actor, num_steps)
 
         actor, trajectory = over_shards(one_shard)(keys.per_index(key, shard_ids), actors.actor)
-        return actors._replace(actor=actor), trajectory
+        running, returns = jax.vmap(completed_returns)(actors.running_return, trajectory)
+        return Actors(actor, running), trajectory, returns
 
     def fit(learner: Learner, ring: Replay, shard_ids: jax.Array, key: jax.Array):
         key_sample, key_targets = jax.random.split(key)
@@ -243,8 +242,7 @@ def replay(
             obs = standardize(learner.normalizer, obs)
             return agent.act(learner.params, carry, obs, is_first, key)
 
-        actors, trajectory = play(act, shards.actors, shard_ids, key_act, config.num_steps)
-        running, returns = jax.vmap(completed_returns)(actors.running_return, trajectory)
+        actors, trajectory, returns = play(act, shards.actors, shard_ids, key_act, config.num_steps)
         ring = jax.vmap(memory.add)(shards.replay, as_steps(trajectory))
         if is_normalized:
             learner = _observe(learner, trajectory, config.num_envs * config.num_steps)
@@ -252,14 +250,17 @@ def replay(
         def gradient_step(learner: Learner, number: jax.Array):
             return fit(learner, ring, shard_ids, jax.random.fold_in(key_fit, number))
 
-        learner, metrics = jax.lax.scan(
-            gradient_step, learner, jnp.arange(config.num_gradient_steps)
-        )
-        means = {name: Mean(jnp.mean(x), jnp.ones(())) for name, x in metrics.items()}
-        means["train/return"] = jax.tree.map(lambda x: jnp.mean(x, axis=0), returns)
-        return learner, ReplayActors(actors._replace(running_return=running), ring), means
+        numbers = jnp.arange(config.num_gradient_steps)
+        learner, metrics = jax.lax.scan(gradient_step, learner, numbers)
+        return learner, ReplayActors(actors, ring), _means(metrics, returns)
 
     return Loop(init, update)
+
+
+def _means(metrics: dict[str, jax.Array], returns: Mean) -> dict[str, Mean]:
+    """Metrics of some gradient steps `[n]`, and returns of finished episodes by shard."""
+    means = {name: Mean(jnp.mean(x), jnp.ones(())) for name, x in metrics.items()}
+    return means | {"train/return": jax.tree.map(lambda x: jnp.mean(x, axis=0), returns)}
 
 
 def _first_moments(vector: Any, steps: Any, count: int) -> normalize.Moments:

@@ -67,6 +67,16 @@ def adamw(config: FitConfig) -> optax.GradientTransformation:
     )
 
 
+def decayed_adam(
+    learning_rate: float, weight_decay: float, max_gradient_norm: float
+) -> optax.GradientTransformation:
+    """AdamW at a constant rate behind a global-norm clip; matrices decay, vectors do not."""
+    return optax.chain(
+        optax.clip_by_global_norm(max_gradient_norm),
+        optax.adamw(learning_rate, weight_decay=weight_decay, mask=_is_matrix),
+    )
+
+
 def init(optimizer: optax.GradientTransformation, params: Any) -> Any:
     """Optimiser state of `params`."""
     return foreign(optimizer.init)(params)

@@ -14,7 +14,7 @@ from envs.vector import broadcast_params
 from envs.wrappers import self_play
 from envs.wrappers.wrapper import WrappedParams, WrappedState
 from jaxagent.agents import planning
-from jaxagent.agents.alphazero import value_targets
+from jaxagent.agents.alphazero import explore, value_targets
 from jaxagent.config import SearchConfig, TrunkConfig
 from jaxagent.evaluate.episodes import play
 from jaxagent.evaluate.matches import opposed, play_match, points
@@ -52,13 +52,16 @@ def after(*moves):
 
 @functools.cache
 def decider(plan):
-    """Decisions in self-play, one program a plan."""
-    env, _ = self_play(*game())
+    """Decisions in the game of two and in self-play, which agree; one program a plan."""
+    env, alone = game()[0], self_play(*game())[0]
 
-    def one(view, key):
-        return planning.decide(env, flat_network, PLANS[plan], 1.0, None, in_self_play(view), key)
+    def both(view, key):
+        decide = lambda env, view: planning.decide(  # noqa: E731
+            env, flat_network, PLANS[plan], 1.0, None, view, jax.random.clone(key)
+        )
+        return decide(env, view), decide(alone, in_self_play(view))
 
-    return jax.jit(one)
+    return jax.jit(both)
 
 
 def in_self_play(view):
@@ -78,7 +81,8 @@ def in_self_play(view):
 )
 def test_tactics(plan, moves, best, value):
     """A network that knows nothing, and search: it wins in one and blocks."""
-    found = decider(plan)(after(*moves), jax.random.key(1))
+    found, alone = decider(plan)(after(*moves), jax.random.key(1))
+    jax.tree.map(np.testing.assert_array_equal, found, alone)
     if best is None:
         assert int(found.action[0]) in (3, 7)
         assert float(found.value[0]) < -0.3
@@ -145,7 +149,7 @@ def test_value_targets_by_hand():
     value = jnp.array([[0.1, 10], [0.2, 20], [0.3, 30], [0.4, 40]], jnp.float32)
     trajectory = Trajectory(
         obs=(), action=(), reward=reward, terminated=terminated, truncated=truncated, final_obs=(),
-        extras={"player": player, "value": value},
+        extras={"player": player, "value": value, "is_explored": jnp.zeros((4, 2), bool)},
     )  # fmt: skip
     targets, is_known = value_targets(trajectory, discount=1.0, trace=1.0)
     np.testing.assert_allclose(targets[:, 0], [-1, 1, -0.4, 0.4], rtol=1e-6)
@@ -154,6 +158,24 @@ def test_value_targets_by_hand():
     np.testing.assert_array_equal(is_known[:, 1], [True, False, True, False])
     targets, _ = value_targets(trajectory, discount=0.5, trace=0.0)
     np.testing.assert_allclose(targets[:, 0], [-0.1, 1, -0.2, 0.4], rtol=1e-6)
+    # The winning move was not the search's: nothing is learned from what it brought.
+    explored = jnp.zeros((4, 2), bool).at[1, 0].set(True)
+    cut = trajectory._replace(extras=trajectory.extras | {"is_explored": explored})
+    targets, is_known = value_targets(cut, discount=1.0, trace=1.0)
+    np.testing.assert_allclose(targets[:2, 0], [-0.2, 0.2], rtol=1e-6)
+    np.testing.assert_array_equal(is_known[:2, 0], [True, False])
+
+
+def test_a_share_of_moves_is_explored_and_legal():
+    legal = jnp.zeros((4000, 9), bool).at[:, 2:5].set(True)
+    searched = jnp.full((4000,), 2, jnp.int32)
+    action, explored = explore(jax.random.key(0), searched, legal, 0.25)
+    assert abs(float(explored.mean()) - 0.25) < 0.03
+    np.testing.assert_array_equal(np.asarray(action)[~np.asarray(explored)], 2)
+    drawn, counts = np.unique(np.asarray(action)[np.asarray(explored)], return_counts=True)
+    np.testing.assert_array_equal(drawn, [2, 3, 4])
+    assert counts.min() > 0.25 * counts.sum()
+    assert not explore(jax.random.key(0), searched, legal, 0.0)[1].any()
 
 
 # --- matches --------------------------------------------------------------------------------------

@@ -1,0 +1,139 @@
+"""Configuration and presets of alphazero, importable without JAX."""
+
+import dataclasses
+
+from envs.names import check_name
+from jaxagent.config import (
+    AlphaZeroConfig,
+    RuntimeConfig,
+    SearchConfig,
+    TrunkConfig,
+    require_at_least,
+    require_divides,
+    require_positive,
+)
+
+DESCRIPTION = "does a network learn a game from its own search, and does search still help it?"
+REFERENCES = {"tic_tac_toe": "perfect", "connect_four": "alpha-beta {}"}  # by level
+
+
+@dataclasses.dataclass(frozen=True)
+class GameConfig:
+    """One game: how it is learned, and who is met in the end."""
+
+    name: str  # of pgx
+    fit: AlphaZeroConfig = AlphaZeroConfig()
+    trunk: TrunkConfig = TrunkConfig()
+    levels: tuple[int, ...] = (0, 9)  # moves that opponents look ahead; 0: random; the last judges
+
+    @property
+    def reference(self) -> str:
+        """The opponent by which scores are normalised."""
+        return self.opponents[-1]
+
+    @property
+    def opponents(self) -> tuple[str, ...]:
+        """Names of the players of all levels."""
+        named = REFERENCES[self.name]
+        return tuple(named.format(level) if level else "random" for level in self.levels)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """Matches against fixed opponents."""
+
+    games: int = 64  # of every arm, seed and opponent; each is played with both sides
+    rating_games: int = 16  # of every snapshot, seed and opponent
+    num_snapshots: int = 6  # that are rated
+    search: SearchConfig = SearchConfig()  # of every arm that searches
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The study, in the order in which it runs."""
+
+    games: tuple[GameConfig, ...]
+    evaluation: EvaluationConfig = EvaluationConfig()
+    first_seed: int = 0  # claim seeds are 0..n-1; development seeds are 1000 and up
+    num_seeds: int = 6  # three gated claims: Holm asks for p < 0.017
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    def check(self) -> None:
+        """Raise ValueError with got / expected / fix for an illegal configuration."""
+        for game in self.games:
+            check_name("game with a reference player", game.name, sorted(REFERENCES))
+            game.fit.check()
+            game.trunk.check()
+            rising = list(game.levels) == sorted(set(game.levels))
+            if not rising or len(game.levels) < 2 or game.levels[0] != 0:
+                raise ValueError(
+                    f"GameConfig.levels: got {game.levels}, expected at least two rising levels "
+                    "from 0 (random play) on; the last is the reference."
+                )
+        self.evaluation.search.check()
+        require_positive(self.evaluation, "games", "rating_games")
+        require_at_least(self.evaluation, 2, "num_snapshots")
+        for what in ("games", "rating_games"):
+            require_divides(
+                f"EvaluationConfig.{what}", 2, getattr(self.evaluation, what),
+                "each game is played with both sides",
+            )  # fmt: skip
+        require_positive(self, "num_seeds")
+        self.runtime.check()
+
+
+CPU = Config(
+    games=(
+        GameConfig(
+            "tic_tac_toe",
+            AlphaZeroConfig(
+                num_updates=60, updates_per_chunk=5, exploration=0.25, search=SearchConfig(32, 9)
+            ),
+            levels=(0, 9),
+        ),
+        GameConfig(
+            "connect_four",
+            AlphaZeroConfig(num_updates=120, updates_per_chunk=10, search=SearchConfig(32, 7)),
+            levels=(0, 1, 2, 4),
+        ),
+    ),
+    runtime=RuntimeConfig(),
+)
+
+
+def _tiny(game: GameConfig) -> GameConfig:
+    fit = dataclasses.replace(
+        game.fit, num_envs=4, num_steps=4, num_minibatches=1, num_updates=2, updates_per_chunk=1,
+        search=SearchConfig(4, 4),
+    )  # fmt: skip
+    levels = (0, min(game.levels[-1], 2)) if game.name == "connect_four" else game.levels
+    return dataclasses.replace(game, fit=fit, trunk=TrunkConfig(width=16), levels=levels)
+
+
+SMOKE = dataclasses.replace(
+    CPU,
+    games=tuple(_tiny(g) for g in CPU.games),
+    evaluation=EvaluationConfig(4, 2, 2, SearchConfig(4, 4)),
+    first_seed=1000,
+    num_seeds=2,
+    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
+)
+# One accelerator: convolutions, wider batches, deeper opponents. Never run so far.
+GPU = dataclasses.replace(
+    CPU,
+    games=(
+        CPU.games[0],
+        GameConfig(
+            "connect_four",
+            AlphaZeroConfig(
+                num_envs=1024, num_steps=32, num_updates=200, updates_per_chunk=10,
+                num_minibatches=16, search=SearchConfig(32, 7),
+            ),
+            TrunkConfig(channels=64, width=64, num_blocks=6),
+            levels=(0, 2, 4, 6),
+        ),
+    ),
+    evaluation=EvaluationConfig(games=256, rating_games=64, num_snapshots=8),
+    num_seeds=8,
+)  # fmt: skip
+PRESETS = {"smoke": SMOKE, "cpu": CPU, "gpu": GPU}

@@ -1,0 +1,147 @@
+"""Configuration and presets of muzero, importable without JAX."""
+
+import dataclasses
+
+from envs.names import check_name
+from envs.registry import registered
+from envs.returns import reference
+from jaxagent.config import (
+    LatentConfig,
+    MuZeroConfig,
+    PPOConfig,
+    RuntimeConfig,
+    SearchConfig,
+    TrunkConfig,
+    require_divides,
+    require_fraction,
+    require_positive,
+)
+
+DESCRIPTION = "does search in a learned latent model learn from fewer steps, and what does it need?"
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """One environment, learned by both."""
+
+    env: str
+    muzero: MuZeroConfig
+    ppo: PPOConfig
+
+    @property
+    def name(self) -> str:
+        """Short name, e.g. CartPole-v1."""
+        return self.env.split("/")[-1]
+
+    @property
+    def env_steps(self) -> int:
+        """Of MuZero's training, the warm-up apart."""
+        fit = self.muzero
+        return fit.num_updates * fit.num_envs * fit.num_steps
+
+    @property
+    def ppo_chunk(self) -> int:
+        """Env steps between PPO's snapshots."""
+        return self.ppo.updates_per_chunk * self.ppo.num_envs * self.ppo.num_steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The study, in the order in which it runs."""
+
+    tasks: tuple[TaskConfig, ...]
+    episodes: int = 32  # of each arm and seed at the end
+    curve_episodes: int = 8  # of each snapshot and seed
+    num_snapshots: int = 8  # of each that is played, evenly spaced
+    anchor: float = 0.9  # of PPO's final return, which both have to reach
+    first_seed: int = 0  # claim seeds are 0..n-1; development seeds are 1000 and up
+    num_seeds: int = 6  # two gated claims: Holm asks for p < 0.025
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    def check(self) -> None:
+        """Raise ValueError with got / expected / fix for an illegal configuration."""
+        for task in self.tasks:
+            check_name("environment", task.env, registered())
+            reference(task.env)  # raises where it was never measured
+            task.muzero.check()
+            task.ppo.check()
+            require_divides(
+                f"{task.name}: env steps of muzero", task.ppo_chunk, task.env_steps,
+                "PPO needs a snapshot after as many steps; change updates_per_chunk",
+            )  # fmt: skip
+        require_positive(self, "episodes", "curve_episodes", "num_snapshots", "num_seeds")
+        require_fraction(self, "anchor")
+        self.runtime.check()
+
+
+CPU = Config(
+    tasks=(
+        TaskConfig(
+            "gymnax/CartPole-v1",
+            MuZeroConfig(
+                num_updates=64,
+                updates_per_chunk=8,
+                discount=0.997,
+                num_td_steps=10,
+                model=LatentConfig(num_bins=51, reach=12.0),
+            ),
+            PPOConfig(
+                num_envs=8, num_steps=32, num_updates=320, updates_per_chunk=8, reward_scale=0.1
+            ),
+        ),
+    ),
+)
+SMOKE = dataclasses.replace(
+    CPU,
+    tasks=(
+        TaskConfig(
+            "gymnax/CartPole-v1",
+            MuZeroConfig(
+                num_envs=4, num_steps=4, num_gradient_steps=1, batch_size=4, capacity=128,
+                warmup_steps=64, num_updates=2, updates_per_chunk=1, unroll=2, num_td_steps=2,
+                model=LatentConfig(TrunkConfig(width=8, num_blocks=1), num_bins=11),
+                search=SearchConfig(num_simulations=4),
+            ),
+            PPOConfig(num_envs=4, num_steps=4, num_updates=4, updates_per_chunk=1),
+        ),
+    ),
+    episodes=2,
+    curve_episodes=2,
+    num_snapshots=2,
+    first_seed=1000,
+    num_seeds=2,
+    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
+)  # fmt: skip
+# One accelerator: MinAtar at 100k steps, convolutions. Never run so far.
+_MINATAR = MuZeroConfig(
+    num_envs=64,
+    num_steps=4,
+    num_gradient_steps=32,
+    batch_size=128,
+    capacity=131_072,
+    warmup_steps=4096,
+    num_updates=400,
+    updates_per_chunk=20,
+    discount=0.99,
+    model=LatentConfig(
+        TrunkConfig(channels=32, width=128, num_blocks=2), num_bins=51, reach=12.0,
+        projection_size=512,
+    ),
+    search=SearchConfig(num_simulations=32),
+)  # fmt: skip
+GPU = dataclasses.replace(
+    CPU,
+    tasks=tuple(
+        TaskConfig(
+            f"minatar/{name}",
+            _MINATAR,
+            PPOConfig(
+                num_envs=64, num_steps=64, num_updates=1250, updates_per_chunk=5, hidden_size=256,
+                learning_rate=3e-4, entropy_weight=0.01,
+            ),
+        )
+        for name in ("Breakout", "Asterix", "SpaceInvaders", "Freeway")
+    ),
+    episodes=64,
+)  # fmt: skip
+PRESETS = {"smoke": SMOKE, "cpu": CPU, "gpu": GPU}

@@ -1,0 +1,202 @@
+"""Games of two: training by self-play in lanes of seeds, and matches against fixed opponents."""
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import envs
+from envs.experts import minimax
+from envs.vector import VectorEnv, broadcast_params
+from envs.wrappers import self_play
+from experiments.configs.alphazero import Config, GameConfig
+from experiments.parts import experts
+from experiments.parts.cost import Cost
+from jaxagent import keys
+from jaxagent.agents import planning
+from jaxagent.agents.alphazero import alphazero
+from jaxagent.data import tree_file
+from jaxagent.evaluate.matches import opposed, play_match, points
+from jaxagent.evaluate.ratings import elo
+from jaxagent.nn.policy_value import PolicyValue, policy_value
+from jaxagent.nn.transformer import num_parameters
+from jaxagent.train import loops, optimizer
+from jaxagent.train.run import Work, stage_folder
+from jaxagent.types import Policy, View
+
+TRAINED = ("gumbel", "puct", "saboteur")  # networks
+POOL = 8  # fresh games that a shard keeps ready
+gumbel_search = partial(planning.gumbel_search, is_rescaled=False)  # results have a scale
+
+
+class Setting(NamedTuple):
+    """One game and the network that learns it."""
+
+    config: GameConfig
+    env: Any  # of two players
+    task: Any
+    network: PolicyValue
+
+
+def setting_of(config: GameConfig) -> Setting:
+    """Build game and network."""
+    env, task = envs.make(f"pgx/{config.name}")
+    num_actions = env.action_spec[0].cardinality
+    network = policy_value(config.trunk, env.obs_shape, num_actions, is_bounded=True)
+    return Setting(config, env, task, network)
+
+
+def seeds(config: Config) -> range:
+    """Of all networks."""
+    return range(config.first_seed, config.first_seed + config.num_seeds)
+
+
+def algorithm_of(setting: Setting, name: str) -> experts.Algorithm:
+    """How a network of `TRAINED` learns; the saboteur's search takes a loss for a win."""
+    env, _ = self_play(setting.env, setting.task)
+    fit = setting.config.fit
+    if name == "saboteur":
+        fit = dataclasses.replace(fit, discount=-fit.discount)
+    plan = planning.puct_search if name == "puct" else gumbel_search
+    agent = alphazero(env, setting.network, plan(fit.search), fit)
+    optimiser = optimizer.adam(optimizer.linear_decay(fit), fit.max_gradient_norm)
+    vector = VectorEnv(env, pool_size=POOL)
+    loop = loops.on_policy(
+        agent, vector, optimiser, fit, see=View, is_normalized=False, in_turn=True
+    )
+    return experts.Algorithm(agent, loop, lambda x: x.params, fit.num_envs * fit.num_steps)
+
+
+def train(config: Config, game: GameConfig, name: str) -> Work:
+    """One lane a seed; networks of a seed begin alike and draw alike."""
+    setting = setting_of(game)
+    _, task = self_play(setting.env, setting.task)
+    purpose = f"games/{game.name}"
+
+    def first_keys() -> jax.Array:
+        return jnp.stack([keys.derive(seed, f"{purpose}/init") for seed in seeds(config)])
+
+    return experts.train_lanes(
+        algorithm_of(setting, name), [task] * config.num_seeds, game.fit, first_keys,
+        keys.derive(0, f"{purpose}/update"), config.runtime.devices,
+        lane_ids=jnp.array(seeds(config)), in_turn=True,  # a search copies its trees under vmap
+    )  # fmt: skip
+
+
+def snapshots(config: Config, setting: Setting, name: str, folder: Path) -> Any:
+    """Networks `[snapshots, seeds, ...]`, the first untrained."""
+    fit = setting.config.fit
+    lead = (fit.num_updates // fit.updates_per_chunk + 1, config.num_seeds)
+    template = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype),
+        jax.eval_shape(setting.network.init, jax.random.key(0)),
+    )
+    place = stage_folder(folder, f"train/{setting.config.name}/{name}")
+    return tree_file.load(place / experts.SNAPSHOTS, template)
+
+
+def opponent(setting: Setting) -> Policy:
+    """The player whose parameter is its level: 0 draws legal moves, others search as deep."""
+    look_ahead = {
+        "tic_tac_toe": lambda state, task, level: minimax.tic_tac_toe(state, task),
+        "connect_four": partial(_alpha_beta, setting.config.levels[-1]),
+    }[setting.config.name]
+
+    def act(level: jax.Array, carry: Any, view: View, is_first: jax.Array, key: jax.Array) -> tuple:
+        del is_first
+
+        def one(key: jax.Array, state: Any, task: Any) -> jax.Array:
+            scores = look_ahead(state, task, level)
+            flat = jnp.where(jnp.isfinite(scores), 0.0, scores)
+            return minimax.best(jnp.where(level > 0, scores, flat), key)
+
+        lane_keys = jax.random.split(key, view.obs.shape[0])
+        return jax.vmap(one)(lane_keys, view.state, view.task), (), carry
+
+    return Policy(lambda batch_size: (), act)
+
+
+def _alpha_beta(deepest: int, state: Any, task: Any, level: jax.Array) -> jax.Array:
+    return minimax.connect_four(state, task, depth=jnp.maximum(level, 1), deepest=deepest)
+
+
+def player(config: Config, setting: Setting, how: str) -> Policy:
+    """A network as a player: with "search", or "raw", both without chance."""
+    plan = planning.no_search(is_greedy=True)
+    if how == "search":
+        plan = gumbel_search(config.evaluation.search, gumbel_scale=0.0)
+    discount = setting.config.fit.discount
+    return planning.planner(setting.env, setting.network, plan, discount=discount)
+
+
+def results(
+    setting: Setting, policy: Policy, params: Any, num_games: int, key: jax.Array
+) -> np.ndarray:
+    """Points `[N, opponents, games]` of N networks, all under the same keys."""
+    tasks = broadcast_params(setting.task, num_games)
+    sides = policy, opponent(setting)
+    levels = jnp.array(setting.config.levels, jnp.int32)
+
+    def match(own: Any, level: jax.Array) -> jax.Array:
+        return points(play_match(setting.env, sides, (own, level), tasks, key).returns)
+
+    def against_all(own: Any) -> jax.Array:
+        return jax.lax.map(partial(match, own), levels)
+
+    return np.asarray(jax.jit(lambda p: jax.lax.map(against_all, p))(params))
+
+
+def references(config: Config, setting: Setting, key: jax.Array) -> np.ndarray:
+    """Mean points `[opponents, opponents]` of opponents against each other, the row's."""
+    num_games = 2 * config.evaluation.games
+    levels = jnp.array(setting.config.levels, jnp.int32)
+    return results(setting, opponent(setting), levels, num_games, key).mean(-1)
+
+
+def ratings(
+    config: Config, setting: Setting, found: dict[str, np.ndarray], between: np.ndarray
+) -> dict[str, Any]:
+    """Elo of snapshots `[snapshots][seeds]` by way of playing, and of the opponents, random 0.
+
+    `found[how]` are points `[snapshots, seeds, opponents, games]`. Each seed has its own table.
+    """
+    num_opponents, num_games = found["raw"].shape[2:]
+    hows, num_snapshots = list(found), found["raw"].shape[0]
+    size = num_opponents + len(hows) * num_snapshots
+    table = {how: [] for how in hows} | {"opponents": []}
+    for seed in range(config.num_seeds):
+        won, games = np.zeros((size, size)), np.zeros((size, size))
+        won[:num_opponents, :num_opponents] = between * 2 * config.evaluation.games
+        games[:num_opponents, :num_opponents] = 2 * config.evaluation.games
+        mine = np.concatenate([found[how][:, seed].sum(-1) for how in hows])
+        won[num_opponents:, :num_opponents] = mine
+        games[num_opponents:, :num_opponents] = num_games
+        rated = elo(won, games, anchor=0)
+        table["opponents"].append(rated[:num_opponents].tolist())
+        parts = rated[num_opponents:].reshape(len(hows), num_snapshots)
+        for how, part in zip(hows, parts, strict=True):
+            table[how].append(part.tolist())
+    return {name: np.transpose(rows).tolist() for name, rows in table.items()}
+
+
+def cost(config: Config, game: GameConfig, name: str) -> Cost:
+    """What training takes: the network, once a simulation and three times a fitted move."""
+    setting = setting_of(game)
+    size = num_parameters(jax.eval_shape(setting.network.init, jax.random.key(0)))
+    places = int(np.prod(setting.env.obs_shape[:2])) if game.trunk.channels else 1
+    fit = game.fit
+    moves = fit.num_envs * fit.num_steps * fit.num_updates * config.num_seeds
+    passes = fit.search.num_simulations + 1 + 3 * fit.num_epochs
+    nodes = fit.num_envs * fit.search.num_simulations * setting.env.action_spec[0].cardinality
+    return Cost(f"train/{game.name}/{name}", size, 2.0 * size * places * moves * passes,
+                20.0 * nodes, 0.05, 20.0)  # fmt: skip
+
+
+def record_players(config: Config, setting: Setting) -> Policy:
+    """The searching network against the reference, as one policy of a pair of parameters."""
+    sides = player(config, setting, "search"), opponent(setting)
+    return opposed(setting.env, *sides, jnp.zeros((1,), jnp.int32))

@@ -1,0 +1,215 @@
+"""MuZero against PPO: training in lanes of seeds, snapshots played with and without search."""
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import envs
+from envs.vector import VectorEnv
+from envs.wrappers import flat_observations
+from experiments.configs.muzero import Config, TaskConfig
+from experiments.parts import experts
+from experiments.parts.cost import Cost
+from jaxagent import keys
+from jaxagent.agents import muzero, planning
+from jaxagent.agents.muzero import MuZeroStep
+from jaxagent.config import MuZeroConfig
+from jaxagent.data import replay, tree_file
+from jaxagent.evaluate.episodes import play_lanes
+from jaxagent.nn.latent_model import LatentModel
+from jaxagent.nn.transformer import num_parameters
+from jaxagent.train import loops, optimizer
+from jaxagent.train.run import Work, stage_folder
+from jaxagent.types import Policy, Trajectory
+
+TRAINED = ("muzero", "no-consistency", "saboteur")  # models, beside PPO's networks
+
+
+class Setting(NamedTuple):
+    """One environment with what learns it."""
+
+    config: TaskConfig
+    env: Any
+    task: Any
+    model: LatentModel
+
+
+def setting_of(config: TaskConfig) -> Setting:
+    """Build environment and model."""
+    env, task = envs.make(config.env)
+    model = muzero.model_of(env.obs_shape, env.action_spec, config.muzero.model)
+    return Setting(config, env, task, model)
+
+
+def seeds(config: Config) -> range:
+    """Of all arms."""
+    return range(config.first_seed, config.first_seed + config.num_seeds)
+
+
+def fit_of(setting: Setting, name: str) -> MuZeroConfig:
+    """How a model of `TRAINED` is fitted."""
+    fit = setting.config.muzero
+    if name == "no-consistency":
+        return dataclasses.replace(fit, consistency_weight=0.0)
+    return fit
+
+
+def of_another_lane(trajectory: Trajectory) -> MuZeroStep:
+    """The saboteur's memory: every step is kept with the action of the lane beside it."""
+    steps = muzero.as_steps(trajectory)
+    return steps._replace(action=jnp.roll(steps.action, 1, axis=-1))
+
+
+def algorithm_of(setting: Setting, name: str) -> experts.Algorithm:
+    """Agent and loop of a model of `TRAINED`."""
+    env, fit = setting.env, fit_of(setting, name)
+    agent = muzero.muzero(env.obs_shape, env.action_spec, fit)
+    loop = loops.replay(
+        agent, VectorEnv(env),
+        optimizer.decayed_adam(fit.learning_rate, fit.weight_decay, fit.max_gradient_norm), fit,
+        explore=muzero.uniform(env.action_spec),
+        as_steps=of_another_lane if name == "saboteur" else muzero.as_steps,
+        slow=lambda params: params,
+        memory=replay.windows(muzero.window(fit)),
+        is_normalized=False,
+        in_turn=True,
+    )  # fmt: skip
+    return experts.Algorithm(agent, loop, lambda x: x.params, fit.num_envs * fit.num_steps)
+
+
+def train(config: Config, task: TaskConfig, name: str) -> Work:
+    """One lane a seed; models of a seed begin alike and draw alike."""
+    setting, purpose = setting_of(task), f"muzero/{task.name}"
+
+    def first_keys() -> jax.Array:
+        return jnp.stack([keys.derive(seed, f"{purpose}/init") for seed in seeds(config)])
+
+    return experts.train_lanes(
+        algorithm_of(setting, name), [setting.task] * config.num_seeds, task.muzero, first_keys,
+        keys.derive(0, f"{purpose}/update"), config.runtime.devices,
+        lane_ids=jnp.array(seeds(config)), in_turn=True,  # a search copies its trees under vmap
+    )  # fmt: skip
+
+
+def train_ppo(config: Config, task: TaskConfig) -> Work:
+    """PPO agents, as many as seeds, of vectors."""
+    env, params = flat_observations(*envs.make(task.env))
+    tasks = [params] * config.num_seeds
+    return experts.train(env, tasks, task.ppo, config.first_seed, config.runtime.devices)
+
+
+def snapshots(config: Config, setting: Setting, name: str, folder: Path) -> Any:
+    """Models `[snapshots, seeds, ...]`, the first untrained."""
+    fit = setting.config.muzero
+    lead = (fit.num_updates // fit.updates_per_chunk + 1, config.num_seeds)
+    template = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype),
+        jax.eval_shape(setting.model.init, jax.random.key(0)),
+    )
+    place = stage_folder(folder, f"train/{setting.config.name}/{name}")
+    return tree_file.load(place / experts.SNAPSHOTS, template)
+
+
+def player(setting: Setting, how: str) -> Policy:
+    """A model as a policy without chance: "search", or "raw"."""
+    fit = setting.config.muzero
+    plan = {
+        "search": planning.gumbel_search(fit.search, gumbel_scale=0.0),
+        "raw": planning.no_search(is_greedy=True),
+    }[how]
+    return muzero.policy(setting.model, plan, fit)
+
+
+def returns(
+    setting: Setting, policy: Policy, params: Any, num_episodes: int, lane_keys: jax.Array
+) -> np.ndarray:
+    """Mean returns `[snapshots, seeds]`; a seed's episodes are the same for every arm."""
+    run = partial(play_lanes, setting.env, policy, task=setting.task, num_episodes=num_episodes)
+    return np.asarray(
+        jax.jit(lambda p: jax.lax.map(lambda q: run(q, lane_keys=lane_keys), p))(params)
+    )
+
+
+def evaluate(config: Config, setting: Setting, folder: Path) -> dict[str, Any]:
+    """Returns by arm `[seeds]`, curves of snapshots, PPO's among them."""
+    name, fit = setting.config.name, setting.config.muzero
+    evaluation = keys.derive(0, f"muzero/{name}/evaluate")
+    lane_keys = keys.per_index(evaluation, jnp.array(seeds(config)))
+    kept = {n: snapshots(config, setting, n, folder) for n in TRAINED}
+    final = {n: jax.tree.map(lambda x: x[-1:], models) for n, models in kept.items()}
+    play = partial(returns, setting, lane_keys=lane_keys)
+    search, raw = player(setting, "search"), player(setting, "raw")
+    ends = {
+        "muzero": play(search, final["muzero"], config.episodes),
+        "raw": play(raw, final["muzero"], config.episodes),
+        "no-consistency": play(search, final["no-consistency"], config.episodes),
+        "saboteur": play(search, final["saboteur"], config.episodes),
+        "untrained": play(search, jax.tree.map(lambda x: x[:1], kept["muzero"]), config.episodes),
+    }
+    per_chunk = fit.updates_per_chunk * fit.num_envs * fit.num_steps
+    rows = even(fit.num_updates // fit.updates_per_chunk, config.num_snapshots)
+    steps = [fit.warmup_steps + per_chunk * int(row) for row in rows]
+    chosen = {n: jax.tree.map(lambda x: x[rows], kept[n]) for n in TRAINED}
+    curves = {n: play(search, chosen[n], config.curve_episodes) for n in TRAINED}
+    curves["raw"] = play(raw, chosen["muzero"], config.curve_episodes)
+    ppo = _evaluate_ppo(config, setting, folder, lane_keys)
+    return {
+        "returns": {n: x[0].tolist() for n, x in ends.items()} | {"ppo": ppo["equal"]},
+        "curves": {n: {"steps": steps, "returns": x.tolist()} for n, x in curves.items()}
+        | {"ppo": ppo["curve"]},
+        "ppo_final": ppo["final"],
+    }
+
+
+def _evaluate_ppo(
+    config: Config, setting: Setting, folder: Path, lane_keys: jax.Array
+) -> dict[str, Any]:
+    """PPO after as many env steps as MuZero, after all of its own, and on the way."""
+    task = setting.config
+    env, params = flat_observations(setting.env, setting.task)
+    place = stage_folder(folder, f"train/{task.name}/ppo")
+    kept = experts.load_snapshots(place, env, task.ppo, config.num_seeds)
+    flat = setting._replace(env=env, task=params)
+    policy = experts.as_policy(env, task.ppo, is_greedy=True)
+    last = task.ppo.num_updates // task.ppo.updates_per_chunk
+    equal = task.env_steps // task.ppo_chunk
+    rows = even(last, 2 * config.num_snapshots)
+    play = partial(returns, flat, policy, lane_keys=lane_keys)
+    ends = play(jax.tree.map(lambda x: x[jnp.array([equal, last])], kept), config.episodes)
+    curve = play(jax.tree.map(lambda x: x[rows], kept), config.curve_episodes)
+    steps = [task.ppo_chunk * int(row) for row in rows]
+    return {
+        "equal": ends[0].tolist(),
+        "final": ends[1].tolist(),
+        "curve": {"steps": steps, "returns": curve.tolist()},
+    }
+
+
+def even(last: int, count: int) -> np.ndarray:
+    """At most `count + 1` whole numbers from 0 to `last`, evenly."""
+    return np.unique(np.linspace(0, last, count + 1).round().astype(int))
+
+
+def steps_to(curve: dict[str, Any], anchor: float) -> list[float]:
+    """Env steps `[seeds]` of the first snapshot that reaches a return; else of the last."""
+    reached = np.array(curve["returns"]) >= anchor
+    reached[-1] = True
+    return np.array(curve["steps"], float)[reached.argmax(0)].tolist()
+
+
+def cost(config: Config, task: TaskConfig, name: str) -> Cost:
+    """What training takes: the model once a simulation, and six times an unrolled state."""
+    setting, fit = setting_of(task), task.muzero
+    size = num_parameters(jax.eval_shape(setting.model.init, jax.random.key(0)))
+    cells = int(np.prod(setting.env.obs_shape[:2])) if fit.model.trunk.channels else 1
+    acted = task.env_steps * (fit.search.num_simulations + 1)
+    states = fit.num_updates * fit.num_gradient_steps * fit.batch_size * (fit.unroll + 1)
+    searched = states * fit.reanalyse * fit.search.num_simulations
+    held = fit.capacity * (int(np.prod(setting.env.obs_shape)) + 8)
+    flops = 2.0 * size * cells * (acted + searched + 6 * states) * config.num_seeds
+    return Cost(f"train/{task.name}/{name}", size, flops, 4.0 * held * config.num_seeds, 0.03, 30.0)

@@ -1,0 +1,46 @@
+"""The searching experiments as a user runs them: smoke presets, reports, exact resume."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+VERDICTS = {"VOID", "PASS", "FAIL", "DIRECTIONAL", "INCONCLUSIVE"}
+
+
+def call(*arguments):
+    command = [sys.executable, "-m", "experiments.cli", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["alphazero", "muzero", "plan"])
+def test_smoke_presets_run_to_a_report(tmp_path, name):
+    said = call("run", name, "--preset", "smoke", "--out", str(tmp_path / "run"))
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert {c["verdict"] for c in summary["claims"]} <= VERDICTS
+    assert all(c["id"] in said for c in summary["claims"])
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Figures of the paper" in page
+    assert "could not be drawn" not in page
+
+
+@pytest.mark.slow
+def test_a_deleted_stage_is_redone_to_the_same_numbers(tmp_path):
+    """Search, replay and reanalysis draw from (seed, purpose, step) alone."""
+    folder = tmp_path / "run"
+    call("run", "muzero", "--preset", "smoke", "--out", str(folder))
+    before = json.loads((folder / "summary.json").read_text())
+    for stage in ("train/CartPole-v1/muzero", "evaluate/CartPole-v1"):
+        (folder / "stages" / stage / "done.json").unlink()
+    for path in sorted((folder / "stages/train/CartPole-v1/muzero/checkpoints").rglob("*"))[::-1]:
+        path.unlink() if path.is_file() else path.rmdir()
+    call("resume", str(folder))
+    after = json.loads((folder / "summary.json").read_text())
+    assert after["scores"] == before["scores"]
+    assert after["state_sha256"] == before["state_sha256"]
