@@ -3,11 +3,16 @@
     python -m benchmarks.mcts                    # all cells, medians of 5 alternating runs
     python -m benchmarks.mcts --policy muzero --batch 256
     python -m benchmarks.mcts --growth           # time a simulation at max_depth 8, N 64 to 256
+    python -m benchmarks.mcts --leaves           # wall clock of 1, 4, 8, 16 leaves a step
     python -m benchmarks.mcts --out FILE         # also append the lines to FILE
 
 Both libraries search with the same tiny random model (embedding 16, hidden 32) in one process,
 compiled apart, one run of each in turn; a cell tells the median of the paired ratios and how many
 rows of visit counts are equal. The random model makes trees of PUCT deep, which is the hard case.
+
+`--leaves` searches with a wider model (hidden 2048, two layers; 35 MB of weights, which a call of
+few rows spends its time reading) and flatter priors, and tells how many nodes the trees got: walks
+of a step that end alike make one.
 """
 
 import argparse
@@ -28,6 +33,8 @@ from jaxagent import mcts
 from jaxagent.train.manifest import versions
 
 EMBEDDING, HIDDEN = 16, 32
+WIDE = {"embedding": 256, "hidden": 2048, "layers": 2, "sharpness": 0.3}
+LEAVES = (1, 4, 8, 16)
 ROUNDS = 5
 CELLS = (
     ("gumbel", 1, 64, 18), ("muzero", 1, 64, 18), ("gumbel", 32, 64, 18), ("muzero", 32, 64, 18),
@@ -38,24 +45,32 @@ CELLS = (
 )  # fmt: skip
 
 
-def problem(library: Any, batch_size: int, num_actions: int, seed: int = 0) -> tuple[Any, Any]:
-    """A root and a model of random weights."""
+def problem(
+    library: Any, batch_size: int, num_actions: int, seed: int = 0, *, embedding: int = EMBEDDING,
+    hidden: int = HIDDEN, layers: int = 0, sharpness: float = 2.0,
+) -> tuple[Any, Any]:  # fmt: skip
+    """A root and a model of random weights, `layers` of them square."""
     keys = jax.random.split(jax.random.key(seed), 7)
     shapes = {
-        "state": (EMBEDDING, HIDDEN), "action": (num_actions, HIDDEN), "out": (HIDDEN, EMBEDDING),
-        "prior": (EMBEDDING, num_actions), "value": (EMBEDDING,), "reward": (EMBEDDING,),
+        "state": (embedding, hidden), "action": (num_actions, hidden), "out": (hidden, embedding),
+        "prior": (embedding, num_actions), "value": (embedding,), "reward": (embedding,),
     }  # fmt: skip
     w = {
         name: jax.random.normal(key, shape) / math.sqrt(shape[0] if name != "action" else 1)
         for (name, shape), key in zip(shapes.items(), keys, strict=False)
     }
+    more = jax.random.normal(jax.random.fold_in(keys[0], 1), (layers, hidden, hidden))
+    more = more / math.sqrt(hidden)
 
     def judge(z: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return 2.0 * (z @ w["prior"]), jnp.tanh(z @ w["value"])
+        return sharpness * (z @ w["prior"]), jnp.tanh(z @ w["value"])
 
     def model(params: Any, key: jax.Array, action: jax.Array, z: jax.Array) -> tuple[Any, Any]:
         del params, key
-        z = jnp.tanh(2.0 * jnp.tanh(z @ w["state"] + w["action"][action]) @ w["out"])
+        h = jnp.tanh(z @ w["state"] + w["action"][action])
+        for weights in more:
+            h = jnp.tanh(h @ weights)
+        z = jnp.tanh(2.0 * h @ w["out"])
         prior, value = judge(z)
         step = library.RecurrentFnOutput(
             reward=jnp.tanh(z @ w["reward"]),
@@ -65,7 +80,7 @@ def problem(library: Any, batch_size: int, num_actions: int, seed: int = 0) -> t
         )
         return step, z
 
-    first = jax.random.normal(keys[6], (batch_size, EMBEDDING))
+    first = jax.random.normal(keys[6], (batch_size, embedding))
     prior, value = judge(first)
     return library.RootFnOutput(prior_logits=prior, value=value, embedding=first), model
 
@@ -76,10 +91,11 @@ def searcher(
     batch_size: int,
     num_simulations: int,
     num_actions: int,
+    model_size: dict[str, Any] | None = None,
     **options: Any,
 ) -> Any:
     """A compiled search: `key -> PolicyOutput`."""
-    root, model = problem(library, batch_size, num_actions)
+    root, model = problem(library, batch_size, num_actions, **(model_size or {}))
     run = {"muzero": library.muzero_policy, "gumbel": library.gumbel_muzero_policy}[policy]
     if policy == "muzero":
         options["dirichlet_fraction"] = 0.0
@@ -139,12 +155,35 @@ def growth(policy: str, batch_size: int, num_actions: int) -> dict[str, Any]:
     return row
 
 
+def leaves(policy: str, batch_size: int, num_simulations: int, num_actions: int) -> dict[str, Any]:
+    """Wall clock of 1 to 16 leaves a step with a model whose calls cost by the call."""
+    shape = (policy, batch_size, num_simulations, num_actions)
+    runs = {n: searcher(mcts, *shape, WIDE, num_leaves=n) for n in LEAVES}
+    nodes = {
+        n: float(np.mean(np.asarray(run(jax.random.key(1)).search_tree.parents)[:, 1:] >= 0))
+        for n, run in runs.items()
+    }
+    times: dict[int, list[float]] = {n: [] for n in LEAVES}
+    for i in range(ROUNDS):
+        for n, run in runs.items():
+            times[n].append(seconds_of(run, jax.random.key(i)))
+    ratios = {
+        n: statistics.median(a / b for a, b in zip(times[1], times[n], strict=True)) for n in LEAVES
+    }
+    return {
+        "row": "leaves", "policy": policy, "B": batch_size, "N": num_simulations, "A": num_actions,
+        "model": WIDE, "ms": {n: 1e3 * statistics.median(times[n]) for n in LEAVES},
+        "faster_than_one": ratios, "nodes_per_simulation": nodes,
+    }  # fmt: skip
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--policy", choices=("gumbel", "muzero"))
     parser.add_argument("--batch", type=int)
     parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--leaves", action="store_true")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     about = {
@@ -159,6 +198,12 @@ def main() -> None:
     rows = [functools.partial(compare, *cell) for cell in wanted]
     if given.growth:
         rows = [functools.partial(growth, p, 256, 18) for p in ("gumbel", "muzero")]
+    if given.leaves:
+        rows = [
+            functools.partial(leaves, p, b, 64, 18)
+            for b in (1, 32) for p in ("gumbel", "muzero")
+            if given.policy in (None, p) and given.batch in (None, b)
+        ]  # fmt: skip
     found = []
     for measure in rows:
         found.append(measure())

@@ -30,7 +30,7 @@ from jaxagent.types import Policy, View
 
 TRAINED = ("gumbel", "puct", "saboteur")  # networks
 POOL = 8  # fresh games that a shard keeps ready
-gumbel_search = partial(planning.gumbel_search, is_rescaled=False)  # results have a scale
+gumbel_search = partial(planning.gumbel_search, qtransform=planning.results_as_they_are)
 
 
 class Setting(NamedTuple):

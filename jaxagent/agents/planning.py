@@ -33,15 +33,16 @@ Plan = Callable[..., Decision]
 
 
 def gumbel_search(
-    config: SearchConfig, *, gumbel_scale: float = 1.0, is_rescaled: bool = True
+    config: SearchConfig,
+    *,
+    gumbel_scale: float = 1.0,
+    qtransform: mcts.QTransform = mcts.qtransform_completed_by_mix_value,
 ) -> Plan:
-    """Gumbel MuZero's search (Danihelka et al. 2022); scale 0 acts without chance.
+    """Gumbel MuZero's search (Danihelka et al. 2022); Gumbel scale 0 acts without chance.
 
-    `is_rescaled`: values count relative to the best and the worst move of a node, whatever lies
-    between them. Where values have a scale of their own, as in games, that turns noise between
-    moves that are equal into a firm preference.
+    The default transform counts values relative to the best and the worst move of a node, whatever
+    lies between them; `results_as_they_are` is for games.
     """
-    qtransform = partial(mcts.qtransform_completed_by_mix_value, rescale_values=is_rescaled)
 
     def plan(params: Any, key: jax.Array, root: Any, model: Any, invalid: jax.Array) -> Decision:
         output = mcts.gumbel_muzero_policy(
@@ -55,6 +56,14 @@ def gumbel_search(
         return _decided(output)
 
     return plan
+
+
+# For values in [-1, 1], whose differences mean something: c_scale 1 over [0, 1], as for Go (ibid.).
+# Stretched to each node's range, noise between equal moves becomes a firm preference, and self-play
+# settles on helping the first player win.
+results_as_they_are = partial(
+    mcts.qtransform_completed_by_mix_value, rescale_values=False, value_scale=0.5
+)
 
 
 def puct_search(

@@ -33,6 +33,15 @@ def check_inputs(
             raise ValueError(f"{name}: got {number}, expected at least 1; search needs a step.")
 
 
+def check_leaves(num_simulations: int, num_leaves: int) -> None:
+    """Raise ValueError unless simulations come in whole steps of L leaves."""
+    if num_leaves < 1 or num_simulations % num_leaves:
+        raise ValueError(
+            f"num_leaves: got {num_leaves} with {num_simulations} simulations, expected a divisor "
+            "of them; every step takes as many leaves, so change either number."
+        )
+
+
 def check_tree(tree: Tree, root: RootFnOutput) -> None:
     """Raise ValueError unless a tree to go on from has the root's lanes, actions and embedding."""
     batch_size, num_actions = root.prior_logits.shape

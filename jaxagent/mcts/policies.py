@@ -57,11 +57,15 @@ def muzero_policy(
     tie_break: TieBreak = "simulation",
     tree: Tree | None = None,
     early_stop: bool = False,
+    num_leaves: int = 1,
+    virtual_visits: float = 4.0,
+    virtual_loss: float | None = None,
 ) -> PolicyOutput:
     """PUCT from noisy priors; acts in proportion to `visits ** (1 / temperature)`.
 
     MuZero (Schrittwieser et al. 2020, appendix B). Shapes as in `base`; `tie_break`, `tree`,
-    `early_stop` and `invalid_actions` as in `search`.
+    `early_stop`, `invalid_actions`, `num_leaves`, `virtual_visits` and `virtual_loss` as in
+    `search`.
     """
     check_inputs(root, num_simulations, max_depth, invalid_actions)
     rng_key, key_noise, key_search = jax.random.split(rng_key, 3)
@@ -83,6 +87,9 @@ def muzero_policy(
         tie_break=tie_break,
         tree=tree,
         early_stop=early_stop,
+        num_leaves=num_leaves,
+        virtual_visits=virtual_visits,
+        virtual_loss=virtual_loss,
     )
     return _by_visits(rng_key, tree, temperature)
 
@@ -100,17 +107,26 @@ def gumbel_muzero_policy(
     qtransform: QTransform = qtransform_completed_by_mix_value,
     max_num_considered_actions: int = 16,
     gumbel_scale: float = 1.0,
+    tree: Tree | None = None,
+    num_leaves: int = 1,
 ) -> PolicyOutput:
     """Sequential halving with Gumbel at the root, the improved policy's shares below it.
 
     Full Gumbel MuZero (Danihelka et al. 2022); no tie is broken by noise. `gumbel_scale` 0 acts
-    without chance, for evaluation in games of perfect information.
+    without chance, for evaluation in games of perfect information. `tree` and `num_leaves` as in
+    `search`; leaves on their way count as one visit each, and within a round of halving they are of
+    different root actions.
+
+    Differs: mctx has no tree to go on from. Halving counts only the visits of this search, so its
+    rounds are those of a fresh one and the action is the best of those it visited most; values, and
+    the scale that visits give them, are of the whole tree.
     """
     check_inputs(root, num_simulations, max_depth, invalid_actions)
     root = root.replace(prior_logits=mask_invalid(root.prior_logits, invalid_actions))
     rng_key, key_gumbel = jax.random.split(rng_key)
     logits = root.prior_logits
     gumbel = gumbel_scale * jax.random.gumbel(key_gumbel, logits.shape, logits.dtype)
+    kept = None if tree is None else tree.children_visits[:, Tree.ROOT_INDEX]
     tree = search(
         params,
         rng_key,
@@ -128,11 +144,15 @@ def gumbel_muzero_policy(
         num_simulations=num_simulations,
         max_depth=max_depth,
         invalid_actions=invalid_actions,
-        extra_data=GumbelMuZeroExtraData(root_gumbel=gumbel),
+        extra_data=GumbelMuZeroExtraData(root_gumbel=gumbel, kept_visits=kept),
         loop_fn=loop_fn,
+        tree=tree,
+        num_leaves=num_leaves,
     )
     # The best of those visited most: with few valid actions, lanes differ in how many that is.
     visits = tree.summary().visit_counts
+    if kept is not None:
+        visits = visits - kept.astype(visits.dtype)
     completed = jax.vmap(qtransform, in_axes=(0, None))(tree, Tree.ROOT_INDEX)
     most = jnp.max(visits, axis=-1, keepdims=True)
     scores = score_considered(most, gumbel, logits, completed, visits)
@@ -159,6 +179,9 @@ def stochastic_muzero_policy(
     pb_c_base: float = 19652.0,
     temperature: float = 1.0,
     tie_break: TieBreak = "simulation",
+    num_leaves: int = 1,
+    virtual_visits: float = 4.0,
+    virtual_loss: float | None = None,
 ) -> PolicyOutput:
     """MuZero whose nodes are decisions and chances in turn (Antonoglou et al. 2022).
 
@@ -206,6 +229,9 @@ def stochastic_muzero_policy(
         invalid_actions=padded,
         loop_fn=loop_fn,
         tie_break=tie_break,
+        num_leaves=num_leaves,
+        virtual_visits=virtual_visits,
+        virtual_loss=virtual_loss,
     )
     return _by_visits(rng_key, _actions_of(tree, num_actions), temperature)
 
@@ -248,9 +274,9 @@ def _in_turn(decide: InteriorActionSelectionFn, num_actions: int) -> InteriorAct
 
 
 def _part(node: Node, which: slice) -> Node:
-    noise = node.noise
-    if noise is not None:
-        noise = noise[..., which]
+    noise, unobserved = (
+        None if x is None else x[..., which] for x in (node.noise, node.children_unobserved)
+    )
     return node._replace(
         children_prior_logits=node.children_prior_logits[..., which],
         children_prior_probs=jax.nn.softmax(node.children_prior_logits[..., which]),
@@ -258,6 +284,7 @@ def _part(node: Node, which: slice) -> Node:
         children_qvalues=node.children_qvalues[..., which],
         root_invalid_actions=node.root_invalid_actions[..., which],
         noise=noise,
+        children_unobserved=unobserved,
     )
 
 

@@ -5,14 +5,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxagent.mcts.tree import prior_probs
+from jaxagent.mcts.tree import observed_visits, prior_probs
 
 
 def qtransform_by_min_max(
     tree: Any, node_index: Any, *, min_value: float, max_value: float
 ) -> jax.Array:
     """Values `[A]` scaled from known limits to [0, 1]; 0 of unvisited actions."""
-    visited = tree.children_visits[node_index] > 0
+    visited = observed_visits(tree, node_index) > 0
     qvalues = jnp.where(visited, tree.qvalues(node_index), min_value)
     return (qvalues - min_value) / (max_value - min_value)
 
@@ -24,7 +24,7 @@ def qtransform_by_parent_and_siblings(
 
     0 of unvisited actions (MuZero, Schrittwieser et al. 2020, eq. 5, with the node's own limits).
     """
-    visited, qvalues = tree.children_visits[node_index] > 0, tree.qvalues(node_index)
+    visited, qvalues = observed_visits(tree, node_index) > 0, tree.qvalues(node_index)
     node_value = tree.node_values[node_index]
     known = jnp.where(visited, qvalues, node_value)
     low = jnp.minimum(node_value, jnp.min(known, axis=-1))
@@ -47,7 +47,7 @@ def qtransform_completed_by_mix_value(
     Gumbel MuZero (Danihelka et al. 2022, eq. 8 and appendix D).
     """
     qvalues, value = tree.qvalues(node_index), tree.raw_values[node_index]
-    visits = jnp.asarray(tree.children_visits[node_index], qvalues.dtype)
+    visits = jnp.asarray(observed_visits(tree, node_index), qvalues.dtype)
     if use_mixed_value:
         probs = prior_probs(tree, node_index)
         value = _mixed_value(value, qvalues, visits, probs)

@@ -75,10 +75,15 @@ def uct_policy(
     max_depth: int | None = None,
     *,
     exploration: float = math.sqrt(2.0),
+    num_leaves: int = 1,
+    virtual_visits: float = 4.0,
+    virtual_loss: float | None = None,
 ) -> PolicyOutput:
     """UCT (Kocsis and Szepesvari 2006); acts by the most visited action, the first among equals.
 
     `recurrent_fn` as `rollout_model` makes it, or any; priors are not read.
+    `num_leaves`, `virtual_visits` and `virtual_loss` as in `search`: L rollouts of a lane are
+    played at once.
     """
     check_inputs(root, num_simulations, max_depth, invalid_actions)
     choose = functools.partial(ucb1_action_selection, exploration=exploration)
@@ -92,6 +97,9 @@ def uct_policy(
         num_simulations=num_simulations,
         max_depth=max_depth,
         invalid_actions=invalid_actions,
+        num_leaves=num_leaves,
+        virtual_visits=virtual_visits,
+        virtual_loss=virtual_loss,
     )
     summary = tree.summary()
     action = masked_argmax(summary.visit_counts, invalid_actions)

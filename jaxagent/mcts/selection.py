@@ -23,9 +23,10 @@ LOW_LOGIT = -1e9  # of an action that is considered whatever its logit
 
 @chex.dataclass(frozen=True)
 class GumbelMuZeroExtraData:
-    """The root's Gumbel noise."""
+    """The root's Gumbel noise, and its visits before this search."""
 
     root_gumbel: jax.Array  # [B, A]
+    kept_visits: jax.Array | None = None  # [B, A]; None: no tree was kept
 
 
 def masked_argmax(scores: jax.Array, invalid_actions: jax.Array | None) -> jax.Array:
@@ -86,9 +87,14 @@ def gumbel_muzero_root_action_selection(
     max_num_considered_actions: int,
     qtransform: QTransform = qtransform_completed_by_mix_value,
 ) -> jax.Array:
-    """Sequential halving over the actions of most `gumbel + logits + q` (Danihelka 2022)."""
+    """Sequential halving over the actions of most `gumbel + logits + q` (Danihelka 2022).
+
+    It counts visits since `kept_visits`.
+    """
     del rng_key
     visits = _as_float(tree.children_visits[node_index])
+    if tree.extra_data.kept_visits is not None:
+        visits = visits - _as_float(tree.extra_data.kept_visits)
     logits = tree.children_prior_logits[node_index]
     table = jnp.asarray(considered_visits(max_num_considered_actions, num_simulations))
     num_valid = jnp.sum(~jnp.asarray(tree.root_invalid_actions, bool), axis=-1, dtype=jnp.int32)

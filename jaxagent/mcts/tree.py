@@ -95,6 +95,9 @@ class Node(NamedTuple):
     root_invalid_actions: jax.Array  # [A] bool: of this node, root or not
     extra_data: Any
     noise: jax.Array | None  # [A] uniform in [0, 1): this simulation's tie-break, None: draw it
+    # [1, A] of the visits, those whose value is still to come: they count for exploring, and not
+    # for values. None: no such.
+    children_unobserved: jax.Array | None = None
 
     @property
     def num_actions(self) -> int:
@@ -111,3 +114,12 @@ def prior_probs(tree: Any, node_index: Any) -> jax.Array:
     if isinstance(tree, Node):
         return tree.children_prior_probs[node_index]
     return jax.nn.softmax(tree.children_prior_logits[node_index])
+
+
+def observed_visits(tree: Any, node_index: Any) -> jax.Array:
+    """Visits `[A]` whose values the node knows."""
+    visits, unobserved = (
+        tree.children_visits[node_index],
+        getattr(tree, "children_unobserved", None),
+    )
+    return visits if unobserved is None else visits - unobserved[node_index]

@@ -145,3 +145,67 @@ def test_trees_of_others_are_refused():
         run(mcts, "muzero", jax.tree.map(lambda x: x[:2], root), model, 4, tree=tree)
     with pytest.raises(ValueError, match="each lane took"):
         mcts.subtree(tree, jnp.zeros((B - 1,), jnp.int32))
+
+
+def gumbel(root, model, number, **options):
+    return run(mcts, "gumbel", root, model, number, gumbel_scale=0.0, **options)
+
+
+def test_halving_goes_on_with_its_own_rounds_and_all_values():
+    """Visits of the second search are those of a fresh one's table; the first one's are kept."""
+    root, model, _ = searched()
+    first = gumbel(root, model, N).search_tree
+    fresh = first.summary().visit_counts
+    second = gumbel(root, model, N, tree=first)
+    tree = second.search_tree
+    added = np.asarray(tree.summary().visit_counts - fresh)
+    np.testing.assert_array_equal(np.sort(added, axis=1), np.sort(fresh, axis=1))
+    np.testing.assert_array_equal(tree.node_visits[:, 0], 2 * N + 1)
+    visits, passed = np.asarray(tree.children_visits), np.asarray(tree.node_visits)
+    assert (visits[:, : N + 1] >= np.asarray(first.children_visits)).all()
+    qvalues = jax.vmap(lambda n: tree.qvalues(jnp.full((B,), n)), out_axes=1)
+    total = tree.raw_values + (visits * np.asarray(qvalues(jnp.arange(2 * N + 1)))).sum(-1)
+    np.testing.assert_allclose(total, np.asarray(tree.node_values) * passed, rtol=1e-4, atol=1e-4)
+    lanes = np.arange(B)
+    np.testing.assert_array_equal(added[lanes, second.action], added.max(1))
+
+
+def test_what_was_kept_tells_halving_where_to_look():
+    """With one simulation a fresh search tries the prior's action, a kept one the best known."""
+    rewards = jnp.array([[0.0, 0.2, 0.9], [0.0, 0.8, 0.1]])
+
+    def model(params, key, action, lane):
+        reward = rewards[lane, action]
+        nothing = jnp.zeros_like(reward)
+        logits = jnp.zeros((2, 3)).at[:, 0].set(1.0)
+        step = mcts.RecurrentFnOutput(
+            reward=reward, discount=nothing, prior_logits=logits, value=nothing
+        )
+        return step, lane
+
+    root = mcts.RootFnOutput(
+        prior_logits=jnp.zeros((2, 3)).at[:, 0].set(1.0), value=jnp.zeros((2,)),
+        embedding=jnp.arange(2, dtype=jnp.int32),
+    )  # fmt: skip
+    known = gumbel(root, model, 12, max_depth=1).search_tree
+    fresh, kept = (gumbel(root, model, 1, max_depth=1, **o) for o in ({}, {"tree": known}))
+    np.testing.assert_array_equal(fresh.action, [0, 0])
+    np.testing.assert_array_equal(kept.action, [2, 1])
+
+
+def test_halving_starts_anew_in_lanes_without_a_tree():
+    root, model, _ = searched()
+    first = gumbel(root, model, 4, max_num_considered_actions=2).search_tree
+    visits = np.asarray(first.summary().visit_counts)
+    taken = np.where(np.arange(B) < 3, visits.argmax(1), visits.argmin(1))
+    cut = mcts.subtree(first, jnp.asarray(taken))
+    is_empty = np.asarray(cut.node_visits[:, 0]) == 0
+    assert is_empty.any()
+    assert not is_empty.all()
+    fresh, after = (gumbel(root, model, 8, **o) for o in ({}, {"tree": cut}))
+    for name in ("children_visits", "children_values"):
+        trees = [np.asarray(x.search_tree[name])[is_empty, 0] for x in (fresh, after)]
+        np.testing.assert_allclose(*trees, atol=1e-6)
+    np.testing.assert_array_equal(after.action[is_empty], fresh.action[is_empty])
+    kept = np.asarray(cut.children_visits)[:, 0].sum(1)
+    np.testing.assert_array_equal(after.search_tree.summary().visit_counts.sum(1), kept + 8)
