@@ -9,6 +9,7 @@ from jaxagent.config import (
     SearchConfig,
     TrunkConfig,
     require_at_least,
+    require_at_least_zero,
     require_divides,
     require_positive,
 )
@@ -25,6 +26,7 @@ class GameConfig:
     fit: AlphaZeroConfig = AlphaZeroConfig()
     trunk: TrunkConfig = TrunkConfig()
     levels: tuple[int, ...] = (0, 9)  # moves that opponents look ahead; 0: random; the last judges
+    opening: int = 0  # moves drawn before a match, where no opponent plays by chance
 
     @property
     def reference(self) -> str:
@@ -64,6 +66,7 @@ class Config:
             check_name("game with a reference player", game.name, sorted(REFERENCES))
             game.fit.check()
             game.trunk.check()
+            require_at_least_zero(game, "opening")
             rising = list(game.levels) == sorted(set(game.levels))
             if not rising or len(game.levels) < 2 or game.levels[0] != 0:
                 raise ValueError(
@@ -87,17 +90,29 @@ CPU = Config(
         GameConfig(
             "tic_tac_toe",
             AlphaZeroConfig(
-                num_updates=60, updates_per_chunk=5, exploration=0.25, search=SearchConfig(32, 9)
+                num_updates=40,
+                updates_per_chunk=4,
+                num_epochs=2,
+                exploration=0.25,
+                search=SearchConfig(16, 9),
             ),
             levels=(0, 9),
         ),
         GameConfig(
             "connect_four",
-            AlphaZeroConfig(num_updates=120, updates_per_chunk=10, search=SearchConfig(32, 7)),
-            levels=(0, 1, 2, 4),
+            AlphaZeroConfig(
+                num_envs=128,
+                num_minibatches=8,
+                num_updates=40,
+                updates_per_chunk=4,
+                num_epochs=4,
+                exploration=0.25,
+                search=SearchConfig(32, 7),
+            ),
+            levels=(0, 1, 2),
+            opening=2,
         ),
     ),
-    runtime=RuntimeConfig(),
 )
 
 
@@ -127,10 +142,11 @@ GPU = dataclasses.replace(
             "connect_four",
             AlphaZeroConfig(
                 num_envs=1024, num_steps=32, num_updates=200, updates_per_chunk=10,
-                num_minibatches=16, search=SearchConfig(32, 7),
+                num_minibatches=16, exploration=0.25, search=SearchConfig(32, 7),
             ),
             TrunkConfig(channels=64, width=64, num_blocks=6),
             levels=(0, 2, 4, 6),
+            opening=2,
         ),
     ),
     evaluation=EvaluationConfig(games=256, rating_games=64, num_snapshots=8),

@@ -142,7 +142,8 @@ def results(
     levels = jnp.array(setting.config.levels, jnp.int32)
 
     def match(own: Any, level: jax.Array) -> jax.Array:
-        return points(play_match(setting.env, sides, (own, level), tasks, key).returns)
+        both, opening = (own, level), setting.config.opening
+        return points(play_match(setting.env, sides, both, tasks, key, opening=opening).returns)
 
     def against_all(own: Any) -> jax.Array:
         return jax.lax.map(partial(match, own), levels)

@@ -6,16 +6,24 @@ import jax
 import jax.numpy as jnp
 
 from jaxagent.evaluate.episodes import Episodes, play
+from jaxagent.mcts.selection import masked_argmax
 from jaxagent.types import Policy, View
 
 
 def play_match(
-    env: Any, policies: tuple[Policy, Policy], params: tuple, tasks: Any, key: jax.Array
+    env: Any,
+    policies: tuple[Policy, Policy],
+    params: tuple,
+    tasks: Any,
+    key: jax.Array,
+    *,
+    opening: int = 0,
 ) -> Episodes:
     """One game a lane of a game of two; returns are the first policy's, `tasks` leaves `[B, ...]`.
 
-    Lanes 2i and 2i + 1 begin alike with sides changed, so that who begins favours nobody. Policies
-    act on `types.View`. Raises ValueError for an odd B or a game that is not of two.
+    Lanes 2i and 2i + 1 begin alike with sides changed, so that who begins favours nobody. The first
+    `opening` moves are drawn, the same in both lanes: without them players without chance repeat
+    one game. Policies act on `types.View`. Raises ValueError for an odd B or a game not of two.
     """
     batch_size = jax.tree.leaves(tasks)[0].shape[0]
     if batch_size % 2 or env.num_players != 2:
@@ -25,10 +33,30 @@ def play_match(
         )
     lanes = jnp.arange(batch_size)
     seat = lanes % 2  # of the first policy
+    both = opening_moves(env, opposed(env, *policies, seat), opening)
     return play(
-        env, opposed(env, *policies, seat), params, tasks, key, env.max_steps, View,
+        env, both, params, tasks, key, env.max_steps, View,
         lane_ids=lanes // 2, score=lambda reward: reward[lanes, seat],
     )  # fmt: skip
+
+
+def opening_moves(env: Any, policy: Policy, count: int) -> Policy:
+    """`policy` after `count` uniform legal moves, which lanes 2i and 2i + 1 share; B is even."""
+    num_actions = env.action_spec[0].cardinality
+
+    def init(batch_size: int) -> tuple:
+        return jnp.zeros((), jnp.int32), policy.init(batch_size)
+
+    def act(params: Any, carry: tuple, view: View, is_first: jax.Array, key: jax.Array) -> tuple:
+        time, memory = carry
+        key_act, key_draw = jax.random.split(key)
+        action, extras, memory = policy.act(params, memory, view, is_first, key_act)
+        draw = jax.random.uniform(key_draw, (view.obs.shape[0] // 2, num_actions))
+        legal = jax.vmap(env.legal_actions)(view.state, view.task)
+        drawn = masked_argmax(jnp.repeat(draw, 2, axis=0), ~legal)
+        return jnp.where(time < count, drawn, action), extras, (time + 1, memory)
+
+    return Policy(init, act)
 
 
 def opposed(env: Any, first: Policy, second: Policy, seat: jax.Array) -> Policy:
