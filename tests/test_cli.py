@@ -2,8 +2,8 @@
 
 import contextlib
 import dataclasses
-import io
 import importlib
+import io
 import json
 import subprocess
 import sys
@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from extras import need
 
 from experiments import cli
 from experiments.configs import quickstart
-from extras import need
 
 ROOT = Path(__file__).parents[1]
 GUARD = (

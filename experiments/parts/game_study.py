@@ -194,7 +194,7 @@ def cost(config: Config, game: GameConfig, name: str) -> Cost:
     passes = fit.search.num_simulations + 1 + 3 * fit.num_epochs
     nodes = fit.num_envs * fit.search.num_simulations * setting.env.action_spec[0].cardinality
     return Cost(f"train/{game.name}/{name}", size, 2.0 * size * places * moves * passes,
-                20.0 * nodes, 0.05, 20.0)  # fmt: skip
+                20.0 * nodes, 0.15, 20.0)  # fmt: skip
 
 
 def record_players(config: Config, setting: Setting) -> Policy:
