@@ -8,7 +8,7 @@ import numpy as np
 
 from envs.returns import reference
 from experiments.configs.muzero import Config, TaskConfig
-from experiments.parts.muzero_study import steps_to
+from experiments.parts.muzero_study import TRAINED, steps_to
 from jaxagent.evaluate.claims import Precondition
 from jaxagent.evaluate.statistics import normalise
 from jaxagent.train.run import read_done
@@ -98,16 +98,21 @@ def extras(config: Config, folder: Path, done: Mapping[str, Any]) -> dict[str, A
         "figures": [_figure(config, task, done[task.name]) for task in config.tasks],
         "curves": CURVES,
         "limits": LIMITS,
-        "budgets": {task.name: _budget(task, folder) for task in config.tasks},
+        "budgets": {
+            f"{name}, {task.name}": _budget(task, name, folder)
+            for task in config.tasks
+            for name in (*TRAINED, "ppo")
+        },
     }
 
 
 def _figure(config: Config, task: TaskConfig, found: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns of snapshots against env steps."""
-    lines = [
-        {"label": arm, "x": curve["steps"], "y": curve["returns"]}
-        for arm, curve in found["curves"].items()
-    ]
+    """Returns of snapshots against env steps; PPO's first part, which is comparable."""
+    shown = 2 * max(found["curves"]["muzero"]["steps"])
+    lines = []
+    for arm, curve in found["curves"].items():
+        count = sum(step <= shown for step in curve["steps"])
+        lines.append({"label": arm, "x": curve["steps"][:count], "y": curve["returns"][:count]})
     ends = [0, max(line["x"][-1] for line in lines)]
     anchor = _anchor(config, task, found)
     lines.append({"label": "anchor", "x": ends, "y": [anchor] * 2, "style": "dashed"})
@@ -119,16 +124,16 @@ def _figure(config: Config, task: TaskConfig, found: Mapping[str, Any]) -> dict[
     }  # fmt: skip
 
 
-def _budget(task: TaskConfig, folder: Path) -> dict[str, Any]:
-    """Of one model of one seed, and of PPO."""
+def _budget(task: TaskConfig, name: str, folder: Path) -> dict[str, Any]:
+    """Of one seed of a trained arm; seconds are of all seeds."""
     fit, ppo = task.muzero, task.ppo
-    return {
-        "env_steps": fit.warmup_steps + task.env_steps,
-        "simulations": task.env_steps * fit.search.num_simulations,
-        "updates": fit.num_updates * fit.num_gradient_steps,
-        "ppo_env_steps": ppo.num_updates * ppo.num_envs * ppo.num_steps,
-        "seconds_of_all_seeds": {
-            name: round(read_done(folder, f"train/{task.name}/{name}")["seconds"], 1)
-            for name in ("muzero", "no-consistency", "saboteur", "ppo")
-        },
-    }
+    seconds = round(read_done(folder, f"train/{task.name}/{name}")["seconds"], 1)
+    if name == "ppo":
+        updates = ppo.num_updates * ppo.num_epochs * ppo.num_minibatches
+        steps, simulations = ppo.num_updates * ppo.num_envs * ppo.num_steps, 0
+    else:
+        updates = fit.num_updates * fit.num_gradient_steps
+        steps = fit.warmup_steps + task.env_steps
+        simulations = task.env_steps * fit.search.num_simulations
+    return {"env_steps": steps, "simulations": simulations, "updates": updates,
+            "seconds_of_all_seeds": seconds}  # fmt: skip

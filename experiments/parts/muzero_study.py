@@ -13,14 +13,14 @@ import envs
 from envs.vector import VectorEnv
 from envs.wrappers import flat_observations
 from experiments.configs.muzero import Config, TaskConfig
-from experiments.parts import experts
+from experiments.parts import experts, pictures
 from experiments.parts.cost import Cost
 from jaxagent import keys
 from jaxagent.agents import muzero, planning
 from jaxagent.agents.muzero import MuZeroStep
 from jaxagent.config import MuZeroConfig
 from jaxagent.data import replay, tree_file
-from jaxagent.evaluate.episodes import play_lanes
+from jaxagent.evaluate.episodes import play_lanes, record
 from jaxagent.nn.latent_model import LatentModel
 from jaxagent.nn.transformer import num_parameters
 from jaxagent.train import loops, optimizer
@@ -158,12 +158,22 @@ def evaluate(config: Config, setting: Setting, folder: Path) -> dict[str, Any]:
     curves = {n: play(search, chosen[n], config.curve_episodes) for n in TRAINED}
     curves["raw"] = play(raw, chosen["muzero"], config.curve_episodes)
     ppo = _evaluate_ppo(config, setting, folder, lane_keys)
+    _paint(setting, search, jax.tree.map(lambda x: x[0, 0], final["muzero"]), folder, evaluation)
     return {
         "returns": {n: x[0].tolist() for n, x in ends.items()} | {"ppo": ppo["equal"]},
         "curves": {n: {"steps": steps, "returns": x.tolist()} for n, x in curves.items()}
         | {"ppo": ppo["curve"]},
         "ppo_final": ppo["final"],
     }
+
+
+def _paint(setting: Setting, policy: Policy, model: Any, folder: Path, key: jax.Array) -> None:
+    """An episode of the first seed's model, with search."""
+    env, task = setting.env, setting.task
+    show = jax.jit(lambda p, k: record(env, policy, p, task, k, env.max_steps))
+    episode = jax.device_get(show(model, jax.random.fold_in(key, 1)))
+    path = folder / "pictures" / f"muzero--{setting.config.name}.gif"
+    pictures.write_episode(path, env, jax.device_get(task), episode, "muzero")
 
 
 def _evaluate_ppo(

@@ -92,7 +92,7 @@ def extras(config: Config, folder: Path, done: Mapping[str, Any]) -> dict[str, A
         "limits": LIMITS,
         "budgets": {
             t.name: read_done(folder, f"world/{t.name}")["summary"]
-            | {"samples": plan.num_samples, "simulations": list(plan.simulations)}
+            | {"samples_a_node": plan.num_samples, "most_simulations": plan.simulations[-1]}
             for t in config.tasks
         },
     }

@@ -11,7 +11,7 @@ import numpy as np
 import envs
 from envs.types import sample_action
 from experiments.configs.plan import Config
-from experiments.parts import cloning_study, sequences
+from experiments.parts import cloning_study, pictures, sequences
 from experiments.parts.cost import Cost
 from experiments.parts.experts import stack
 from experiments.parts.sequences import Corpus
@@ -21,7 +21,7 @@ from jaxagent.agents.sequence import SequenceParams
 from jaxagent.agents.world_model import ModelStep, WorldModel
 from jaxagent.config import NUM_SHARDS, SearchConfig
 from jaxagent.data import tree_file
-from jaxagent.evaluate.episodes import play_lanes
+from jaxagent.evaluate.episodes import play_lanes, record
 from jaxagent.nn.transformer import num_parameters
 from jaxagent.train import loops, optimizer, parallel
 from jaxagent.train.run import Work, stage_folder
@@ -183,10 +183,25 @@ def evaluate(config: Config, index: int, folder: Path) -> dict[str, Any]:
             returns[f"{model} {sims}"] = play(policy, (own, learned["learned"]))
             if model == "learned" and sims == most:
                 returns["saboteur"] = play(policy, (own, learned["saboteur"]))
+    shown = {"policy": (base, own, see_obs)}
+    shown[f"learned {most}"] = (policy, (own, learned["learned"]), View)
+    _paint(setting, shown, folder)
     without = planner(config, setting, uniform(setting.env), "true", most)
     nothing = jnp.zeros((config.plan.num_seeds,))
     returns["no prior"] = play(without, (nothing, learned["learned"]))
     return {"returns": returns}
+
+
+def _paint(setting: Setting, arms: dict[str, tuple], folder: Path) -> None:
+    """An episode of the first seed of each arm, from the same first state."""
+    env, task, name = setting.env, setting.task, setting.env.name.split("/")[-1]
+    for arm, (policy, params, see) in arms.items():
+        own = jax.tree.map(lambda x: x[0], params)
+        show = jax.jit(partial(record, env, policy, num_steps=env.max_steps, see=see))
+        key = keys.derive(0, f"plan/{name}/picture")
+        episode = jax.device_get(show(params=own, task=task, key=key))
+        path = folder / "pictures" / f"{arm}--{name}.gif"
+        pictures.write_episode(path, env, jax.device_get(task), episode, arm)
 
 
 def costs(config: Config) -> list[Cost]:

@@ -17,7 +17,7 @@ from jaxagent.agents import planning
 from jaxagent.agents.alphazero import explore, value_targets
 from jaxagent.config import SearchConfig, TrunkConfig
 from jaxagent.evaluate.episodes import play
-from jaxagent.evaluate.matches import opposed, play_match, points
+from jaxagent.evaluate.matches import opening_moves, opposed, play_match, points
 from jaxagent.nn.policy_value import policy_value
 from jaxagent.types import Policy, Trajectory, View
 
@@ -242,6 +242,36 @@ def test_the_side_to_move_acts():
     player = np.asarray(jax.vmap(env.current_player)(both.state))
     assert player[0] != player[1]
     np.testing.assert_array_equal(action, np.where(player == 0, 7, 8))
+
+
+def test_openings_are_drawn_legal_and_the_same_for_both_lanes_of_a_pair():
+    env, task = game()
+    first = Policy(  # always the first legal cell
+        lambda batch_size: (),
+        lambda params, carry, view, is_first, key: (
+            jnp.argmax(jax.vmap(env.legal_actions)(view.state, view.task), -1).astype(jnp.int32),
+            (), carry,
+        ),
+    )  # fmt: skip
+    policy = opening_moves(env, first, 2)
+    keys = jax.random.split(jax.random.key(0), 32)
+    obs, state = jax.vmap(env.reset, (0, None))(jnp.repeat(keys, 2), task)
+    tasks, carry = broadcast_params(task, 64), policy.init(64)
+    moves = []
+    for number in range(4):
+        view = View(obs, state, tasks)
+        legal = np.asarray(jax.vmap(env.legal_actions)(state, tasks))
+        act = jax.jit(policy.act)
+        action, _, carry = act((), carry, view, jnp.ones((64,), bool), jax.random.key(number))
+        assert legal[np.arange(64), action].all()
+        np.testing.assert_array_equal(action[::2], action[1::2])
+        moves.append(np.asarray(action))
+        if number >= 2:
+            np.testing.assert_array_equal(action, legal.argmax(-1))
+        step_keys = jax.random.split(jax.random.key(9), 64)
+        obs, state, *_ = jax.vmap(env.step)(step_keys, state, action, tasks)
+    assert len(np.unique(moves[0])) > 6
+    assert len(np.unique(moves[1])) > 6
 
 
 # --- the network ----------------------------------------------------------------------------------

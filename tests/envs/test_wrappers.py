@@ -41,6 +41,7 @@ WRAPPERS = {
     "noise": lambda e, p: wrappers.exogenous_noise(e, p, 0.1, 0.9),
     "more noise": lambda e, p: wrappers.exogenous_noise(e, p, 0.1, 0.0, num_components=3),
     "stack": lambda e, p: wrappers.frame_stack(e, p, 3),
+    "flat": wrappers.flat_observations,
     "normalized": lambda e, p: wrappers.normalize_observations(
         e, p, np.arange(4), [1, 2, 3, 4], source="moments"
     ),
@@ -189,6 +190,15 @@ def test_boards_are_stacked_by_channel():
     names = np.array([c.name for c in env.obs_spec]).reshape(10, 10, 8)
     assert names[2, 3, 3] == "brick[2,3]@-1"
     assert names[2, 3, 7] == "brick[2,3]@0"
+
+
+def test_flat_boards_are_the_same_numbers_in_the_order_of_the_spec():
+    flat, *_ = play(*wrappers.flat_observations(*envs.make(BREAKOUT)), 5)
+    boards, *_ = play(*envs.make(BREAKOUT), 5)
+    assert flat.shape[1:] == (400,)
+    np.testing.assert_array_equal(flat, boards.reshape(len(boards), -1))
+    env, _ = wrappers.flat_observations(*envs.make(BREAKOUT))
+    assert env.obs_spec == envs.make(BREAKOUT)[0].obs_spec
 
 
 def test_a_stack_does_not_reach_into_the_last_episode():

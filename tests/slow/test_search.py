@@ -19,9 +19,21 @@ def call(*arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["alphazero", "muzero", "plan"])
-def test_smoke_presets_run_to_a_report(tmp_path, name):
-    said = call("run", name, "--preset", "smoke", "--out", str(tmp_path / "run"))
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("alphazero", ()),
+        ("alphazero", ("--games.1.trunk.channels", "8")),
+        ("muzero", ()),
+        (
+            "muzero",
+            ("--tasks.0.env", "minatar/Breakout", "--tasks.0.muzero.model.trunk.channels", "4"),
+        ),
+        ("plan", ()),
+    ],
+)
+def test_smoke_presets_run_to_a_report(tmp_path, name, flags):
+    said = call("run", name, "--preset", "smoke", "--out", str(tmp_path / "run"), *flags)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert {c["verdict"] for c in summary["claims"]} <= VERDICTS
     assert all(c["id"] in said for c in summary["claims"])

@@ -1,0 +1,131 @@
+"""The searching experiments' bookkeeping: tables of games, levels, steps to an anchor."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from extras import need
+
+from envs.vector import broadcast_params
+from experiments.configs import alphazero, muzero
+from experiments.parts import game_report, muzero_report, muzero_study
+from jaxagent.agents import planning
+from jaxagent.evaluate.matches import play_match, points
+from jaxagent.types import View
+
+SMOKE = alphazero.SMOKE
+
+
+def study():
+    need("pgx")
+    from experiments.parts import game_study
+
+    return game_study
+
+
+def test_ratings_put_who_wins_above_and_opponents_by_their_own_games():
+    """Two snapshots, two seeds, two opponents: points are the row player's."""
+    config = dataclasses.replace(SMOKE, evaluation=alphazero.EvaluationConfig(games=50))
+    search = np.zeros((2, 2, 2, 40))
+    search[1] = 1.0  # the last snapshot wins all, the first loses all
+    search[1, 1, 1] = 0.5  # but for seed 1 against the second opponent
+    between = np.array([[0.5, 0.1], [0.9, 0.5]])
+    table = study().ratings(config, None, {"search": search, "raw": 0.25 + 0 * search}, between)
+    opponents = np.array(table["opponents"])
+    assert opponents.shape == (2, 2)
+    np.testing.assert_array_equal(opponents[0], 0.0)
+    assert (opponents[1] > 200).all()  # nine to one are 382 Elo, less the prior's pull
+    elo = np.array(table["search"])
+    assert elo.shape == (2, 2)
+    assert (elo[1] > opponents[1] - 1).all()
+    assert (elo[0] < -100).all()
+    assert elo[1, 0] > elo[1, 1]
+
+
+def test_levels_of_connect_four_are_random_play_and_depths():
+    game = next(g for g in SMOKE.games if g.name == "connect_four")
+    setting = study().setting_of(game)
+    player = study().opponent(setting)
+    tasks = broadcast_params(setting.task, 32)
+
+    def match(levels, key):
+        sides = jax.tree.map(jnp.int32, levels)
+        return play_match(setting.env, (player, player), sides, tasks, key).returns
+
+    run = jax.jit(match)
+    assert float(points(run((2, 0), jax.random.key(0))).mean()) > 0.9
+    drawn = np.asarray(run((0, 0), jax.random.key(1)))
+    assert len(np.unique(drawn)) > 1  # random play is no one game
+    tasks = broadcast_params(setting.task, 256)
+    first = jax.vmap(setting.env.reset)(jax.random.split(jax.random.key(2), 256), tasks)
+    view = View(*first, tasks)
+    action, _, _ = player.act(jnp.int32(0), (), view, jnp.ones((256,), bool), jax.random.key(3))
+    assert set(np.unique(action)) == set(range(7))
+
+
+def test_scores_are_0_for_random_play_and_1_for_the_reference():
+    games = {
+        game.name: {
+            "points": {arm: [[0.9, p], [0.9, p]] for arm, p in
+                       zip(game_report.ABOUT, (0.5, 0.1, 0.3, 0.1, 0.1), strict=True)},
+            "unbeaten": {arm: [[1.0, 0.75], [1.0, 1.0]] for arm in game_report.ABOUT},
+            "between": [[0.5, 0.1], [0.9, 0.5]],
+        }
+        for game in SMOKE.games
+    }  # fmt: skip
+    found = game_report.scores(SMOKE, games)
+    np.testing.assert_allclose(found["search"], np.ones((2, 2)))
+    np.testing.assert_allclose(found["raw"], np.zeros((2, 2)), atol=1e-12)
+    np.testing.assert_allclose(found["puct"], np.full((2, 2), 0.5))
+    np.testing.assert_allclose(found["unbeaten", "search"], [[0.75, 1.0]])
+
+
+def test_without_search_and_with_it_are_the_same_network():
+    """The arms that M1 and Z1 compare differ in the plan alone."""
+    from experiments import alphazero as experiment
+
+    assert experiment.PLAYERS["search"][0] == experiment.PLAYERS["raw"][0] == "gumbel"
+
+
+def test_steps_to_an_anchor_are_those_of_the_first_snapshot_that_reaches_it():
+    curve = {"steps": [0, 10, 20, 30], "returns": [[1, 9, 1], [9, 1, 1], [1, 1, 1], [9, 9, 1]]}
+    assert muzero_study.steps_to(curve, 5.0) == [10.0, 0.0, 30.0]
+
+
+def test_the_saboteur_s_memory_has_another_lane_s_actions():
+    from jaxagent.types import Trajectory
+
+    action = jnp.arange(8, dtype=jnp.int32).reshape(2, 4)
+    real = jnp.zeros((2, 4))
+    t = Trajectory(real, action, real, real > 0, real > 0, real, {"weights": real})
+    np.testing.assert_array_equal(
+        muzero_study.of_another_lane(t).action, [[3, 0, 1, 2], [7, 4, 5, 6]]
+    )
+    np.testing.assert_array_equal(muzero_study.of_another_lane(t).reward, real)
+
+
+def test_scores_of_muzero_are_normalised_by_the_table():
+    done = {
+        task.name: {
+            "returns": {arm: [500.0, 21.96] for arm in muzero_report.ABOUT},
+            "ppo_final": [500.0, 500.0],
+            "curves": {
+                "muzero": {"steps": [0, 10, 20], "returns": [[0, 0], [500, 0], [500, 0]]},
+                "ppo": {"steps": [0, 15, 30], "returns": [[0, 0], [0, 500], [0, 500]]},
+            },
+        }
+        for task in muzero.CPU.tasks
+    }
+    found = muzero_report.scores(muzero.CPU, done)
+    np.testing.assert_allclose(found["muzero"], [[1.0, 0.0]], atol=1e-6)
+    np.testing.assert_array_equal(found["steps", "muzero"], [[10.0, 20.0]])
+    np.testing.assert_array_equal(found["steps", "ppo"], [[30.0, 15.0]])
+
+
+def test_a_plan_without_search_needs_no_model():
+    root = planning.mcts.RootFnOutput(
+        prior_logits=jnp.array([[0.0, 2.0]]), value=jnp.zeros((1,)), embedding=()
+    )
+    found = planning.no_search(is_greedy=True)(None, jax.random.key(0), root, None, None)
+    assert int(found.action[0]) == 1
