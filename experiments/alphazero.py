@@ -93,14 +93,15 @@ def evaluate(config: Config, game: GameConfig, folder: Path) -> Work:
         setting = study.setting_of(game)
         kept = {n: study.snapshots(config, setting, n, folder) for n in study.TRAINED}
         key = keys.derive(0, f"games/{game.name}/match")
+        of_seeds = keys.per_index(key, jax.numpy.array(study.seeds(config)))
         final = {n: jax.tree.map(lambda x: x[-1], nets) for n, nets in kept.items()}
         final[""] = jax.tree.map(lambda x: x[0], kept["gumbel"])
         points = {
             arm: study.results(setting, study.player(config, setting, how), final[network],
-                               config.evaluation.games, key)
+                               config.evaluation.games, of_seeds)
             for arm, (network, how) in PLAYERS.items()
         }  # fmt: skip
-        between = study.references(config, setting, key)
+        between = study.references(config, setting, keys.derive(0, f"games/{game.name}/between"))
         _paint(config, setting, final["gumbel"], folder)
         return {
             "points": {arm: x.mean(-1).tolist() for arm, x in points.items()},
@@ -119,10 +120,12 @@ def _ratings(config: Config, setting: study.Setting, kept: Any, between: np.ndar
     rows = np.unique(np.linspace(0, last, config.evaluation.num_snapshots).round().astype(int))
     nets = jax.tree.map(lambda x: x[rows].reshape(-1, *x.shape[2:]), kept)
     key = keys.derive(0, f"games/{setting.config.name}/rating")
+    of_seeds = keys.per_index(key, jax.numpy.array(study.seeds(config)))
+    of_seeds = jax.numpy.tile(of_seeds, len(rows))
     found = {}
     for how in ("search", "raw"):
         player = study.player(config, setting, how)
-        got = study.results(setting, player, nets, config.evaluation.rating_games, key)
+        got = study.results(setting, player, nets, config.evaluation.rating_games, of_seeds)
         found[how] = got.reshape(len(rows), config.num_seeds, *got.shape[1:])
     moves = rows * fit.updates_per_chunk * fit.num_envs * fit.num_steps
     return {"moves": moves.tolist(), "elo": study.ratings(config, setting, found, between)}

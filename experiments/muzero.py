@@ -38,7 +38,8 @@ def claims(config: Config) -> list[Claim]:
     return [
         better("M1", "search helps the trained model", arm_b="raw", margin=0.05),
         better("M2", "it beats the saboteur", arm_b="saboteur", margin=0.2),
-        better("M3", "the consistency loss helps", arm_b="no-consistency", gated=is_large),
+        better("M3", "the consistency loss helps", arm_b="no-consistency", margin=0.02,
+               gated=is_large),
         Claim("M4", "it reaches PPO's return in fewer steps", "ratio", "muzero", "ppo", margin=1.0,
               metric="steps", direction="below", gated=is_large),
     ]  # fmt: skip

@@ -207,14 +207,17 @@ class AlphaZeroConfig:
     value_weight: float = 1.0
     exploration: float = 0.1  # share of moves that are drawn uniformly
     max_gradient_norm: float = 1.0
-    reward_scale: float = 1.0
     search: SearchConfig = SearchConfig()
+
+    @property
+    def reward_scale(self) -> float:
+        """Search and targets read rewards as they are."""
+        return 1.0
 
     def check(self) -> None:
         """Raise ValueError with got / expected / fix for an illegal configuration."""
         require_positive(self, "num_envs", "num_epochs", "num_minibatches", "num_updates")
         require_positive(self, "updates_per_chunk", "learning_rate", "max_gradient_norm")
-        require_positive(self, "reward_scale")
         require_at_least(self, 2, "num_steps")  # the last one has no value to learn
         require_at_least_zero(self, "value_weight")
         require_fraction(self, "discount", "trace", "final_learning_rate", "exploration")
@@ -258,7 +261,7 @@ class MuZeroConfig:
     num_envs: int = 16
     num_steps: int = 8  # env steps per lane and update
     num_gradient_steps: int = 8  # per update
-    batch_size: int = 64  # windows of `unroll` steps
+    batch_size: int = 64  # windows of unroll + 1 + num_td_steps steps
     capacity: int = 65_536  # env steps that the replay holds
     warmup_steps: int = 1024  # env steps of uniform actions before the first update
     num_updates: int = 200
@@ -287,6 +290,12 @@ class MuZeroConfig:
         require_replay(self)
         self.model.check()
         self.search.check()
+        shard = self.batch_size // NUM_SHARDS
+        _require(
+            self.reanalyse == 0.0 or round(self.reanalyse * shard) > 0,
+            "MuZeroConfig.reanalyse", self.reanalyse,
+            f"0 or a share that is a window of {shard}, the part of a shard", "raise it",
+        )  # fmt: skip
         # Every window and its bootstrap lie within what the warm-up wrote.
         _require(
             self.warmup_steps // self.num_envs > self.unroll + self.num_td_steps,

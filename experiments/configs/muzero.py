@@ -6,12 +6,14 @@ from envs.names import check_name
 from envs.registry import registered
 from envs.returns import reference
 from jaxagent.config import (
+    NUM_SHARDS,
     LatentConfig,
     MuZeroConfig,
     PPOConfig,
     RuntimeConfig,
     SearchConfig,
     TrunkConfig,
+    require_at_least,
     require_divides,
     require_fraction,
     require_positive,
@@ -35,9 +37,9 @@ class TaskConfig:
 
     @property
     def env_steps(self) -> int:
-        """Of MuZero's training, the warm-up apart."""
+        """Of MuZero's training, the warm-up included."""
         fit = self.muzero
-        return fit.num_updates * fit.num_envs * fit.num_steps
+        return fit.warmup_steps + fit.num_updates * fit.num_envs * fit.num_steps
 
     @property
     def ppo_chunk(self) -> int:
@@ -65,6 +67,8 @@ class Config:
             reference(task.env)  # raises where it was never measured
             task.muzero.check()
             task.ppo.check()
+            # The saboteur remembers the action of the lane beside it.
+            require_at_least(task.muzero, 2 * NUM_SHARDS, "num_envs")
             require_divides(
                 f"{task.name}: env steps of muzero", task.ppo_chunk, task.env_steps,
                 "PPO needs a snapshot after as many steps; change updates_per_chunk",
@@ -83,10 +87,10 @@ CPU = Config(
                 updates_per_chunk=8,
                 discount=0.997,
                 num_td_steps=10,
-                model=LatentConfig(num_bins=51, reach=12.0),
+                model=LatentConfig(num_bins=51),
             ),
             PPOConfig(
-                num_envs=8, num_steps=32, num_updates=320, updates_per_chunk=8, reward_scale=0.1
+                num_envs=8, num_steps=32, num_updates=320, updates_per_chunk=4, reward_scale=0.1
             ),
         ),
     ),
@@ -97,7 +101,7 @@ SMOKE = dataclasses.replace(
         TaskConfig(
             "gymnax/CartPole-v1",
             MuZeroConfig(
-                num_envs=4, num_steps=4, num_gradient_steps=1, batch_size=4, capacity=128,
+                num_envs=8, num_steps=4, num_gradient_steps=1, batch_size=16, capacity=128,
                 warmup_steps=64, num_updates=2, updates_per_chunk=1, unroll=2, num_td_steps=2,
                 model=LatentConfig(TrunkConfig(width=8, num_blocks=1), num_bins=11),
                 search=SearchConfig(num_simulations=4),
@@ -136,7 +140,7 @@ GPU = dataclasses.replace(
             f"minatar/{name}",
             _MINATAR,
             PPOConfig(
-                num_envs=64, num_steps=64, num_updates=1250, updates_per_chunk=5, hidden_size=256,
+                num_envs=64, num_steps=64, num_updates=1248, updates_per_chunk=13, hidden_size=256,
                 learning_rate=3e-4, entropy_weight=0.01,
             ),
         )

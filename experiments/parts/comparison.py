@@ -69,9 +69,15 @@ def judged(
     shown: Mapping[str, np.ndarray],
     about: Mapping[str, str],
     tasks: Sequence[str],
+    shared_seeds: bool = False,
 ) -> dict[str, Any]:
-    """Verdicts on `scores` (see `claims.judge`) and the table of arms `shown [tasks, seeds]`."""
-    verdicts = harness.judge(claims, scores, preconditions, preset=preset)
+    """Verdicts on `scores` (see `claims.judge`) and the table of arms `shown [tasks, seeds]`.
+
+    `shared_seeds`: one training gives a seed's scores of all tasks.
+    """
+    verdicts = harness.judge(
+        claims, scores, preconditions, preset=preset, shared_seeds=shared_seeds
+    )
     return {
         "arms": {name: _row(about[name], table) for name, table in shown.items()},
         "tasks": list(tasks),

@@ -16,7 +16,7 @@ ABOUT = {
     "search": "trained with Gumbel's search, plays with it",
     "raw": "the same network without search",
     "puct": "trained with PUCT from noisy priors, plays with Gumbel's search",
-    "saboteur": "trained while search took a loss for a win, plays with the right search",
+    "saboteur": "its search took losses for wins in training; plays with the right search",
     "untrained": "search over a random network",
 }
 LIMITS = [
@@ -25,6 +25,7 @@ LIMITS = [
     "Updates, learning rate and depths were chosen on development seeds (1000 and up).",
 ]
 DRAW = 0.5  # points of a player against itself
+FLOOR, CEILING = 0.4, 0.95  # of mean scores: untrained search below, the raw network below
 CURVES = [
     {
         "metric": metric,
@@ -60,8 +61,15 @@ def _normalised(game: Mapping[str, Any], arm: str) -> np.ndarray:
 
 
 def preconditions(config: Config, done: Mapping[str, Any]) -> list[Precondition]:
-    """The reference is far above random play and even with itself."""
-    result = []
+    """The reference is far above random play and even with itself; arms leave room."""
+    table = scores(config, done)
+    untrained, raw = (float(table[arm].mean()) for arm in ("untrained", "raw"))
+    result = [
+        Precondition("search over a random network is weak", untrained < FLOOR,
+                     f"mean score {untrained:.2f}; expected below {FLOOR}"),
+        Precondition("the raw network leaves room", raw < CEILING,
+                     f"mean score {raw:.2f}; expected below {CEILING}"),
+    ]  # fmt: skip
     for game in config.games:
         between = np.array(done[game.name]["between"])
         random, itself = between[0, -1], between[-1, -1]

@@ -1,6 +1,5 @@
 """Games of two: training by self-play in lanes of seeds, and matches against fixed opponents."""
 
-import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +28,7 @@ from jaxagent.train.run import Work, stage_folder
 from jaxagent.types import Policy, View
 
 TRAINED = ("gumbel", "puct", "saboteur")  # networks
-POOL = 8  # fresh games that a shard keeps ready
+POOL = 8  # fresh games that a lane keeps ready
 gumbel_search = partial(planning.gumbel_search, qtransform=planning.results_as_they_are)
 
 
@@ -59,10 +58,12 @@ def algorithm_of(setting: Setting, name: str) -> experts.Algorithm:
     """How a network of `TRAINED` learns; the saboteur's search takes a loss for a win."""
     env, _ = self_play(setting.env, setting.task)
     fit = setting.config.fit
-    if name == "saboteur":
-        fit = dataclasses.replace(fit, discount=-fit.discount)
-    plan = planning.puct_search if name == "puct" else gumbel_search
-    agent = alphazero(env, setting.network, plan(fit.search), fit)
+    plan = {
+        "gumbel": gumbel_search(fit.search),
+        "puct": planning.puct_search(fit.search, qtransform=planning.values_of_games),
+        "saboteur": planning.taking_losses_for_wins(gumbel_search(fit.search)),
+    }[name]
+    agent = alphazero(env, setting.network, plan, fit)
     optimiser = optimizer.adam(optimizer.linear_decay(fit), fit.max_gradient_norm)
     vector = VectorEnv(env, pool_size=POOL)
     loop = loops.on_policy(
@@ -134,28 +135,34 @@ def player(config: Config, setting: Setting, how: str) -> Policy:
 
 
 def results(
-    setting: Setting, policy: Policy, params: Any, num_games: int, key: jax.Array
+    setting: Setting, policy: Policy, params: Any, num_games: int, match_keys: jax.Array
 ) -> np.ndarray:
-    """Points `[N, opponents, games]` of N networks, all under the same keys."""
+    """Points `[N, opponents, games]` of N networks, each under its key of `match_keys [N]`."""
     tasks = broadcast_params(setting.task, num_games)
     sides = policy, opponent(setting)
     levels = jnp.array(setting.config.levels, jnp.int32)
 
-    def match(own: Any, level: jax.Array) -> jax.Array:
-        both, opening = (own, level), setting.config.opening
-        return points(play_match(setting.env, sides, both, tasks, key, opening=opening).returns)
+    def against_all(network: tuple[Any, jax.Array]) -> jax.Array:
+        own, key = network
 
-    def against_all(own: Any) -> jax.Array:
-        return jax.lax.map(partial(match, own), levels)
+        def match(level: jax.Array) -> jax.Array:
+            both, opening = (own, level), setting.config.opening
+            games = play_match(
+                setting.env, sides, both, tasks, jax.random.clone(key), opening=opening
+            )
+            return points(games.returns)
 
-    return np.asarray(jax.jit(lambda p: jax.lax.map(against_all, p))(params))
+        return jax.lax.map(match, levels)
+
+    return np.asarray(jax.jit(lambda p: jax.lax.map(against_all, p))((params, match_keys)))
 
 
 def references(config: Config, setting: Setting, key: jax.Array) -> np.ndarray:
     """Mean points `[opponents, opponents]` of opponents against each other, the row's."""
     num_games = 2 * config.evaluation.games
     levels = jnp.array(setting.config.levels, jnp.int32)
-    return results(setting, opponent(setting), levels, num_games, key).mean(-1)
+    match_keys = keys.per_index(key, jnp.arange(len(levels)))
+    return results(setting, opponent(setting), levels, num_games, match_keys).mean(-1)
 
 
 def ratings(

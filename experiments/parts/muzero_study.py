@@ -188,7 +188,8 @@ def _evaluate_ppo(
     policy = experts.as_policy(env, task.ppo, is_greedy=True)
     last = task.ppo.num_updates // task.ppo.updates_per_chunk
     equal = task.env_steps // task.ppo_chunk
-    rows = even(last, 2 * config.num_snapshots)
+    early = np.arange(min(2 * equal, last) + 1)  # as finely as MuZero's, where both are compared
+    rows = np.union1d(early, even(last, config.num_snapshots))
     play = partial(returns, flat, policy, lane_keys=lane_keys)
     ends = play(jax.tree.map(lambda x: x[jnp.array([equal, last])], kept), config.episodes)
     curve = play(jax.tree.map(lambda x: x[rows], kept), config.curve_episodes)
@@ -205,11 +206,11 @@ def even(last: int, count: int) -> np.ndarray:
     return np.unique(np.linspace(0, last, count + 1).round().astype(int))
 
 
-def steps_to(curve: dict[str, Any], anchor: float) -> list[float]:
-    """Env steps `[seeds]` of the first snapshot that reaches a return; else of the last."""
+def steps_to(curve: dict[str, Any], anchor: float, never: float) -> list[float]:
+    """Env steps `[seeds]` of the first snapshot that reaches a return; `never` where none does."""
     reached = np.array(curve["returns"]) >= anchor
-    reached[-1] = True
-    return np.array(curve["steps"], float)[reached.argmax(0)].tolist()
+    first = np.array(curve["steps"], float)[reached.argmax(0)]
+    return np.where(reached.any(0), first, never).tolist()
 
 
 def cost(config: Config, task: TaskConfig, name: str) -> Cost:

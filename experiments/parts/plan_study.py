@@ -147,10 +147,12 @@ def uniform(env: Any) -> Policy:
     return Policy(lambda batch_size: (), act)
 
 
-def planner(config: Config, setting: Setting, policy: Policy, model: str, sims: int) -> Policy:
-    """A policy with search in the "true" world or the "learned" one."""
+def planner(
+    config: Config, setting: Setting, policy: Policy, model: str, sims: int, depth: int = 0
+) -> Policy:
+    """A policy with search in the "true" world or the "learned" one; depth 0: no limit."""
     plan = planning.gumbel_search(
-        SearchConfig(sims, config.plan.num_samples), gumbel_scale=0.0
+        SearchConfig(sims, config.plan.num_samples, depth), gumbel_scale=0.0
     )  # fmt: skip
     step = setting.world.step
     if model == "true":
@@ -176,19 +178,22 @@ def evaluate(config: Config, index: int, folder: Path) -> dict[str, Any]:
         return np.asarray(run(params, setting.task, lane_keys)).tolist()
 
     most = config.plan.simulations[-1]
-    returns = {"policy": play(base, own, see_obs)}
+    greedy = sequence.policy(corpus.model, corpus.domains[index], "mean")
+    returns = {"policy": play(base, own, see_obs), "mode": play(greedy, own, see_obs)}
     for sims in config.plan.simulations:
         for model in ("true", "learned"):
             policy = planner(config, setting, base, model, sims)
             returns[f"{model} {sims}"] = play(policy, (own, learned["learned"]))
-            if model == "learned" and sims == most:
-                returns["saboteur"] = play(policy, (own, learned["saboteur"]))
-    shown = {"policy": (base, own, see_obs)}
-    shown[f"learned {most}"] = (policy, (own, learned["learned"]), View)
-    _paint(setting, shown, folder)
+    deepest = planner(config, setting, base, "learned", most)
+    returns["saboteur"] = play(deepest, (own, learned["saboteur"]))
+    one_step = planner(config, setting, base, "true", config.plan.num_samples, depth=1)
+    returns["one step"] = play(one_step, (own, learned["learned"]))
     without = planner(config, setting, uniform(setting.env), "true", most)
     nothing = jnp.zeros((config.plan.num_seeds,))
     returns["no prior"] = play(without, (nothing, learned["learned"]))
+    shown = {"policy": (base, own, see_obs)}
+    shown[f"learned {most}"] = (deepest, (own, learned["learned"]), View)
+    _paint(setting, shown, folder)
     return {"returns": returns}
 
 

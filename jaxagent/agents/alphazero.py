@@ -14,6 +14,7 @@ from jaxagent.mcts.selection import mask_invalid
 from jaxagent.nn.policy_value import PolicyValue
 from jaxagent.objectives.policy import cross_entropy
 from jaxagent.objectives.returns import lambda_returns
+from jaxagent.objectives.sequence import weighted_mean
 from jaxagent.types import Agent, Trajectory, View
 
 
@@ -35,8 +36,8 @@ def alphazero(env: Any, network: PolicyValue, plan: Plan, config: AlphaZeroConfi
     learns their outcomes; games that go on when the rollout ends bootstrap from the last search.
 
     Differs: on-policy, without a replay of past games; Adam without weight decay; no symmetries;
-    `config.exploration` of the moves are uniform, which ends a return as a Q(lambda) does (Watkins
-    1989), as self-play that has learned to draw meets few positions.
+    `config.exploration` of the moves are uniform, as self-play that has learned to draw meets few
+    positions; the value of the better policy then stands for the return (as Watkins 1989 cuts).
     """
 
     def act(params: Any, carry: Any, view: View, is_first: jax.Array, key: jax.Array) -> tuple:
@@ -67,8 +68,7 @@ def alphazero(env: Any, network: PolicyValue, plan: Plan, config: AlphaZeroConfi
         logits, value = network(params, batch.obs)
         logits = mask_invalid(logits, ~batch.legal)
         policy_loss = jnp.mean(cross_entropy(logits, batch.weights))
-        error = batch.has_target * jnp.square(value - batch.target)
-        value_loss = jnp.sum(error) / jnp.maximum(jnp.sum(batch.has_target), 1.0)
+        value_loss = weighted_mean(jnp.square(value - batch.target), batch.has_target)
         entropy = jnp.mean(cross_entropy(logits, jax.nn.softmax(logits)))
         return policy_loss + config.value_weight * value_loss, {
             "train/loss/policy": policy_loss,

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxagent import mcts
 from jaxagent.config import SearchConfig
+from jaxagent.mcts.qtransforms import completed_qvalues
 from jaxagent.mcts.selection import first_argmax, mask_invalid
 from jaxagent.types import Policy, View
 
@@ -26,7 +27,7 @@ class Decision(NamedTuple):
 
     action: jax.Array  # [B] int32
     weights: jax.Array  # [B, A]: a better policy
-    value: jax.Array  # [B] of the root, for who moves
+    value: jax.Array  # [B] of the root under these weights, for who moves
 
 
 Plan = Callable[..., Decision]
@@ -53,7 +54,10 @@ def gumbel_search(
             gumbel_scale=gumbel_scale,
             qtransform=qtransform,
         )  # fmt: skip
-        return _decided(output)
+        # The root's mean counts every move that halving had to try; this is the better policy's.
+        completed = jax.vmap(completed_qvalues, (0, None))(output.search_tree, mcts.Tree.ROOT_INDEX)
+        value = jnp.sum(output.action_weights * completed, axis=-1)
+        return Decision(output.action, output.action_weights, value)
 
     return plan
 
@@ -66,8 +70,16 @@ results_as_they_are = partial(
 )
 
 
+# The same for PUCT, which stretches to a node's range by default (AlphaZero does not).
+values_of_games = partial(mcts.qtransform_by_min_max, min_value=-1.0, max_value=1.0)
+
+
 def puct_search(
-    config: SearchConfig, *, temperature: float = 1.0, dirichlet_fraction: float = 0.25
+    config: SearchConfig,
+    *,
+    temperature: float = 1.0,
+    dirichlet_fraction: float = 0.25,
+    qtransform: mcts.QTransform = mcts.qtransform_by_parent_and_siblings,
 ) -> Plan:
     """AlphaZero's search (Silver et al. 2018); temperature and fraction 0 act without chance."""
 
@@ -78,8 +90,10 @@ def puct_search(
             max_depth=config.max_depth or None,
             dirichlet_fraction=dirichlet_fraction,
             temperature=temperature,
+            qtransform=qtransform,
         )  # fmt: skip
-        return _decided(output)
+        value = output.search_tree.node_values[:, mcts.Tree.ROOT_INDEX]
+        return Decision(output.action, output.action_weights, value)
 
     return plan
 
@@ -97,9 +111,17 @@ def no_search(*, is_greedy: bool) -> Plan:
     return plan
 
 
-def _decided(output: mcts.PolicyOutput) -> Decision:
-    value = output.search_tree.node_values[:, mcts.Tree.ROOT_INDEX]
-    return Decision(output.action, output.action_weights, value)
+def taking_losses_for_wins(plan: Plan) -> Plan:
+    """A saboteur: the same plan in a model that tells every later value with the wrong sign."""
+
+    def wrong(params: Any, key: jax.Array, root: Any, model: Any, invalid: jax.Array) -> Decision:
+        def turned(*args: Any) -> tuple:
+            step, embedding = model(*args)
+            return step.replace(discount=-step.discount), embedding
+
+        return plan(params, key, root, turned, invalid)
+
+    return wrong
 
 
 def true_model(env: Any, evaluate: Evaluate, *, discount: float) -> mcts.RecurrentFn:

@@ -46,17 +46,22 @@ def qtransform_completed_by_mix_value(
 
     Gumbel MuZero (Danihelka et al. 2022, eq. 8 and appendix D).
     """
-    qvalues, value = tree.qvalues(node_index), tree.raw_values[node_index]
-    visits = jnp.asarray(observed_visits(tree, node_index), qvalues.dtype)
-    if use_mixed_value:
-        probs = prior_probs(tree, node_index)
-        value = _mixed_value(value, qvalues, visits, probs)
-    completed = jnp.where(visits > 0, qvalues, value)
+    completed = completed_qvalues(tree, node_index, use_mixed_value=use_mixed_value)
+    visits = jnp.asarray(observed_visits(tree, node_index), completed.dtype)
     if rescale_values:
         low = jnp.min(completed, axis=-1, keepdims=True)
         high = jnp.max(completed, axis=-1, keepdims=True)
         completed = (completed - low) / jnp.maximum(high - low, epsilon)
     return (maxvisit_init + jnp.max(visits, axis=-1)) * value_scale * completed
+
+
+def completed_qvalues(tree: Any, node_index: Any, *, use_mixed_value: bool = True) -> jax.Array:
+    """Values `[A]` in the units of the model; of unvisited actions the mixed (or raw) value."""
+    qvalues, value = tree.qvalues(node_index), tree.raw_values[node_index]
+    visits = jnp.asarray(observed_visits(tree, node_index), qvalues.dtype)
+    if use_mixed_value:
+        value = _mixed_value(value, qvalues, visits, prior_probs(tree, node_index))
+    return jnp.where(visits > 0, qvalues, value)
 
 
 def _mixed_value(

@@ -182,9 +182,7 @@ def test_the_consistency_loss_alone_moves_the_model_and_leaves_the_heads():
     without = gradients(CONFIG, consistency_weight=0.0, **only)
     assert with_loss["predictor"] > 1e-3
     assert with_loss["projector"] > 1e-3
-    assert with_loss["transition"] > 1.01 * without["transition"] or (
-        with_loss["transition"] != pytest.approx(without["transition"], rel=1e-3)
-    )
+    assert with_loss["transition"] != pytest.approx(without["transition"], rel=1e-2)
     assert without["predictor"] == without["projector"] == 0.0
     assert with_loss["reward_head"] == with_loss["value_head"] == 0.0
 
@@ -202,22 +200,24 @@ def test_the_target_of_the_consistency_loss_gets_no_gradient():
     assert float(loss(obs)) > 0.0
 
 
-def test_the_gradient_is_halved_at_every_unrolled_step():
-    """The first latent's share of a reward k steps later falls as 2^-k."""
-    agent, model, params = agent_of(CONFIG)
-    del agent
-    actions = jnp.zeros((1, 2), jnp.int32)
+def test_the_gradient_is_halved_at_every_unrolled_step(monkeypatch):
+    """Of the reward two steps later alone, the encoder gets half of what it would without."""
+    config = dataclasses.replace(CONFIG, unroll=2, value_weight=0.0, consistency_weight=0.0)
+    _, model, params = agent_of(config)
+    batch = a_batch(config)
+    nothing, last = jnp.zeros_like(batch.is_alive), jnp.zeros_like(batch.is_known).at[1].set(True)
+    batch = batch._replace(is_alive=nothing, is_known=last)
 
-    def after(latent, scaled):
-        latent, _ = model.step(params, latent, actions[0])
-        if scaled:
-            latent = muzero._scale_gradient(latent, muzero.TRANSITION_GRADIENT)
-        return jnp.sum(model.step(params, latent, actions[0])[1])
+    def gradient():
+        loss = lambda p: muzero.unrolled_losses(model, config, p, batch)["reward"]  # noqa: E731
+        return jax.grad(loss)(params)["params"]["encoder"]
 
-    latent = model.encode(params, jnp.ones((2, 3)))
-    whole, half = (jax.grad(after)(latent, s) for s in (False, True))
-    np.testing.assert_allclose(half, 0.5 * whole, rtol=1e-5)
-    assert np.abs(whole).max() > 0
+    half = gradient()
+    monkeypatch.setattr(muzero, "TRANSITION_GRADIENT", 1.0)
+    whole = gradient()
+    for one, two in zip(jax.tree.leaves(half), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(one, 0.5 * two, rtol=1e-4, atol=1e-7)
+    assert max(float(np.abs(x).max()) for x in jax.tree.leaves(whole)) > 1e-3
 
 
 # --- the model ------------------------------------------------------------------------------------

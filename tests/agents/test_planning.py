@@ -22,7 +22,6 @@ from jaxagent.nn.policy_value import policy_value
 from jaxagent.types import Policy, Trajectory, View
 
 SEARCH = SearchConfig(num_simulations=48, num_considered=9)
-LEADS = {"gumbel": 0.3, "puct": 0.7}  # Gumbel's mean holds all moves that were considered
 PLANS = {
     "gumbel": planning.gumbel_search(SEARCH, gumbel_scale=0.0),
     "puct": planning.puct_search(SEARCH, temperature=0.0, dirichlet_fraction=0.0),
