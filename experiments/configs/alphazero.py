@@ -57,8 +57,9 @@ class Config:
     games: tuple[GameConfig, ...]
     evaluation: EvaluationConfig = EvaluationConfig()
     # Claim seeds; 0 to 5 were spent before a review mended what stands for a cut return, the
-    # saboteur and PUCT's values. Development seeds are 1000 and up.
-    first_seed: int = 100
+    # saboteur and PUCT's values, 100 to 105 before the scale of targets was chosen again.
+    # Development seeds are 1000 and up.
+    first_seed: int = 200
     num_seeds: int = 6  # three gated claims: Holm asks for p < 0.017
     runtime: RuntimeConfig = RuntimeConfig()
 
@@ -92,8 +93,8 @@ CPU = Config(
         GameConfig(
             "tic_tac_toe",
             AlphaZeroConfig(
-                num_updates=40,
-                updates_per_chunk=4,
+                num_updates=80,
+                updates_per_chunk=8,
                 num_epochs=2,
                 exploration=0.25,
                 search=SearchConfig(16, 9),
@@ -105,7 +106,7 @@ CPU = Config(
             AlphaZeroConfig(
                 num_envs=128,
                 num_minibatches=8,
-                num_updates=40,
+                num_updates=32,
                 updates_per_chunk=4,
                 num_epochs=4,
                 exploration=0.25,

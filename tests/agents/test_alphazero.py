@@ -22,8 +22,8 @@ from jaxagent.types import View
 
 need("pgx")
 CONFIG = AlphaZeroConfig(
-    num_envs=32, num_steps=12, num_minibatches=2, num_updates=60, updates_per_chunk=30,
-    learning_rate=3e-3, exploration=0.25, search=SearchConfig(num_simulations=16, num_considered=9),
+    num_envs=64, num_steps=16, num_updates=40, updates_per_chunk=20, exploration=0.25,
+    search=SearchConfig(num_simulations=24, num_considered=9),
 )  # fmt: skip
 TRUNK = TrunkConfig(width=64, num_blocks=1)
 
