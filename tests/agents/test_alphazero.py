@@ -112,8 +112,8 @@ def test_the_value_knows_who_is_about_to_win():
 
     winning = np.mean([value_after(0, 3, 1, 4), value_after(4, 0, 8, 1), value_after(2, 0, 5, 1)])
     losing = np.mean([value_after(0, 3, 1, 8, 6), value_after(4, 1, 0, 3, 2)])
-    assert winning > 0.5
-    assert losing < winning - 0.5
+    assert winning > 0.25
+    assert losing < winning - 0.3
 
 
 @pytest.mark.slow
