@@ -140,9 +140,9 @@ def _paint(config: Config, setting: study.Setting, networks: Any, folder: Path) 
                                        setting.task, k, setting.env.max_steps, View))  # fmt: skip
     states, rewards, num_moves = jax.device_get(show((net, level), key))
     path = folder / "pictures" / f"search--{setting.config.name}.gif"
-    label = f"search is player 0, {setting.config.reference} player 1"
+    label = f"0: search, 1: {setting.config.reference} "
     pictures.write_episode(path, setting.env, jax.device_get(setting.task),
-                           (states, rewards[:, 0], num_moves), label)  # fmt: skip
+                           (states, rewards[:, 0], num_moves), label, fps=1)  # fmt: skip
 
 
 def costs(config: Config) -> list[Cost]:
