@@ -86,6 +86,7 @@ def trained():
     return first, state.learner.params
 
 
+@pytest.mark.slow
 def test_self_play_teaches_the_network_alone_to_beat_its_first_self():
     """Both without search, so what is compared is what was learned."""
     first, last = trained()
@@ -98,6 +99,7 @@ def test_self_play_teaches_the_network_alone_to_beat_its_first_self():
     assert won > 0.7
 
 
+@pytest.mark.slow
 def test_the_value_knows_who_is_about_to_win():
     """The mover can complete a row, or has just let the other complete one next."""
     _, last = trained()
