@@ -193,10 +193,11 @@ def test_boards_are_stacked_by_channel():
 
 
 def test_flat_boards_are_the_same_numbers_in_the_order_of_the_spec():
-    flat, *_ = play(*wrappers.flat_observations(*envs.make(BREAKOUT)), 5)
-    boards, *_ = play(*envs.make(BREAKOUT), 5)
+    flat, _, states = play(*wrappers.flat_observations(*envs.make(BREAKOUT)), 5)
+    game, task = envs.make(BREAKOUT)
+    boards = [game.observe(state.env, task) for state in states]
     assert flat.shape[1:] == (400,)
-    np.testing.assert_array_equal(flat, boards.reshape(len(boards), -1))
+    np.testing.assert_array_equal(flat, np.reshape(boards, (len(boards), -1)))
     env, _ = wrappers.flat_observations(*envs.make(BREAKOUT))
     assert env.obs_spec == envs.make(BREAKOUT)[0].obs_spec
 
