@@ -150,6 +150,16 @@ def load_snapshots(place: Path, env: Any, config: AgentConfig, num_agents: int) 
     )
 
 
+def load_lanes(place: Path, init: Callable[[jax.Array], Any], config: Any, num_lanes: int) -> Any:
+    """Read what `train_lanes` left where snapshots are the parameters that `init(key)` makes."""
+    lead = (config.num_updates // config.updates_per_chunk + 1, num_lanes)
+    template = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype),
+        jax.eval_shape(init, jax.random.key(0)),
+    )
+    return tree_file.load(place / SNAPSHOTS, template)
+
+
 def snapshot_template(env: Any, config: AgentConfig, lead: tuple[int, ...]) -> Any:
     """Shapes of `(params, moments)` of one agent behind leading axes `lead`."""
     algorithm = _algorithm(env, config)

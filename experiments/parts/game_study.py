@@ -18,7 +18,6 @@ from experiments.parts.cost import Cost
 from jaxagent import keys
 from jaxagent.agents import planning
 from jaxagent.agents.alphazero import alphazero
-from jaxagent.data import tree_file
 from jaxagent.evaluate.matches import opposed, play_match, points
 from jaxagent.evaluate.ratings import elo
 from jaxagent.nn.policy_value import PolicyValue, policy_value
@@ -90,14 +89,9 @@ def train(config: Config, game: GameConfig, name: str) -> Work:
 
 def snapshots(config: Config, setting: Setting, name: str, folder: Path) -> Any:
     """Networks `[snapshots, seeds, ...]`, the first untrained."""
-    fit = setting.config.fit
-    lead = (fit.num_updates // fit.updates_per_chunk + 1, config.num_seeds)
-    template = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype),
-        jax.eval_shape(setting.network.init, jax.random.key(0)),
-    )
     place = stage_folder(folder, f"train/{setting.config.name}/{name}")
-    return tree_file.load(place / experts.SNAPSHOTS, template)
+    init, fit = setting.network.init, setting.config.fit
+    return experts.load_lanes(place, init, fit, config.num_seeds)
 
 
 def opponent(setting: Setting) -> Policy:

@@ -19,7 +19,7 @@ from jaxagent import keys
 from jaxagent.agents import muzero, planning
 from jaxagent.agents.muzero import MuZeroStep
 from jaxagent.config import MuZeroConfig
-from jaxagent.data import replay, tree_file
+from jaxagent.data import replay
 from jaxagent.evaluate.episodes import play_lanes, record
 from jaxagent.nn.latent_model import LatentModel
 from jaxagent.nn.transformer import num_parameters
@@ -105,14 +105,9 @@ def train_ppo(config: Config, task: TaskConfig) -> Work:
 
 def snapshots(config: Config, setting: Setting, name: str, folder: Path) -> Any:
     """Models `[snapshots, seeds, ...]`, the first untrained."""
-    fit = setting.config.muzero
-    lead = (fit.num_updates // fit.updates_per_chunk + 1, config.num_seeds)
-    template = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype),
-        jax.eval_shape(setting.model.init, jax.random.key(0)),
-    )
     place = stage_folder(folder, f"train/{setting.config.name}/{name}")
-    return tree_file.load(place / experts.SNAPSHOTS, template)
+    init, fit = setting.model.init, setting.config.muzero
+    return experts.load_lanes(place, init, fit, config.num_seeds)
 
 
 def player(setting: Setting, how: str) -> Policy:
