@@ -73,6 +73,12 @@ class Config:
                 f"{task.name}: env steps of muzero", task.ppo_chunk, task.env_steps,
                 "PPO needs a snapshot after as many steps; change updates_per_chunk",
             )  # fmt: skip
+            ppo_steps = task.ppo.num_updates * task.ppo.num_envs * task.ppo.num_steps
+            if ppo_steps < task.env_steps:
+                raise ValueError(
+                    f"{task.name}: got {ppo_steps} env steps of PPO, expected at least MuZero's "
+                    f"{task.env_steps}; raise ppo.num_updates."
+                )
         require_positive(self, "episodes", "curve_episodes", "num_snapshots", "num_seeds")
         require_fraction(self, "anchor")
         self.runtime.check()
@@ -106,7 +112,7 @@ SMOKE = dataclasses.replace(
                 model=LatentConfig(TrunkConfig(width=8, num_blocks=1), num_bins=11),
                 search=SearchConfig(num_simulations=4),
             ),
-            PPOConfig(num_envs=4, num_steps=4, num_updates=4, updates_per_chunk=1),
+            PPOConfig(num_envs=4, num_steps=4, num_updates=16, updates_per_chunk=1),
         ),
     ),
     episodes=2,
