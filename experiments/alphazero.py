@@ -24,19 +24,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from experiments.configs.alphazero import Config, GameConfig
+from experiments.parts import game_ratings
 from experiments.parts import game_report as report
 from experiments.parts import game_study as study
-from experiments.parts import pictures
 from experiments.parts.comparison import judged
 from experiments.parts.cost import Cost
 from jaxagent import keys
 from jaxagent.evaluate.claims import Claim
-from jaxagent.evaluate.episodes import record
 from jaxagent.train.run import Stage, Work, read_done
-from jaxagent.types import View
 
 PLAYERS = {  # arm -> the network it plays, and how
     "search": ("gumbel", "search"),
@@ -102,47 +99,15 @@ def evaluate(config: Config, game: GameConfig, folder: Path) -> Work:
             for arm, (network, how) in PLAYERS.items()
         }  # fmt: skip
         between = study.references(config, setting, keys.derive(0, f"games/{game.name}/between"))
-        _paint(config, setting, final["gumbel"], folder)
+        study.paint(config, setting, final["gumbel"], folder)
         return {
             "points": {arm: x.mean(-1).tolist() for arm, x in points.items()},
             "unbeaten": {arm: (x > 0).mean(-1).tolist() for arm, x in points.items()},
             "between": between.tolist(),
-            "ratings": _ratings(config, setting, kept["gumbel"], between),
+            "ratings": game_ratings.rate_snapshots(config, setting, kept["gumbel"], between),
         }
 
     return Work(finish)
-
-
-def _ratings(config: Config, setting: study.Setting, kept: Any, between: np.ndarray) -> Any:
-    """Elo of even snapshots with search and without."""
-    fit = setting.config.fit
-    last = fit.num_updates // fit.updates_per_chunk
-    rows = np.unique(np.linspace(0, last, config.evaluation.num_snapshots).round().astype(int))
-    nets = jax.tree.map(lambda x: x[rows].reshape(-1, *x.shape[2:]), kept)
-    key = keys.derive(0, f"games/{setting.config.name}/rating")
-    of_seeds = keys.per_index(key, jax.numpy.array(study.seeds(config)))
-    of_seeds = jax.numpy.tile(of_seeds, len(rows))
-    found = {}
-    for how in ("search", "raw"):
-        player = study.player(config, setting, how)
-        got = study.results(setting, player, nets, config.evaluation.rating_games, of_seeds)
-        found[how] = got.reshape(len(rows), config.num_seeds, *got.shape[1:])
-    moves = rows * fit.updates_per_chunk * fit.num_envs * fit.num_steps
-    return {"moves": moves.tolist(), "elo": study.ratings(config, setting, found, between)}
-
-
-def _paint(config: Config, setting: study.Setting, networks: Any, folder: Path) -> None:
-    """A game of the first seed's network, with search, against the reference."""
-    net = jax.tree.map(lambda x: x[0], networks)
-    level = jax.numpy.int32(setting.config.levels[-1])
-    key = keys.derive(0, f"games/{setting.config.name}/picture")
-    show = jax.jit(lambda p, k: record(setting.env, study.record_players(config, setting), p,
-                                       setting.task, k, setting.env.max_steps, View))  # fmt: skip
-    states, rewards, num_moves = jax.device_get(show((net, level), key))
-    path = folder / "pictures" / f"search--{setting.config.name}.gif"
-    label = f"0: search, 1: {setting.config.reference} "
-    pictures.write_episode(path, setting.env, jax.device_get(setting.task),
-                           (states, rewards[:, 0], num_moves), label, fps=1)  # fmt: skip
 
 
 def costs(config: Config) -> list[Cost]:

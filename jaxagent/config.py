@@ -305,6 +305,112 @@ class MuZeroConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class QNetworkConfig:
+    """A distributional Q-network on frames or boards `[H, W, C]`."""
+
+    encoder: Literal["nature", "impala", "board"] = "board"
+    width: int = 1  # multiple of the encoder's channels
+    hidden_size: int = 256  # of each stream of the head
+    is_shared: bool = False  # value and advantage read one hidden layer, as in BBF; or one each
+    num_atoms: int = 51  # of the distribution of returns
+    max_return: float = 10.0  # the atoms lie in [-max, max]
+    noise: float = 0.5  # initial scale of the head's parameter noise; 0: no noise
+    dropout: float = 0.0  # after every convolution of the online encoder
+
+    def check(self) -> None:
+        """Raise ValueError with got / expected / fix for an illegal configuration."""
+        require_positive(self, "width", "hidden_size", "max_return")
+        require_at_least(self, 2, "num_atoms")
+        require_at_least_zero(self, "noise")
+        require_fraction(self, "dropout")
+        _require(self.dropout < 1.0, "QNetworkConfig.dropout", self.dropout, "below 1", "lower it")
+
+
+@dataclasses.dataclass(frozen=True)
+class SPRConfig:
+    """Self-predictive representations (Schwarzer et al. 2021)."""
+
+    num_steps: int = 5  # K: steps that the transition is unrolled for
+    weight: float = 5.0  # of the mean over steps of 2 - 2 cos; 0: plain Rainbow
+    tau: float = 1.0  # share of the new in the target encoder; 1: the online one, no gradient
+
+    def check(self) -> None:
+        """Raise ValueError with got / expected / fix for an illegal configuration."""
+        require_positive(self, "num_steps", "tau")
+        require_at_least_zero(self, "weight")
+        require_fraction(self, "tau")
+
+
+@dataclasses.dataclass(frozen=True)
+class RainbowConfig:
+    """Rainbow (Hessel et al. 2018) as SPR uses it; SR-SPR and BBF are other values of it."""
+
+    num_envs: int = 4
+    num_steps: int = 1  # env steps per lane and update
+    num_gradient_steps: int = 8  # per update
+    batch_size: int = 32
+    capacity: int = 102_400  # env steps that the replay holds
+    warmup_steps: int = 2048  # env steps of uniform actions before the first update
+    num_updates: int = 25_000
+    updates_per_chunk: int = 500
+    learning_rate: float = 1e-4
+    adam_epsilon: float = 1.5e-4
+    weight_decay: float = 0.0  # of matrices
+    max_gradient_norm: float = 10.0  # of encoder and head together, and of the transition
+    discount: float = 0.99  # per env step
+    num_td_steps: int = 10  # rewards in a value target before it bootstraps
+    # Both of the above are reached from these, exponentially, in `anneal_updates` gradient steps
+    # after the start and after every reset (BBF); 0: they are never used.
+    first_discount: float = 0.97
+    first_td_steps: int = 10
+    anneal_updates: int = 0
+    target_tau: float = 1.0  # share of the new in the target network, per gradient step
+    acts_by_target: bool = False
+    reward_limit: float = 0.0  # rewards are clipped to [-limit, limit] when learned from; 0: not
+    priority_exponent: float = 0.5  # alpha
+    importance_exponent: float = 0.4  # beta at first; 1 after all gradient steps
+    reset_period: int = 0  # gradient steps from one reset to the next; 0: never
+    reset_share: float = 0.2  # of new parameters in encoder and transition at a reset
+    is_augmented: bool = False  # shifts and intensities of frames
+    model: QNetworkConfig = QNetworkConfig()
+    spr: SPRConfig = SPRConfig()
+
+    @property
+    def total_gradient_steps(self) -> int:
+        """Of the whole training."""
+        return self.num_updates * self.num_gradient_steps
+
+    @property
+    def window(self) -> int:
+        """Steps that a value target or a prediction reads."""
+        longest = max(self.num_td_steps, self.first_td_steps if self.anneal_updates else 1)
+        return 1 + max(longest, self.spr.num_steps if self.spr.weight else 1)
+
+    def check(self) -> None:
+        """Raise ValueError with got / expected / fix for an illegal configuration."""
+        require_positive(self, "learning_rate", "adam_epsilon", "max_gradient_norm")
+        require_positive(self, "num_td_steps", "first_td_steps", "target_tau")
+        require_at_least_zero(self, "weight_decay", "anneal_updates", "reset_period")
+        require_at_least_zero(self, "reward_limit")
+        require_fraction(self, "discount", "first_discount", "target_tau", "reset_share")
+        require_fraction(self, "priority_exponent", "importance_exponent")
+        require_replay(self)
+        self.model.check()
+        self.spr.check()
+        # A whole window has to be there at the first draw.
+        _require(
+            self.warmup_steps // self.num_envs >= self.window,
+            "RainbowConfig.warmup_steps / num_envs", self.warmup_steps // self.num_envs,
+            f"at least {self.window}, a window of num_td_steps or spr.num_steps", "raise it",
+        )  # fmt: skip
+        _require(
+            self.capacity >= self.batch_size * self.num_td_steps, "RainbowConfig.capacity",
+            self.capacity, f"at least {self.batch_size * self.num_td_steps}, a minibatch of "
+            "n-step targets", "raise it",
+        )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
 class TD3BCConfig:
     """TD3+BC (Fujimoto and Gu 2021) on stored transitions."""
 

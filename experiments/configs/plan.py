@@ -37,11 +37,11 @@ class ModelConfig:
 class PlanConfig:
     """Search at evaluation."""
 
-    simulations: tuple[int, ...] = (4, 16)  # rising; the last ones are judged
+    simulations: tuple[int, ...] = (8, 32)  # rising; the last ones are judged
     num_samples: int = 6  # actions of a node, drawn by the policy
     discount: float = 0.97  # per env step, of values and search
     episodes: int = 8  # per arm and seed
-    first_seed: int = 0  # claim seeds are 0..n-1; development seeds are 1000 and up
+    first_seed: int = 100  # claim seeds are 100..105; development seeds are 1000 and up
     num_seeds: int = 6  # three gated claims: Holm asks for p < 0.017
 
 
@@ -88,6 +88,8 @@ def _nominal(task: TaskConfig) -> TaskConfig:
 
 CPU = Config(
     tasks=tuple(_nominal(QUICKSTART.tasks[i]) for i in (0, 2)),  # CartPole, Pendulum
+    # So early that the most likely actions leave room: with 0.5 they score 0.69 on CartPole.
+    collect=CollectConfig(demonstrators=1, max_return=0.3),
     tokens=QUICKSTART.tokens,
     model=QUICKSTART.model,
     pretrain=FitConfig(num_updates=600, updates_per_chunk=100),

@@ -56,7 +56,7 @@ def _algorithm(env: Any, config: AgentConfig) -> Algorithm:
             agent, vector, optimizer.plain_adam(config.learning_rate), config,
             explore=soft_actor_critic.uniform(env.action_spec),
             as_steps=soft_actor_critic.as_steps,
-            slow=lambda params: params.critics,
+            slow=loops.moving_average(lambda params: params.critics, config.tau),
         )  # fmt: skip
         return Algorithm(agent, loop, lambda x: (x.params.actor, x.normalizer), env_steps)
     agent = actor_critic.ppo(*sizes, config)
@@ -158,6 +158,11 @@ def load_lanes(place: Path, init: Callable[[jax.Array], Any], config: Any, num_l
         jax.eval_shape(init, jax.random.key(0)),
     )
     return tree_file.load(place / SNAPSHOTS, template)
+
+
+def even_rows(last: int, count: int) -> np.ndarray:
+    """At most `count` whole numbers from 0 to `last`, both included, evenly."""
+    return np.unique(np.linspace(0, last, count).round().astype(int))
 
 
 def snapshot_template(env: Any, config: AgentConfig, lead: tuple[int, ...]) -> Any:

@@ -13,13 +13,13 @@ from envs.experts import minimax
 from envs.vector import VectorEnv, broadcast_params
 from envs.wrappers import self_play
 from experiments.configs.alphazero import Config, GameConfig
-from experiments.parts import experts
+from experiments.parts import experts, pictures
 from experiments.parts.cost import Cost
 from jaxagent import keys
 from jaxagent.agents import planning
 from jaxagent.agents.alphazero import alphazero
+from jaxagent.evaluate.episodes import record
 from jaxagent.evaluate.matches import opposed, play_match, points
-from jaxagent.evaluate.ratings import elo
 from jaxagent.nn.policy_value import PolicyValue, policy_value
 from jaxagent.nn.transformer import num_parameters
 from jaxagent.train import loops, optimizer
@@ -159,32 +159,6 @@ def references(config: Config, setting: Setting, key: jax.Array) -> np.ndarray:
     return results(setting, opponent(setting), levels, num_games, match_keys).mean(-1)
 
 
-def ratings(
-    config: Config, setting: Setting, found: dict[str, np.ndarray], between: np.ndarray
-) -> dict[str, Any]:
-    """Elo of snapshots `[snapshots][seeds]` by way of playing, and of the opponents, random 0.
-
-    `found[how]` are points `[snapshots, seeds, opponents, games]`. Each seed has its own table.
-    """
-    num_opponents, num_games = found["raw"].shape[2:]
-    hows, num_snapshots = list(found), found["raw"].shape[0]
-    size = num_opponents + len(hows) * num_snapshots
-    table = {how: [] for how in hows} | {"opponents": []}
-    for seed in range(config.num_seeds):
-        won, games = np.zeros((size, size)), np.zeros((size, size))
-        won[:num_opponents, :num_opponents] = between * 2 * config.evaluation.games
-        games[:num_opponents, :num_opponents] = 2 * config.evaluation.games
-        mine = np.concatenate([found[how][:, seed].sum(-1) for how in hows])
-        won[num_opponents:, :num_opponents] = mine
-        games[num_opponents:, :num_opponents] = num_games
-        rated = elo(won, games, anchor=0)
-        table["opponents"].append(rated[:num_opponents].tolist())
-        parts = rated[num_opponents:].reshape(len(hows), num_snapshots)
-        for how, part in zip(hows, parts, strict=True):
-            table[how].append(part.tolist())
-    return {name: np.transpose(rows).tolist() for name, rows in table.items()}
-
-
 def cost(config: Config, game: GameConfig, name: str) -> Cost:
     """What training takes: the network, once a simulation and three times a fitted move."""
     setting = setting_of(game)
@@ -198,7 +172,16 @@ def cost(config: Config, game: GameConfig, name: str) -> Cost:
                 20.0 * nodes, 0.15, 20.0)  # fmt: skip
 
 
-def record_players(config: Config, setting: Setting) -> Policy:
-    """The searching network against the reference, as one policy of a pair of parameters."""
+def paint(config: Config, setting: Setting, networks: Any, folder: Path) -> None:
+    """A game of the first seed's network, with search, against the reference."""
+    env, task = setting.env, setting.task
+    both = jax.tree.map(lambda x: x[0], networks), jnp.int32(setting.config.levels[-1])
     sides = player(config, setting, "search"), opponent(setting)
-    return opposed(setting.env, *sides, jnp.zeros((1,), jnp.int32))
+    table = opposed(env, *sides, jnp.zeros((1,), jnp.int32))
+    key = keys.derive(0, f"games/{setting.config.name}/picture")
+    show = jax.jit(lambda p, k: record(env, table, p, task, k, env.max_steps, View))
+    states, rewards, num_moves = jax.device_get(show(both, key))
+    path = folder / "pictures" / f"search--{setting.config.name}.gif"
+    label = f"0: search, 1: {setting.config.reference} "
+    episode = states, rewards[:, 0], num_moves
+    pictures.write_episode(path, env, jax.device_get(task), episode, label, fps=1)

@@ -19,11 +19,12 @@ ABOUT = {
     "no-consistency": "trained without the consistency loss, acts by search",
     "saboteur": "trained on steps with another lane's actions, acts by search",
     "untrained": "search over the first, random model",
-    "ppo": "PPO after as many env steps",
+    "ppo": "PPO in the same stretch of env steps",
     "ppo, all steps": "PPO after all of its steps: the anchor",
 }
 LIMITS = [
     "Windows are drawn uniformly from the replay, not by priority; no value prefix.",
+    "A seed's score is the mean over its late snapshots: one alone says little of it.",
     "Settings were chosen on development seeds (1000 and up), as were PPO's of the quickstart.",
     "On CartPole PPO needs no more env steps than MuZero: the task is too easy to need a model.",
 ]
@@ -124,7 +125,7 @@ def _figure(config: Config, task: TaskConfig, found: Mapping[str, Any]) -> dict[
     lines.append({"label": "anchor", "x": ends, "y": [anchor] * 2, "style": "dashed"})
     return {
         "kind": "curves", "title": f"Returns on {task.name}",
-        "caption": f"Snapshots over {config.curve_episodes} episodes; a line a seed; dashed: "
+        "caption": f"Snapshots over {config.episodes} episodes; a line a seed; dashed: "
         f"{config.anchor:g} of PPO's final return.",
         "x_label": "env steps of a seed", "y_label": "return", "series": lines,
     }  # fmt: skip

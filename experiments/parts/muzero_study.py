@@ -74,7 +74,7 @@ def algorithm_of(setting: Setting, name: str) -> experts.Algorithm:
         optimizer.decayed_adam(fit.learning_rate, fit.weight_decay, fit.max_gradient_norm), fit,
         explore=muzero.uniform(env.action_spec),
         as_steps=of_another_lane if name == "saboteur" else muzero.as_steps,
-        slow=lambda params: params,
+        slow=loops.moving_average(lambda params: params, fit.tau),
         memory=replay.windows(muzero.window(fit)),
         is_normalized=False,
         in_turn=True,
@@ -131,35 +131,38 @@ def returns(
 
 
 def evaluate(config: Config, setting: Setting, folder: Path) -> dict[str, Any]:
-    """Returns by arm `[seeds]`, curves of snapshots, PPO's among them."""
+    """Curves of snapshots `[snapshots, seeds]` by arm, PPO's, and the means of the late ones."""
     name, fit = setting.config.name, setting.config.muzero
     evaluation = keys.derive(0, f"muzero/{name}/evaluate")
     lane_keys = keys.per_index(evaluation, jnp.array(seeds(config)))
-    kept = {n: snapshots(config, setting, n, folder) for n in TRAINED}
-    final = {n: jax.tree.map(lambda x: x[-1:], models) for n, models in kept.items()}
-    play = partial(returns, setting, lane_keys=lane_keys)
+    play = partial(returns, setting, num_episodes=config.episodes, lane_keys=lane_keys)
     search, raw = player(setting, "search"), player(setting, "raw")
-    ends = {
-        "muzero": play(search, final["muzero"], config.episodes),
-        "raw": play(raw, final["muzero"], config.episodes),
-        "no-consistency": play(search, final["no-consistency"], config.episodes),
-        "saboteur": play(search, final["saboteur"], config.episodes),
-        "untrained": play(search, jax.tree.map(lambda x: x[:1], kept["muzero"]), config.episodes),
-    }
     per_chunk = fit.updates_per_chunk * fit.num_envs * fit.num_steps
-    rows = even(fit.num_updates // fit.updates_per_chunk, config.num_snapshots)
+    rows = experts.even_rows(fit.num_updates // fit.updates_per_chunk, config.num_snapshots + 1)
     steps = [fit.warmup_steps + per_chunk * int(row) for row in rows]
-    chosen = {n: jax.tree.map(lambda x: x[rows], kept[n]) for n in TRAINED}
-    curves = {n: play(search, chosen[n], config.curve_episodes) for n in TRAINED}
-    curves["raw"] = play(raw, chosen["muzero"], config.curve_episodes)
-    ppo = _evaluate_ppo(config, setting, folder, lane_keys)
-    _paint(setting, search, jax.tree.map(lambda x: x[0, 0], final["muzero"]), folder, evaluation)
+    kept = {n: snapshots(config, setting, n, folder) for n in TRAINED}
+    chosen = {n: jax.tree.map(lambda x: x[rows], models) for n, models in kept.items()}
+    played = {n: play(search, chosen[n]) for n in TRAINED} | {"raw": play(raw, chosen["muzero"])}
+    curves = {n: {"steps": steps, "returns": x.tolist()} for n, x in played.items()}
+    late = steps[-config.num_averaged], steps[-1]
+    curves["ppo"] = _play_ppo(config, setting, folder, lane_keys)
+    _paint(setting, search, jax.tree.map(lambda x: x[-1, 0], kept["muzero"]), folder, evaluation)
     return {
-        "returns": {n: x[0].tolist() for n, x in ends.items()} | {"ppo": ppo["equal"]},
-        "curves": {n: {"steps": steps, "returns": x.tolist()} for n, x in curves.items()}
-        | {"ppo": ppo["curve"]},
-        "ppo_final": ppo["final"],
+        "returns": {n: between(curve, *late) for n, curve in curves.items()}
+        | {"untrained": curves["muzero"]["returns"][0]},
+        "curves": curves,
+        "ppo_final": curves["ppo"]["returns"][-1],
     }
+
+
+def between(curve: dict[str, Any], first: float, last: float) -> list[float]:
+    """Mean returns `[seeds]` of the snapshots after `first` to `last` env steps.
+
+    One snapshot says little of a seed: policies of these agents come and go between them.
+    """
+    steps = np.array(curve["steps"])
+    is_meant = (first <= steps) & (steps <= last)
+    return np.array(curve["returns"])[is_meant].mean(0).tolist()
 
 
 def _paint(setting: Setting, policy: Policy, model: Any, folder: Path, key: jax.Array) -> None:
@@ -171,34 +174,22 @@ def _paint(setting: Setting, policy: Policy, model: Any, folder: Path, key: jax.
     pictures.write_episode(path, env, jax.device_get(task), episode, "muzero")
 
 
-def _evaluate_ppo(
+def _play_ppo(
     config: Config, setting: Setting, folder: Path, lane_keys: jax.Array
 ) -> dict[str, Any]:
-    """PPO after as many env steps as MuZero, after all of its own, and on the way."""
+    """PPO's curve, as fine as MuZero's where both are compared."""
     task = setting.config
     env, params = flat_observations(setting.env, setting.task)
     place = stage_folder(folder, f"train/{task.name}/ppo")
     kept = experts.load_snapshots(place, env, task.ppo, config.num_seeds)
-    flat = setting._replace(env=env, task=params)
     policy = experts.as_policy(env, task.ppo, is_greedy=True)
     last = task.ppo.num_updates // task.ppo.updates_per_chunk
-    equal = task.env_steps // task.ppo_chunk
-    early = np.arange(min(2 * equal, last) + 1)  # as finely as MuZero's, where both are compared
-    rows = np.union1d(early, even(last, config.num_snapshots))
-    play = partial(returns, flat, policy, lane_keys=lane_keys)
-    ends = play(jax.tree.map(lambda x: x[jnp.array([equal, last])], kept), config.episodes)
-    curve = play(jax.tree.map(lambda x: x[rows], kept), config.curve_episodes)
-    steps = [task.ppo_chunk * int(row) for row in rows]
-    return {
-        "equal": ends[0].tolist(),
-        "final": ends[1].tolist(),
-        "curve": {"steps": steps, "returns": curve.tolist()},
-    }
-
-
-def even(last: int, count: int) -> np.ndarray:
-    """At most `count + 1` whole numbers from 0 to `last`, evenly."""
-    return np.unique(np.linspace(0, last, count + 1).round().astype(int))
+    early = np.arange(min(2 * (task.env_steps // task.ppo_chunk), last) + 1)
+    rows = np.union1d(early, experts.even_rows(last, config.num_snapshots + 1))
+    chosen = jax.tree.map(lambda x: x[rows], kept)
+    flat = setting._replace(env=env, task=params)
+    curve = returns(flat, policy, chosen, config.episodes, lane_keys)
+    return {"steps": [task.ppo_chunk * int(row) for row in rows], "returns": curve.tolist()}
 
 
 def steps_to(curve: dict[str, Any], anchor: float, never: float) -> list[float]:

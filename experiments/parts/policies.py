@@ -57,7 +57,7 @@ def freeze(
     """Write `NAME.npz` and `NAME.json` of evenly spaced snapshots to `place`; returns the card."""
     env, task = envs.make(env_id)
     last = jax.tree.leaves(snapshots)[0].shape[0] - 1
-    rows = np.unique(np.linspace(0, last, num_snapshots).round().astype(int))
+    rows = experts.even_rows(last, num_snapshots)
     kept = jax.tree.map(lambda x: np.asarray(x)[rows], _policy_alone(snapshots))
     name = env_id.split("/")[-1]
     tree_file.save(place / f"{name}.npz", _rounded(kept))

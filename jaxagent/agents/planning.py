@@ -227,9 +227,10 @@ def sample_planner(
     """Any policy with search over its own samples (Sampled MuZero, Hubert et al. 2021).
 
     At every node the policy draws `num_samples` actions; as they are its own, all have the same
-    prior, and a likely action is drawn twice. `value(params, obs) -> [B]` judges states that were
-    reached. Parameters are a pair: the policy's, and what `step` and `value` read. Acts on
-    `types.View`; a step that reads observations alone leaves `state` and `task` as they are.
+    prior, and an action that is drawn twice has twice the prior. `value(params, obs) -> [B]` judges
+    states that were reached. Parameters are a pair: the policy's, and what `step` and `value` read.
+    Acts on `types.View`; a step that reads observations alone leaves `state` and `task` as they
+    are.
 
     Differs: the policy begins anew at every state, so its memory holds the state alone.
     """
@@ -243,7 +244,8 @@ def sample_planner(
 
         actions = jax.vmap(draw, out_axes=1)(jax.random.split(key, num_samples))
         equal = jnp.zeros((batch_size, num_samples))
-        return value(params[1], view.obs), mcts.Samples(actions, equal, equal)
+        samples = mcts.merge_copies(mcts.Samples(actions, equal, equal))
+        return value(params[1], view.obs), samples
 
     def advance(params: tuple, key: jax.Array, action: jax.Array, view: View) -> tuple:
         return step(params[1], key, action, view)
@@ -255,7 +257,7 @@ def sample_planner(
         key_propose, key_plan = jax.random.split(key)
         worth, samples = propose(params, key_propose, view)
         root = mcts.sampled_root(worth, view, samples)
-        found = plan(params, key_plan, root, model, None)
+        found = plan(params, key_plan, root, model, samples.is_copy)
         return mcts.chosen(samples.actions, found.action), (), carry
 
     return Policy(lambda batch_size: (), act)

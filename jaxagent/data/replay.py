@@ -72,8 +72,7 @@ def sample_windows(replay: Replay, key: jax.Array, batch_size: int, length: int)
     start = jax.random.randint(key_start, (batch_size,), 0, replay.size - length + 1)
     lane = jax.random.randint(key_lane, (batch_size,), 0, num_lanes)
     oldest = replay.num_written - replay.size
-    time = (oldest + start[None] + jnp.arange(length)[:, None]) % replay.capacity
-    return jax.tree.map(lambda ring: ring[time, lane[None]], replay.data)
+    return read_windows(replay, oldest + start, lane, length)
 
 
 class Memory(NamedTuple):
@@ -82,6 +81,8 @@ class Memory(NamedTuple):
     init: Callable[[Any, int], Replay]  # steps to come, env steps that fit -> an empty replay
     add: Callable[[Replay, Any], Replay]
     sample: Callable[[Replay, jax.Array, int], Any]  # replay, key, batch size -> minibatch
+    # (replay, minibatch, priorities [batch]) -> replay, where what is drawn depends on them
+    rank: Callable | None = None
 
 
 def transitions() -> Memory:
@@ -94,21 +95,31 @@ def transitions() -> Memory:
 
 
 def windows(length: int) -> Memory:
-    """All lanes at one time an entry; minibatches are stretches, leaves `[length, batch, ...]`.
+    """All lanes at one time an entry; minibatches are stretches, leaves `[length, batch, ...]`."""
 
-    `init` raises ValueError where a window does not fit.
+    return Memory(
+        partial(room_for_windows, length=length), add, partial(sample_windows, length=length)
+    )
+
+
+def room_for_windows(steps: Any, capacity: int, *, length: int) -> Replay:
+    """An empty replay whose entries are all lanes at one time of `steps [T, b, ...]`.
+
+    Raises ValueError where a window of `length` does not fit.
     """
+    num_lanes = jax.tree.leaves(steps)[0].shape[1]
+    if capacity < length * num_lanes:
+        raise ValueError(
+            f"replay: got room for {capacity} steps of {num_lanes} lanes, expected at least "
+            f"{length} of each, a window; raise the capacity."
+        )
+    return init(jax.tree.map(lambda x: x[0], steps), capacity // num_lanes)
 
-    def room(steps: Any, capacity: int) -> Replay:
-        num_lanes = jax.tree.leaves(steps)[0].shape[1]
-        if capacity < length * num_lanes:
-            raise ValueError(
-                f"replay: got room for {capacity} steps of {num_lanes} lanes, expected at least "
-                f"{length} of each, a window; raise the capacity."
-            )
-        return init(jax.tree.map(lambda x: x[0], steps), capacity // num_lanes)
 
-    return Memory(room, add, partial(sample_windows, length=length))
+def read_windows(replay: Replay, time: jax.Array, lane: jax.Array, length: int) -> Any:
+    """Stretches `[length, batch, ...]` from places `time [batch]` of the ring on, of `lane`."""
+    stretch = (time[None] + jnp.arange(length)[:, None]) % replay.capacity
+    return jax.tree.map(lambda ring: ring[stretch, lane[None]], replay.data)
 
 
 def flat(steps: Any) -> Any:

@@ -25,7 +25,13 @@ from jaxagent.mcts.qtransforms import (
 )
 from jaxagent.mcts.reuse import subtree
 from jaxagent.mcts.rollouts import rollout_model, rollout_value, uct_policy
-from jaxagent.mcts.sampled import Samples, chosen, sampled_model, sampled_root
+from jaxagent.mcts.sampled import (
+    Samples,
+    chosen,
+    merge_copies,
+    sampled_model,
+    sampled_root,
+)
 from jaxagent.mcts.search import search
 from jaxagent.mcts.selection import (
     GumbelMuZeroExtraData,
@@ -56,6 +62,7 @@ __all__ = [
     "gumbel_muzero_interior_action_selection",
     "gumbel_muzero_policy",
     "gumbel_muzero_root_action_selection",
+    "merge_copies",
     "muzero_action_selection",
     "muzero_policy",
     "qtransform_by_min_max",

@@ -20,6 +20,8 @@ class Samples(NamedTuple):
     actions: Any  # leaves [B, K, ...]
     log_policy: jax.Array  # [B, K] log-density or log-probability under the policy
     log_proposal: jax.Array  # [B, K] the same under what they were drawn from
+    # [B, K] bool: the same action comes before, see `merge_copies`. `None`: all count.
+    is_copy: jax.Array | None = None
 
 
 class Sampled(NamedTuple):
@@ -27,6 +29,24 @@ class Sampled(NamedTuple):
 
     state: Any  # leaves [B, ...]
     actions: Any  # leaves [B, K, ...]
+
+
+def merge_copies(samples: Samples) -> Samples:
+    """Let the first of equal actions stand for all: the copies' weight is added to its own.
+
+    With few discrete actions most samples are copies, and a search that cannot tell them apart
+    spends its simulations on the same edge several times. `is_copy` has to reach the search as
+    `invalid_actions`; `sampled_model` sees to it below the root.
+    """
+    leaves = [x.reshape(*x.shape[:2], -1) for x in jax.tree.leaves(samples.actions)]
+    equal = [jnp.all(x[:, :, None] == x[:, None], axis=-1) for x in leaves]
+    is_same = jnp.all(jnp.stack(equal), axis=0)  # [B, K, K]
+    first = jnp.argmax(is_same, axis=-1)  # [B, K]: who stands for the sample
+    stands_for = first[:, None, :] == jnp.arange(first.shape[1])[None, :, None]
+    each = jnp.where(stands_for, corrected_logits(samples)[:, None], -jnp.inf)
+    is_copy = ~jnp.any(stands_for, axis=-1)
+    total = jnp.where(is_copy, 0.0, jax.nn.logsumexp(each, axis=-1))
+    return Samples(samples.actions, total, jnp.zeros_like(total), is_copy)
 
 
 def corrected_logits(samples: Samples) -> jax.Array:
@@ -62,8 +82,9 @@ def sampled_model(
         reward, discount, state = step_fn(params, key_step, action, node.state)
         value, samples = propose(params, key_propose, state)
         step = RecurrentFnOutput(
-            reward=reward, discount=discount, value=value, prior_logits=corrected_logits(samples)
-        )
+            reward=reward, discount=discount, value=value,
+            prior_logits=corrected_logits(samples), invalid_actions=samples.is_copy,
+        )  # fmt: skip
         return step, Sampled(state, samples.actions)
 
     return model

@@ -78,3 +78,30 @@ def n_step_returns(
         total = total + weight * jnp.where(cut[here], value[here], reward[here])
         weight = weight * jnp.where(terminated[here] | truncated[here], 0.0, discount)
     return total + weight * value[num_steps:]
+
+
+def n_step_parts(
+    reward: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
+    *,
+    discount: jax.Array | float,
+    num_steps: jax.Array | int,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Discounted rewards `[b]`, what a bootstrap is multiplied by `[b]`, and of which state `[b]`.
+
+    All arguments are `[N, b]`, N at least `num_steps`, which may be traced (annealing). The state
+    is an index int32 in [0, num_steps]. A termination ends the return. At a step that was
+    truncated, what followed is unknown, and the bootstrap is of the state before it: index 0 where
+    the first step is one, of which nothing can be learned.
+    """
+    cut = truncated & ~terminated
+    total, weight = jnp.zeros_like(reward[0]), jnp.ones_like(reward[0])
+    at, goes_on = jnp.zeros(reward.shape[1:], jnp.int32), jnp.ones(reward.shape[1:], bool)
+    for i in range(reward.shape[0]):
+        takes = goes_on & ~cut[i] & (i < num_steps)
+        total = jnp.where(takes, total + weight * reward[i], total)
+        weight = jnp.where(takes, jnp.where(terminated[i], 0.0, weight * discount), weight)
+        at = jnp.where(takes, i + 1, at)
+        goes_on = takes & ~terminated[i]
+    return total, weight, at

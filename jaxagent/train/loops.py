@@ -12,10 +12,17 @@ import jax.numpy as jnp
 import optax
 
 from jaxagent import keys
-from jaxagent.config import NUM_SHARDS, AlphaZeroConfig, MuZeroConfig, PPOConfig, SACConfig
+from jaxagent.config import (
+    NUM_SHARDS,
+    AlphaZeroConfig,
+    MuZeroConfig,
+    PPOConfig,
+    RainbowConfig,
+    SACConfig,
+)
 from jaxagent.data import normalize
 from jaxagent.data import replay as replays
-from jaxagent.data.replay import Memory, Replay
+from jaxagent.data.replay import Memory
 from jaxagent.data.rollout import ActorState, rollout
 from jaxagent.objectives.value import soft_update
 from jaxagent.train import optimizer as optimizers
@@ -164,19 +171,37 @@ class ReplayActors(NamedTuple):
     """What belongs to one logical shard of environments whose past is kept."""
 
     actors: Actors
-    replay: Replay
+    replay: Any  # of a `Memory`
+
+
+class SlowCopy(NamedTuple):
+    """What follows the parameters from afar (a target network, a count of updates)."""
+
+    first: Callable[[Any], Any]  # params -> the copy before any update
+    follow: Callable[[Any, Any], Any]  # (copy, params after a gradient step) -> copy
+
+
+def moving_average(select: Callable, tau: float) -> SlowCopy:
+    """`tau` of the new in the average of a part of the parameters, `select(params)`."""
+    return SlowCopy(select, lambda copy, params: soft_update(copy, select(params), tau))
+
+
+def params_of(learner: Learner) -> Any:
+    """What most agents act by."""
+    return learner.params
 
 
 def replay(
     agent: Agent,
     vector: Any,
     optimizer: optax.GradientTransformation,
-    config: SACConfig | MuZeroConfig,
+    config: SACConfig | MuZeroConfig | RainbowConfig,
     *,
     explore: Callable,
     as_steps: Callable,
-    slow: Callable,
+    slow: SlowCopy,
     memory: Memory | None = None,
+    acts_by: Callable[[Learner], Any] = params_of,
     is_normalized: bool = True,
     in_turn: bool = False,
 ) -> Loop:
@@ -184,12 +209,13 @@ def replay(
 
     `init(key, tasks)` takes env params with leaves `[num_envs, ...]` and fills the replay with
     `explore`, a function like `agent.act` without parameters. `as_steps(trajectory)` is what the
-    `memory` keeps (by default transitions with fields `obs` and `final_obs`); `slow(params)` is the
-    part of the parameters whose slow copy `agent.targets(params, target, minibatch, key)` reads.
-    `is_normalized` and `in_turn` as in `on_policy`; then targets, too, are made in turn.
+    `memory` keeps (by default transitions with fields `obs` and `final_obs`); `slow` is the copy
+    that `agent.targets(params, copy, minibatch, key)` reads. Where the memory ranks, `agent.loss`
+    returns `(metrics, priorities [b])` beside the loss. `acts_by(learner)` is what `agent.act` gets
+    for parameters. `is_normalized` and `in_turn` as in `on_policy`; then targets, too, are made in
+    turn.
     """
     memory = replays.transitions() if memory is None else memory
-    batch_size = config.batch_size // NUM_SHARDS
     over_shards = map_in_turn if in_turn else jax.vmap
     standardize = normalize.apply if is_normalized else _as_is
 
@@ -204,7 +230,7 @@ def replay(
         make_room = partial(memory.init, capacity=config.capacity // NUM_SHARDS)
         ring = jax.vmap(memory.add)(jax.vmap(make_room)(steps), steps)
         moments = _first_moments(vector, steps, config.warmup_steps) if is_normalized else ()
-        learner = Learner(params, optimizers.init(optimizer, params), moments, slow(params))
+        learner = Learner(params, optimizers.init(optimizer, params), moments, slow.first(params))
         return learner, ReplayActors(actors, ring)
 
     def play(act: Callable, actors: Actors, shard_ids: jax.Array, key: jax.Array, num_steps: int):
@@ -217,7 +243,54 @@ def replay(
         running, returns = jax.vmap(completed_returns)(actors.running_return, trajectory)
         return Actors(actor, running), trajectory, returns
 
-    def fit(learner: Learner, ring: Replay, shard_ids: jax.Array, key: jax.Array):
+    fit = fit_from_memory(
+        agent, optimizer, memory, slow, config.batch_size // NUM_SHARDS,
+        is_normalized=is_normalized, over_shards=over_shards,
+    )  # fmt: skip
+
+    def update(learner: Learner, shards: ReplayActors, data: Any, shard_ids: jax.Array, key):
+        del data
+        key_act, key_fit = jax.random.split(key)
+
+        def act(carry, obs, is_first, key):
+            obs = standardize(learner.normalizer, obs)
+            return agent.act(acts_by(learner), carry, obs, is_first, key)
+
+        actors, trajectory, returns = play(act, shards.actors, shard_ids, key_act, config.num_steps)
+        ring = jax.vmap(memory.add)(shards.replay, as_steps(trajectory))
+        if is_normalized:
+            learner = _observe(learner, trajectory, config.num_envs * config.num_steps)
+
+        def gradient_step(carry: tuple[Learner, Any], number: jax.Array):
+            *carry, metrics = fit(*carry, shard_ids, jax.random.fold_in(key_fit, number))
+            return tuple(carry), metrics
+
+        numbers = jnp.arange(config.num_gradient_steps)
+        (learner, ring), metrics = jax.lax.scan(gradient_step, (learner, ring), numbers)
+        return learner, ReplayActors(actors, ring), _means(metrics, returns)
+
+    return Loop(init, update)
+
+
+def fit_from_memory(
+    agent: Agent, optimizer: optax.GradientTransformation, memory: Memory, slow: SlowCopy,
+    batch_size: int, *, is_normalized: bool, over_shards: Callable,
+) -> Callable:  # fmt: skip
+    """One gradient step `(learner, ring, shard_ids [s], key) -> learner, ring, metrics`.
+
+    `batch_size` is of a shard; memories `ring` have leaves `[s, ...]`; other arguments are those of
+    `replay`. `over_shards` maps `agent.targets`.
+    """
+
+    def differentiate(params: Any, batch: Any, ring: Any, steps: Any):
+        """Loss, metrics, gradients, and the memory with new priorities."""
+        if memory.rank is None:
+            return *value_and_mean_grad(agent.loss)(params, batch), ring
+        grad = value_and_mean_grad(agent.loss, has_items=True)
+        (value, metrics, priorities), gradients = grad(params, batch)
+        return (value, metrics), gradients, jax.vmap(memory.rank)(ring, steps, priorities)
+
+    def fit(learner: Learner, ring: Any, shard_ids: jax.Array, key: jax.Array):
         key_sample, key_targets = jax.random.split(key)
         sample = partial(memory.sample, batch_size=batch_size)
         steps = jax.vmap(sample)(ring, keys.per_index(key_sample, shard_ids))
@@ -226,35 +299,15 @@ def replay(
             steps = steps._replace(obs=see(steps.obs), final_obs=see(steps.final_obs))
         make_targets = partial(agent.targets, learner.params, learner.target)
         batch = over_shards(make_targets)(steps, keys.per_index(key_targets, shard_ids))
-        (value, metrics), gradients = value_and_mean_grad(agent.loss)(learner.params, batch)
+        (value, metrics), gradients, ring = differentiate(learner.params, batch, ring, steps)
         params, opt_state = optimizers.apply(
             optimizer, gradients, learner.opt_state, learner.params
         )
-        target = soft_update(learner.target, slow(params), config.tau)
+        target = slow.follow(learner.target, params)
         learner = learner._replace(params=params, opt_state=opt_state, target=target)
-        return learner, {"train/loss": value, **metrics}
+        return learner, ring, {"train/loss": value, **metrics}
 
-    def update(learner: Learner, shards: ReplayActors, data: Any, shard_ids: jax.Array, key):
-        del data
-        key_act, key_fit = jax.random.split(key)
-
-        def act(carry, obs, is_first, key):
-            obs = standardize(learner.normalizer, obs)
-            return agent.act(learner.params, carry, obs, is_first, key)
-
-        actors, trajectory, returns = play(act, shards.actors, shard_ids, key_act, config.num_steps)
-        ring = jax.vmap(memory.add)(shards.replay, as_steps(trajectory))
-        if is_normalized:
-            learner = _observe(learner, trajectory, config.num_envs * config.num_steps)
-
-        def gradient_step(learner: Learner, number: jax.Array):
-            return fit(learner, ring, shard_ids, jax.random.fold_in(key_fit, number))
-
-        numbers = jnp.arange(config.num_gradient_steps)
-        learner, metrics = jax.lax.scan(gradient_step, learner, numbers)
-        return learner, ReplayActors(actors, ring), _means(metrics, returns)
-
-    return Loop(init, update)
+    return fit
 
 
 def _means(metrics: dict[str, jax.Array], returns: Mean) -> dict[str, Mean]:

@@ -1,13 +1,15 @@
 """Optimisers: optax chains from our configurations, called as foreign code."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from envs.foreign import foreign
-from jaxagent.config import AlphaZeroConfig, FitConfig, PPOConfig
+from jaxagent.config import AlphaZeroConfig, FitConfig, PPOConfig, RainbowConfig
+from jaxagent.train.parallel import checksum
 
 
 def adam(
@@ -75,6 +77,70 @@ def decayed_adam(
         optax.clip_by_global_norm(max_gradient_norm),
         optax.adamw(learning_rate, weight_decay=weight_decay, mask=_is_matrix),
     )
+
+
+def rainbow_adam(config: RainbowConfig) -> optax.GradientTransformation:
+    """Adam behind two clips: encoder and head as one norm, the transition as another.
+
+    The predictor is not clipped (mila-iqia/spr). Matrices decay where the configuration says so.
+    """
+    clip = optax.clip_by_global_norm(config.max_gradient_norm)
+    groups = {"value": clip, "transition": clip, "predictor": optax.identity()}
+    adam = optax.adamw(
+        config.learning_rate, eps=config.adam_epsilon, weight_decay=config.weight_decay,
+        mask=_is_matrix,
+    )  # fmt: skip
+    return optax.chain(optax.multi_transform(groups, _of_groups), adam)
+
+
+def _of_groups(params: Any) -> Any:
+    """The clip of each part of a Q-network."""
+    names = {"encoder": "value", "head": "value"}
+    return {"params": {part: names.get(part, part) for part in params["params"]}}
+
+
+class ResetState(NamedTuple):
+    """State of `with_resets`."""
+
+    inner: Any
+    seed: jax.Array  # uint32 [], of fresh parameters
+    num_updates: jax.Array  # int32 []
+
+
+def with_resets(
+    inner: optax.GradientTransformation, fresh: Callable, period: int, share: Callable
+) -> optax.GradientTransformation:
+    """Mix fresh parameters in after every `period` updates (shrink and perturb, SR-SPR and BBF).
+
+    `fresh(key) -> params`; `share(params) -> how much of them, in [0, 1]`, a prefix of `params`:
+    1 for a whole reset. The inner state begins anew. Draws follow from the first parameters,
+    so that lanes of seeds differ.
+    """
+
+    def init(params: Any) -> ResetState:
+        return ResetState(inner.init(params), checksum(params), jnp.zeros((), jnp.int32))
+
+    def update(gradients: Any, state: ResetState, params: Any) -> tuple[Any, ResetState]:
+        updates, after = inner.update(gradients, state.inner, params)
+        count = state.num_updates + 1
+
+        def reset() -> tuple[Any, Any]:
+            new = fresh(jax.random.fold_in(jax.random.key(state.seed), count))
+            moved = jax.tree.map(jnp.add, params, updates)
+            shares = jax.tree.broadcast(share(params), params)
+            mixed = jax.tree.map(lambda m, n, s: (1.0 - s) * m + s * n, moved, new, shares)
+            return jax.tree.map(jnp.subtract, mixed, params), inner.init(mixed)
+
+        updates, after = jax.lax.cond(count % period == 0, reset, lambda: (updates, after))
+        return updates, ResetState(after, state.seed, count)
+
+    return optax.GradientTransformation(init, update)
+
+
+def rainbow_shares(config: RainbowConfig) -> Callable:
+    """Encoder and transition keep most of themselves; head and predictor begin anew (SR-SPR)."""
+    kept = {"encoder": config.reset_share, "transition": config.reset_share}
+    return lambda params: {"params": {part: kept.get(part, 1.0) for part in params["params"]}}
 
 
 def init(optimizer: optax.GradientTransformation, params: Any) -> Any:

@@ -52,19 +52,26 @@ def average_shards(tree: Any) -> Any:
     return average_devices(jax.tree.map(lambda x: jnp.mean(x, axis=0), tree))
 
 
-def value_and_mean_grad(loss_fn: Callable, in_turn: bool = False) -> Callable:
+def value_and_mean_grad(
+    loss_fn: Callable, in_turn: bool = False, has_items: bool = False
+) -> Callable:
     """Differentiate `loss_fn(params, minibatch, *constants) -> loss, metrics` over all shards.
 
     The result maps `(params, minibatch [s, ...], *constants)` to `((loss, metrics), gradients)`,
     averaged over local shards first and over devices second, here and nowhere else. Shards
     `in_turn` add up their gradients one after another: less memory, and on a CPU faster for large
     models, whose activations then stay in the cache.
+
+    `has_items`: the loss returns `(metrics, items)` beside its value, say a priority of each
+    example; items `[s, ...]` stay with their shards, and the result is
+    `((loss, metrics, items), gradients)`.
     """
 
     def local_loss(params, minibatch, *constants):
         axes = (None, 0) + (None,) * len(constants)
-        losses, metrics = jax.vmap(loss_fn, in_axes=axes)(params, minibatch, *constants)
-        return jnp.mean(losses), jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
+        losses, aux = jax.vmap(loss_fn, in_axes=axes)(params, minibatch, *constants)
+        metrics, items = aux if has_items else (aux, ())
+        return jnp.mean(losses), (jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics), items)
 
     def one_by_one(params, minibatch, *constants):
         def add(total, one):
@@ -81,9 +88,12 @@ def value_and_mean_grad(loss_fn: Callable, in_turn: bool = False) -> Callable:
         return jax.tree.map(lambda x: x / num_shards, total)
 
     def differentiate(params, minibatch, *constants):
+        if in_turn:
+            return average_devices(one_by_one(params, minibatch, *constants))
         at_once = jax.value_and_grad(local_loss, has_aux=True)
-        run = one_by_one if in_turn else at_once
-        return average_devices(run(params, minibatch, *constants))
+        (loss, (metrics, items)), gradients = at_once(params, minibatch, *constants)
+        (loss, metrics), gradients = average_devices(((loss, metrics), gradients))
+        return ((loss, metrics, items) if has_items else (loss, metrics)), gradients
 
     return differentiate
 

@@ -284,7 +284,8 @@ def learned():
     loop = loops.lanes(
         loops.replay(
             agent, VectorEnv(env), optax.adam(CONFIG.learning_rate), CONFIG,
-            explore=muzero.uniform(env.action_spec), as_steps=muzero.as_steps, slow=lambda p: p,
+            explore=muzero.uniform(env.action_spec), as_steps=muzero.as_steps, 
+            slow=loops.moving_average(lambda p: p, CONFIG.tau),
             memory=replays.windows(muzero.window(CONFIG)), is_normalized=False, in_turn=True,
         ),
         in_turn=True,

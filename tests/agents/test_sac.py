@@ -315,7 +315,7 @@ def pendulum_loop(config=TINY):
         config,
         explore=sac.uniform(env.action_spec),
         as_steps=sac.as_steps,
-        slow=lambda params: params.critics,
+        slow=loops.moving_average(lambda params: params.critics, config.tau),
     )
 
 

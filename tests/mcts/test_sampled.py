@@ -81,3 +81,42 @@ def test_nodes_below_have_samples_of_their_own():
     steps = actions[lane, parent[:, 1:], action[:, 1:]]
     np.testing.assert_allclose(state[:, 1:], state[lane, parent[:, 1:]] + steps, atol=1e-5)
     assert len(np.unique(actions[:, :5])) > 0.99 * B * 5 * K
+
+
+def test_copies_are_merged_by_hand():
+    """Actions of two leaves; [1, 0] comes three times, with weights 1, 2 and 4."""
+    actions = {
+        "kind": jnp.array([[1, 2, 1, 1, 2]]),
+        "place": jnp.array([[[0.0], [0.5], [0.0], [0.0], [0.25]]]),
+    }
+    log_policy = jnp.log(jnp.array([[1.0, 3.0, 2.0, 4.0, 5.0]]))
+    found = sampled.merge_copies(Samples(actions, log_policy, jnp.zeros((1, 5))))
+    np.testing.assert_array_equal(found.is_copy, [[False, False, True, True, False]])
+    weight = np.exp(np.asarray(sampled.corrected_logits(found)))
+    np.testing.assert_allclose(weight[0, [0, 1, 4]], [7.0, 3.0, 5.0], rtol=1e-6)
+
+
+def test_copies_are_never_searched_and_keep_their_weight():
+    """Two actions drawn as copies: visits without rewards are those of the merged prior."""
+    drawn = jax.random.bernoulli(jax.random.key(2), 0.8, (B, 8)).astype(jnp.float32)
+    flat = jnp.zeros((B, 8))
+    samples = sampled.merge_copies(Samples(drawn, flat, flat))
+
+    def step(params, key, action, state):
+        return jnp.zeros_like(action), jnp.ones_like(action), state
+
+    def propose(params, key, state):
+        return jnp.zeros(state.shape), samples
+
+    model = sampled.sampled_model(step, propose)
+    root = sampled.sampled_root(jnp.zeros((B,)), jnp.zeros((B,)), samples)
+    found = jax.jit(
+        lambda key: mcts.muzero_policy(
+            (), key, root, model, 200, invalid_actions=samples.is_copy, dirichlet_fraction=0.0
+        )
+    )(jax.random.key(1))
+    visits, is_copy = found.search_tree.children_visits, np.asarray(samples.is_copy)
+    of_copies = np.where(is_copy[:, None], np.asarray(visits), 0)
+    assert of_copies.sum() == 0
+    share = (np.asarray(found.action_weights) * np.asarray(drawn)).sum(1)
+    np.testing.assert_allclose(share, drawn.mean(1), atol=0.02)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from jaxagent.objectives.returns import gae, lambda_returns, n_step_returns
+from jaxagent.objectives.returns import gae, lambda_returns, n_step_parts, n_step_returns
 
 FEW = settings(max_examples=25, deadline=None, derandomize=True)
 T, B = 6, 2
@@ -220,3 +220,43 @@ def test_n_step_returns_by_hand():
     np.testing.assert_allclose(returns(reward, none, none, value), [1 + 1 + 7.5, 2 + 2 + 10])
     np.testing.assert_allclose(returns(reward, at_one, none, value), [1 + 1, 2])
     np.testing.assert_allclose(returns(reward, none, at_one, value), [1 + 10, 20])
+
+
+# --- n steps in parts -----------------------------------------------------------------------------
+
+
+def parts(reward, terminated=(), truncated=(), discount=0.5, num_steps=3):
+    size = len(reward)
+    flags = [np.isin(np.arange(size), ends)[:, None] for ends in (terminated, truncated)]
+    reward = jnp.asarray(reward, jnp.float32)[:, None]
+    found = n_step_parts(reward, *map(jnp.asarray, flags), discount=discount, num_steps=num_steps)
+    return tuple(float(x[0]) for x in found)
+
+
+def test_n_step_parts_by_hand():
+    assert parts([1, 2, 4, 8]) == (1 + 1 + 1, 0.125, 3)
+    assert parts([1, 2, 4, 8], num_steps=1) == (1, 0.5, 1)
+    # A termination keeps its reward and nothing behind it.
+    assert parts([1, 2, 4, 8], terminated=[1]) == (2, 0, 2)
+    # After a time limit nothing is known: the state before it stands for the rest.
+    assert parts([1, 2, 4, 8], truncated=[1]) == (1, 0.5, 1)
+    assert parts([1, 2, 4, 8], truncated=[0]) == (0, 1, 0)
+    # Both at once is a termination; what comes after the n steps does not matter.
+    assert parts([1, 2, 4, 8], terminated=[1], truncated=[1]) == (2, 0, 2)
+    assert parts([1, 2, 4, 8], terminated=[3]) == parts([1, 2, 4, 8])
+
+
+def test_n_step_parts_agree_with_n_step_returns():
+    """Where nothing is cut by time, for every start and a traced n."""
+    rng = np.random.default_rng(0)
+    reward, value = (jnp.asarray(rng.normal(size=(12, 5)), jnp.float32) for _ in range(2))
+    ends = jnp.asarray(rng.random((12, 5)) < 0.2)
+    never = jnp.zeros_like(ends)
+    whole = n_step_returns(reward, ends, never, value, discount=0.9, num_steps=4)
+
+    def one(n):
+        return n_step_parts(reward[:6], ends[:6], never[:6], discount=jnp.float32(0.9), num_steps=n)
+
+    total, weight, at = jax.jit(one)(jnp.int32(4))
+    bootstrap = value[at, jnp.arange(5)]
+    np.testing.assert_allclose(total + weight * bootstrap, whole[0], rtol=1e-5)

@@ -31,7 +31,10 @@ def test_ratings_put_who_wins_above_and_opponents_by_their_own_games():
     search[1] = 1.0  # the last snapshot wins all, the first loses all
     search[1, 1, 1] = 0.5  # but for seed 1 against the second opponent
     between = np.array([[0.5, 0.1], [0.9, 0.5]])
-    table = study().ratings(config, None, {"search": search, "raw": 0.25 + 0 * search}, between)
+    need("pgx")
+    from experiments.parts.game_ratings import ratings
+
+    table = ratings(config, None, {"search": search, "raw": 0.25 + 0 * search}, between)
     opponents = np.array(table["opponents"])
     assert opponents.shape == (2, 2)
     np.testing.assert_array_equal(opponents[0], 0.0)
@@ -79,6 +82,12 @@ def test_scores_are_0_for_random_play_and_1_for_the_reference():
     np.testing.assert_allclose(found["raw"], np.zeros((2, 2)), atol=1e-12)
     np.testing.assert_allclose(found["puct"], np.full((2, 2), 0.5))
     np.testing.assert_allclose(found["unbeaten", "search"], [[0.75, 1.0]])
+
+
+def test_a_score_is_the_mean_of_the_snapshots_between_two_numbers_of_steps():
+    curve = {"steps": [0, 10, 20, 30], "returns": [[0.0, 8.0], [1.0, 2.0], [3.0, 4.0], [9.0, 9.0]]}
+    assert muzero_study.between(curve, 10, 20) == [2.0, 3.0]
+    assert muzero_study.between(curve, 30, 30) == [9.0, 9.0]
 
 
 def test_steps_to_an_anchor_are_those_of_the_first_snapshot_that_reaches_it():

@@ -1,0 +1,274 @@
+"""Rainbow with self-predictive representations: SPR, SR-SPR and BBF are configurations of it.
+
+The self-predictive loss is a weight; with 0 it is Rainbow (DER, van Hasselt et al. 2019).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from envs.types import Component
+from jaxagent.config import RainbowConfig
+from jaxagent.data import augment
+from jaxagent.data.prioritized import Drawn, importance_weights
+from jaxagent.nn.q_network import QNetwork, q_network
+from jaxagent.objectives.distributional import bellman_target, divergence, expected_return
+from jaxagent.objectives.latent import cosine_distance
+from jaxagent.objectives.returns import n_step_parts
+from jaxagent.objectives.value import soft_update
+from jaxagent.types import Agent, Policy, Trajectory
+
+SMALLEST_PRIORITY = 1e-6
+
+
+class Step(NamedTuple):
+    """What the replay keeps of an env step, leaves `[..., b]`."""
+
+    obs: jax.Array
+    action: jax.Array  # int32
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+
+
+class Copies(NamedTuple):
+    """What follows the parameters, and when."""
+
+    q: Any  # the target network
+    spr: Any  # the target encoder and projection
+    num_updates: jax.Array  # int32 []: gradient steps so far
+
+
+class Batch(NamedTuple):
+    """What the loss reads: b windows, of K predicted steps."""
+
+    obs: jax.Array  # [b, H, W, C]
+    action: jax.Array  # [K, b]: those from `obs` on; K is 1 without SPR
+    returns: jax.Array  # [b, Z] target distribution
+    weight: jax.Array  # [b] importance
+    is_known: jax.Array  # [b] bool: something can be learned of the first step
+    later: jax.Array  # [K, b, P] projections of what followed
+    is_same: jax.Array  # [K, b] bool: it followed in the same episode
+    key: jax.Array  # of noise and dropout
+
+
+def rainbow(
+    obs_shape: tuple[int, ...], obs_dtype: Any, action_spec: tuple[Component, ...],
+    config: RainbowConfig,
+) -> Agent:  # fmt: skip
+    """C51, double, dueling, noisy, prioritised n-step Q-learning (Hessel et al. 2018) with SPR.
+
+    The self-predictive part is that of mila-iqia/spr: the head's first layer projects, a linear
+    predictor answers for the online side, 2 - 2 cos is averaged over K steps, masked after the end
+    of an episode, and multiplied by the importance weight. For `loops.replay` with
+    `prioritized_windows(config.window, ...)`; `targets` reads `Copies`.
+
+    Differs: layer normalisation in the transition; priorities, strata and the largest importance
+    weight are of a data shard; dropout acts in the online encoder alone; a time limit cuts the
+    n-step return, and such a first step is not learned from.
+    Raises ValueError for actions that are not one category, and for augmentation of what is no
+    picture of uint8.
+    """
+    network = network_of(obs_shape, action_spec, config)
+    if config.is_augmented and jnp.dtype(obs_dtype) != jnp.uint8:
+        raise ValueError(
+            f"RainbowConfig.is_augmented: got observations of {jnp.dtype(obs_dtype)}, expected "
+            "frames of uint8; switch augmentation off."
+        )
+
+    def act(params: Any, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array) -> tuple:
+        del is_first
+        return greedy(network, config, params, obs, key), (), carry
+
+    def loss(params: Any, batch: Batch) -> tuple[jax.Array, tuple[dict, jax.Array]]:
+        key_noise, key_dropout = jax.random.split(batch.key)
+        latent = network.encode(params, batch.obs, key_dropout)
+        surprise = _value_loss(network, params, latent, batch, key_noise)
+        losses = {"q": jnp.mean(batch.weight * surprise)}
+        total = losses["q"]
+        if config.spr.weight:
+            distance = prediction_loss(network, params, latent, batch)
+            losses["spr"] = jnp.mean(batch.weight * distance)
+            total = total + config.spr.weight * losses["spr"]
+        priority = jnp.where(batch.is_known, jnp.maximum(surprise, SMALLEST_PRIORITY), 0.0)
+        metrics = {f"train/loss/{name}": value for name, value in losses.items()}
+        return total, (metrics, priority)
+
+    return Agent(network.init, act, partial(_targets, network, config), loss)
+
+
+def network_of(
+    obs_shape: tuple[int, ...], action_spec: tuple[Component, ...], config: RainbowConfig
+) -> QNetwork:
+    """The network of an environment with one category of actions."""
+    if len(action_spec) != 1 or action_spec[0].kind != "category":
+        raise ValueError(
+            f"Rainbow: got actions {action_spec}, expected one category; use SAC or PPO."
+        )
+    return q_network(config.model, obs_shape, action_spec[0].cardinality)
+
+
+def as_steps(trajectory: Trajectory, dtype: Any = None) -> Step:
+    """What the replay keeps of a trajectory `[T, b, ...]`; `dtype` in which observations fit."""
+    t = trajectory
+    obs = t.obs if dtype is None else t.obs.astype(dtype)
+    return Step(obs, t.action, t.reward, t.terminated, t.truncated)
+
+
+def uniform(action_spec: tuple[Component, ...]) -> Callable:
+    """Act uniformly, to fill the replay before anything is learned."""
+    num_actions = action_spec[0].cardinality
+
+    def act(carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array) -> tuple:
+        del is_first
+        return jax.random.randint(key, obs.shape[:1], 0, num_actions, dtype=jnp.int32), (), carry
+
+    return act
+
+
+def first_copies(params: Any) -> Copies:
+    """Before any update."""
+    return Copies(params, params, jnp.zeros((), jnp.int32))
+
+
+def follow(config: RainbowConfig, copies: Copies, params: Any) -> Copies:
+    """After a gradient step.
+
+    Differs from BBF, which resets its target network by other draws: after a reset both copies are
+    the new parameters.
+    """
+    count = copies.num_updates + 1
+    is_reset = count % config.reset_period == 0 if config.reset_period else jnp.bool_(False)
+    taus = (jnp.where(is_reset, 1.0, tau) for tau in (config.target_tau, config.spr.tau))
+    q, spr = (soft_update(old, params, tau) for old, tau in zip(copies[:2], taus, strict=True))
+    return Copies(q, spr, count)
+
+
+def greedy(
+    network: QNetwork, config: RainbowConfig, params: Any, obs: jax.Array,
+    key: jax.Array | None = None,
+) -> jax.Array:  # fmt: skip
+    """Best actions int32 `[B]` of observations `[B, ...]`; with a key, under noise."""
+    logits = network.judge(params, network.encode(params, obs), key)
+    values = expected_return(logits, config.model.max_return)
+    return jnp.argmax(values, axis=-1).astype(jnp.int32)
+
+
+def policy(network: QNetwork, config: RainbowConfig, *, epsilon: float = 0.001) -> Policy:
+    """The agent without noise, as it is evaluated: a share `epsilon` of actions is uniform."""
+    num_actions = network.net.num_actions
+
+    def act(params: Any, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array) -> tuple:
+        del is_first
+        best = greedy(network, config, params, obs)
+        key_which, key_action = jax.random.split(key)
+        other = jax.random.randint(key_action, best.shape, 0, num_actions, dtype=jnp.int32)
+        is_random = jax.random.bernoulli(key_which, epsilon, best.shape)
+        return jnp.where(is_random, other, best), (), carry
+
+    return Policy(lambda batch_size: (), act)
+
+
+def horizon(config: RainbowConfig, num_updates: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Steps of a value target, int32 [], and discount, float32 [], after so many gradient steps.
+
+    Annealed, both are geometric in the gradient steps since the last reset; the discount is so in
+    `1 - discount` (BBF, Schwarzer et al. 2023, section 4).
+    """
+    if not config.anneal_updates:
+        return jnp.int32(config.num_td_steps), jnp.float32(config.discount)
+    since = num_updates % config.reset_period if config.reset_period else num_updates
+    done = jnp.minimum(since.astype(jnp.float32) / config.anneal_updates, 1.0)
+    steps = _geometric(float(config.first_td_steps), float(config.num_td_steps), done)
+    myopia = _geometric(1.0 - config.first_discount, 1.0 - config.discount, done)
+    return jnp.round(steps).astype(jnp.int32), 1.0 - myopia
+
+
+def _geometric(first: float, last: float, done: jax.Array) -> jax.Array:
+    """From `first` to `last`, both above 0, by equal factors."""
+    return first * (last / first) ** done
+
+
+def _targets(
+    network: QNetwork, config: RainbowConfig, params: Any, copies: Copies, drawn: Drawn,
+    key: jax.Array,
+) -> Batch:  # fmt: skip
+    """What the loss reads of windows `[L, b, ...]`; nothing here has a gradient."""
+    key_next, key_obs, key_double, key_target, key_loss = jax.random.split(key, 5)
+    steps, num_updates = drawn.steps, copies.num_updates
+    reward = steps.reward
+    if config.reward_limit:
+        reward = jnp.clip(reward, -config.reward_limit, config.reward_limit)
+    num_steps, discount = horizon(config, num_updates)
+    total, weight, at = n_step_parts(
+        reward[:-1], steps.terminated[:-1], steps.truncated[:-1],
+        discount=discount, num_steps=num_steps,
+    )  # fmt: skip
+    see = augment.shift_and_scale if config.is_augmented else lambda obs, key: obs
+    after = see(steps.obs[at, jnp.arange(at.shape[0])], key_next)
+    best = greedy(network, config, params, after, key_double)
+    logits = network.judge(copies.q, network.encode(copies.q, after), key_target)
+    chosen = logits[jnp.arange(best.shape[0]), best]
+    returns = bellman_target(total, weight, jax.nn.softmax(chosen), config.model.max_return)
+    count = config.spr.num_steps if config.spr.weight else 1
+    seen = steps.obs[: count + 1] if config.spr.weight else steps.obs[:1]
+    flat = see(seen.reshape(-1, *seen.shape[2:]), key_obs)
+    seen = flat.reshape(*seen.shape[:2], *flat.shape[1:])
+    progress = num_updates.astype(jnp.float32) / config.total_gradient_steps
+    beta = config.importance_exponent + (1.0 - config.importance_exponent) * progress
+    return Batch(
+        obs=seen[0],
+        action=steps.action[:count],
+        returns=returns,
+        weight=importance_weights(drawn.rarity, beta),
+        is_known=at > 0,
+        later=_projected(network, copies.spr, seen[1:]),
+        is_same=same_episode(steps.terminated[:count] | steps.truncated[:count]),
+        key=key_loss,
+    )
+
+
+def same_episode(done: jax.Array) -> jax.Array:
+    """Whether the state after each of K steps, `done [K, b]`, is of the first one's episode."""
+    return jnp.cumprod(~done, axis=0, dtype=jnp.int32) > 0
+
+
+def _projected(network: QNetwork, params: Any, obs: jax.Array) -> jax.Array:
+    """Projections `[K, b, P]` of observations `[K, b, ...]`."""
+    if not obs.shape[0]:
+        return jnp.zeros((1, obs.shape[1], 1))
+    flat = obs.reshape(-1, *obs.shape[2:])
+    found = network.project(params, network.encode(params, flat))
+    return jax.lax.stop_gradient(found.reshape(*obs.shape[:2], -1))
+
+
+def _value_loss(
+    network: QNetwork, params: Any, latent: jax.Array, batch: Batch, key: jax.Array
+) -> jax.Array:
+    """Divergence `[b]` of the distribution of returns from its target; 0 where nothing is known."""
+    logits = network.judge(params, latent, key)
+    taken = logits[jnp.arange(logits.shape[0]), batch.action[0]]
+    return jnp.where(batch.is_known, divergence(batch.returns, taken), 0.0)
+
+
+def prediction_loss(network: QNetwork, params: Any, latent: jax.Array, batch: Batch) -> jax.Array:
+    """Mean `[b]` over K steps of `2 - 2 cos`, 0 for what did not follow (SPR, eq. 6).
+
+    The divisor stays K, as in mila-iqia/spr, whatever is masked.
+    """
+    predicted = predictions(network, params, latent, batch.action)
+    distance = 2.0 * cosine_distance(predicted, batch.later)
+    return jnp.mean(jnp.where(batch.is_same, distance, 0.0), axis=0)
+
+
+def predictions(network: QNetwork, params: Any, latent: jax.Array, action: jax.Array) -> jax.Array:
+    """Predicted projections `[K, b, P]` of what follows latents `[b, ...]` and `action [K, b]`."""
+
+    def step(latent: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
+        latent = network.step(params, latent, action)
+        return latent, network.predict(params, network.project(params, latent))
+
+    return jax.lax.scan(step, latent, action)[1]
