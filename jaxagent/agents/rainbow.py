@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from envs.types import Component
+from jaxagent.agents.self_prediction import prediction_loss, projections, same_episode
 from jaxagent.config import RainbowConfig
 from jaxagent.data import augment
 from jaxagent.data.prioritized import Drawn, importance_weights
 from jaxagent.nn.q_network import QNetwork, q_network
 from jaxagent.objectives.distributional import bellman_target, divergence, expected_return
-from jaxagent.objectives.latent import cosine_distance
 from jaxagent.objectives.returns import n_step_parts
 from jaxagent.objectives.value import soft_update
 from jaxagent.types import Agent, Policy, Trajectory
@@ -90,7 +90,9 @@ def rainbow(
         losses = {"q": jnp.mean(batch.weight * surprise)}
         total = losses["q"]
         if config.spr.weight:
-            distance = prediction_loss(network, params, latent, batch)
+            distance = prediction_loss(
+                network, params, latent, batch.action, batch.later, batch.is_same
+            )
             losses["spr"] = jnp.mean(batch.weight * distance)
             total = total + config.spr.weight * losses["spr"]
         priority = jnp.where(batch.is_known, jnp.maximum(surprise, SMALLEST_PRIORITY), 0.0)
@@ -225,24 +227,15 @@ def _targets(
         returns=returns,
         weight=importance_weights(drawn.rarity, beta),
         is_known=at > 0,
-        later=_projected(network, copies.spr, seen[1:]),
+        later=_later(network, copies.spr, seen[1:]),
         is_same=same_episode(steps.terminated[:count] | steps.truncated[:count]),
         key=key_loss,
     )
 
 
-def same_episode(done: jax.Array) -> jax.Array:
-    """Whether the state after each of K steps, `done [K, b]`, is of the first one's episode."""
-    return jnp.cumprod(~done, axis=0, dtype=jnp.int32) > 0
-
-
-def _projected(network: QNetwork, params: Any, obs: jax.Array) -> jax.Array:
-    """Projections `[K, b, P]` of observations `[K, b, ...]`."""
-    if not obs.shape[0]:
-        return jnp.zeros((1, obs.shape[1], 1))
-    flat = obs.reshape(-1, *obs.shape[2:])
-    found = network.project(params, network.encode(params, flat))
-    return jax.lax.stop_gradient(found.reshape(*obs.shape[:2], -1))
+def _later(network: QNetwork, params: Any, obs: jax.Array) -> jax.Array:
+    """Projections `[K, b, P]` of observations `[K, b, ...]`; nothing where none are predicted."""
+    return projections(network, params, obs) if obs.shape[0] else jnp.zeros((1, obs.shape[1], 1))
 
 
 def _value_loss(
@@ -252,23 +245,3 @@ def _value_loss(
     logits = network.judge(params, latent, key)
     taken = logits[jnp.arange(logits.shape[0]), batch.action[0]]
     return jnp.where(batch.is_known, divergence(batch.returns, taken), 0.0)
-
-
-def prediction_loss(network: QNetwork, params: Any, latent: jax.Array, batch: Batch) -> jax.Array:
-    """Mean `[b]` over K steps of `2 - 2 cos`, 0 for what did not follow (SPR, eq. 6).
-
-    The divisor stays K, as in mila-iqia/spr, whatever is masked.
-    """
-    predicted = predictions(network, params, latent, batch.action)
-    distance = 2.0 * cosine_distance(predicted, batch.later)
-    return jnp.mean(jnp.where(batch.is_same, distance, 0.0), axis=0)
-
-
-def predictions(network: QNetwork, params: Any, latent: jax.Array, action: jax.Array) -> jax.Array:
-    """Predicted projections `[K, b, P]` of what follows latents `[b, ...]` and `action [K, b]`."""
-
-    def step(latent: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
-        latent = network.step(params, latent, action)
-        return latent, network.predict(params, network.project(params, latent))
-
-    return jax.lax.scan(step, latent, action)[1]

@@ -1,0 +1,70 @@
+"""Self-prediction of latents (SPR, Schwarzer et al. 2021), for any network that has the parts.
+
+The parts are functions of the parameters with the shapes of `nn.q_network.QNetwork`: `encode`
+observations to latents, `step` a latent by an action, `project` a latent to the vector in which it
+is compared, `predict` the projection of what comes. The side that is predicted never sees the
+actions in between, or copying them would be rewarded.
+"""
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from jaxagent.objectives.latent import cosine_distance
+
+
+class Parts(Protocol):
+    """What a self-predictive network has; b is a batch of any size."""
+
+    def encode(self, params: Any, obs: jax.Array) -> jax.Array:
+        """Latents `[b, ...]` of observations `[b, ...]`."""
+
+    def step(self, params: Any, latent: jax.Array, action: jax.Array) -> jax.Array:
+        """Next latents."""
+
+    def project(self, params: Any, latent: jax.Array) -> jax.Array:
+        """Vectors `[b, P]`."""
+
+    def predict(self, params: Any, projection: jax.Array) -> jax.Array:
+        """Vectors `[b, P]`."""
+
+
+def predictions(parts: Parts, params: Any, latent: jax.Array, action: jax.Array) -> jax.Array:
+    """Predicted projections `[K, b, P]` of what follows latents `[b, ...]` and `action [K, b]`."""
+
+    def step(latent: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
+        latent = parts.step(params, latent, action)
+        return latent, parts.predict(params, parts.project(params, latent))
+
+    return jax.lax.scan(step, latent, action)[1]
+
+
+def projections(
+    parts: Parts, params: Any, obs: jax.Array, *, has_gradient: bool = False
+) -> jax.Array:
+    """Projections `[K, b, P]` of observations `[K, b, ...]`, each encoded by itself.
+
+    `has_gradient` is for the mutant whose target learns too: it collapses.
+    """
+    flat = obs.reshape(-1, *obs.shape[2:])
+    found = parts.project(params, parts.encode(params, flat)).reshape(*obs.shape[:2], -1)
+    return found if has_gradient else jax.lax.stop_gradient(found)
+
+
+def prediction_loss(
+    parts: Parts, params: Any, latent: jax.Array, action: jax.Array, later: jax.Array,
+    is_same: jax.Array,
+) -> jax.Array:  # fmt: skip
+    """Mean `[b]` over K steps of `2 - 2 cos`, 0 where `is_same [K, b]` is not (SPR, eq. 6).
+
+    `later [K, b, P]` are `projections` of what came. The divisor stays K whatever is masked, as in
+    mila-iqia/spr.
+    """
+    distance = 2.0 * cosine_distance(predictions(parts, params, latent, action), later)
+    return jnp.mean(jnp.where(is_same, distance, 0.0), axis=0)
+
+
+def same_episode(done: jax.Array) -> jax.Array:
+    """Whether the state after each of K steps, `done [K, b]`, is of the first one's episode."""
+    return jnp.cumprod(~done, axis=0, dtype=jnp.int32) > 0

@@ -1,0 +1,169 @@
+"""The Q-network: shapes of the published encoders, noise, dropout, what the head computes."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxagent.config import QNetworkConfig
+from jaxagent.nn.q_network import ConvTransition, NoisyDense, q_network
+from jaxagent.nn.transformer import num_parameters
+
+SMALL = QNetworkConfig(hidden_size=8, num_atoms=5)
+
+
+def board(seed=0, batch=4, shape=(6, 5, 3)):
+    return jnp.asarray(np.random.default_rng(seed).random((batch, *shape)), jnp.float32)
+
+
+def built(config=SMALL, shape=(6, 5, 3), num_actions=3):
+    network = q_network(config, shape, num_actions)
+    return network, network.init(jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("config", "latent"),
+    [
+        (QNetworkConfig(encoder="nature"), (7, 7, 64)),
+        (QNetworkConfig(encoder="impala", width=4, hidden_size=64, noise=0.0), (11, 11, 128)),
+    ],
+)
+def test_encoders_of_frames_have_the_published_shapes(config, latent):
+    network = q_network(config, (84, 84, 4), 6)
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    frames = jax.ShapeDtypeStruct((2, 84, 84, 4), jnp.uint8)
+    assert jax.eval_shape(network.encode, params, frames).shape == (2, *latent)
+
+
+def test_spr_s_network_has_the_published_sizes():
+    """Convolutions, transition, noisy head with two streams of 256, linear predictor of 512."""
+    network = q_network(QNetworkConfig(encoder="nature"), (84, 84, 4), 6)
+    parts = jax.eval_shape(network.init, jax.random.key(0))["params"]
+    flat, atoms = 7 * 7 * 64, 51
+    encoder = (8 * 8 * 4 + 1) * 32
+    encoder += (4 * 4 * 32 + 1) * 64 + (3 * 3 * 64 + 1) * 64
+    assert num_parameters(parts["encoder"]) == encoder
+    transition = (9 * (64 + 6) + 1) * 64 + 2 * 64 + (9 * 64 + 1) * 64
+    assert num_parameters(parts["transition"]) == transition
+    head = 2 * (2 * (flat + 1) * 256 + 257 * atoms + 257 * 6 * atoms)  # means and spreads
+    assert num_parameters(parts["head"]) == head
+    assert num_parameters(parts["predictor"]) == 513 * 512
+
+
+def test_latents_lie_in_the_unit_interval_and_reach_its_ends():
+    network, params = built()
+    latent = network.encode(params, board())
+    after = network.step(params, latent, jnp.array([0, 1, 2, 0]))
+    for x in (latent, after):
+        flat = np.asarray(x).reshape(4, -1)
+        np.testing.assert_allclose(flat.min(1), 0.0, atol=1e-6)
+        np.testing.assert_allclose(flat.max(1), 1.0, atol=1e-6)
+
+
+def test_pixels_are_scaled_and_boards_are_not():
+    network, params = built()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 6, 5, 3)).astype(np.uint8)
+    as_unit = jnp.asarray(pixels, jnp.float32) / 255
+    same = network.encode(params, jnp.asarray(pixels)), network.encode(params, as_unit)
+    np.testing.assert_allclose(*same, atol=1e-5)
+    cells = jnp.asarray(pixels > 128)
+    same = network.encode(params, cells), network.encode(params, cells.astype(jnp.float32))
+    np.testing.assert_array_equal(*same)
+
+
+def test_the_action_moves_the_next_latent_where_it_is_told():
+    latent = jax.random.uniform(jax.random.key(1), (2, 4, 4, 3))
+    module = ConvTransition(num_actions=3)
+    params = module.init(jax.random.key(0), latent, jnp.array([0, 0]))
+    one, other = (np.asarray(module.apply(params, latent, jnp.array([0, a]))) for a in (0, 2))
+    np.testing.assert_array_equal(one[0], other[0])
+    assert np.abs(one[1] - other[1]).max() > 1e-3
+
+
+def test_noise_is_factorised_with_the_published_scale():
+    size, features, scale = 20, 30, 0.5
+    layer = NoisyDense(features, scale)
+    x = jnp.eye(size)
+    params = layer.init(jax.random.key(0), x, is_noisy=True)
+    weights = params["params"]
+    np.testing.assert_allclose(weights["kernel_scale"], scale / np.sqrt(size), rtol=1e-6)
+    np.testing.assert_allclose(weights["bias_scale"], scale / np.sqrt(features), rtol=1e-6)
+    calm = layer.apply(params, x, is_noisy=False)
+    np.testing.assert_allclose(calm, weights["kernel"] + weights["bias"][None], atol=1e-6)
+
+    def noise(key):
+        moved = layer.apply(params, x, is_noisy=True, rngs={"noise": key})
+        return moved - calm
+
+    rows = np.asarray(jax.vmap(noise)(jax.random.split(jax.random.key(1), 4000)))
+    # Row differences have no bias noise: an outer product of rank one.
+    singular = np.linalg.svd(rows[0] - rows[0][:1], compute_uv=False)
+    assert singular[1] < 1e-5 * singular[0]
+    # E f(x)^2 = E |x| = sqrt(2 / pi) for each factor.
+    expected = np.sqrt(2 / np.pi) ** 2 * scale**2 / size + np.sqrt(2 / np.pi) * scale**2 / features
+    np.testing.assert_allclose(rows.var(0).mean(), expected, rtol=0.05)
+    np.testing.assert_allclose(rows.mean(0), 0.0, atol=0.02)
+
+
+def test_without_a_key_there_is_no_noise_and_with_one_there_is():
+    network, params = built()
+    latent = network.encode(params, board())
+    calm = network.judge(params, latent)
+    np.testing.assert_array_equal(calm, network.judge(params, latent))
+    noisy = [network.judge(params, latent, jax.random.key(s)) for s in (0, 1)]
+    assert np.abs(np.asarray(noisy[0] - noisy[1])).max() > 1e-3
+    plain = built(dataclasses.replace(SMALL, noise=0.0))
+    same = (plain[0].judge(plain[1], latent, key) for key in (None, jax.random.key(0)))
+    np.testing.assert_array_equal(*same)
+
+
+def test_dueling_advantages_have_mean_zero():
+    """The mean over actions is the value stream's, whatever the advantages."""
+    network, params = built()
+    latent = network.encode(params, board())
+    moved = jax.tree.map(lambda x: x, params)
+    moved["params"]["head"]["advantage"]["kernel"] = (
+        -3 * params["params"]["head"]["advantage"]["kernel"]
+    )
+    before, after = (network.judge(p, latent) for p in (params, moved))
+    np.testing.assert_allclose(before.mean(1), after.mean(1), atol=1e-5)
+    assert np.abs(np.asarray(before - after)).max() > 1e-3
+
+
+def test_the_projection_is_the_head_s_first_layer():
+    """A change of it changes values and projections; one of the second layer only values."""
+    network, params = built()
+    latent = network.encode(params, board())
+    assert network.project(params, latent).shape == (4, 16)
+    for layer, moves_projection in (("hidden_0", True), ("value", False)):
+        moved = jax.tree.map(lambda x: x, params)
+        moved["params"]["head"][layer]["bias"] += 1.0
+        same = np.allclose(network.project(params, latent), network.project(moved, latent))
+        assert same != moves_projection
+        assert not np.allclose(network.judge(params, latent), network.judge(moved, latent))
+
+
+def test_one_hidden_layer_may_serve_both_streams():
+    network, params = built(dataclasses.replace(SMALL, is_shared=True, noise=0.0))
+    latent = network.encode(params, board())
+    assert network.project(params, latent).shape == (4, 8)
+    assert network.judge(params, latent).shape == (4, 3, 5)
+    assert set(params["params"]["head"]) == {"hidden_0", "value", "advantage"}
+
+
+def test_dropout_acts_with_a_key_alone():
+    network, params = built(dataclasses.replace(SMALL, dropout=0.5))
+    calm = [network.encode(params, board()) for _ in range(2)]
+    np.testing.assert_array_equal(*calm)
+    dropped = network.encode(params, board(), jax.random.key(0))
+    share = float((np.asarray(dropped) == 0).mean() - (np.asarray(calm[0]) == 0).mean())
+    assert share > 0.1
+
+
+def test_what_is_no_picture_is_refused():
+    with pytest.raises(ValueError, match=r"got observations \(4,\), expected frames or boards"):
+        q_network(SMALL, (4,), 2)
+    with pytest.raises(ValueError, match="at least 36 by 36"):
+        q_network(QNetworkConfig(encoder="nature"), (10, 10, 4), 2)
