@@ -149,13 +149,23 @@ class TrunkConfig:
     """A residual network under a policy and a value head."""
 
     channels: int = 0  # of 3 x 3 convolutions over a board; 0: dense layers over all of it
-    width: int = 128  # of dense layers
+    width: int = 128  # of dense layers and tokens
     num_blocks: int = 2
+    # Cells on the side of a patch of a board that is a token of a transformer; of observations
+    # without places every scalar is one. 0: no tokens.
+    patch: int = 0
+    num_heads: int = 4  # of attention between tokens
 
     def check(self) -> None:
         """Raise ValueError with got / expected / fix for an illegal configuration."""
-        require_at_least_zero(self, "channels", "num_blocks")
-        require_positive(self, "width")
+        require_at_least_zero(self, "channels", "num_blocks", "patch")
+        require_positive(self, "width", "num_heads")
+        _require(
+            not (self.patch and self.channels), "TrunkConfig.patch", self.patch,
+            "0 beside channels", "choose tokens or convolutions",
+        )  # fmt: skip
+        if self.patch:
+            require_divides("TrunkConfig.width", self.num_heads, self.width, "heads are equal")
 
 
 @dataclasses.dataclass(frozen=True)

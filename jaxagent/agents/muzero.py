@@ -13,10 +13,10 @@ import jax.numpy as jnp
 
 from envs.types import Component
 from jaxagent import mcts
+from jaxagent.agents import self_prediction
 from jaxagent.agents.planning import Decision, Plan, gumbel_search
 from jaxagent.config import LatentConfig, MuZeroConfig
 from jaxagent.nn.latent_model import LatentModel, latent_model
-from jaxagent.objectives.latent import cosine_distance
 from jaxagent.objectives.policy import cross_entropy
 from jaxagent.objectives.returns import n_step_returns
 from jaxagent.objectives.sequence import expected_unit, scalar_loss, weighted_mean
@@ -259,10 +259,8 @@ def _consistency(model: LatentModel, params: Any, latent: jax.Array, obs: jax.Ar
     def predict(latent: jax.Array) -> jax.Array:
         return model.predict(params, model.project(params, latent))
 
-    def observe(obs: jax.Array) -> jax.Array:
-        return jax.lax.stop_gradient(model.project(params, model.encode(params, obs)))
-
-    return cosine_distance(_over_time(predict, latent), _over_time(observe, obs))
+    truth = self_prediction.projections(self_prediction.LatentParts(model), params, obs)
+    return self_prediction.distances(_over_time(predict, latent), truth)
 
 
 def _reanalysed(

@@ -6,11 +6,12 @@ is compared, `predict` the projection of what comes. The side that is predicted 
 actions in between, or copying them would be rewarded.
 """
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
+from jaxagent.nn.latent_model import LatentModel
 from jaxagent.objectives.latent import cosine_distance
 
 
@@ -24,14 +25,36 @@ class Parts(Protocol):
         """Next latents."""
 
     def project(self, params: Any, latent: jax.Array) -> jax.Array:
-        """Vectors `[b, P]`."""
+        """Vectors `[b, P]`, or one a token, `[b, m, P]`."""
 
     def predict(self, params: Any, projection: jax.Array) -> jax.Array:
-        """Vectors `[b, P]`."""
+        """Vectors of the same shape."""
+
+
+class LatentParts(NamedTuple):
+    """The parts of MuZero's model: its transition without the reward."""
+
+    model: LatentModel
+
+    def encode(self, params: Any, obs: jax.Array) -> jax.Array:
+        """See `Parts`."""
+        return self.model.encode(params, obs)
+
+    def step(self, params: Any, latent: jax.Array, action: jax.Array) -> jax.Array:
+        """See `Parts`."""
+        return self.model.step(params, latent, action)[0]
+
+    def project(self, params: Any, latent: jax.Array) -> jax.Array:
+        """See `Parts`."""
+        return self.model.project(params, latent)
+
+    def predict(self, params: Any, projection: jax.Array) -> jax.Array:
+        """See `Parts`."""
+        return self.model.predict(params, projection)
 
 
 def predictions(parts: Parts, params: Any, latent: jax.Array, action: jax.Array) -> jax.Array:
-    """Predicted projections `[K, b, P]` of what follows latents `[b, ...]` and `action [K, b]`."""
+    """Predicted projections `[K, b, ...]` of what follows latents under `action [K, b]`."""
 
     def step(latent: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
         latent = parts.step(params, latent, action)
@@ -43,12 +66,13 @@ def predictions(parts: Parts, params: Any, latent: jax.Array, action: jax.Array)
 def projections(
     parts: Parts, params: Any, obs: jax.Array, *, has_gradient: bool = False
 ) -> jax.Array:
-    """Projections `[K, b, P]` of observations `[K, b, ...]`, each encoded by itself.
+    """Projections `[K, b, ...]` of observations `[K, b, ...]`, each encoded by itself.
 
     `has_gradient` is for the mutant whose target learns too: it collapses.
     """
     flat = obs.reshape(-1, *obs.shape[2:])
-    found = parts.project(params, parts.encode(params, flat)).reshape(*obs.shape[:2], -1)
+    found = parts.project(params, parts.encode(params, flat))
+    found = found.reshape(*obs.shape[:2], *found.shape[1:])
     return found if has_gradient else jax.lax.stop_gradient(found)
 
 
@@ -58,11 +82,17 @@ def prediction_loss(
 ) -> jax.Array:  # fmt: skip
     """Mean `[b]` over K steps of `2 - 2 cos`, 0 where `is_same [K, b]` is not (SPR, eq. 6).
 
-    `later [K, b, P]` are `projections` of what came. The divisor stays K whatever is masked, as in
-    mila-iqia/spr.
+    `later [K, b, ...]` are `projections` of what came. The divisor stays K whatever is masked, as
+    in mila-iqia/spr.
     """
-    distance = 2.0 * cosine_distance(predictions(parts, params, latent, action), later)
+    distance = 2.0 * distances(predictions(parts, params, latent, action), later)
     return jnp.mean(jnp.where(is_same, distance, 0.0), axis=0)
+
+
+def distances(predicted: jax.Array, later: jax.Array) -> jax.Array:
+    """`1 - cos` `[K, b]` of projections `[K, b, P]`, or its mean over those of m tokens."""
+    distance = cosine_distance(predicted, later)
+    return jnp.mean(distance.reshape(*distance.shape[:2], -1), axis=-1)
 
 
 def same_episode(done: jax.Array) -> jax.Array:

@@ -51,14 +51,16 @@ MEANING = {
 
 
 def diagnose(
-    latent: jax.Array, predicted: jax.Array, other: jax.Array, later: jax.Array
+    latent: jax.Array, now: jax.Array, predicted: jax.Array, other: jax.Array, later: jax.Array
 ) -> Diagnosis:
-    """All numbers of latents `[N, d]`, what was predicted for later, and what came, `[N, d]` each.
+    """All numbers of latents `[N, d]` and of predictions of projections `[N, ..., P]`.
 
-    `other` are predictions under actions of other states; errors are mean `1 - cos`.
+    `now` and `later` are the target's projections of the states and of what came, `predicted` what
+    was predicted of it and `other` the same under actions of other states. Errors are mean
+    `1 - cos`.
     """
     error, of_other, of_copy = (
-        jnp.mean(cosine_distance(x, later)) for x in (predicted, other, latent)
+        jnp.mean(cosine_distance(x, later)) for x in (predicted, other, now)
     )
     return Diagnosis(
         effective_rank=effective_rank(latent) / latent.shape[1],
@@ -68,7 +70,7 @@ def diagnose(
         dormant=dormant(latent),
         copy_ratio=error / jnp.maximum(of_copy, TINY),
         action_sensitivity=of_other / jnp.maximum(error, TINY),
-        retrieval=retrieval(predicted, later),
+        retrieval=retrieval(*(x.reshape(x.shape[0], -1) for x in (predicted, later))),
     )
 
 

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from jaxagent.config import LatentConfig
 from jaxagent.nn.dense import Dense
-from jaxagent.nn.policy_value import Head, Trunk, check_board
+from jaxagent.nn.policy_value import Head, Trunk, as_input, check_board, encoder
+from jaxagent.nn.token_trunk import TokenTransition
 
 MIN_RANGE = 1e-5  # of a latent, below which it is not stretched
 
@@ -49,8 +50,12 @@ class LatentNet(nn.Module):
     def setup(self) -> None:
         """Name the parts."""
         config, trunk = self.config, self.config.trunk
-        self.encoder = Trunk(trunk, trunk.num_blocks)
-        self.transition = Transition(config, self.num_actions)
+        self.encoder = encoder(trunk)
+        self.transition = (
+            TokenTransition(trunk, config.transition_blocks, self.num_actions)
+            if trunk.patch
+            else Transition(config, self.num_actions)
+        )
         self.policy_head = Head(trunk, self.num_actions)
         self.value_head = Head(trunk, config.num_bins)
         self.reward_head = Head(trunk, config.num_bins)
@@ -58,9 +63,9 @@ class LatentNet(nn.Module):
         self.predictor = Projector(config.projection_size)
 
     def encode(self, obs: jax.Array) -> jax.Array:
-        """Latents `[B, ...]` of observations `[B, ...]`."""
-        is_board = self.config.trunk.channels > 0
-        return rescale(self.encoder(obs if is_board else obs.reshape(obs.shape[0], -1)))
+        """Latents `[B, ...]` of observations `[B, ...]`; tokens have a norm of their own."""
+        latent = self.encoder(as_input(self.config.trunk, obs))
+        return latent if self.config.trunk.patch else rescale(latent)
 
     def step(self, latent: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Next latents and logits `[B, V]` of the reward on the way."""
@@ -72,11 +77,12 @@ class LatentNet(nn.Module):
         return self.policy_head(latent), self.value_head(latent)
 
     def project(self, latent: jax.Array) -> jax.Array:
-        """The vector `[B, P]` in which latents are compared."""
-        return self.projector(latent.reshape(latent.shape[0], -1))
+        """The vector `[B, P]` in which latents are compared, or one a token, `[B, m, P]`."""
+        is_tokens = self.config.trunk.patch > 0
+        return self.projector(latent if is_tokens else latent.reshape(latent.shape[0], -1))
 
     def predict(self, projection: jax.Array) -> jax.Array:
-        """What the model expects the projection `[B, P]` of the truth to be."""
+        """What the model expects the projection of the truth to be."""
         return self.predictor(projection)
 
     def __call__(self, obs: jax.Array, action: jax.Array) -> Any:

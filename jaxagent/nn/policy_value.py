@@ -1,4 +1,4 @@
-"""A policy and a value on one residual trunk: boards by convolution, anything by dense layers."""
+"""A policy and a value on one trunk: convolutions over boards, dense layers, or tokens."""
 
 import math
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxagent.config import TrunkConfig
 from jaxagent.nn.dense import Dense
+from jaxagent.nn.token_trunk import TokenEncoder
 
 HEAD_CHANNELS = 2  # of a convolutional head before its dense layers (Silver et al. 2017: 2 and 1)
 
@@ -48,8 +49,21 @@ class Head(nn.Module):
         if self.config.channels:
             x = nn.relu(nn.Conv(HEAD_CHANNELS, (1, 1))(x))
             x = x.reshape(x.shape[0], -1)
+        if self.config.patch:
+            x = jnp.mean(x, axis=1)
         x = nn.relu(Dense(self.config.width)(x))
         return Dense(self.size, kernel_init=_small)(x)
+
+
+def encoder(config: TrunkConfig, name: str | None = None) -> nn.Module:
+    """What makes features of observations, given `as_input`."""
+    kind = TokenEncoder if config.patch else Trunk
+    return kind(config, config.num_blocks, name=name)
+
+
+def as_input(config: TrunkConfig, obs: jax.Array) -> jax.Array:
+    """Observations `[B, ...]`, flat for dense layers, which know no places."""
+    return obs if config.channels or config.patch else obs.reshape(obs.shape[0], -1)
 
 
 class PolicyValueNet(nn.Module):
@@ -64,9 +78,7 @@ class PolicyValueNet(nn.Module):
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        is_board = self.config.channels > 0
-        x = obs if is_board else obs.reshape(obs.shape[0], -1)
-        x = Trunk(self.config, self.config.num_blocks)(x)
+        x = encoder(self.config)(as_input(self.config, obs))
         logits = Head(self.config, self.num_actions, name="policy")(x)
         value = Head(self.config, 1, name="value")(x)[:, 0]
         return logits, jnp.tanh(value) if self.is_bounded else value

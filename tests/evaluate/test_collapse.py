@@ -17,7 +17,7 @@ def diagnosed(latent, predicted=None, other=None, later=None):
     later = normal(5) if later is None else later
     predicted = later if predicted is None else predicted
     other = normal(6) if other is None else other
-    return collapse.diagnose(latent, predicted, other, later)
+    return collapse.diagnose(latent, latent, predicted, other, later)
 
 
 @pytest.mark.parametrize("rank", [1, 4, 32])

@@ -1,0 +1,79 @@
+"""Observations as tokens, and transformer blocks over those of one state: latents `[B, m, D]`.
+
+Tokens of one state see each other (block-causal attention with a block a state); what came before
+is in no token, so a prediction from them cannot see the future either.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxagent.config import TransformerConfig, TrunkConfig
+from jaxagent.nn.dense import Dense
+from jaxagent.nn.transformer import run_blocks
+
+
+def cut(obs: jax.Array, patch: int) -> jax.Array:
+    """Boards `[B, H, W, C]` as patches `[B, m, patch^2 C]`, rows first; scalars `[B, n]` as n.
+
+    Boards are padded with zeros below and to the right where patches do not fit.
+    """
+    if obs.ndim == 2:
+        return obs[..., None]
+    batch, height, width, channels = obs.shape
+    below, right = -height % patch, -width % patch
+    obs = jnp.pad(obs, ((0, 0), (0, below), (0, right), (0, 0)))
+    rows, columns = (height + below) // patch, (width + right) // patch
+    cells = obs.reshape(batch, rows, patch, columns, patch, channels).swapaxes(2, 3)
+    return cells.reshape(batch, rows * columns, patch * patch * channels)
+
+
+class TokenBlocks(nn.Module):
+    """Blocks over tokens `[B, m, D]` that all see each other, and a norm."""
+
+    config: TrunkConfig
+    num_blocks: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c, size = self.config, x.shape[1]
+        config = TransformerConfig(
+            width=c.width, num_layers=self.num_blocks, num_heads=c.num_heads, positions="none"
+        )
+        everyone = jnp.ones((1, size, size), bool)
+        return run_blocks(config, x, jnp.zeros((size,), jnp.int32), everyone, None)[0]
+
+
+class TokenEncoder(nn.Module):
+    """Latents `[B, m, D]` of observations: patches of a board, or the scalars of a vector."""
+
+    config: TrunkConfig
+    num_blocks: int
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> jax.Array:
+        cells = cut(obs.astype(jnp.float32), self.config.patch)
+        init = nn.initializers.normal(0.02)
+        place = self.param("place", init, (cells.shape[1], self.config.width))
+        if obs.ndim == 2:  # every scalar has its own direction
+            direction = self.param("scalar", init, place.shape)
+            x = cells * direction[None]
+        else:
+            x = Dense(self.config.width, name="patch")(cells)
+        return TokenBlocks(self.config, self.num_blocks, name="blocks")(x + place[None])
+
+
+class TokenTransition(nn.Module):
+    """The next latent of a latent `[B, m, D]` and an action `[B]`, which is one more token."""
+
+    config: TrunkConfig
+    num_blocks: int
+    num_actions: int
+
+    @nn.compact
+    def __call__(self, latent: jax.Array, action: jax.Array) -> jax.Array:
+        # As large as the latents' entries, which have a norm behind them: a small one is not heard.
+        init = nn.initializers.normal(1.0)
+        table = self.param("action", init, (self.num_actions, self.config.width))
+        x = jnp.concatenate([latent, table[action][:, None]], axis=1)
+        return TokenBlocks(self.config, self.num_blocks, name="blocks")(x)[:, :-1]
