@@ -1,6 +1,6 @@
 """Optimisers: optax chains from our configurations, called as foreign code."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -66,6 +66,25 @@ def adamw(config: FitConfig) -> optax.GradientTransformation:
     return optax.chain(
         optax.clip_by_global_norm(config.max_gradient_norm),
         optax.adamw(schedule, b1=0.9, b2=0.95, weight_decay=config.weight_decay, mask=_is_matrix),
+    )
+
+
+def adamw_by_part(config: FitConfig, rates: Mapping[str, float]) -> optax.GradientTransformation:
+    """As `adamw`, but named parts of `params["params"]` learn at multiples of the rate."""
+    schedule = SCHEDULES[config.schedule](config)
+
+    def at(rate: float) -> optax.GradientTransformation:
+        return optax.adamw(
+            lambda count: rate * schedule(count), b1=0.9, b2=0.95,
+            weight_decay=config.weight_decay, mask=_is_matrix,
+        )  # fmt: skip
+
+    def labels(params: Any) -> Any:
+        return {"params": {part: part if part in rates else "" for part in params["params"]}}
+
+    parts = {"": at(1.0)} | {part: at(rate) for part, rate in rates.items()}
+    return optax.chain(
+        optax.clip_by_global_norm(config.max_gradient_norm), optax.multi_transform(parts, labels)
     )
 
 

@@ -1,0 +1,136 @@
+"""Configuration and presets of spr, importable without JAX."""
+
+import dataclasses
+
+from envs.names import check_name
+from envs.registry import registered
+from envs.returns import reference
+from jaxagent.config import (
+    NUM_SHARDS,
+    FitConfig,
+    LatentConfig,
+    QNetworkConfig,
+    RainbowConfig,
+    RuntimeConfig,
+    SPRConfig,
+    TrunkConfig,
+    require_at_least,
+    require_fraction,
+    require_positive,
+)
+
+DESCRIPTION = "does predicting its own latents make a representation, or does it collapse?"
+ARMS = {  # of the probe, as they appear in tables
+    "spr": "self-prediction over K steps: slow target, no gradient through it, fast predictor",
+    "one step": "the same over one step, the minimalist of Ni et al. 2024",
+    "tokens": "the same over K steps in a transformer with a token for every patch of the board",
+    "untrained": "the same network before training",
+    "target learns": "mutant: gradients reach the target",
+    "no predictor": "mutant: latents roll forward, but no predictor stands behind them",
+    "no transition": "mutant: neither transition nor predictor; a state predicts itself",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeConfig:
+    """Self-prediction alone, from random play; what the latent knows of the true state."""
+
+    env: str = "minatar/Breakout"
+    env_steps: int = 20_000  # of random play
+    num_envs: int = 16
+    held_out: int = 4096  # states of other episodes, half to fit linear probes, half to score them
+    model: LatentConfig = LatentConfig(
+        TrunkConfig(width=64, num_blocks=1), num_bins=2, projection_size=64
+    )
+    tokens: LatentConfig = LatentConfig(
+        TrunkConfig(width=16, num_blocks=1, patch=2, num_heads=2), num_bins=2, projection_size=16
+    )
+    num_steps: int = 5  # K
+    tau: float = 0.01  # share of the new in the target, per update
+    # Tang et al. 2023: latents do not collapse where the predictor is nearly optimal all the time.
+    predictor_rate: float = 10.0  # multiple of the learning rate
+    fit: FitConfig = FitConfig(
+        num_updates=3000, updates_per_chunk=300, batch_size=32, learning_rate=1e-3,
+        warmup_updates=1, final_learning_rate=1.0, weight_decay=0.0, max_gradient_norm=10.0,
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """One game, learned by Rainbow with self-prediction and without."""
+
+    env: str
+    rainbow: RainbowConfig
+
+    @property
+    def name(self) -> str:
+        """Short name, e.g. Breakout."""
+        return self.env.split("/")[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The study, in the order in which it runs."""
+
+    probe: ProbeConfig = ProbeConfig()
+    tasks: tuple[TaskConfig, ...] = ()
+    episodes: int = 32  # of each agent and seed at the end
+    first_seed: int = 0  # claim seeds are 0..n-1; development seeds are 1000 and up
+    num_seeds: int = 8
+    runtime: RuntimeConfig = RuntimeConfig(optimization_level=1)
+
+    def check(self) -> None:
+        """Raise ValueError with got / expected / fix for an illegal configuration."""
+        for env in (self.probe.env, *(task.env for task in self.tasks)):
+            check_name("environment", env, registered())
+        for task in self.tasks:
+            reference(task.env)  # raises where it was never measured
+            task.rainbow.check()
+        probe = self.probe
+        for part in (probe.model, probe.tokens, probe.fit, self.runtime):
+            part.check()
+        require_positive(probe, "env_steps", "num_envs", "num_steps", "tau", "predictor_rate")
+        require_fraction(probe, "tau")
+        require_positive(self, "episodes", "num_seeds")
+        require_at_least(probe, 2 * (probe.num_steps + 1) * probe.num_envs, "env_steps")
+        require_at_least(probe, 4 * NUM_SHARDS, "held_out")
+
+
+_RAINBOW = RainbowConfig(
+    model=QNetworkConfig(encoder="board", width=2, hidden_size=128),
+    spr=SPRConfig(tau=0.01),  # without augmentation
+)
+CPU = Config()
+SMOKE = Config(
+    probe=dataclasses.replace(
+        ProbeConfig(), env_steps=512, num_envs=8, held_out=64,
+        model=LatentConfig(TrunkConfig(width=8, num_blocks=1), num_bins=2, projection_size=8),
+        tokens=LatentConfig(
+            TrunkConfig(width=8, num_blocks=1, patch=5, num_heads=2), num_bins=2, projection_size=8
+        ),
+        num_steps=2,
+        fit=FitConfig(num_updates=4, updates_per_chunk=2, batch_size=8, warmup_updates=1),
+    ),
+    tasks=(
+        TaskConfig(
+            "minatar/Breakout",
+            RainbowConfig(
+                num_gradient_steps=2, batch_size=8, capacity=256, warmup_steps=64, num_updates=4,
+                updates_per_chunk=2, num_td_steps=3,
+                model=QNetworkConfig(hidden_size=8, num_atoms=11), spr=SPRConfig(num_steps=2),
+            ),
+        ),
+    ),
+    episodes=2, first_seed=1000, num_seeds=2,
+    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
+)  # fmt: skip
+# One accelerator: MinAtar at 100k steps, two updates an env step. Never run so far.
+GPU = dataclasses.replace(
+    CPU,
+    tasks=tuple(
+        TaskConfig(f"minatar/{name}", _RAINBOW)
+        for name in ("Breakout", "Asterix", "SpaceInvaders", "Freeway")
+    ),
+    runtime=RuntimeConfig(),
+)
+PRESETS = {"smoke": SMOKE, "cpu": CPU, "gpu": GPU}

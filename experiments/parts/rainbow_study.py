@@ -1,0 +1,138 @@
+"""Rainbow with self-prediction and without: training in lanes of seeds, and how they play."""
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import envs
+from envs.vector import VectorEnv
+from experiments.configs.spr import Config, TaskConfig
+from experiments.parts import experts, pictures
+from experiments.parts.cost import Cost
+from jaxagent import keys
+from jaxagent.agents import rainbow
+from jaxagent.config import RainbowConfig
+from jaxagent.data.prioritized import prioritized_windows
+from jaxagent.evaluate.episodes import play_lanes, record
+from jaxagent.nn.q_network import QNetwork
+from jaxagent.nn.transformer import num_parameters
+from jaxagent.train import loops, optimizer
+from jaxagent.train.run import Work, stage_folder
+
+AGENTS = ("rainbow + spr", "rainbow")
+
+
+class Setting(NamedTuple):
+    """One game and the network that learns it."""
+
+    config: TaskConfig
+    env: Any
+    task: Any
+    network: QNetwork
+
+
+def setting_of(config: TaskConfig) -> Setting:
+    """Build game and network."""
+    env, task = envs.make(config.env)
+    network = rainbow.network_of(env.obs_shape, env.action_spec, config.rainbow)
+    return Setting(config, env, task, network)
+
+
+def fit_of(config: TaskConfig, name: str) -> RainbowConfig:
+    """How one of `AGENTS` is fitted; the twin has the same parameters, and no loss on them."""
+    spr = config.rainbow.spr
+    weight = spr.weight if name == "rainbow + spr" else 0.0
+    return dataclasses.replace(config.rainbow, spr=dataclasses.replace(spr, weight=weight))
+
+
+def rainbow_loop(env: Any, config: RainbowConfig) -> experts.Algorithm:
+    """Agent and loop on one pure environment of boards."""
+    agent = rainbow.rainbow(env.obs_shape, env.obs_dtype, env.action_spec, config)
+    optimiser = optimizer.rainbow_adam(config)
+    if config.reset_period:
+        shares = optimizer.rainbow_shares(config)
+        optimiser = optimizer.with_resets(optimiser, agent.init, config.reset_period, shares)
+    loop = loops.replay(
+        agent, VectorEnv(env), optimiser, config,
+        explore=rainbow.uniform(env.action_spec),
+        # Boards are 0 or 1: a byte a cell.
+        as_steps=partial(rainbow.as_steps, dtype=jnp.bool_),
+        slow=loops.SlowCopy(rainbow.first_copies, partial(rainbow.follow, config)),
+        memory=prioritized_windows(config.window, config.priority_exponent),
+        acts_by=(lambda x: x.target.q) if config.acts_by_target else loops.params_of,
+        is_normalized=False,
+    )  # fmt: skip
+    env_steps = config.num_envs * config.num_steps
+    return experts.Algorithm(agent, loop, lambda x: x.params, env_steps)
+
+
+def seeds(config: Config) -> range:
+    """Of all agents."""
+    return range(config.first_seed, config.first_seed + config.num_seeds)
+
+
+def train(config: Config, task: TaskConfig, name: str) -> Work:
+    """A lane a seed; agents of a seed begin alike and draw alike."""
+    setting, purpose = setting_of(task), f"rainbow/{task.name}"
+    fit = fit_of(task, name)
+
+    def first_keys() -> jax.Array:
+        return jnp.stack([keys.derive(seed, f"{purpose}/init") for seed in seeds(config)])
+
+    return experts.train_lanes(
+        rainbow_loop(setting.env, fit), [setting.task] * config.num_seeds, fit, first_keys,
+        keys.derive(0, f"{purpose}/update"), config.runtime.devices,
+        lane_ids=jnp.array(seeds(config)),
+    )  # fmt: skip
+
+
+def evaluate(config: Config, task: TaskConfig, folder: Path) -> dict[str, Any]:
+    """Returns `[snapshots][seeds]` of both agents in the same episodes, and a film."""
+    setting, fit = setting_of(task), task.rainbow
+    key = keys.derive(0, f"rainbow/{task.name}/evaluate")
+    lane_keys = keys.per_index(key, jnp.array(seeds(config)))
+    policy = rainbow.policy(setting.network, fit)
+    run = partial(
+        play_lanes, setting.env, policy, task=setting.task, lane_keys=lane_keys,
+        num_episodes=config.episodes,
+    )  # fmt: skip
+    every = jax.jit(lambda kept: jax.lax.map(run, kept))
+    returns = {}
+    for name in AGENTS:
+        place = stage_folder(folder, f"train/{task.name}/{name}")
+        kept = experts.load_lanes(place, setting.network.init, fit, config.num_seeds)
+        returns[name] = np.asarray(every(kept)).tolist()
+        last = jax.tree.map(lambda x: x[-1, 0], kept)
+        _paint(setting, name, policy, last, folder, jax.random.fold_in(key, 1))
+    per_chunk = fit.updates_per_chunk * fit.num_envs * fit.num_steps
+    count = fit.num_updates // fit.updates_per_chunk + 1
+    return {"steps": [fit.warmup_steps + i * per_chunk for i in range(count)], "returns": returns}
+
+
+def _paint(
+    setting: Setting, name: str, policy: Any, params: Any, folder: Path, key: jax.Array
+) -> None:
+    """An episode of the first seed's agent."""
+    env, task = setting.env, setting.task
+    show = jax.jit(lambda p, k: record(env, policy, p, task, k, env.max_steps))
+    path = folder / "pictures" / f"{name}--{setting.config.name}.gif"
+    episode = jax.device_get(show(params, key))
+    pictures.write_episode(path, env, jax.device_get(task), episode, name)
+
+
+def cost(config: Config, task: TaskConfig, name: str) -> Cost:
+    """What training takes: convolutions once an act and three times a fitted state."""
+    setting, fit = setting_of(task), fit_of(task, name)
+    size = num_parameters(jax.eval_shape(setting.network.init, jax.random.key(0)))
+    places = int(np.prod(setting.env.obs_shape[:2]))
+    states = fit.batch_size * (3 + (4 * fit.spr.num_steps if fit.spr.weight else 0))
+    fitted = fit.total_gradient_steps * states * config.num_seeds
+    held = config.num_seeds * fit.capacity * int(np.prod(setting.env.obs_shape))
+    return Cost(
+        f"train/{task.name}/{name}", size, 2.0 * size * places * fitted / 8, held, 0.1, 60.0
+    )

@@ -1,0 +1,138 @@
+"""What spr says: scores of its claims, preconditions, figures, alarms."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from envs.returns import reference
+from experiments.configs.spr import ARMS, Config
+from experiments.parts.rainbow_study import AGENTS
+from experiments.parts.spr_study import TRAINED, TRUTHS
+from jaxagent.evaluate import collapse
+from jaxagent.evaluate.claims import Precondition
+from jaxagent.evaluate.statistics import normalise
+from jaxagent.train.run import read_done
+
+NUMBERS = ("effective_rank", "copy_ratio", "action_sensitivity")  # that claims read
+ROOM = 0.9  # of R^2, below which an untrained latent leaves room
+LIMITS = [
+    "The probe's network is small and dense, its observations are standardised cell by cell: raw "
+    "boards of mostly constant cells collapse (mean cosine 0.99) with or without a predictor.",
+    "Data are of random play alone, and no reward is learned from in the probe.",
+    "Settings were chosen on development seeds (1000 and up).",
+]
+AGENTS_ABOUT = {
+    "rainbow + spr": "Rainbow with the self-predictive loss",
+    "rainbow": "its twin without it: the same network, data and updates",
+}
+CURVES = [
+    {
+        "metric": "train/loss",
+        "stages": ["probe/*"],
+        "title": "Self-predictive loss of the probe's arms",
+        "x": "windows",
+        "x_label": "windows (all seeds)",
+        "y_label": "2 - 2 cos",
+    }
+]
+
+
+def scores(config: Config, found: Mapping[str, Any]) -> dict[Any, np.ndarray]:
+    """R^2 `[1, seeds]` by arm, numbers by (name, arm), and whether an alarm went off."""
+    table: dict[Any, np.ndarray] = {}
+    arms = found["arms"]
+    for arm in ARMS:
+        numbers = arms["spr"] if arm == "untrained" else arms[arm]
+        at = 0 if arm == "untrained" else -1
+        table[arm] = np.array(numbers["probes"][at]).mean(-1)[None]
+        for name in NUMBERS:
+            table[name, arm] = np.array(numbers[name][at])[None]
+        table["alarm", arm] = np.array([float(bool(a)) for a in alarms_of(numbers, at)])[None]
+    del config
+    return table
+
+
+def alarms_of(numbers: Mapping[str, Any], at: int) -> list[dict[str, str]]:
+    """Alarms of every seed at a snapshot."""
+    names = collapse.Diagnosis._fields
+    lanes = zip(*(numbers[name][at] for name in names), strict=True)
+    rows = (SimpleNamespace(**dict(zip(names, lane, strict=True))) for lane in lanes)
+    return [collapse.alarms(row) for row in rows]
+
+
+def agent_scores(config: Config, done: Mapping[str, Any]) -> dict[Any, np.ndarray]:
+    """Normalised returns `[tasks, seeds]` after all steps, by agent."""
+    table = {}
+    for name in AGENTS:
+        rows = []
+        for task in config.tasks:
+            ref, returns = reference(task.env), done[task.name]["returns"][name]
+            rows.append(normalise(np.array(returns[-1]), ref.random, ref.expert))
+        table[name] = np.stack(rows)
+    return table
+
+
+def preconditions(config: Config, table: Mapping[Any, np.ndarray]) -> list[Precondition]:
+    """The untrained latent leaves room for the claimed effect."""
+    del config
+    first = float(table["untrained"].mean())
+    return [
+        Precondition(
+            "the untrained latent leaves room", first < ROOM,
+            f"mean R^2 {first:.2f}; expected below {ROOM}",
+        )
+    ]  # fmt: skip
+
+
+def extras(config: Config, folder: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Labels, figures, budgets; the last snapshot's numbers of every arm are a table."""
+    return {
+        "score_label": "R^2 of linear probes (mean over the true state's numbers)",
+        "figures": [
+            _curve(found, "probes", "Linear probes: " + ", ".join(TRUTHS[config.probe.env]), "R^2"),
+            _curve(found, "effective_rank", "Effective rank", "share of the width"),
+            _curve(found, "mean_cosine", "Mean cosine of different states", "cosine"),
+            _curve(found, "copy_ratio", "Error over that of 'nothing changes'", "ratio", log=True),
+            _curve(found, "action_sensitivity", "Error with others' actions over own", "ratio"),
+            _curve(found, "retrieval", "Own future is the nearest", "share of states"),
+        ],
+        "curves": CURVES,
+        "limits": LIMITS + _alarm_lines(found),
+        "budgets": {
+            arm: read_done(folder, f"probe/{arm}")["summary"] for arm in TRAINED
+        },
+    }  # fmt: skip
+
+
+def _alarm_lines(found: Mapping[str, Any]) -> list[str]:
+    """Which alarms went off at the end, of the first seed that has one."""
+    lines = []
+    for arm in TRAINED:
+        seeds = [a for a in alarms_of(found["arms"][arm], -1) if a]
+        if seeds:
+            count = len(found["arms"][arm]["spread"][-1])
+            named = "; ".join(seeds[0].values())
+            lines.append(f"Alarm, arm '{arm}' ({len(seeds)} of {count} seeds): {named}.")
+    return lines
+
+
+def _curve(
+    found: Mapping[str, Any], name: str, title: str, label: str, log: bool = False
+) -> dict[str, Any]:
+    """A number against updates, a line an arm and seed."""
+    series = []
+    for arm in TRAINED:
+        values = np.array(found["arms"][arm][name], float)
+        values = values.mean(-1) if name == "probes" else values
+        values = np.clip(values, -1.0, None)
+        shown = np.log10(np.maximum(values, 1e-6)) if log else values
+        series.append({"label": arm, "x": found["updates"], "y": shown.tolist()})
+    return {
+        "kind": "curves", "title": title,
+        "caption": "Held-out states; a line an arm, its band the seeds; below -1 is drawn as -1.",
+        "x_label": "updates", "y_label": f"log10 of the {label}" if log else label,
+        "series": series,
+    }  # fmt: skip

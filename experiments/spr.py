@@ -1,0 +1,113 @@
+"""SPR: a representation learned by predicting itself, and what keeps it from collapse.
+
+Method. From the latent of a state a transition rolls forward under K actions; at every step a
+predictor names the projection that a slow copy of the encoder gives the observation that came
+(Schwarzer et al. 2021; K = 1: Ni et al. 2024). The probe learns from random play of MinAtar's
+Breakout and nothing else; linear probes then say what latents know of the true state. On the
+larger preset Rainbow learns MinAtar with the loss and without.
+
+Claims. S1: self-prediction adds to what linear probes read. S2-S4: its predictions beat "nothing
+changes", depend on actions, and latents keep many dimensions. S5: where the target learns, alarms
+go off. Aside: S6, S7, the same without predictor, and without both it and the transition; S8, no
+alarm goes off in the sound arm. On MinAtar, R1: Rainbow is better with self-prediction.
+
+    python -m experiments.spr --preset cpu        # minutes on 2 cores
+"""
+
+if __name__ == "__main__":  # the command line is parsed before JAX is imported
+    from experiments.cli import run_module
+
+    run_module("spr")
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from experiments.configs.spr import ARMS, Config, TaskConfig
+from experiments.parts import rainbow_study as agents
+from experiments.parts import spr_report as report
+from experiments.parts import spr_study as study
+from experiments.parts.comparison import judged
+from experiments.parts.cost import Cost
+from jaxagent.evaluate.claims import Claim
+from jaxagent.train.run import Stage, Work, read_done
+
+
+def claims(config: Config) -> list[Claim]:
+    """What is claimed; margins were fixed before the claim seeds ran."""
+    sound, aside = partial(Claim, kind="threshold", arm_a="spr"), {"gated": False}
+    alarm = partial(Claim, kind="threshold", metric="alarm", margin=0.5)
+    result = [
+        Claim("S1", "self-prediction adds to linear probes", "superiority", "spr", "untrained",
+              margin=0.1),
+        sound("S2", "predictions beat 'nothing changes'", metric="copy_ratio", margin=0.8,
+              direction="below"),
+        sound("S3", "predictions depend on actions", metric="action_sensitivity", margin=1.05),
+        sound("S4", "latents keep a fifth of their dimensions", metric="effective_rank",
+              margin=0.2),
+        alarm("S5", "a target that learns trips an alarm", arm_a="target learns"),
+        alarm("S6", "no predictor trips an alarm", arm_a="no predictor", **aside),
+        alarm("S7", "neither transition nor predictor trips one", arm_a="no transition", **aside),
+        alarm("S8", "the sound arm trips none", arm_a="spr", direction="below", **aside),
+    ]  # fmt: skip
+    if config.tasks:
+        result.append(Claim("R1", "Rainbow is better with self-prediction", "superiority",
+                            *agents.AGENTS, metric="returns"))  # fmt: skip
+    return result
+
+
+def stages(config: Config) -> list[Stage]:
+    """The run, in order."""
+    result = [Stage(f"probe/{arm}", partial(train_probe, config, arm)) for arm in study.TRAINED]
+    result.append(Stage("measure", partial(measure, config)))
+    for task in config.tasks:
+        result += [
+            Stage(f"train/{task.name}/{name}", partial(train_agent, config, task, name))
+            for name in agents.AGENTS
+        ]
+        result.append(Stage(f"evaluate/{task.name}", partial(evaluate, config, task)))
+    return result
+
+
+def train_probe(config: Config, arm: str, folder: Path) -> Work:
+    """A lane a seed, on the same random play."""
+    del folder
+    return study.train(config, arm)
+
+
+def measure(config: Config, folder: Path) -> Work:
+    """Diagnoses and probes of every snapshot, on held-out states."""
+    return Work(lambda state, place: study.evaluate(config, folder))
+
+
+def train_agent(config: Config, task: TaskConfig, name: str, folder: Path) -> Work:
+    """A lane a seed."""
+    del folder
+    return agents.train(config, task, name)
+
+
+def evaluate(config: Config, task: TaskConfig, folder: Path) -> Work:
+    """Both agents in the same episodes."""
+    return Work(lambda state, place: agents.evaluate(config, task, folder))
+
+
+def costs(config: Config) -> list[Cost]:
+    """Of every stage, for --dry-run."""
+    rows = [study.cost(config, arm) for arm in study.TRAINED]
+    for task in config.tasks:
+        rows += [agents.cost(config, task, name) for name in agents.AGENTS]
+    return rows
+
+
+def summary(config: Config, folder: Path, preset: str) -> dict[str, Any]:
+    """Judge the claims; a failed precondition makes them VOID."""
+    found = read_done(folder, "measure")["summary"]
+    done = {t.name: read_done(folder, f"evaluate/{t.name}")["summary"] for t in config.tasks}
+    table = report.scores(config, found)
+    returns = report.agent_scores(config, done) if done else {}
+    return judged(
+        claims=claims(config), preset=preset, about=ARMS, tasks=[config.probe.env.split("/")[-1]],
+        scores=table | {("returns", name): x for name, x in returns.items()},
+        preconditions=report.preconditions(config, table),
+        shown={arm: table[arm] for arm in ARMS},
+    ) | report.extras(config, folder, found)  # fmt: skip
