@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxagent.config import TrunkConfig
+from jaxagent.nn.convolution import Conv
 from jaxagent.nn.dense import Dense
 from jaxagent.nn.token_trunk import TokenEncoder
 
@@ -34,7 +35,7 @@ class Trunk(nn.Module):
 
     def _layer(self, x: jax.Array) -> jax.Array:
         if self.config.channels:
-            return nn.Conv(self.config.channels, (3, 3))(x)
+            return Conv(self.config.channels, (3, 3))(x)
         return Dense(self.config.width)(x)
 
 
@@ -47,7 +48,7 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         if self.config.channels:
-            x = nn.relu(nn.Conv(HEAD_CHANNELS, (1, 1))(x))
+            x = nn.relu(Conv(HEAD_CHANNELS, (1, 1))(x))
             x = x.reshape(x.shape[0], -1)
         if self.config.patch:
             x = jnp.mean(x, axis=1)

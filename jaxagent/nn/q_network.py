@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxagent.config import QNetworkConfig
+from jaxagent.nn.convolution import Conv
 from jaxagent.nn.dense import Dense
 from jaxagent.nn.latent_model import rescale
 
@@ -37,7 +38,7 @@ class Encoder(nn.Module):
             return rescale(nn.relu(x))
         for channels, kernel, stride in CONVOLUTIONS[self.config.encoder]:
             size = (kernel, kernel), (stride, stride)
-            x = nn.relu(nn.Conv(channels * self.config.width, *size, padding="VALID")(x))
+            x = nn.relu(Conv(channels * self.config.width, *size, padding="VALID")(x))
             x = self._drop(x)
         return rescale(x)
 
@@ -52,11 +53,11 @@ class ImpalaStage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = nn.Conv(self.channels, (3, 3))(x)
+        x = Conv(self.channels, (3, 3))(x)
         x = nn.max_pool(x, (3, 3), (2, 2), "SAME")
         for _ in range(IMPALA_BLOCKS):
-            y = nn.Conv(self.channels, (3, 3))(nn.relu(x))
-            x = x + nn.Conv(self.channels, (3, 3))(nn.relu(y))
+            y = Conv(self.channels, (3, 3))(nn.relu(x))
+            x = x + Conv(self.channels, (3, 3))(nn.relu(y))
         return x
 
 
@@ -74,8 +75,8 @@ class ConvTransition(nn.Module):
         told = jax.nn.one_hot(action, self.num_actions)[:, None, None]
         planes = jnp.broadcast_to(told, (*latent.shape[:-1], self.num_actions))
         x = jnp.concatenate([latent, planes], axis=-1)
-        x = nn.LayerNorm()(nn.relu(nn.Conv(latent.shape[-1], (3, 3))(x)))
-        return rescale(nn.relu(nn.Conv(latent.shape[-1], (3, 3))(x)))
+        x = nn.LayerNorm()(nn.relu(Conv(latent.shape[-1], (3, 3))(x)))
+        return rescale(nn.relu(Conv(latent.shape[-1], (3, 3))(x)))
 
 
 class NoisyDense(nn.Module):

@@ -99,17 +99,22 @@ def decayed_adam(
 
 
 def rainbow_adam(config: RainbowConfig) -> optax.GradientTransformation:
-    """Adam behind two clips: encoder and head as one norm, the transition as another.
-
-    The predictor is not clipped (mila-iqia/spr). Matrices decay where the configuration says so.
-    """
-    clip = optax.clip_by_global_norm(config.max_gradient_norm)
-    groups = {"value": clip, "transition": clip, "predictor": optax.identity()}
+    """Adam behind `rainbow_clip`; matrices decay where the configuration says so."""
     adam = optax.adamw(
         config.learning_rate, eps=config.adam_epsilon, weight_decay=config.weight_decay,
         mask=_is_matrix,
     )  # fmt: skip
-    return optax.chain(optax.multi_transform(groups, _of_groups), adam)
+    return optax.chain(rainbow_clip(config), adam)
+
+
+def rainbow_clip(config: RainbowConfig) -> optax.GradientTransformation:
+    """Encoder and head clipped as one norm, the transition as another, the predictor not at all.
+
+    As in mila-iqia/spr.
+    """
+    clip = optax.clip_by_global_norm(config.max_gradient_norm)
+    groups = {"value": clip, "transition": clip, "predictor": optax.identity()}
+    return optax.multi_transform(groups, _of_groups)
 
 
 def _of_groups(params: Any) -> Any:

@@ -124,11 +124,10 @@ def chunked(loop: Loop, num_updates: int, num_devices: int, data: Any = ()) -> C
         metrics = average_devices(metrics)
         return (learner, shards), (metrics, _all_finite((learner, metrics)))
 
-    # Two arguments, at least three leaves: where arguments and leaves are equally many, jax 0.10's
-    # pmap takes each argument for one leaf and gives the axes to the wrong ones.
-    def program(copied, divided):
+    # Fewer arguments than leaves: where they are equally many, jax 0.10's pmap takes each argument
+    # for one leaf and gives the axes to the wrong ones.
+    def program(copied, shards, shard_ids):
         learner, data, step, key = copied
-        shards, shard_ids = divided
 
         def body(carry, i):
             return one_update(carry, step + i, data, shard_ids, key)
@@ -143,9 +142,12 @@ def chunked(loop: Loop, num_updates: int, num_devices: int, data: Any = ()) -> C
     mapped = jax.pmap(
         program,
         axis_name=AXIS,
-        in_axes=(None, 0),
+        in_axes=(None, 0, 0),
         out_axes=(None, 0, None, None, 0),
         devices=devices,
+        # A replay is written in place. What is given away is `chunk`'s own copy, made by a reshape:
+        # the state that a caller holds stays as it is.
+        donate_argnums=1,
     )
     shard_ids = jnp.arange(NUM_SHARDS, dtype=jnp.int32).reshape(num_devices, -1)
     shard_ids = jax.device_put(shard_ids, split)
@@ -155,7 +157,7 @@ def chunked(loop: Loop, num_updates: int, num_devices: int, data: Any = ()) -> C
         shards = jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), state.shards)
         shards = jax.device_put(shards, split)
         learner, shards, metrics, is_finite, checksums = mapped(
-            (learner, data, step, key), (shards, shard_ids)
+            (learner, data, step, key), shards, shard_ids
         )
         shards = jax.tree.map(lambda x: x.reshape(NUM_SHARDS, *x.shape[2:]), shards)
         state = RunState(learner, shards, step + num_updates)

@@ -106,6 +106,7 @@ def shared_keys():
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shared_keys")
 def test_two_cells_run_resume_and_end_in_a_page(tmp_path, capsys):
     """The real thing, on the cheap domain: tokens of bins against vectors of reals."""

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxagent.config import FitConfig, PPOConfig
+from jaxagent.config import FitConfig, PPOConfig, RainbowConfig
 from jaxagent.train import optimizer as optimizers
 
 CONFIG = FitConfig(
@@ -152,3 +152,88 @@ def test_inverse_sqrt_by_hand():
         np.testing.assert_allclose(
             weights["matrix"], before["matrix"] * (1 - 0.5 * float(rate(count))), rtol=1e-5
         )
+
+
+# --- parts of a Q-network -------------------------------------------------------------------------
+
+
+def parts(value=2.0):
+    names = ("encoder", "head", "transition", "predictor")
+    return {"params": {name: {"kernel": jnp.full((2, 2), value)} for name in names}}
+
+
+def moved(optimizer, gradients, start, count=1):
+    """Parameters after some equal steps."""
+    weights, state = start, optimizers.init(optimizer, start)
+    for _ in range(count):
+        weights, state = optimizers.apply(optimizer, gradients, state, weights)
+    return weights
+
+
+def test_value_and_transition_are_clipped_apart_and_the_predictor_is_not():
+    """Shown by plain descent behind the same clips: Adam would hide a scale."""
+    config = RainbowConfig(max_gradient_norm=4.0)
+    clip = optimizers.rainbow_clip(config)
+    gradients = {
+        "params": {
+            "encoder": {"kernel": jnp.full((2, 2), 3.0)},  # norm 6, with the head's 8: 10
+            "head": {"kernel": jnp.full((2, 2), 4.0)},
+            "transition": {"kernel": jnp.full((2, 2), 1.0)},  # norm 2: as it is
+            "predictor": {"kernel": jnp.full((2, 2), 50.0)},
+        }
+    }
+    clipped, _ = clip.update(gradients, clip.init(parts()))
+    found = {name: float(x["kernel"][0, 0]) for name, x in clipped["params"].items()}
+    assert found == pytest.approx(
+        {"encoder": 1.2, "head": 1.6, "transition": 1.0, "predictor": 50.0}, rel=1e-5
+    )
+
+
+def test_named_parts_learn_faster():
+    config = dataclasses.replace(
+        CONFIG, warmup_updates=0, final_learning_rate=1.0, weight_decay=0.0, max_gradient_norm=1e9
+    )
+    optimizer = optimizers.adamw_by_part(config, {"predictor": 10.0})
+    after = moved(optimizer, parts(1.0), parts())["params"]
+    steps = {name: 2.0 - float(x["kernel"][0, 0]) for name, x in after.items()}
+    assert steps == pytest.approx(
+        {"encoder": 0.1, "head": 0.1, "transition": 0.1, "predictor": 1.0}, rel=1e-3
+    )
+
+
+def test_resets_mix_fresh_parameters_in_on_time_and_forget_the_moments():
+    config = RainbowConfig(reset_share=0.2)
+    fresh = parts(7.0)
+    inner = optax.chain(optax.trace(decay=1.0), optax.scale(-0.1))  # momentum that never fades
+    optimizer = optimizers.with_resets(
+        inner, lambda key: fresh, 3, optimizers.rainbow_shares(config)
+    )
+    gradients = parts(1.0)
+    before = moved(optimizer, gradients, parts(), 2)["params"]
+    assert float(before["head"]["kernel"][0, 0]) == pytest.approx(2.0 - 0.1 - 0.2)
+    after = moved(optimizer, gradients, parts(), 3)["params"]
+    old = 2.0 - 0.1 - 0.2 - 0.3
+    expected = {"encoder": 0.8 * old + 0.2 * 7.0, "transition": 0.8 * old + 0.2 * 7.0,
+                "head": 7.0, "predictor": 7.0}  # fmt: skip
+    assert {n: float(x["kernel"][0, 0]) for n, x in after.items()} == pytest.approx(expected)
+    # The first step after the reset is as large as the very first one was.
+    later = moved(optimizer, gradients, parts(), 4)["params"]
+    assert float(later["head"]["kernel"][0, 0]) == pytest.approx(7.0 - 0.1)
+
+
+def test_seeds_are_reset_to_different_parameters_and_again_to_others():
+    def fresh(key):
+        return jax.tree.map(lambda x: jax.random.normal(key, x.shape), {"params": {"head": {
+            "kernel": jnp.zeros((2, 2))}}})  # fmt: skip
+
+    optimizer = optimizers.with_resets(
+        optax.sgd(0.0), fresh, 1, optimizers.rainbow_shares(RainbowConfig())
+    )
+    starts = [{"params": {"head": {"kernel": jnp.full((2, 2), v)}}} for v in (1.0, 2.0)]
+    zeros = jax.tree.map(jnp.zeros_like, starts[0])
+    found = [
+        np.asarray(moved(optimizer, zeros, start, count)["params"]["head"]["kernel"])
+        for start in starts
+        for count in (1, 2)
+    ]
+    assert len({x.tobytes() for x in found}) == 4

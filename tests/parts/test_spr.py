@@ -1,0 +1,129 @@
+"""The study of self-prediction: its data, its mutants, and what its report reads."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.configs import spr
+from experiments.parts import rainbow_study, spr_report, spr_study
+from jaxagent.agents import self_prediction
+from jaxagent.data import normalize
+from jaxagent.evaluate.collapse import Diagnosis
+
+SMOKE = spr.SMOKE
+
+
+@functools.cache
+def setting():
+    return spr_study.setting_of(SMOKE)
+
+
+@functools.cache
+def played():
+    return spr_study.random_play(setting(), "train", 40)
+
+
+def test_truths_are_those_of_the_board_that_is_seen():
+    """Ball and paddle, read off the planes of Breakout."""
+    seen, truth = np.asarray(played().obs), np.asarray(played().extras)
+    paddle, ball = seen[..., 0], seen[..., 1]
+    at = ball.reshape(*ball.shape[:2], -1).argmax(-1)
+    np.testing.assert_array_equal(truth[..., 0], at % 10)
+    np.testing.assert_array_equal(truth[..., 1], at // 10)
+    np.testing.assert_array_equal(truth[..., 2], paddle[:, :, 9].argmax(-1))
+
+
+def test_held_out_states_and_what_came_are_of_one_episode():
+    moments = spr_study.moments_of(played())
+    held = spr_study.held_out_of(played(), moments, 10_000)
+    done = np.asarray(played().terminated | played().truncated)
+    assert len(held.action) == (~done).sum()
+    # The ball moves by one cell in each direction, or bounces: never across the board.
+    board = np.asarray(held.later) * np.sqrt(np.asarray(moments.variance)[None]) + np.asarray(
+        moments.mean[None]
+    )
+    at = board[..., 1].reshape(len(board), -1).argmax(-1)
+    assert np.abs(at % 10 - np.asarray(held.truth[:, 0])).max() <= 1
+    fewer = spr_study.held_out_of(played(), moments, 7)
+    np.testing.assert_array_equal(fewer.truth, held.truth[:7])
+
+
+def test_observations_are_standardised_by_what_is_learned_from():
+    moments = spr_study.moments_of(played())
+    windows = spr_study.windows_of(played(), moments)
+    flat = np.asarray(windows.obs).reshape(-1, 400)
+    varies = np.asarray(moments.variance).reshape(-1) > 1e-3
+    cut = np.abs(flat).max(0) >= 10.0
+    np.testing.assert_allclose(flat[:, varies & ~cut].mean(0), 0.0, atol=1e-3)
+    np.testing.assert_allclose(flat[:, varies & ~cut].std(0), 1.0, atol=1e-2)
+    np.testing.assert_array_equal(windows.obs, normalize.apply(moments, played().obs))
+
+
+def test_mutants_leave_out_what_they_say():
+    parts = spr_study.parts_of(setting(), "spr")
+    params = parts.model.init(jax.random.key(0))
+    latent = parts.encode(params, played().obs[0])
+    action = jnp.zeros((2, latent.shape[0]), jnp.int32)
+
+    def predicted(arm):
+        own = spr_study.trained_parts(setting(), arm)
+        return np.asarray(self_prediction.predictions(own, params, latent, action))
+
+    projection = np.asarray(parts.project(params, latent))
+    np.testing.assert_allclose(predicted("no transition"), [projection] * 2, rtol=1e-6)
+    moved = parts.step(params, latent, action[0])
+    np.testing.assert_allclose(
+        predicted("no predictor")[0], parts.project(params, moved), rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        predicted("spr")[0], parts.predict(params, parts.project(params, moved)),
+        rtol=1e-5, atol=1e-6,
+    )  # fmt: skip
+
+
+def diagnosis(**changes):
+    sound = Diagnosis(
+        effective_rank=0.5, srank=0.9, spread=0.8, mean_cosine=0.1, dormant=0.0, copy_ratio=0.2,
+        action_sensitivity=2.0, retrieval=0.9,
+    )._replace(**changes)  # fmt: skip
+    return {name: [[0.0, 0.0], [value, value]] for name, value in sound._asdict().items()}
+
+
+def test_scores_and_alarms_are_of_the_last_snapshot_and_of_the_first_where_untrained():
+    arms = {arm: diagnosis() for arm in spr_study.TRAINED}
+    arms["target learns"] = diagnosis(mean_cosine=0.99)
+    for numbers in arms.values():
+        numbers["probes"] = [[[0.0, 0.2], [0.4, 0.0]], [[0.5, 0.7], [0.9, 0.9]]]
+    table = spr_report.scores(SMOKE, {"updates": [0, 4], "arms": arms})
+    np.testing.assert_allclose(table["spr"], [[0.6, 0.9]])
+    np.testing.assert_allclose(table["untrained"], [[0.1, 0.2]])
+    np.testing.assert_allclose(table["copy_ratio", "spr"], [[0.2, 0.2]])
+    np.testing.assert_allclose(table["alarm", "spr"], [[0.0, 0.0]])
+    np.testing.assert_allclose(table["alarm", "target learns"], [[1.0, 1.0]])
+    np.testing.assert_allclose(table["alarm", "untrained"], [[1.0, 1.0]])
+
+
+def test_the_twin_differs_in_the_weight_of_one_loss():
+    task = SMOKE.tasks[0]
+    ours, twin = (rainbow_study.fit_of(task, name) for name in rainbow_study.AGENTS)
+    assert twin.spr.weight == 0.0
+    assert dataclasses.replace(twin, spr=ours.spr) == ours
+    assert ours.window == twin.window
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"env": "minatar/Brekout"}, "Breakout"),
+        ({"env_steps": 20, "num_envs": 8}, "env_steps"),
+        ({"tau": 2.0}, "tau"),
+    ],
+)
+def test_illegal_probes_are_refused(changes, message):
+    config = dataclasses.replace(SMOKE, probe=dataclasses.replace(SMOKE.probe, **changes))
+    with pytest.raises(ValueError, match=message):
+        config.check()
