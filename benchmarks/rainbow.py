@@ -46,7 +46,7 @@ def programs(config: RainbowConfig) -> dict[str, Any]:
     ring = jax.tree.map(lambda x: x[0], state.shards.replay)
     drawn = jax.jit(partial(memory.sample, batch_size=config.batch_size))(ring, jax.random.key(1))
     params, copies = state.learner.params, state.learner.target
-    batch = jax.jit(agent.targets)(params, copies, drawn, jax.random.key(2))
+    batch = jax.jit(agent.targets)(params, copies, drawn, *jax.random.split(jax.random.key(2)))
     steps = jnp.arange(UPDATES * config.num_gradient_steps)
 
     def passes(with_targets: bool) -> Any:
@@ -54,10 +54,11 @@ def programs(config: RainbowConfig) -> dict[str, Any]:
 
         def step(params: Any, i: jax.Array) -> tuple[Any, None]:
             key = jax.random.fold_in(jax.random.key(3), i)
-            own = batch._replace(key=key)
+            key_targets, key_noise, key_loss = jax.random.split(key, 3)
+            own = batch
             if with_targets:
-                own = agent.targets(params, copies, drawn, key)
-            gradient = jax.grad(agent.loss, has_aux=True)(params, own)[0]
+                own = agent.targets(params, copies, drawn, key_targets, key_noise)
+            gradient = jax.grad(agent.loss, has_aux=True)(params, own, key_loss)[0]
             return jax.tree.map(lambda x, g: x - 1e-6 * g, params, gradient), None
 
         return jax.jit(lambda params: jax.lax.scan(step, params, steps)[0])

@@ -152,7 +152,8 @@ def held_out_of(trajectory: Trajectory, moments: Moments, count: int) -> HeldOut
     """As many states as there are, at most `count`, whose next is of the same episode."""
     done = (trajectory.terminated | trajectory.truncated).reshape(-1)
     order = jax.random.permutation(keys.derive(0, "spr/order"), done.shape[0])
-    rows = order[~done[order]][:count]
+    # In order of time, so that probes are fitted and scored on different episodes.
+    rows = jnp.sort(order[~done[order]][:count])
 
     def pick(x: jax.Array) -> jax.Array:
         return x.reshape(-1, *x.shape[2:])[rows]

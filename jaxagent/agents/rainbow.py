@@ -52,7 +52,6 @@ class Batch(NamedTuple):
     is_known: jax.Array  # [b] bool: something can be learned of the first step
     later: jax.Array  # [K, b, P] projections of what followed
     is_same: jax.Array  # [K, b] bool: it followed in the same episode
-    key: jax.Array  # of noise and dropout
 
 
 def rainbow(
@@ -83,8 +82,8 @@ def rainbow(
         del is_first
         return greedy(network, config, params, obs, key), (), carry
 
-    def loss(params: Any, batch: Batch) -> tuple[jax.Array, tuple[dict, jax.Array]]:
-        key_noise, key_dropout = jax.random.split(batch.key)
+    def loss(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[dict, jax.Array]]:
+        key_noise, key_dropout = jax.random.split(key)
         latent = network.encode(params, batch.obs, key_dropout)
         surprise = _value_loss(network, params, latent, batch, key_noise)
         losses = {"q": jnp.mean(batch.weight * surprise)}
@@ -196,10 +195,11 @@ def _geometric(first: float, last: float, done: jax.Array) -> jax.Array:
 
 def _targets(
     network: QNetwork, config: RainbowConfig, params: Any, copies: Copies, drawn: Drawn,
-    key: jax.Array,
+    key: jax.Array, key_noise: jax.Array,
 ) -> Batch:  # fmt: skip
     """What the loss reads of windows `[L, b, ...]`; nothing here has a gradient."""
-    key_next, key_obs, key_double, key_target, key_loss = jax.random.split(key, 5)
+    key_next, key_obs = jax.random.split(key)
+    key_double, key_target = jax.random.split(key_noise)
     steps, num_updates = drawn.steps, copies.num_updates
     reward = steps.reward
     if config.reward_limit:
@@ -229,7 +229,6 @@ def _targets(
         is_known=at > 0,
         later=_later(network, copies.spr, seen[1:]),
         is_same=same_episode(steps.terminated[:count] | steps.truncated[:count]),
-        key=key_loss,
     )
 
 

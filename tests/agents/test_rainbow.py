@@ -58,13 +58,12 @@ def drawn(steps, rarity=None):
 def batch_of(steps, config=CONFIG, copies=None, rarity=None):
     agent, _, params = agent_of(config)
     copies = rainbow.first_copies(params) if copies is None else copies
-    return agent.targets(params, copies, drawn(steps, rarity), jax.random.key(1))
+    return agent.targets(params, copies, drawn(steps, rarity), jax.random.key(1), jax.random.key(3))
 
 
 def losses(batch, config=CONFIG):
     agent, _, params = agent_of(config)
-    own = batch._replace(key=jax.random.clone(batch.key))
-    total, (metrics, priority) = agent.loss(params, own)
+    total, (metrics, priority) = agent.loss(params, batch, jax.random.key(2))
     return float(total), {n.split("/")[-1]: float(x) for n, x in metrics.items()}, priority
 
 
@@ -150,7 +149,7 @@ def test_no_gradient_reaches_what_is_predicted():
 
     def through_targets(params):
         copies = rainbow.first_copies(params)
-        batch = agent.targets(params, copies, drawn(steps), jax.random.key(1))
+        batch = agent.targets(params, copies, drawn(steps), jax.random.key(1), jax.random.key(3))
         return jnp.sum(batch.later)
 
     gradient = jax.grad(through_targets)(params)
@@ -260,7 +259,8 @@ def test_augmented_frames_differ_by_example_and_time_and_need_pixels():
     params = agent.init(jax.random.key(0))
     frame = np.random.default_rng(0).integers(0, 256, SHAPE).astype(np.uint8)
     same = windows()._replace(obs=jnp.broadcast_to(jnp.asarray(frame), (LENGTH, B, *SHAPE)))
-    batch = agent.targets(params, rainbow.first_copies(params), drawn(same), jax.random.key(1))
+    copies = rainbow.first_copies(params)
+    batch = agent.targets(params, copies, drawn(same), jax.random.key(1), jax.random.key(3))
     assert batch.obs.dtype == jnp.float32
     assert len(np.unique(np.asarray(batch.obs).reshape(B, -1), axis=0)) == B
     assert len(np.unique(np.asarray(batch.later).reshape(K * B, -1), axis=0)) == K * B
