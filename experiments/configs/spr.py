@@ -100,6 +100,23 @@ _RAINBOW = RainbowConfig(
     model=QNetworkConfig(encoder="board", width=2, hidden_size=128),
     spr=SPRConfig(tau=0.01),  # without augmentation
 )
+# SR-SPR (D'Oro et al. 2023): four times the updates, shrink and perturb, no parameter noise, acting
+# by the slow network, which is SPR's target too.
+_SR_SPR = dataclasses.replace(
+    _RAINBOW,
+    num_gradient_steps=32, target_tau=0.005, acts_by_target=True, reset_period=40_000,
+    reset_share=0.2,
+    model=dataclasses.replace(_RAINBOW.model, noise=0.0, is_shared=True),
+    spr=SPRConfig(tau=0.005),
+)  # fmt: skip
+# BBF (Schwarzer et al. 2023): a wider residual encoder, harder resets, horizons that grow after
+# each, weight decay.
+_BBF = dataclasses.replace(
+    _SR_SPR,
+    num_gradient_steps=8, reset_share=0.5, num_td_steps=3, first_td_steps=10, discount=0.997,
+    first_discount=0.97, anneal_updates=10_000, weight_decay=0.1,
+    model=QNetworkConfig(encoder="impala", width=4, hidden_size=512, noise=0.0, is_shared=True),
+)  # fmt: skip
 CPU = Config()
 SMOKE = Config(
     probe=dataclasses.replace(
@@ -124,13 +141,20 @@ SMOKE = Config(
     episodes=2, first_seed=1000, num_seeds=2,
     runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
 )  # fmt: skip
+
+
 # One accelerator: MinAtar at 100k steps, two updates an env step. Never run so far.
-GPU = dataclasses.replace(
-    CPU,
-    tasks=tuple(
-        TaskConfig(f"minatar/{name}", _RAINBOW)
-        for name in ("Breakout", "Asterix", "SpaceInvaders", "Freeway")
-    ),
-    runtime=RuntimeConfig(),
-)
-PRESETS = {"smoke": SMOKE, "cpu": CPU, "gpu": GPU}
+def _on_minatar(agent: RainbowConfig) -> Config:
+    names = ("Breakout", "Asterix", "SpaceInvaders", "Freeway")
+    tasks = tuple(TaskConfig(f"minatar/{name}", agent) for name in names)
+    return dataclasses.replace(CPU, tasks=tasks, runtime=RuntimeConfig())
+
+
+GPU = _on_minatar(_RAINBOW)
+PRESETS = {
+    "smoke": SMOKE,
+    "cpu": CPU,
+    "gpu": GPU,
+    "gpu-sr-spr": _on_minatar(_SR_SPR),
+    "gpu-bbf": _on_minatar(_BBF),
+}

@@ -143,9 +143,16 @@ def follow(config: RainbowConfig, copies: Copies, params: Any) -> Copies:
     """
     count = copies.num_updates + 1
     is_reset = count % config.reset_period == 0 if config.reset_period else jnp.bool_(False)
-    taus = (jnp.where(is_reset, 1.0, tau) for tau in (config.target_tau, config.spr.tau))
-    q, spr = (soft_update(old, params, tau) for old, tau in zip(copies[:2], taus, strict=True))
-    return Copies(q, spr, count)
+    q = _toward(copies.q, params, config.target_tau, is_reset)
+    return Copies(q, _toward(copies.spr, params, config.spr.tau, is_reset), count)
+
+
+def _toward(old: Any, new: Any, tau: float, is_reset: jax.Array) -> Any:
+    """A copy that goes `tau` of the way, or is the new bit for bit."""
+    if tau == 1.0:
+        return new
+    moved = soft_update(old, new, tau)
+    return jax.tree.map(lambda m, n: jnp.where(is_reset, n, m), moved, new)
 
 
 def greedy(

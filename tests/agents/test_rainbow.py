@@ -11,7 +11,7 @@ from probe_lanes import AnyProbe
 
 import envs
 from envs.types import Component
-from envs.vector import VectorEnv
+from envs.vector import VectorEnv, broadcast_params
 from jaxagent.agents import rainbow, self_prediction
 from jaxagent.agents.rainbow import Copies, Step
 from jaxagent.config import QNetworkConfig, RainbowConfig, SPRConfig
@@ -385,3 +385,35 @@ def test_the_time_limit_is_no_end():
     """Staying is worth up to 1 / (1 - 0.7), the cash 2: who takes the clock for an end cashes."""
     values = of_probe("TimeLimitTrap", 0.0)[0]
     np.testing.assert_allclose(values, [1 / 0.3, 2.0], atol=0.35)
+
+
+def test_resets_annealing_and_acting_by_the_slow_copy_go_together():
+    """SR-SPR's and BBF's parts in one program: a reset in the middle, where copies catch up."""
+    env, task = envs.make("minatar/Breakout")
+    config = dataclasses.replace(
+        TINY, num_updates=4, updates_per_chunk=2, num_gradient_steps=2, reset_period=4,
+        acts_by_target=True, anneal_updates=4, first_td_steps=3, target_tau=0.01,
+        model=QNetworkConfig(hidden_size=8, num_atoms=11, noise=0.0, is_shared=True),
+    )  # fmt: skip
+    agent = rainbow.rainbow(env.obs_shape, env.obs_dtype, env.action_spec, config)
+    shares = optimizer.rainbow_shares(config)
+    loop = loops.replay(
+        agent, VectorEnv(env),
+        optimizer.with_resets(optimizer.rainbow_adam(config), agent.init, 4, shares), config,
+        explore=rainbow.uniform(env.action_spec), as_steps=rainbow.as_steps,
+        slow=loops.SlowCopy(rainbow.first_copies, functools.partial(rainbow.follow, config)),
+        memory=prioritized_windows(config.window, config.priority_exponent),
+        acts_by=lambda x: x.target.q, is_normalized=False,
+    )  # fmt: skip
+    tasks = broadcast_params(task, config.num_envs)
+    state = parallel.first_state(*jax.jit(loop.init)(jax.random.key(0), tasks))
+    chunk = parallel.chunked(loop, 2, 1)
+    head = lambda learner: learner.params["params"]["head"]["value"]["Dense_0"]["kernel"]  # noqa: E731
+    first = np.asarray(head(state.learner))
+    for updates in (4, 8):
+        state, report = chunk(state, jax.random.key(1))
+        assert bool(report.is_finite.all())
+        assert int(state.learner.target.num_updates) == updates
+        # Both chunks end with a reset: the copies are the new parameters, far from the first.
+        jax.tree.map(np.testing.assert_array_equal, state.learner.target.q, state.learner.params)
+        assert np.abs(np.asarray(head(state.learner)) - first).max() > 0.1
