@@ -13,6 +13,7 @@ from jaxagent.objectives.latent import cosine_distance
 
 TINY = 1e-8
 RANK_SHARE = 0.99  # of the singular values, that `srank` has to reach (Kumar et al. 2021)
+SILENT = 0.01  # of the mean spread of units, below which a probe does not stretch one
 DORMANT = 0.025  # score below which a unit is dormant (Sokar et al. 2023)
 
 
@@ -89,7 +90,9 @@ def srank(latent: jax.Array) -> jax.Array:
 def _shares(latent: jax.Array) -> jax.Array:
     """Singular values of centred latents, largest first, over their sum."""
     centred = latent - jnp.mean(latent, axis=0, keepdims=True)
-    values = jnp.linalg.svd(centred, compute_uv=False)
+    # Those of the triangle are the same, and it is small.
+    triangle = jnp.linalg.qr(centred, mode="r")
+    values = jnp.linalg.svd(triangle, compute_uv=False)
     return values / jnp.maximum(jnp.sum(values), TINY)
 
 
@@ -127,14 +130,14 @@ def retrieval(predicted: jax.Array, later: jax.Array) -> jax.Array:
 def linear_probe(latent: jax.Array, truth: jax.Array, ridge: float = 1e-3) -> jax.Array:
     """Held-out R^2 `[m]` of a ridge regression from latents `[N, d]` to what is true, `[N, m]`.
 
-    The first half is fitted, the second predicted; latents are standardised, and the penalty is a
-    share of the number of rows. R^2 is against the fitted half's mean, and below 0 where the probe
+    The first half is fitted, the second predicted; latents are standardised, but for units that
+    hardly vary there, which would be blown up, and the penalty is a share of the number of rows. R^2 is against the fitted half's mean, and below 0 where the probe
     is worse than that; 0 where the truth does not vary.
     """
     half = latent.shape[0] // 2
     centre = jnp.mean(latent[:half], axis=0, keepdims=True)
     scale = jnp.std(latent[:half], axis=0, keepdims=True)
-    x = (latent - centre) / jnp.where(scale > TINY, scale, 1.0)
+    x = (latent - centre) / jnp.maximum(scale, SILENT * jnp.mean(scale) + TINY)
     mean = jnp.mean(truth[:half], axis=0, keepdims=True)
     y = truth - mean
     gram = x[:half].T @ x[:half] + ridge * half * jnp.eye(x.shape[1])

@@ -113,3 +113,9 @@ def test_the_probe_agrees_with_scikit_like_ridge_in_float64():
     expected = 1 - ((y[half:] - x[half:] @ weight) ** 2).sum(0) / (y[half:] ** 2).sum(0)
     found = collapse.linear_probe(jnp.asarray(latent, jnp.float32), jnp.asarray(truth, jnp.float32))
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_unit_that_wakes_in_the_second_half_does_not_spoil_the_probe():
+    latent = normal().at[: N // 2, 0].multiply(1e-6)
+    truth = latent[:, 1:] @ normal(1, (D - 1, 1))
+    assert collapse.linear_probe(latent, truth)[0] > 0.99
