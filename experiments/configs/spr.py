@@ -30,6 +30,13 @@ ARMS = {  # of the probe, as they appear in tables
     "no transition": "mutant: neither transition nor predictor; a state predicts itself",
 }
 
+TRUTHS = {  # what a probe reads of a game's true state: the field of each number
+    "minatar/Breakout": {"ball x": "ball_x", "ball y": "ball_y", "paddle": "pos"},
+    "minatar/Asterix": {"player x": "player_x", "player y": "player_y"},
+    "minatar/Freeway": {"player": "pos"},
+    "minatar/SpaceInvaders": {"player": "pos"},
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class ProbeConfig:
@@ -38,7 +45,7 @@ class ProbeConfig:
     env: str = "minatar/Breakout"
     env_steps: int = 20_000  # of random play
     num_envs: int = 16
-    held_out: int = 4096  # states of other episodes, half to fit linear probes, half to score them
+    measured: int = 4096  # states of other episodes, half to fit linear probes, half to score them
     model: LatentConfig = LatentConfig(
         TrunkConfig(width=64, num_blocks=1), num_bins=2, projection_size=64
     )
@@ -75,14 +82,15 @@ class Config:
     probe: ProbeConfig = ProbeConfig()
     tasks: tuple[TaskConfig, ...] = ()
     episodes: int = 32  # of each agent and seed at the end
-    first_seed: int = 0  # claim seeds are 0..n-1; development seeds are 1000 and up
+    first_seed: int = 100  # claim seeds are 100..107; development seeds are 1000 and up
     num_seeds: int = 8
     runtime: RuntimeConfig = RuntimeConfig(optimization_level=1)
 
     def check(self) -> None:
         """Raise ValueError with got / expected / fix for an illegal configuration."""
-        for env in (self.probe.env, *(task.env for task in self.tasks)):
-            check_name("environment", env, registered())
+        check_name("game of the probe", self.probe.env, TRUTHS)
+        for task in self.tasks:
+            check_name("environment", task.env, registered())
         for task in self.tasks:
             reference(task.env)  # raises where it was never measured
             task.rainbow.check()
@@ -93,7 +101,7 @@ class Config:
         require_fraction(probe, "tau")
         require_positive(self, "episodes", "num_seeds")
         require_at_least(probe, 2 * (probe.num_steps + 1) * probe.num_envs, "env_steps")
-        require_at_least(probe, 4 * NUM_SHARDS, "held_out")
+        require_at_least(probe, 4 * NUM_SHARDS, "measured")
 
 
 _RAINBOW = RainbowConfig(
@@ -120,7 +128,7 @@ _BBF = dataclasses.replace(
 CPU = Config()
 SMOKE = Config(
     probe=dataclasses.replace(
-        ProbeConfig(), env_steps=512, num_envs=8, held_out=64,
+        ProbeConfig(), env_steps=512, num_envs=8, measured=64,
         model=LatentConfig(TrunkConfig(width=8, num_blocks=1), num_bins=2, projection_size=8),
         tokens=LatentConfig(
             TrunkConfig(width=8, num_blocks=1, patch=5, num_heads=2), num_bins=2, projection_size=8

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 import envs
 from envs.vector import VectorEnv, broadcast_params
-from experiments.configs.spr import Config, ProbeConfig
+from experiments.configs.spr import TRUTHS, Config, ProbeConfig
 from experiments.parts import experts
 from experiments.parts.cost import Cost
 from jaxagent import keys
@@ -22,18 +22,13 @@ from jaxagent.data.normalize import Moments
 from jaxagent.data.rollout import ActorState, rollout
 from jaxagent.evaluate import collapse
 from jaxagent.nn.latent_model import latent_model
+from jaxagent.nn.token_trunk import cut
 from jaxagent.nn.transformer import num_parameters
 from jaxagent.train import history, loops, optimizer, parallel
 from jaxagent.train.run import Work, stage_folder
 from jaxagent.types import Trajectory, View
 
 TRAINED = ("spr", "one step", "tokens", "target learns", "no predictor", "no transition")
-TRUTHS = {  # what a probe reads of a game's true state
-    "minatar/Breakout": {"ball x": "ball_x", "ball y": "ball_y", "paddle": "pos"},
-    "minatar/Asterix": {"player x": "player_x", "player y": "player_y"},
-    "minatar/Freeway": {"player": "pos"},
-    "minatar/SpaceInvaders": {"player": "pos"},
-}
 
 
 class Windows(NamedTuple):
@@ -44,7 +39,7 @@ class Windows(NamedTuple):
     done: jax.Array  # bool
 
 
-class HeldOut(NamedTuple):
+class Measured(NamedTuple):
     """N states of other episodes, with what came a step later in the same one."""
 
     obs: jax.Array  # [N, ...] standardised
@@ -148,29 +143,29 @@ def windows_of(trajectory: Trajectory, moments: Moments) -> Windows:
     return Windows(normalize.apply(moments, trajectory.obs), trajectory.action, done)
 
 
-def held_out_of(trajectory: Trajectory, moments: Moments, count: int) -> HeldOut:
+def measured_of(trajectory: Trajectory, moments: Moments, count: int) -> Measured:
     """As many states as there are, at most `count`, whose next is of the same episode."""
     done = (trajectory.terminated | trajectory.truncated).reshape(-1)
     order = jax.random.permutation(keys.derive(0, "spr/order"), done.shape[0])
-    # In order of time, so that probes are fitted and scored on different episodes.
+    # In order of time: probes are fitted on earlier episodes than they are scored on.
     rows = jnp.sort(order[~done[order]][:count])
 
     def pick(x: jax.Array) -> jax.Array:
         return x.reshape(-1, *x.shape[2:])[rows]
 
     obs, later = (normalize.apply(moments, pick(x)) for x in (trajectory.obs, trajectory.final_obs))
-    return HeldOut(obs, pick(trajectory.action), later, pick(trajectory.extras))
+    return Measured(obs, pick(trajectory.action), later, pick(trajectory.extras))
 
 
-def data_of(setting: Setting) -> tuple[Windows, HeldOut]:
+def data_of(setting: Setting) -> tuple[Windows, Measured]:
     """Random play to learn from, and of other episodes to measure by."""
     config = setting.config
     train = random_play(setting, "train", config.env_steps // config.num_envs)
     moments = moments_of(train)
     # Breakout's random episodes are ten steps long: a third more than is needed.
-    steps = -(-4 * config.held_out // (3 * config.num_envs))
+    steps = -(-4 * config.measured // (3 * config.num_envs))
     test = random_play(setting, "test", steps)
-    return windows_of(train, moments), held_out_of(test, moments, config.held_out)
+    return windows_of(train, moments), measured_of(test, moments, config.measured)
 
 
 def train(config: Config, arm: str) -> Work:
@@ -234,7 +229,7 @@ def _select(learner: Any) -> tuple[Any, Any]:
     return learner.params, learner.target.params
 
 
-def measure(setting: Setting, arm: str, params: Any, slow: Any, data: HeldOut) -> dict[str, Any]:
+def measure(setting: Setting, arm: str, params: Any, slow: Any, data: Measured) -> dict[str, Any]:
     """The diagnosis of one network, and R^2 `[m]` of linear probes on its latent.
 
     Of the latent's tokens the mean is read, as heads read it.
@@ -280,5 +275,9 @@ def cost(config: Config, arm: str) -> Cost:
     size = num_parameters(jax.eval_shape(parts_of(setting, arm).model.init, jax.random.key(0)))
     fit = setting.config.fit
     states = fit.num_updates * fit.batch_size * (setting.config.num_steps + 1) * config.num_seeds
-    tokens = 25 if arm == "tokens" else 1
+    tokens = 1
+    if arm == "tokens":
+        obs = jax.ShapeDtypeStruct((1, *setting.env.obs_shape), jnp.float32)
+        cells = jax.eval_shape(partial(cut, patch=setting.config.tokens.trunk.patch), obs)
+        tokens = cells.shape[1]
     return Cost(f"probe/{arm}", size, 6.0 * size * states * tokens, 0.0, 0.1, 10.0)

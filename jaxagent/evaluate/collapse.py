@@ -41,6 +41,7 @@ class Limits(NamedTuple):
     dormant: float = 0.5  # most
 
 
+OF_COLLAPSE = ("effective_rank", "spread", "mean_cosine")  # of latents, whatever is predicted
 MEANING = {
     "effective_rank": "latents lie in few dimensions (dimensional collapse)",
     "spread": "latents point in nearly one direction (collapse)",
@@ -131,8 +132,9 @@ def linear_probe(latent: jax.Array, truth: jax.Array, ridge: float = 1e-3) -> ja
     """Held-out R^2 `[m]` of a ridge regression from latents `[N, d]` to what is true, `[N, m]`.
 
     The first half is fitted, the second predicted; latents are standardised, but for units that
-    hardly vary there, which would be blown up, and the penalty is a share of the number of rows. R^2 is against the fitted half's mean, and below 0 where the probe
-    is worse than that; 0 where the truth does not vary.
+    hardly vary there, which would be blown up, and the penalty is a share of the number of rows.
+    R^2 is against the fitted half's mean, and below 0 where the probe is worse than that; 0 where
+    the truth does not vary.
     """
     half = latent.shape[0] // 2
     centre = jnp.mean(latent[:half], axis=0, keepdims=True)

@@ -37,9 +37,9 @@ def test_truths_are_those_of_the_board_that_is_seen():
     np.testing.assert_array_equal(truth[..., 2], paddle[:, :, 9].argmax(-1))
 
 
-def test_held_out_states_and_what_came_are_of_one_episode():
+def test_measured_states_and_what_came_are_of_one_episode():
     moments = spr_study.moments_of(played())
-    held = spr_study.held_out_of(played(), moments, 10_000)
+    held = spr_study.measured_of(played(), moments, 10_000)
     done = np.asarray(played().terminated | played().truncated)
     assert len(held.action) == (~done).sum()
     # The ball moves by one cell in each direction, or bounces: never across the board.
@@ -49,7 +49,7 @@ def test_held_out_states_and_what_came_are_of_one_episode():
     at = board[..., 1].reshape(len(board), -1).argmax(-1)
     assert np.abs(at % 10 - np.asarray(held.truth[:, 0])).max() <= 1
     # Fewer are a part of them, in order of time: the probes' halves are of different episodes.
-    fewer = np.asarray(spr_study.held_out_of(played(), moments, 40).obs).reshape(40, -1)
+    fewer = np.asarray(spr_study.measured_of(played(), moments, 40).obs).reshape(40, -1)
     all_of_them = np.asarray(held.obs).reshape(len(held.obs), -1)
     at = 0
     for state in fewer:
@@ -104,13 +104,24 @@ def test_scores_and_alarms_are_of_the_last_snapshot_and_of_the_first_where_untra
     arms["target learns"] = diagnosis(mean_cosine=0.99)
     for numbers in arms.values():
         numbers["probes"] = [[[0.0, 0.2], [0.4, 0.0]], [[0.5, 0.7], [0.9, 0.9]]]
-    table = spr_report.scores(SMOKE, {"updates": [0, 4], "arms": arms})
+    table = spr_report.scores({"updates": [0, 4], "arms": arms})
     np.testing.assert_allclose(table["spr"], [[0.6, 0.9]])
     np.testing.assert_allclose(table["untrained"], [[0.1, 0.2]])
     np.testing.assert_allclose(table["copy_ratio", "spr"], [[0.2, 0.2]])
     np.testing.assert_allclose(table["alarm", "spr"], [[0.0, 0.0]])
     np.testing.assert_allclose(table["alarm", "target learns"], [[1.0, 1.0]])
     np.testing.assert_allclose(table["alarm", "untrained"], [[1.0, 1.0]])
+    np.testing.assert_allclose(table["collapse", "target learns"], [[1.0, 1.0]])
+    np.testing.assert_allclose(table["collapse", "spr"], [[0.0, 0.0]])
+
+
+def test_bad_predictions_alone_are_no_collapse():
+    arms = {arm: diagnosis(copy_ratio=3.0, action_sensitivity=1.0) for arm in spr_study.TRAINED}
+    for numbers in arms.values():
+        numbers["probes"] = [[[0.0], [0.0]]] * 2
+    table = spr_report.scores({"updates": [0, 4], "arms": arms})
+    np.testing.assert_allclose(table["alarm", "no predictor"], [[1.0, 1.0]])
+    np.testing.assert_allclose(table["collapse", "no predictor"], [[0.0, 0.0]])
 
 
 def test_the_twin_differs_in_the_weight_of_one_loss():
@@ -125,6 +136,7 @@ def test_the_twin_differs_in_the_weight_of_one_loss():
     ("changes", "message"),
     [
         ({"env": "minatar/Brekout"}, "Breakout"),
+        ({"env": "minatar/Seaquest"}, "game of the probe"),
         ({"env_steps": 20, "num_envs": 8}, "env_steps"),
         ({"tau": 2.0}, "tau"),
     ],
