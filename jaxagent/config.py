@@ -366,7 +366,7 @@ class RainbowConfig:
     learning_rate: float = 1e-4
     adam_epsilon: float = 1.5e-4
     weight_decay: float = 0.0  # of matrices
-    max_gradient_norm: float = 10.0  # of encoder and head together, and of the transition
+    max_gradient_norm: float = 10.0  # of encoder and head, and of the transition; 0: not clipped
     discount: float = 0.99  # per env step
     num_td_steps: int = 10  # rewards in a value target before it bootstraps
     # Both of the above are reached from these, exponentially, in `anneal_updates` gradient steps
@@ -378,8 +378,10 @@ class RainbowConfig:
     acts_by_target: bool = False
     reward_limit: float = 0.0  # rewards are clipped to [-limit, limit] when learned from; 0: not
     priority_exponent: float = 0.5  # alpha
-    importance_exponent: float = 0.4  # beta at first; 1 after all gradient steps
-    reset_period: int = 0  # gradient steps from one reset to the next; 0: never
+    importance_exponent: float = 0.4  # beta at first
+    final_importance_exponent: float = 1.0  # and after all gradient steps
+    # Gradient steps from one reset to the next, as long as a whole period is left; 0: never.
+    reset_period: int = 0
     reset_share: float = 0.2  # of new parameters in encoder and transition at a reset
     is_augmented: bool = False  # shifts and intensities of frames
     model: QNetworkConfig = QNetworkConfig()
@@ -391,6 +393,13 @@ class RainbowConfig:
         return self.num_updates * self.num_gradient_steps
 
     @property
+    def num_resets(self) -> int:
+        """In all; after the last one a whole period remains to recover in."""
+        return (
+            max(self.total_gradient_steps // self.reset_period - 1, 0) if self.reset_period else 0
+        )
+
+    @property
     def window(self) -> int:
         """Steps that a value target or a prediction reads."""
         longest = max(self.num_td_steps, self.first_td_steps if self.anneal_updates else 1)
@@ -398,10 +407,11 @@ class RainbowConfig:
 
     def check(self) -> None:
         """Raise ValueError with got / expected / fix for an illegal configuration."""
-        require_positive(self, "learning_rate", "adam_epsilon", "max_gradient_norm")
+        require_positive(self, "learning_rate", "adam_epsilon")
         require_positive(self, "num_td_steps", "first_td_steps", "target_tau")
         require_at_least_zero(self, "weight_decay", "anneal_updates", "reset_period")
-        require_at_least_zero(self, "reward_limit")
+        require_at_least_zero(self, "reward_limit", "max_gradient_norm")
+        require_fraction(self, "final_importance_exponent")
         require_fraction(self, "discount", "first_discount", "target_tau", "reset_share")
         require_fraction(self, "priority_exponent", "importance_exponent")
         require_replay(self)

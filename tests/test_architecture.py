@@ -10,7 +10,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("jaxagent", "envs", "kernels", "experiments")
 THIRD_PARTY_ENVS = {"gymnax", "brax", "ale_py", "pgx", "craftax", "xminigrid", "gymnasium", "mctx"}
-GROUND = {"envs.types", "envs.foreign", "envs.names", "envs.returns"}  # of envs, for jaxagent
+GROUND = {
+    "envs.types",
+    "envs.branch",
+    "envs.foreign",
+    "envs.names",
+    "envs.returns",
+}  # of envs, for jaxagent
 FORBIDDEN_CALLS = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 DEVICE_NAMES = {
     "pmap",

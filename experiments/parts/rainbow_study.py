@@ -54,9 +54,13 @@ def rainbow_loop(env: Any, config: RainbowConfig) -> experts.Algorithm:
     """Agent and loop on one pure environment of boards."""
     agent = rainbow.rainbow(env.obs_shape, env.obs_dtype, env.action_spec, config)
     optimiser = optimizer.rainbow_adam(config)
-    if config.reset_period:
+    acts_by = loops.params_of
+    if config.acts_by_target:
+        acts_by = _slow_network
+    if config.num_resets:
         shares = optimizer.rainbow_shares(config)
-        optimiser = optimizer.with_resets(optimiser, agent.init, config.reset_period, shares)
+        resets = partial(rainbow.is_reset_after, config)
+        optimiser = optimizer.with_resets(optimiser, agent.init, resets, shares)
     loop = loops.replay(
         agent, VectorEnv(env), optimiser, config,
         explore=rainbow.uniform(env.action_spec),
@@ -64,11 +68,16 @@ def rainbow_loop(env: Any, config: RainbowConfig) -> experts.Algorithm:
         as_steps=partial(rainbow.as_steps, dtype=jnp.bool_),
         slow=loops.SlowCopy(rainbow.first_copies, partial(rainbow.follow, config)),
         memory=prioritized_windows(config.window, config.priority_exponent),
-        acts_by=(lambda x: x.target.q) if config.acts_by_target else loops.params_of,
+        acts_by=acts_by,
         is_normalized=False,
     )  # fmt: skip
     env_steps = config.num_envs * config.num_steps
-    return experts.Algorithm(agent, loop, lambda x: x.params, env_steps)
+    return experts.Algorithm(agent, loop, acts_by, env_steps)  # what acts is what is evaluated
+
+
+def _slow_network(learner: loops.Learner) -> Any:
+    """What SR-SPR and BBF act by."""
+    return learner.target.q
 
 
 def seeds(config: Config) -> range:
@@ -126,7 +135,7 @@ def _paint(
 
 
 def cost(config: Config, task: TaskConfig, name: str) -> Cost:
-    """What training takes: convolutions once an act and three times a fitted state."""
+    """What training takes: the network three times a fitted state; acting is little beside it."""
     setting, fit = setting_of(task), fit_of(task, name)
     size = num_parameters(jax.eval_shape(setting.network.init, jax.random.key(0)))
     places = int(np.prod(setting.env.obs_shape[:2]))

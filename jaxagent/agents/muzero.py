@@ -16,6 +16,7 @@ from jaxagent import mcts
 from jaxagent.agents import self_prediction
 from jaxagent.agents.planning import Decision, Plan, gumbel_search
 from jaxagent.config import LatentConfig, MuZeroConfig
+from jaxagent.nn.gradients import scale_gradient
 from jaxagent.nn.latent_model import LatentModel, latent_model
 from jaxagent.objectives.policy import cross_entropy
 from jaxagent.objectives.returns import n_step_returns
@@ -234,7 +235,7 @@ def unrolled_losses(
 
     def step(latent: jax.Array, action: jax.Array) -> tuple:
         latent, reward = model.step(params, latent, action)
-        return _scale_gradient(latent, TRANSITION_GRADIENT), (latent, reward)
+        return scale_gradient(latent, TRANSITION_GRADIENT), (latent, reward)
 
     first = model.encode(params, batch.obs[0])
     _, (later, reward) = jax.lax.scan(step, first, batch.action)
@@ -282,7 +283,3 @@ def _over_time(fn: Callable, x: jax.Array) -> Any:
     """`fn` of a batch, on leaves `[T, b, ...]`, in one call."""
     out = fn(x.reshape(-1, *x.shape[2:]))
     return jax.tree.map(lambda y: y.reshape(*x.shape[:2], *y.shape[1:]), out)
-
-
-def _scale_gradient(x: jax.Array, scale: float) -> jax.Array:
-    return scale * x + (1.0 - scale) * jax.lax.stop_gradient(x)

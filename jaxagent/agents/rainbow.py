@@ -1,4 +1,4 @@
-"""Rainbow with self-predictive representations: SPR, SR-SPR and BBF are configurations of it.
+"""Rainbow with self-predictive representations: SPR, and in their manner SR-SPR and BBF.
 
 The self-predictive loss is a weight; with 0 it is Rainbow (DER, van Hasselt et al. 2019).
 """
@@ -52,6 +52,7 @@ class Batch(NamedTuple):
     is_known: jax.Array  # [b] bool: something can be learned of the first step
     later: jax.Array  # [K, b, P] projections of what followed
     is_same: jax.Array  # [K, b] bool: it followed in the same episode
+    key: jax.Array  # of dropout, a shard's own
 
 
 def rainbow(
@@ -67,7 +68,9 @@ def rainbow(
 
     Differs: layer normalisation in the transition; priorities, strata and the largest importance
     weight are of a data shard; dropout acts in the online encoder alone; a time limit cuts the
-    n-step return, and such a first step is not learned from.
+    n-step return, and such a first step is not learned from. SR-SPR and BBF (official code) have
+    priorities of the root of the cross-entropy, where these are of the KL divergence to a power, no
+    normalisation in the transition, and other initial values.
     Raises ValueError for actions that are not one category, and for augmentation of what is no
     picture of uint8.
     """
@@ -83,9 +86,8 @@ def rainbow(
         return greedy(network, config, params, obs, key), (), carry
 
     def loss(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[dict, jax.Array]]:
-        key_noise, key_dropout = jax.random.split(key)
-        latent = network.encode(params, batch.obs, key_dropout)
-        surprise = _value_loss(network, params, latent, batch, key_noise)
+        latent = network.encode(params, batch.obs, batch.key)
+        surprise = _value_loss(network, params, latent, batch, key)
         losses = {"q": jnp.mean(batch.weight * surprise)}
         total = losses["q"]
         if config.spr.weight:
@@ -113,8 +115,16 @@ def network_of(
 
 
 def as_steps(trajectory: Trajectory, dtype: Any = None) -> Step:
-    """What the replay keeps of a trajectory `[T, b, ...]`; `dtype` in which observations fit."""
+    """What the replay keeps of a trajectory `[T, b, ...]`; `dtype` in which observations fit.
+
+    Raises ValueError where steps are marked as invalid: windows would lead through resets.
+    """
     t = trajectory
+    if not isinstance(t.valid, tuple):
+        raise ValueError(
+            "Rainbow: got a trajectory with steps that only reset (`valid`), expected one without; "
+            "drop them before they are kept."
+        )
     obs = t.obs if dtype is None else t.obs.astype(dtype)
     return Step(obs, t.action, t.reward, t.terminated, t.truncated)
 
@@ -142,9 +152,17 @@ def follow(config: RainbowConfig, copies: Copies, params: Any) -> Copies:
     the new parameters.
     """
     count = copies.num_updates + 1
-    is_reset = count % config.reset_period == 0 if config.reset_period else jnp.bool_(False)
+    is_reset = is_reset_after(config, count)
     q = _toward(copies.q, params, config.target_tau, is_reset)
     return Copies(q, _toward(copies.spr, params, config.spr.tau, is_reset), count)
+
+
+def is_reset_after(config: RainbowConfig, count: jax.Array) -> jax.Array:
+    """Whether gradient step number `count`, from 1 on, is followed by a reset; bool []."""
+    if not config.num_resets:
+        return jnp.bool_(False)
+    is_time = count % config.reset_period == 0
+    return is_time & (count <= config.num_resets * config.reset_period)
 
 
 def _toward(old: Any, new: Any, tau: float, is_reset: jax.Array) -> Any:
@@ -188,7 +206,10 @@ def horizon(config: RainbowConfig, num_updates: jax.Array) -> tuple[jax.Array, j
     """
     if not config.anneal_updates:
         return jnp.int32(config.num_td_steps), jnp.float32(config.discount)
-    since = num_updates % config.reset_period if config.reset_period else num_updates
+    since = num_updates
+    if config.num_resets:
+        resets = jnp.minimum(num_updates // config.reset_period, config.num_resets)
+        since = num_updates - resets * config.reset_period
     done = jnp.minimum(since.astype(jnp.float32) / config.anneal_updates, 1.0)
     steps = _geometric(float(config.first_td_steps), float(config.num_td_steps), done)
     myopia = _geometric(1.0 - config.first_discount, 1.0 - config.discount, done)
@@ -205,7 +226,7 @@ def _targets(
     key: jax.Array, key_noise: jax.Array,
 ) -> Batch:  # fmt: skip
     """What the loss reads of windows `[L, b, ...]`; nothing here has a gradient."""
-    key_next, key_obs = jax.random.split(key)
+    key_next, key_obs, key_dropout = jax.random.split(key, 3)
     key_double, key_target = jax.random.split(key_noise)
     steps, num_updates = drawn.steps, copies.num_updates
     reward = steps.reward
@@ -227,7 +248,8 @@ def _targets(
     flat = see(seen.reshape(-1, *seen.shape[2:]), key_obs)
     seen = flat.reshape(*seen.shape[:2], *flat.shape[1:])
     progress = num_updates.astype(jnp.float32) / config.total_gradient_steps
-    beta = config.importance_exponent + (1.0 - config.importance_exponent) * progress
+    first, last = config.importance_exponent, config.final_importance_exponent
+    beta = first + (last - first) * progress
     return Batch(
         obs=seen[0],
         action=steps.action[:count],
@@ -236,6 +258,7 @@ def _targets(
         is_known=at > 0,
         later=_later(network, copies.spr, seen[1:]),
         is_same=same_episode(steps.terminated[:count] | steps.truncated[:count]),
+        key=key_dropout,
     )
 
 

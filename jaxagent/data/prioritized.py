@@ -93,6 +93,7 @@ def _sample(memory: Prioritized, key: jax.Array, batch_size: int, *, length: int
 def _rank(
     memory: Prioritized, drawn: Drawn, priority: jax.Array, *, exponent: float
 ) -> Prioritized:
-    weight = priority**exponent
+    # 0 to the power of 0 is 1: an exponent of 0 must not revive what is never to be drawn.
+    weight = jnp.where(priority > 0.0, priority**exponent, 0.0)
     largest = jnp.maximum(memory.largest, jnp.max(weight))
     return memory._replace(tree=sum_tree.put(memory.tree, drawn.index, weight), largest=largest)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxagent.config import QNetworkConfig
 from jaxagent.nn.convolution import Conv
 from jaxagent.nn.dense import Dense
+from jaxagent.nn.gradients import scale_gradient
 from jaxagent.nn.latent_model import rescale
 
 # (channels, kernel, stride) of the layers; "nature": Mnih et al. 2015, "board": Young and Tian 2019
@@ -109,7 +110,8 @@ class NoisyDense(nn.Module):
 class DuelingHead(nn.Module):
     """Logits `[B, A, Z]` of the distribution of returns (Wang et al. 2016; Bellemare et al. 2017).
 
-    `project` is its first layer before the nonlinearity, which SPR compares.
+    `project` is its first layer before the nonlinearity, which SPR compares. The gradient of values
+    into the encoder is scaled by `1 / sqrt(2)`, as two streams add up there (Wang et al., 4.2).
     """
 
     config: QNetworkConfig
@@ -129,6 +131,7 @@ class DuelingHead(nn.Module):
         return jnp.concatenate([layer(flat, is_noisy=is_noisy) for layer in self.hidden], axis=-1)
 
     def __call__(self, latent: jax.Array) -> jax.Array:
+        latent = scale_gradient(latent, 2**-0.5)
         hidden = nn.relu(self.project(latent, is_noisy=True))
         streams = [hidden] * 2 if self.config.is_shared else jnp.split(hidden, 2, axis=-1)
         value = self.value(streams[0], is_noisy=True)[:, None]

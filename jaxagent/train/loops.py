@@ -214,9 +214,14 @@ def replay(
     loss take one more key, the same for all shards, and the loss returns
     `(metrics, priorities [b])` beside its value. `acts_by(learner)` is what `agent.act` gets for
     parameters. `is_normalized` and `in_turn` as in `on_policy`; then targets, too, are made in
-    turn.
+    turn. Raises ValueError for either with a memory that ranks.
     """
     memory = replays.transitions() if memory is None else memory
+    if memory.rank is not None and (is_normalized or in_turn):
+        raise ValueError(
+            f"replay: got is_normalized={is_normalized} and in_turn={in_turn} with a memory that "
+            "ranks, expected neither; standardise in a wrapper, or take `replay.windows`."
+        )
     over_shards = map_in_turn if in_turn else jax.vmap
     standardize = normalize.apply if is_normalized else _as_is
 

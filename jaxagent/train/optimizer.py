@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from envs.branch import when
 from envs.foreign import foreign
 from jaxagent.config import AlphaZeroConfig, FitConfig, PPOConfig, RainbowConfig
 from jaxagent.train.parallel import checksum
@@ -112,7 +113,8 @@ def rainbow_clip(config: RainbowConfig) -> optax.GradientTransformation:
 
     As in mila-iqia/spr.
     """
-    clip = optax.clip_by_global_norm(config.max_gradient_norm)
+    limit = config.max_gradient_norm
+    clip = optax.clip_by_global_norm(limit) if limit else optax.identity()
     groups = {"value": clip, "transition": clip, "predictor": optax.identity()}
     return optax.multi_transform(groups, _of_groups)
 
@@ -132,30 +134,32 @@ class ResetState(NamedTuple):
 
 
 def with_resets(
-    inner: optax.GradientTransformation, fresh: Callable, period: int, share: Callable
+    inner: optax.GradientTransformation, fresh: Callable, is_reset_after: Callable, share: Callable
 ) -> optax.GradientTransformation:
-    """Mix fresh parameters in after every `period` updates (shrink and perturb, SR-SPR and BBF).
+    """Mix fresh parameters in after some updates (shrink and perturb, SR-SPR and BBF).
 
-    `fresh(key) -> params`; `share(params) -> how much of them, in [0, 1]`, a prefix of `params`:
-    1 for a whole reset. The inner state begins anew. Draws follow from the first parameters,
-    so that lanes of seeds differ.
+    `fresh(key) -> params`; `is_reset_after(count)` says whether update `count`, from 1 on, is
+    followed by one; `share(params) -> how much is fresh`, in [0, 1], a prefix of `params`: 1 for a
+    whole reset. The inner state begins anew. Draws follow from the first parameters, so that lanes
+    of seeds differ.
     """
 
     def init(params: Any) -> ResetState:
         return ResetState(inner.init(params), checksum(params), jnp.zeros((), jnp.int32))
 
+    def reset(value: tuple, params: Any, seed: jax.Array, count: jax.Array) -> tuple:
+        updates, _ = value
+        new = fresh(jax.random.fold_in(jax.random.key(seed), count))
+        moved = jax.tree.map(jnp.add, params, updates)
+        shares = jax.tree.broadcast(share(params), params)
+        mixed = jax.tree.map(lambda m, n, s: (1.0 - s) * m + s * n, moved, new, shares)
+        return jax.tree.map(jnp.subtract, mixed, params), inner.init(mixed)
+
     def update(gradients: Any, state: ResetState, params: Any) -> tuple[Any, ResetState]:
-        updates, after = inner.update(gradients, state.inner, params)
+        value = inner.update(gradients, state.inner, params)
         count = state.num_updates + 1
-
-        def reset() -> tuple[Any, Any]:
-            new = fresh(jax.random.fold_in(jax.random.key(state.seed), count))
-            moved = jax.tree.map(jnp.add, params, updates)
-            shares = jax.tree.broadcast(share(params), params)
-            mixed = jax.tree.map(lambda m, n, s: (1.0 - s) * m + s * n, moved, new, shares)
-            return jax.tree.map(jnp.subtract, mixed, params), inner.init(mixed)
-
-        updates, after = jax.lax.cond(count % period == 0, reset, lambda: (updates, after))
+        # A branch under `vmap` too: lanes of seeds would draw fresh parameters in every update.
+        updates, after = when(is_reset_after(count), reset, value, params, state.seed, count)
         return updates, ResetState(after, state.seed, count)
 
     return optax.GradientTransformation(init, update)

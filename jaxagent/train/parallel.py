@@ -64,8 +64,10 @@ def value_and_mean_grad(
 
     `has_items`: the loss returns `(metrics, items)` beside its value, say a priority of each
     example; items `[s, ...]` stay with their shards, and the result is
-    `((loss, metrics, items), gradients)`.
+    `((loss, metrics, items), gradients)`. Raises ValueError for both at once.
     """
+    if in_turn and has_items:
+        raise ValueError("value_and_mean_grad: got in_turn and has_items, expected one of them.")
 
     def local_loss(params, minibatch, *constants):
         axes = (None, 0) + (None,) * len(constants)

@@ -115,11 +115,16 @@ def test_rewards_are_clipped_where_learned_from():
 def test_annealed_horizons_begin_again_after_a_reset():
     config = dataclasses.replace(
         CONFIG, first_td_steps=10, num_td_steps=3, first_discount=0.97, discount=0.997,
-        anneal_updates=10_000, reset_period=20_000,
+        anneal_updates=10_000, reset_period=20_000, num_updates=6250, num_gradient_steps=8,
     )  # fmt: skip
-    found = [rainbow.horizon(config, jnp.int32(n)) for n in (0, 5000, 10_000, 19_999, 20_000)]
-    assert [int(n) for n, _ in found] == [10, round(np.sqrt(30)), 3, 3, 10]
-    expected = [0.97, 1 - np.sqrt(0.03 * 0.003), 0.997, 0.997, 0.97]
+    # 50,000 gradient steps: one reset, at 20,000; another would leave only 10,000.
+    assert config.num_resets == 1
+    times = (0, 5000, 10_000, 19_999, 20_000, 45_000)
+    found = [rainbow.horizon(config, jnp.int32(n)) for n in times]
+    assert [int(n) for n, _ in found] == [10, round(np.sqrt(30)), 3, 3, 10, 3]
+    expected = [0.97, 1 - np.sqrt(0.03 * 0.003), 0.997, 0.997, 0.97, 0.997]
+    resets = [bool(rainbow.is_reset_after(config, jnp.int32(n))) for n in (*times[1:], 40_000)]
+    assert resets == [False, False, False, True, False, False]
     np.testing.assert_allclose([float(g) for _, g in found], expected, atol=1e-6)
     assert config.window == 11
 
@@ -154,6 +159,19 @@ def test_no_gradient_reaches_what_is_predicted():
 
     gradient = jax.grad(through_targets)(params)
     assert all(not np.asarray(x).any() for x in jax.tree.leaves(gradient))
+
+
+def test_the_mutant_s_target_has_a_gradient_and_the_sound_one_none():
+    _, network, params = agent_of()
+    obs = windows().obs[:2]
+
+    def size(params, has_gradient):
+        found = self_prediction.projections(network, params, obs, has_gradient=has_gradient)
+        return jnp.sum(jnp.square(found))
+
+    for has_gradient in (False, True):
+        gradient = jax.tree.leaves(jax.grad(size)(params, has_gradient))
+        assert any(np.asarray(x).any() for x in gradient) == has_gradient
 
 
 def test_what_lies_behind_an_end_is_not_predicted():
@@ -215,7 +233,10 @@ def test_without_weight_there_is_no_self_predictive_loss():
 
 
 def test_copies_follow_at_their_own_rates():
-    config = dataclasses.replace(CONFIG, target_tau=0.25, spr=SPRConfig(tau=0.5), reset_period=3)
+    config = dataclasses.replace(
+        CONFIG, target_tau=0.25, spr=SPRConfig(tau=0.5), reset_period=3, num_updates=1
+    )
+    assert config.num_resets == 1  # of 8 gradient steps
     zero, one = {"x": jnp.zeros((2,))}, {"x": jnp.ones((2,))}
     copies = Copies(zero, zero, jnp.int32(0))
     for q, spr in ((0.25, 0.5), (1 - 0.75**2, 0.75), (1.0, 1.0)):  # a reset copies all
@@ -228,7 +249,7 @@ def test_copies_follow_at_their_own_rates():
 def test_tau_one_is_the_online_network():
     _, _, params = agent_of()
     copies = rainbow.follow(CONFIG, rainbow.first_copies(params), jax.tree.map(jnp.sin, params))
-    jax.tree.map(np.testing.assert_allclose, copies.q, jax.tree.map(jnp.sin, params))
+    jax.tree.map(np.testing.assert_array_equal, copies.q, jax.tree.map(jnp.sin, params))
 
 
 def test_priorities_are_surprises_and_nothing_is_learned_of_a_cut_first_step():
@@ -387,33 +408,107 @@ def test_the_time_limit_is_no_end():
     np.testing.assert_allclose(values, [1 / 0.3, 2.0], atol=0.35)
 
 
-def test_resets_annealing_and_acting_by_the_slow_copy_go_together():
-    """SR-SPR's and BBF's parts in one program: a reset in the middle, where copies catch up."""
+SLOW = dataclasses.replace(
+    TINY, num_updates=6, updates_per_chunk=2, num_gradient_steps=2, reset_period=4,
+    acts_by_target=True, anneal_updates=4, first_td_steps=3, target_tau=0.01,
+    model=QNetworkConfig(hidden_size=8, num_atoms=11, noise=0.0, is_shared=True),
+)  # fmt: skip
+
+
+def breakout_loop(config, acts_by=loops.params_of, **changes):
     env, task = envs.make("minatar/Breakout")
-    config = dataclasses.replace(
-        TINY, num_updates=4, updates_per_chunk=2, num_gradient_steps=2, reset_period=4,
-        acts_by_target=True, anneal_updates=4, first_td_steps=3, target_tau=0.01,
-        model=QNetworkConfig(hidden_size=8, num_atoms=11, noise=0.0, is_shared=True),
-    )  # fmt: skip
     agent = rainbow.rainbow(env.obs_shape, env.obs_dtype, env.action_spec, config)
-    shares = optimizer.rainbow_shares(config)
+    resets = functools.partial(rainbow.is_reset_after, config)
+    arguments = {
+        "explore": rainbow.uniform(env.action_spec), "as_steps": rainbow.as_steps,
+        "slow": loops.SlowCopy(rainbow.first_copies, functools.partial(rainbow.follow, config)),
+        "memory": prioritized_windows(config.window, config.priority_exponent),
+        "acts_by": acts_by, "is_normalized": False,
+    } | changes  # fmt: skip
     loop = loops.replay(
         agent, VectorEnv(env),
-        optimizer.with_resets(optimizer.rainbow_adam(config), agent.init, 4, shares), config,
-        explore=rainbow.uniform(env.action_spec), as_steps=rainbow.as_steps,
-        slow=loops.SlowCopy(rainbow.first_copies, functools.partial(rainbow.follow, config)),
-        memory=prioritized_windows(config.window, config.priority_exponent),
-        acts_by=lambda x: x.target.q, is_normalized=False,
+        optimizer.with_resets(
+            optimizer.rainbow_adam(config), agent.init, resets, optimizer.rainbow_shares(config)
+        ),
+        config, **arguments,
     )  # fmt: skip
     tasks = broadcast_params(task, config.num_envs)
-    state = parallel.first_state(*jax.jit(loop.init)(jax.random.key(0), tasks))
-    chunk = parallel.chunked(loop, 2, 1)
+    return loop, parallel.first_state(*jax.jit(loop.init)(jax.random.key(0), tasks))
+
+
+def test_resets_annealing_and_acting_by_the_slow_copy_go_together():
+    """SR-SPR's and BBF's parts in one program: resets after 4 and 8 of 12 gradient steps."""
+    loop, state = breakout_loop(SLOW, acts_by=lambda x: x.target.q)
+    chunk = parallel.chunked(loop, SLOW.updates_per_chunk, 1)
     head = lambda learner: learner.params["params"]["head"]["value"]["Dense_0"]["kernel"]  # noqa: E731
     first = np.asarray(head(state.learner))
-    for updates in (4, 8):
+    for updates in (4, 8, 12):
+        weight = np.asarray(state.shards.replay.tree.nodes)
         state, report = chunk(state, jax.random.key(1))
         assert bool(report.is_finite.all())
         assert int(state.learner.target.num_updates) == updates
-        # Both chunks end with a reset: the copies are the new parameters, far from the first.
-        jax.tree.map(np.testing.assert_array_equal, state.learner.target.q, state.learner.params)
-        assert np.abs(np.asarray(head(state.learner)) - first).max() > 0.1
+        # What was drawn has a priority of its own by now, beside the new windows'.
+        assert len(np.unique(np.asarray(state.shards.replay.tree.nodes))) > len(np.unique(weight))
+        moved = np.abs(np.asarray(head(state.learner)) - first).max()
+        copied = jax.tree.map(np.array_equal, state.learner.target.q, state.learner.params)
+        assert all(jax.tree.leaves(copied)) == (updates < 12)  # none at the end
+        assert moved > 0.1
+
+
+def test_one_device_equals_two():
+    """Prioritised replay is a shard's own; noise and dropout are drawn alike."""
+    config = dataclasses.replace(
+        SLOW, reset_period=0, acts_by_target=False,
+        model=dataclasses.replace(SLOW.model, noise=0.5, dropout=0.2),
+    )  # fmt: skip
+    loop, state = breakout_loop(config)
+    results = []
+    for devices in (1, 2):
+        after, report = parallel.chunked(loop, 2, devices)(state, jax.random.key(1))
+        parallel.check_replicas(report.checksums)
+        results.append(jax.device_get((after.learner.params, after.shards.replay.tree)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), *results)
+
+
+def test_what_acts_is_what_is_told():
+    """By a network that values one action above all, that action alone is taken."""
+
+    def first_action(learner):
+        bias = learner.params["params"]["head"]["advantage"]["Dense_0"]["bias"]
+        atoms = jnp.zeros((3, 11)).at[2, -1].set(100.0).at[:2, 0].set(100.0)
+        params = jax.tree.map(jnp.zeros_like, learner.params)
+        params["params"]["head"]["advantage"]["Dense_0"]["bias"] = atoms.reshape(bias.shape)
+        return params
+
+    loop, state = breakout_loop(dataclasses.replace(SLOW, reset_period=0), acts_by=first_action)
+    state, _ = parallel.chunked(loop, 2, 1)(state, jax.random.key(1))
+    ring = state.shards.replay.ring
+    warmup = SLOW.warmup_steps // SLOW.num_envs
+    new = np.asarray(ring.data.action)[:, warmup : warmup + 2]
+    np.testing.assert_array_equal(new, 2)
+
+
+@pytest.mark.parametrize("changes", [{"is_normalized": True}, {"in_turn": True}])
+def test_a_memory_that_ranks_takes_observations_as_they_are(changes):
+    with pytest.raises(ValueError, match="with a memory that ranks"):
+        breakout_loop(SLOW, **changes)
+
+
+def test_steps_that_only_reset_are_refused():
+    steps = windows()
+    from jaxagent.types import Trajectory
+
+    trajectory = Trajectory(*steps, steps.obs, (), jnp.ones((LENGTH, B), bool))
+    with pytest.raises(ValueError, match="steps that only reset"):
+        rainbow.as_steps(trajectory)
+
+
+def test_dropout_is_drawn_by_shard():
+    batch = batch_of(windows())
+    other, network, params = agent_of()
+    found = other.targets(
+        params, rainbow.first_copies(params), drawn(windows()), jax.random.key(9),
+        jax.random.key(3),
+    )  # fmt: skip
+    del network
+    assert (jax.random.key_data(batch.key) != jax.random.key_data(found.key)).any()

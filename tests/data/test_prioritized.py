@@ -106,3 +106,10 @@ def test_importance_weights_by_hand():
 def test_a_ring_smaller_than_a_window_is_refused():
     with pytest.raises(ValueError, match="expected at least 3 of each, a window"):
         memory_of().init(items(0, 1), 2 * LANES)
+
+
+def test_an_exponent_of_zero_draws_alike_but_never_what_has_priority_zero():
+    memory, held = memory_of(0.0), filled(8, 4, 4, exponent=0.0)
+    drawn = memory.sample(held, jax.random.key(0), 2)._replace(index=jnp.array([0, 2]))
+    held = memory.rank(held, drawn, jnp.array([0.0, 9.0]))
+    np.testing.assert_array_equal(weights(held, 8)[:3, 0], [0, 1, 1])

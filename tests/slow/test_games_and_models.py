@@ -1,4 +1,4 @@
-"""The searching experiments as a user runs them: smoke presets, reports, exact resume."""
+"""Experiments with models and search as a user runs them: smoke presets, reports, exact resume."""
 
 import json
 import subprocess
@@ -30,6 +30,7 @@ def call(*arguments):
             ("--tasks.0.env", "minatar/Breakout", "--tasks.0.muzero.model.trunk.channels", "4"),
         ),
         ("plan", ()),
+        ("spr", ()),
     ],
 )
 def test_smoke_presets_run_to_a_report(tmp_path, name, flags):

@@ -206,7 +206,7 @@ def test_resets_mix_fresh_parameters_in_on_time_and_forget_the_moments():
     fresh = parts(7.0)
     inner = optax.chain(optax.trace(decay=1.0), optax.scale(-0.1))  # momentum that never fades
     optimizer = optimizers.with_resets(
-        inner, lambda key: fresh, 3, optimizers.rainbow_shares(config)
+        inner, lambda key: fresh, lambda count: count == 3, optimizers.rainbow_shares(config)
     )
     gradients = parts(1.0)
     before = moved(optimizer, gradients, parts(), 2)["params"]
@@ -226,9 +226,8 @@ def test_seeds_are_reset_to_different_parameters_and_again_to_others():
         return jax.tree.map(lambda x: jax.random.normal(key, x.shape), {"params": {"head": {
             "kernel": jnp.zeros((2, 2))}}})  # fmt: skip
 
-    optimizer = optimizers.with_resets(
-        optax.sgd(0.0), fresh, 1, optimizers.rainbow_shares(RainbowConfig())
-    )
+    shares = optimizers.rainbow_shares(RainbowConfig())
+    optimizer = optimizers.with_resets(optax.sgd(0.0), fresh, lambda count: count > 0, shares)
     starts = [{"params": {"head": {"kernel": jnp.full((2, 2), v)}}} for v in (1.0, 2.0)]
     zeros = jax.tree.map(jnp.zeros_like, starts[0])
     found = [
@@ -237,3 +236,39 @@ def test_seeds_are_reset_to_different_parameters_and_again_to_others():
         for count in (1, 2)
     ]
     assert len({x.tobytes() for x in found}) == 4
+
+
+def test_lanes_of_seeds_draw_fresh_parameters_at_resets_alone():
+    """Under `vmap` a `cond` would become a select that draws in every update."""
+    shares = optimizers.rainbow_shares(RainbowConfig())
+
+    def fresh(key):
+        leaves, structure = jax.tree.flatten(parts())
+        drawn = jax.random.normal(key, (len(leaves), *leaves[0].shape))
+        return jax.tree.unflatten(structure, list(drawn))
+
+    optimizer = optimizers.with_resets(optax.sgd(0.1), fresh, lambda count: count == 2, shares)
+    starts = jax.tree.map(lambda x: jnp.stack([x, x + 1.0]), parts())
+    state = jax.vmap(optimizer.init)(starts)
+    update = jax.vmap(optimizer.update)
+    jaxpr = str(jax.make_jaxpr(update)(starts, state, starts))
+    assert "cond[" in jaxpr
+    lanes, alone = starts, [jax.tree.map(lambda x, i=i: x[i], starts) for i in range(2)]
+    for _ in range(3):
+        updates, state = jax.jit(update)(lanes, state, lanes)
+        lanes = jax.tree.map(jnp.add, lanes, updates)
+    for i, start in enumerate(alone):
+        weights, own = start, optimizer.init(start)
+        for _ in range(3):
+            updates, own = optimizer.update(weights, own, weights)
+            weights = jax.tree.map(jnp.add, weights, updates)
+        jax.tree.map(
+            lambda x, y, i=i: np.testing.assert_allclose(x[i], y, rtol=1e-5), lanes, weights
+        )
+
+
+def test_no_limit_is_no_clip():
+    clip = optimizers.rainbow_clip(RainbowConfig(max_gradient_norm=0.0))
+    gradients = parts(100.0)
+    clipped, _ = clip.update(gradients, clip.init(parts()))
+    jax.tree.map(np.testing.assert_array_equal, clipped, gradients)
