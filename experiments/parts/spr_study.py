@@ -15,13 +15,13 @@ from experiments.parts.cost import Cost
 from jaxagent import keys
 from jaxagent.agents import rainbow
 from jaxagent.agents import self_prediction as spr
-from jaxagent.agents.self_prediction import LatentParts, Parts
-from jaxagent.config import NUM_SHARDS, LatentConfig
+from jaxagent.agents.self_prediction import Parts
+from jaxagent.config import NUM_SHARDS
 from jaxagent.data import normalize, replay, tree_file
 from jaxagent.data.normalize import Moments
 from jaxagent.data.rollout import ActorState, rollout
 from jaxagent.evaluate import collapse
-from jaxagent.nn.latent_model import latent_model
+from jaxagent.nn.latent_model import LatentModel, latent_model
 from jaxagent.nn.token_trunk import cut
 from jaxagent.nn.transformer import num_parameters
 from jaxagent.train import history, loops, optimizer, parallel
@@ -56,38 +56,6 @@ class Setting(NamedTuple):
     config: ProbeConfig
 
 
-class WithoutPredictor(NamedTuple):
-    """The mutant's parts."""
-
-    parts: Parts
-
-    def encode(self, params: Any, obs: jax.Array) -> jax.Array:
-        """As it was."""
-        return self.parts.encode(params, obs)
-
-    def step(self, params: Any, latent: jax.Array, action: jax.Array) -> jax.Array:
-        """As it was."""
-        return self.parts.step(params, latent, action)
-
-    def project(self, params: Any, latent: jax.Array) -> jax.Array:
-        """As it was."""
-        return self.parts.project(params, latent)
-
-    def predict(self, params: Any, projection: jax.Array) -> jax.Array:
-        """Nothing stands between."""
-        del params
-        return projection
-
-
-class WithoutTransition(WithoutPredictor):
-    """Nor do latents move."""
-
-    def step(self, params: Any, latent: jax.Array, action: jax.Array) -> jax.Array:
-        """As they are."""
-        del params, action
-        return latent
-
-
 def setting_of(config: Config) -> Setting:
     """Build the game of the probe."""
     return Setting(*envs.make(config.probe.env), config.probe)
@@ -98,17 +66,21 @@ def seeds(config: Config) -> range:
     return range(config.first_seed, config.first_seed + config.num_seeds)
 
 
-def parts_of(setting: Setting, arm: str) -> LatentParts:
-    """An arm's network, of which a mutant uses a part."""
-    config: LatentConfig = setting.config.tokens if arm == "tokens" else setting.config.model
+def model_of(setting: Setting, arm: str) -> LatentModel:
+    """An arm's network; a mutant uses a part of it."""
+    config = setting.config.tokens if arm == "tokens" else setting.config.model
     num_actions = setting.env.action_spec[0].cardinality
-    return LatentParts(latent_model(config, setting.env.obs_shape, num_actions))
+    return latent_model(config, setting.env.obs_shape, num_actions)
 
 
-def trained_parts(setting: Setting, arm: str) -> Parts:
-    """What an arm learns by."""
-    wrap = {"no predictor": WithoutPredictor, "no transition": WithoutTransition}
-    return wrap.get(arm, lambda parts: parts)(parts_of(setting, arm))
+def parts_of(setting: Setting, arm: str) -> Parts:
+    """What an arm learns by: mutants predict nothing, or do not even move."""
+    parts = spr.latent_parts(model_of(setting, arm))
+    if arm in ("no predictor", "no transition"):
+        parts = parts._replace(predict=lambda params, projection: projection)
+    if arm == "no transition":
+        parts = parts._replace(step=lambda params, latent, action: latent)
+    return parts
 
 
 def random_play(setting: Setting, purpose: str, num_steps: int) -> Trajectory:
@@ -171,7 +143,7 @@ def data_of(setting: Setting) -> tuple[Windows, Measured]:
 def train(config: Config, arm: str) -> Work:
     """A lane a seed; arms of a seed begin alike and draw alike."""
     setting = setting_of(config)
-    probe, parts = setting.config, trained_parts(setting, arm)
+    probe, parts = setting.config, parts_of(setting, arm)
     fit, num_steps = probe.fit, 1 if arm == "one step" else probe.num_steps
     data, _ = data_of(setting)
 
@@ -201,7 +173,7 @@ def train(config: Config, arm: str) -> Work:
     key = keys.derive(0, "spr/fit")
 
     def first(lane_keys: jax.Array) -> Any:
-        params = jax.vmap(parts_of(setting, arm).model.init)(lane_keys)
+        params = jax.vmap(model_of(setting, arm).init)(lane_keys)
         return history.first_state(parallel.first_state(*loop.init(params)), _select, num_chunks)
 
     def init() -> Any:
@@ -234,7 +206,7 @@ def measure(setting: Setting, arm: str, params: Any, slow: Any, data: Measured) 
 
     Of the latent's tokens the mean is read, as heads read it.
     """
-    parts = trained_parts(setting, arm)
+    parts = parts_of(setting, arm)
     latent = parts.encode(params, data.obs)
 
     def predicted(action: jax.Array) -> jax.Array:
@@ -257,7 +229,7 @@ def evaluate(config: Config, folder: Path) -> dict[str, Any]:
     fit, found = setting.config.fit, {}
     _, data = data_of(setting)
     for arm in TRAINED:
-        init = parts_of(setting, arm).model.init
+        init = model_of(setting, arm).init
         place = stage_folder(folder, f"probe/{arm}")
         kept = experts.load_lanes(
             place, lambda key, init=init: (init(key), init(key)), fit, config.num_seeds
@@ -272,7 +244,7 @@ def evaluate(config: Config, folder: Path) -> dict[str, Any]:
 def cost(config: Config, arm: str) -> Cost:
     """What training takes: the model once a predicted step, forward and backward."""
     setting = setting_of(config)
-    size = num_parameters(jax.eval_shape(parts_of(setting, arm).model.init, jax.random.key(0)))
+    size = num_parameters(jax.eval_shape(model_of(setting, arm).init, jax.random.key(0)))
     fit = setting.config.fit
     states = fit.num_updates * fit.batch_size * (setting.config.num_steps + 1) * config.num_seeds
     tokens = 1

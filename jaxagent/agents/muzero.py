@@ -260,7 +260,7 @@ def _consistency(model: LatentModel, params: Any, latent: jax.Array, obs: jax.Ar
     def predict(latent: jax.Array) -> jax.Array:
         return model.predict(params, model.project(params, latent))
 
-    truth = self_prediction.projections(self_prediction.LatentParts(model), params, obs)
+    truth = self_prediction.projections(self_prediction.latent_parts(model), params, obs)
     return self_prediction.distances(_over_time(predict, latent), truth)
 
 

@@ -1,59 +1,42 @@
 """Self-prediction of latents (SPR, Schwarzer et al. 2021), for any network that has the parts.
 
-The parts are functions of the parameters with the shapes of `nn.q_network.QNetwork`: `encode`
-observations to latents, `step` a latent by an action, `project` a latent to the vector in which it
-is compared, `predict` the projection of what comes. The side that is predicted never sees the
-actions in between, or copying them would be rewarded.
+The parts `encode` observations to latents, `step` a latent by an action, `project` a latent to the
+vector in which it is compared, and `predict` the projection of what comes. The side that is
+predicted never sees the actions in between, or copying them would be rewarded.
 """
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxagent.nn.latent_model import LatentModel
+from jaxagent.nn.q_network import QNetwork
 from jaxagent.objectives.latent import cosine_distance
 
 
-class Parts(Protocol):
-    """What a self-predictive network has; b is a batch of any size."""
+class Parts(NamedTuple):
+    """What a self-predictive network has; b is a batch of any size. `QNetwork` has them too."""
 
-    def encode(self, params: Any, obs: jax.Array) -> jax.Array:
-        """Latents `[b, ...]` of observations `[b, ...]`."""
-
-    def step(self, params: Any, latent: jax.Array, action: jax.Array) -> jax.Array:
-        """Next latents."""
-
-    def project(self, params: Any, latent: jax.Array) -> jax.Array:
-        """Vectors `[b, P]`, or one a token, `[b, m, P]`."""
-
-    def predict(self, params: Any, projection: jax.Array) -> jax.Array:
-        """Vectors of the same shape."""
+    encode: Callable  # (params, obs [b, ...]) -> latents [b, ...]
+    step: Callable  # (params, latents, actions [b]) -> next latents
+    project: Callable  # (params, latents) -> vectors [b, P], or one a token, [b, m, P]
+    predict: Callable  # (params, vectors) -> vectors
 
 
-class LatentParts(NamedTuple):
+def latent_parts(model: LatentModel) -> Parts:
     """The parts of MuZero's model: its transition without the reward."""
 
-    model: LatentModel
+    def step(params: Any, latent: jax.Array, action: jax.Array) -> jax.Array:
+        return model.step(params, latent, action)[0]
 
-    def encode(self, params: Any, obs: jax.Array) -> jax.Array:
-        """See `Parts`."""
-        return self.model.encode(params, obs)
-
-    def step(self, params: Any, latent: jax.Array, action: jax.Array) -> jax.Array:
-        """See `Parts`."""
-        return self.model.step(params, latent, action)[0]
-
-    def project(self, params: Any, latent: jax.Array) -> jax.Array:
-        """See `Parts`."""
-        return self.model.project(params, latent)
-
-    def predict(self, params: Any, projection: jax.Array) -> jax.Array:
-        """See `Parts`."""
-        return self.model.predict(params, projection)
+    return Parts(model.encode, step, model.project, model.predict)
 
 
-def predictions(parts: Parts, params: Any, latent: jax.Array, action: jax.Array) -> jax.Array:
+def predictions(
+    parts: Parts | QNetwork, params: Any, latent: jax.Array, action: jax.Array
+) -> jax.Array:
     """Predicted projections `[K, b, ...]` of what follows latents under `action [K, b]`."""
 
     def step(latent: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -64,7 +47,7 @@ def predictions(parts: Parts, params: Any, latent: jax.Array, action: jax.Array)
 
 
 def projections(
-    parts: Parts, params: Any, obs: jax.Array, *, has_gradient: bool = False
+    parts: Parts | QNetwork, params: Any, obs: jax.Array, *, has_gradient: bool = False
 ) -> jax.Array:
     """Projections `[K, b, ...]` of observations `[K, b, ...]`, each encoded by itself.
 
@@ -77,7 +60,7 @@ def projections(
 
 
 def prediction_loss(
-    parts: Parts, params: Any, latent: jax.Array, action: jax.Array, later: jax.Array,
+    parts: Parts | QNetwork, params: Any, latent: jax.Array, action: jax.Array, later: jax.Array,
     is_same: jax.Array,
 ) -> jax.Array:  # fmt: skip
     """Mean `[b]` over K steps of `2 - 2 cos`, 0 where `is_same [K, b]` is not (SPR, eq. 6).

@@ -96,7 +96,7 @@ def test_muzero_searches_with_the_transition_that_self_prediction_trains():
     for part in ("policy_head", "value_head", "reward_head"):
         assert not any(np.asarray(x).any() for x in jax.tree.leaves(gradient[part]))
     # The same loss from the parts that SPR takes, but for its factor of two.
-    parts = self_prediction.LatentParts(model)
+    parts = self_prediction.latent_parts(model)
     latent = parts.encode(params, steps[0])
     later = self_prediction.projections(parts, params, steps[1:])
     alive = jnp.ones((2, 3), bool)

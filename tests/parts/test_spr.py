@@ -71,12 +71,12 @@ def test_observations_are_standardised_by_what_is_learned_from():
 
 def test_mutants_leave_out_what_they_say():
     parts = spr_study.parts_of(setting(), "spr")
-    params = parts.model.init(jax.random.key(0))
+    params = spr_study.model_of(setting(), "spr").init(jax.random.key(0))
     latent = parts.encode(params, played().obs[0])
     action = jnp.zeros((2, latent.shape[0]), jnp.int32)
 
     def predicted(arm):
-        own = spr_study.trained_parts(setting(), arm)
+        own = spr_study.parts_of(setting(), arm)
         return np.asarray(self_prediction.predictions(own, params, latent, action))
 
     projection = np.asarray(parts.project(params, latent))
