@@ -309,12 +309,14 @@ def of_probe(name, *signals):
     return np.asarray(value), np.asarray(jax.nn.softmax(logits))
 
 
+@pytest.mark.slow
 def test_delayed_reward():
     """The first value is the discount: rewards, ends and bootstraps are where they belong."""
     value, _ = of_probe("DelayedReward", 0.0, 1.0)
     np.testing.assert_allclose(value, [CONFIG.discount, 1.0], atol=0.08)
 
 
+@pytest.mark.slow
 def test_observed_action_reward():
     """Policy and value together, with two observations and two actions."""
     value, probs = of_probe("ObservedActionReward", -1.0, 1.0)
@@ -323,6 +325,7 @@ def test_observed_action_reward():
     np.testing.assert_allclose(value, [1.0, 1.0], atol=0.2)
 
 
+@pytest.mark.slow
 def test_the_time_limit_is_no_end():
     """Staying is worth up to 1 / (1 - 0.7), the cash 2.
 

@@ -58,12 +58,13 @@ def drawn(steps, rarity=None):
 def batch_of(steps, config=CONFIG, copies=None, rarity=None):
     agent, _, params = agent_of(config)
     copies = rainbow.first_copies(params) if copies is None else copies
-    return agent.targets(params, copies, drawn(steps, rarity), jax.random.key(1), jax.random.key(3))
+    keys = jax.random.key(1), jax.random.key(3)
+    return jax.jit(agent.targets)(params, copies, drawn(steps, rarity), *keys)
 
 
 def losses(batch, config=CONFIG):
     agent, _, params = agent_of(config)
-    total, (metrics, priority) = agent.loss(params, batch, jax.random.key(2))
+    total, (metrics, priority) = jax.jit(agent.loss)(params, batch, jax.random.key(2))
     return float(total), {n.split("/")[-1]: float(x) for n, x in metrics.items()}, priority
 
 
@@ -84,24 +85,22 @@ def test_value_targets_by_hand():
     copies = Copies(slow, params, jnp.int32(0))
     batch = batch_of(steps, copies=copies)
     reward, gamma = np.asarray(steps.reward), CONFIG.discount
-    for window, (total, weight, at) in enumerate(
-        [
-            (reward[0, 0] + gamma * reward[1, 0], gamma**2, 2),
-            (reward[0, 1], 0.0, 1),
-            (reward[0, 2] + gamma * reward[1, 2], 0.0, 2),
-            (reward[0, 3], gamma, 1),  # what the time limit hid is the state before it
-            (0.0, 1.0, 0),
-            (reward[0, 5] + gamma * reward[1, 5], gamma**2, 2),
-        ]
-    ):
-        after = steps.obs[at, window][None]
-        online = expected_return(network.judge(params, network.encode(params, after)), 5.0)
-        best = int(np.argmax(online[0]))
-        probability = jax.nn.softmax(network.judge(slow, network.encode(slow, after))[0, best])
-        expected = bellman_target(
-            jnp.float32(total)[None], jnp.float32(weight)[None], probability[None], 5.0
-        )
-        np.testing.assert_allclose(batch.returns[window], expected[0], atol=1e-5)
+    total, weight, at = (np.array(column) for column in zip(
+        (reward[0, 0] + gamma * reward[1, 0], gamma**2, 2),
+        (reward[0, 1], 0.0, 1),
+        (reward[0, 2] + gamma * reward[1, 2], 0.0, 2),
+        (reward[0, 3], gamma, 1),  # what the time limit hid is the state before it
+        (0.0, 1.0, 0),
+        (reward[0, 5] + gamma * reward[1, 5], gamma**2, 2),
+        strict=True,
+    ))  # fmt: skip
+    after = steps.obs[at, np.arange(B)]
+    judge = jax.jit(lambda p: network.judge(p, network.encode(p, after)))
+    best = np.argmax(expected_return(judge(params), 5.0), axis=1)
+    probability = jax.nn.softmax(judge(slow)[np.arange(B), best])
+    real = jnp.asarray(total, jnp.float32), jnp.asarray(weight, jnp.float32)
+    expected = bellman_target(*real, probability, 5.0)
+    np.testing.assert_allclose(batch.returns, expected, atol=1e-5)
     np.testing.assert_array_equal(batch.is_known, [True, True, True, True, False, True])
 
 
@@ -425,13 +424,11 @@ def breakout_loop(config, acts_by=loops.params_of, **changes):
         "memory": prioritized_windows(config.window, config.priority_exponent),
         "acts_by": acts_by, "is_normalized": False,
     } | changes  # fmt: skip
-    loop = loops.replay(
-        agent, VectorEnv(env),
-        optimizer.with_resets(
-            optimizer.rainbow_adam(config), agent.init, resets, optimizer.rainbow_shares(config)
-        ),
-        config, **arguments,
-    )  # fmt: skip
+    optimiser = optimizer.rainbow_adam(config)
+    if config.num_resets:
+        shares = optimizer.rainbow_shares(config)
+        optimiser = optimizer.with_resets(optimiser, agent.init, resets, shares)
+    loop = loops.replay(agent, VectorEnv(env), optimiser, config, **arguments)
     tasks = broadcast_params(task, config.num_envs)
     return loop, parallel.first_state(*jax.jit(loop.init)(jax.random.key(0), tasks))
 

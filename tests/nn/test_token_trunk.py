@@ -34,10 +34,10 @@ def test_patches_by_hand():
 @pytest.mark.parametrize(("shape", "tokens"), [(SHAPE, 6), ((4,), 4)])
 def test_latents_are_tokens(shape, tokens):
     model = latent_model(CONFIG, shape, 3)
-    params = model.init(jax.random.key(0))
-    latent = model.encode(params, boards(shape=shape))
+    params = jax.jit(model.init)(jax.random.key(0))
+    latent = jax.jit(model.encode)(params, boards(shape=shape))
     assert latent.shape == (3, tokens, 16)
-    after, reward = model.step(params, latent, jnp.array([0, 1, 2]))
+    after, reward = jax.jit(model.step)(params, latent, jnp.array([0, 1, 2]))
     assert after.shape == latent.shape
     assert reward.shape == (3, 11)
     assert model.project(params, latent).shape == (3, tokens, 8)
@@ -90,20 +90,24 @@ def test_muzero_searches_with_the_transition_that_self_prediction_trains():
     def consistency(params):
         return muzero.unrolled_losses(model, config, params, batch)["consistency"]
 
-    gradient = jax.grad(consistency)(params)["params"]
+    gradient = jax.jit(jax.grad(consistency))(params)["params"]
     for part in ("encoder", "transition", "projector", "predictor"):
         assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(gradient[part])) > 0
     for part in ("policy_head", "value_head", "reward_head"):
         assert not any(np.asarray(x).any() for x in jax.tree.leaves(gradient[part]))
     # The same loss from the parts that SPR takes, but for its factor of two.
     parts = self_prediction.latent_parts(model)
-    latent = parts.encode(params, steps[0])
-    later = self_prediction.projections(parts, params, steps[1:])
-    alive = jnp.ones((2, 3), bool)
-    found = self_prediction.prediction_loss(parts, params, latent, batch.action, later, alive)
-    np.testing.assert_allclose(0.5 * found.mean(), consistency(params), rtol=1e-5)
+    latent = jax.jit(parts.encode)(params, steps[0])
+
+    def loss(params):
+        later = self_prediction.projections(parts, params, steps[1:])
+        alive = jnp.ones((2, 3), bool)
+        return self_prediction.prediction_loss(parts, params, latent, batch.action, later, alive)
+
+    found = jax.jit(loss)(params)
+    np.testing.assert_allclose(0.5 * found.mean(), jax.jit(consistency)(params), rtol=1e-5)
     moved = jax.tree.map(lambda x, g: x - 0.5 * g, params["params"], gradient)
-    recurrent_fn = muzero.learned_model(model, CONFIG, discount=0.9)
+    recurrent_fn = jax.jit(muzero.learned_model(model, CONFIG, discount=0.9))
     key = jax.random.key(0)
     before = recurrent_fn(params, key, batch.action[0], latent)[1]
     after = recurrent_fn({"params": moved}, jax.random.clone(key), batch.action[0], latent)[1]
