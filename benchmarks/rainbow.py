@@ -6,7 +6,8 @@
 Compared, alternating in one process: the whole program (environment steps, prioritised replay,
 targets, loss and gradient, optimiser, slow copies), the same on a fixed minibatch without replay
 and environments, and the forward and backward pass of the loss alone. Overhead is the whole over
-that last one, per gradient step, less 1. Compile seconds are apart.
+that last one, per gradient step, less 1; a call is shorter than a run's, so that copying the replay
+in and out of it weighs more. Compile seconds are apart.
 """
 
 import argparse
@@ -88,6 +89,7 @@ def measure(name: str, config: RainbowConfig) -> dict[str, Any]:
     }
     return {
         "row": "rainbow", "name": name, "batch": config.batch_size, "shards": NUM_SHARDS,
+        "capacity": config.capacity, "gradient_steps_of_a_call": count,
         "env_steps_per_gradient_step": config.num_envs * config.num_steps
         / config.num_gradient_steps,
         "ms_per_gradient_step": per_step, "gradient_steps_per_second": 1e3 / per_step["whole"],
@@ -100,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    config = dataclasses.replace(GPU.tasks[0].rainbow, capacity=8192)
+    config = GPU.tasks[0].rainbow
     about = {"date": datetime.date.today().isoformat(), "device": jax.devices()[0].device_kind,
              "versions": versions()}  # fmt: skip
     for name, agent in zip(rainbow_study.AGENTS, (config, without(config)), strict=True):
