@@ -353,7 +353,7 @@ class SPRConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RainbowConfig:
-    """Rainbow (Hessel et al. 2018) as SPR uses it; SR-SPR and BBF are other values of it."""
+    """Rainbow (Hessel et al. 2018) as SPR uses it, with what SR-SPR and BBF add."""
 
     num_envs: int = 4
     num_steps: int = 1  # env steps per lane and update

@@ -129,15 +129,20 @@ def measured_of(trajectory: Trajectory, moments: Moments, count: int) -> Measure
     return Measured(obs, pick(trajectory.action), later, pick(trajectory.extras))
 
 
-def data_of(setting: Setting) -> tuple[Windows, Measured]:
-    """Random play to learn from, and of other episodes to measure by."""
+def data_of(setting: Setting) -> tuple[Windows, Moments]:
+    """Random play to learn from, and by what it is standardised."""
     config = setting.config
-    train = random_play(setting, "train", config.env_steps // config.num_envs)
-    moments = moments_of(train)
+    played = random_play(setting, "train", config.env_steps // config.num_envs)
+    moments = moments_of(played)
+    return windows_of(played, moments), moments
+
+
+def measured_data(setting: Setting) -> Measured:
+    """Of other episodes, standardised as what is learned from."""
+    config, (_, moments) = setting.config, data_of(setting)
     # Breakout's random episodes are ten steps long: a third more than is needed.
     steps = -(-4 * config.measured // (3 * config.num_envs))
-    test = random_play(setting, "test", steps)
-    return windows_of(train, moments), measured_of(test, moments, config.measured)
+    return measured_of(random_play(setting, "test", steps), moments, config.measured)
 
 
 def train(config: Config, arm: str) -> Work:
@@ -227,7 +232,7 @@ def evaluate(config: Config, folder: Path) -> dict[str, Any]:
     """What is measured of every snapshot, by name: `[snapshots][seeds]`, probes with `[m]` more."""
     setting = setting_of(config)
     fit, found = setting.config.fit, {}
-    _, data = data_of(setting)
+    data = measured_data(setting)
     for arm in TRAINED:
         init = model_of(setting, arm).init
         place = stage_folder(folder, f"probe/{arm}")

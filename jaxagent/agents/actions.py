@@ -31,6 +31,18 @@ def require_reals(name: str, spec: tuple[Component, ...]) -> None:
         raise ValueError(f"{name}: got actions of kind {kinds}, expected reals; use PPO or clone.")
 
 
+def num_categories(name: str, spec: tuple[Component, ...], otherwise: str) -> int:
+    """How many actions there are; raises ValueError unless they are one category."""
+    if len(spec) != 1 or spec[0].kind != "category":
+        raise ValueError(f"{name}: got actions {spec}, expected one category; {otherwise}.")
+    return spec[0].cardinality
+
+
+def draw_category(key: jax.Array, batch_size: int, num_actions: int) -> jax.Array:
+    """Uniform actions int32 `[B]`."""
+    return jax.random.randint(key, (batch_size,), 0, num_actions, dtype=jnp.int32)
+
+
 def _bounds(spec: tuple[Component, ...]) -> tuple[jax.Array, jax.Array]:
     low = jnp.array([c.low for c in spec], jnp.float32)
     return low, jnp.array([c.high for c in spec], jnp.float32)

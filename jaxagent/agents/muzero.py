@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from envs.types import Component
 from jaxagent import mcts
 from jaxagent.agents import self_prediction
+from jaxagent.agents.actions import draw_category, num_categories
 from jaxagent.agents.planning import Decision, Plan, gumbel_search
 from jaxagent.config import LatentConfig, MuZeroConfig
 from jaxagent.nn.gradients import scale_gradient
@@ -98,12 +99,8 @@ def model_of(
     obs_shape: tuple[int, ...], action_spec: tuple[Component, ...], config: LatentConfig
 ) -> LatentModel:
     """The latent model of an environment with one category of actions."""
-    if len(action_spec) != 1 or action_spec[0].kind != "category":
-        raise ValueError(
-            f"MuZero: got actions {action_spec}, expected one category; for others search over "
-            "samples (`mcts.sampled_model`)."
-        )
-    return latent_model(config, obs_shape, action_spec[0].cardinality)
+    otherwise = "for others search over samples (`mcts.sampled_model`)"
+    return latent_model(config, obs_shape, num_categories("MuZero", action_spec, otherwise))
 
 
 def window(config: MuZeroConfig) -> int:
@@ -124,7 +121,7 @@ def uniform(action_spec: tuple[Component, ...]) -> Callable:
     def act(carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array) -> tuple:
         del is_first
         batch_size = obs.shape[0]
-        action = jax.random.randint(key, (batch_size,), 0, num_actions, dtype=jnp.int32)
+        action = draw_category(key, batch_size, num_actions)
         return action, {"weights": jnp.full((batch_size, num_actions), 1.0 / num_actions)}, carry
 
     return act

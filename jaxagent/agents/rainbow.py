@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from envs.types import Component
+from jaxagent.agents.actions import draw_category, num_categories
 from jaxagent.agents.self_prediction import prediction_loss, projections, same_episode
 from jaxagent.config import RainbowConfig
 from jaxagent.data import augment
@@ -107,11 +108,8 @@ def network_of(
     obs_shape: tuple[int, ...], action_spec: tuple[Component, ...], config: RainbowConfig
 ) -> QNetwork:
     """The network of an environment with one category of actions."""
-    if len(action_spec) != 1 or action_spec[0].kind != "category":
-        raise ValueError(
-            f"Rainbow: got actions {action_spec}, expected one category; use SAC or PPO."
-        )
-    return q_network(config.model, obs_shape, action_spec[0].cardinality)
+    num_actions = num_categories("Rainbow", action_spec, "use SAC or PPO")
+    return q_network(config.model, obs_shape, num_actions)
 
 
 def as_steps(trajectory: Trajectory, dtype: Any = None) -> Step:
@@ -135,7 +133,7 @@ def uniform(action_spec: tuple[Component, ...]) -> Callable:
 
     def act(carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array) -> tuple:
         del is_first
-        return jax.random.randint(key, obs.shape[:1], 0, num_actions, dtype=jnp.int32), (), carry
+        return draw_category(key, obs.shape[0], num_actions), (), carry
 
     return act
 
@@ -191,7 +189,7 @@ def policy(network: QNetwork, config: RainbowConfig, *, epsilon: float = 0.001) 
         del is_first
         best = greedy(network, config, params, obs)
         key_which, key_action = jax.random.split(key)
-        other = jax.random.randint(key_action, best.shape, 0, num_actions, dtype=jnp.int32)
+        other = draw_category(key_action, best.shape[0], num_actions)
         is_random = jax.random.bernoulli(key_which, epsilon, best.shape)
         return jnp.where(is_random, other, best), (), carry
 
