@@ -2,7 +2,8 @@
 
 Source: Kaiser et al. 2020 (games, 100k agent steps = 400k frames); scores as in
 `mila-iqia/spr` src/rlpyt_utils.py, the same in dqn_zoo atari_data.py and in Agarwal et al. 2021
-(rliable): undiscounted, unclipped returns of whole games after up to 30 no-ops.
+(rliable): undiscounted, unclipped returns of whole games after up to 30 no-ops. Also what SPR was
+published to reach, which a reproduction is set beside.
 """
 
 from typing import NamedTuple
@@ -46,6 +47,38 @@ ATARI_100K = {
     "road_runner": Scores(11.5, 7845.0),
     "seaquest": Scores(68.4, 42054.7),
     "up_n_down": Scores(533.4, 11693.2),
+}
+
+
+# Mean scores of SPR after 100k steps, 100 runs a game (Agarwal et al. 2021's release, as stored in
+# eloialonso/iris results/data/SPR.json).
+SPR = {
+    "alien": 841.9,
+    "amidar": 179.7,
+    "assault": 565.6,
+    "asterix": 962.5,
+    "bank_heist": 345.4,
+    "battle_zone": 14834.1,
+    "boxing": 35.7,
+    "breakout": 19.6,
+    "chopper_command": 946.3,
+    "crazy_climber": 36700.5,
+    "demon_attack": 517.6,
+    "freeway": 19.3,
+    "frostbite": 1170.7,
+    "gopher": 660.6,
+    "hero": 5858.6,
+    "jamesbond": 366.5,
+    "kangaroo": 3617.4,
+    "krull": 3681.6,
+    "kung_fu_master": 14783.2,
+    "ms_pacman": 1318.4,
+    "pong": -5.4,
+    "private_eye": 86.0,
+    "qbert": 866.3,
+    "road_runner": 12213.1,
+    "seaquest": 558.1,
+    "up_n_down": 10859.2,
 }
 
 

@@ -19,7 +19,7 @@ PAGE = Path(__file__).with_name("README.md")
 KEPT = (
     "experiment", "preset", "command", "fingerprint", "git", "versions", "device", "precision",
     "wall_seconds", "compile_seconds", "throughput", "claims", "preconditions", "scores", "arms",
-    "budgets", "limits",
+    "budgets", "limits", "notes", "returns",
 )  # fmt: skip
 
 

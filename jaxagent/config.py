@@ -55,6 +55,11 @@ def require_divides(what: str, divisor: int, whole: int, fix: str) -> None:
     _require(whole % divisor == 0, what, whole, f"a multiple of {divisor}", fix)
 
 
+def require_equal(what: str, got: Any, expected: Any, fix: str) -> None:
+    """Raise unless `got` is the one legal value."""
+    _require(got == expected, what, got, repr(expected), fix)
+
+
 def require_fraction(config: Any, *fields: str) -> None:
     """Raise unless each named field lies in [0, 1]."""
     for field in fields:
@@ -407,6 +412,11 @@ class RainbowConfig:
 
     def check(self) -> None:
         """Raise ValueError with got / expected / fix for an illegal configuration."""
+        require_replay(self)
+        self.check_learner()
+
+    def check_learner(self) -> None:
+        """`check` without what `loops.replay` alone asks of sizes."""
         require_positive(self, "learning_rate", "adam_epsilon")
         require_positive(self, "num_td_steps", "first_td_steps", "target_tau")
         require_at_least_zero(self, "weight_decay", "anneal_updates", "reset_period")
@@ -414,7 +424,6 @@ class RainbowConfig:
         require_fraction(self, "final_importance_exponent")
         require_fraction(self, "discount", "first_discount", "target_tau", "reset_share")
         require_fraction(self, "priority_exponent", "importance_exponent")
-        require_replay(self)
         self.model.check()
         self.spr.check()
         # A whole window has to be there at the first draw.

@@ -300,7 +300,12 @@ class AtariVector:
 
 def lane_seeds(key: jax.Array, num_lanes: int) -> jax.Array:
     """ALE seeds int32 `[B]`; a lane's seed does not depend on how many lanes there are."""
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(num_lanes))
+    return seeds_of(key, jnp.arange(num_lanes))
+
+
+def seeds_of(key: jax.Array, ids: jax.Array) -> jax.Array:
+    """ALE seeds int32 `[B]` of numbers `[B]`, say of training seeds."""
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(ids)
     return jax.vmap(lambda k: jax.random.randint(k, (), 1, MAX_SEED, jnp.int32))(keys)
 
 

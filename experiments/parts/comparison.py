@@ -113,6 +113,7 @@ def table(summary: Mapping[str, Any]) -> str:
         lines.append(
             f"{name:{width}s} {_number(row['iqm']):>6s}  {interval:>15s}  " + "  ".join(cells)
         )
+    lines += summary.get("notes", [])
     for check in summary["preconditions"]:
         lines.append(f"{'ok ' if check['passed'] else 'NOT'} {check['name']}: {check['detail']}")
     for claim in summary["claims"]:

@@ -15,7 +15,9 @@ from jaxagent.agents.actions import draw_category, num_categories
 from jaxagent.agents.self_prediction import prediction_loss, projections, same_episode
 from jaxagent.config import RainbowConfig
 from jaxagent.data import augment
-from jaxagent.data.prioritized import Drawn, importance_weights
+from jaxagent.data.frames import stacks
+from jaxagent.data.prioritized import Drawn, importance_weights, prioritized_windows
+from jaxagent.data.replay import Memory
 from jaxagent.nn.q_network import QNetwork, q_network
 from jaxagent.objectives.distributional import bellman_target, divergence, expected_return
 from jaxagent.objectives.returns import n_step_parts
@@ -28,11 +30,14 @@ SMALLEST_PRIORITY = 1e-6
 class Step(NamedTuple):
     """What the replay keeps of an env step, leaves `[..., b]`."""
 
-    obs: jax.Array
+    obs: Any  # an array, or `Frames`
     action: jax.Array  # int32
     reward: jax.Array
     terminated: jax.Array
     truncated: jax.Array
+    # bool: False where the lane only began a new game (ALE); no window begins there, and one that
+    # leads there has ended the step before. `()`: all are real.
+    valid: Any = ()
 
 
 class Copies(NamedTuple):
@@ -125,6 +130,20 @@ def as_steps(trajectory: Trajectory, dtype: Any = None) -> Step:
         )
     obs = t.obs if dtype is None else t.obs.astype(dtype)
     return Step(obs, t.action, t.reward, t.terminated, t.truncated)
+
+
+def memory_of_frames(config: RainbowConfig, depth: int) -> Memory:
+    """Prioritised windows of `Step`s that hold `Frames`; minibatches hold stacks of `depth`."""
+    context = depth - 1
+
+    def view(steps: Step) -> Step:
+        later = jax.tree.map(lambda x: x[context:], steps._replace(obs=()))
+        return later._replace(obs=stacks(steps.obs, depth))
+
+    return prioritized_windows(
+        config.window, config.priority_exponent,
+        context=context, view=view, may_begin=lambda steps: steps.valid,
+    )  # fmt: skip
 
 
 def uniform(action_spec: tuple[Component, ...]) -> Callable:

@@ -1,5 +1,6 @@
 """Prioritised replay of windows (Schaul et al. 2016): what surprised is drawn more often."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,19 +29,40 @@ class Drawn(NamedTuple):
     rarity: jax.Array  # float32 [batch]: probability of a uniform draw over the one it was drawn by
 
 
-def prioritized_windows(length: int, exponent: float) -> Memory:
+def prioritized_windows(
+    length: int, exponent: float, *,
+    context: int = 0, view: Callable | None = None, may_begin: Callable | None = None,
+) -> Memory:  # fmt: skip
     """Stretches of time, drawn in proportion to `priority ** exponent` of the step they begin with.
 
     As `replay.windows`, but minibatches are `Drawn`, and `rank` takes their new priorities, at
     least 0; at 0 a window is not drawn again. A new window has the largest weight so far, 1 at
     first. At least one whole window must be held before the first draw.
+
+    `context`: so many entries before a window are read with it, and `view` makes the window's
+    steps `[length, batch, ...]` of all `[context + length, batch, ...]`; what lies before the very
+    first entry is arbitrary. `may_begin(entries [T, b, ...]) -> bool [T, b]`: where windows begin.
     """
+    windows = _Windows(length, context, view or (lambda steps: steps), may_begin or _anywhere)
     return Memory(
-        init=partial(_room, length=length),
-        add=partial(_add, length=length),
-        sample=partial(_sample, length=length),
+        init=partial(_room, windows),
+        add=partial(_add, windows),
+        sample=partial(_sample, windows),
         rank=partial(_rank, exponent=exponent),
     )
+
+
+class _Windows(NamedTuple):
+    """What `prioritized_windows` was told of its windows."""
+
+    length: int
+    context: int
+    view: Callable
+    may_begin: Callable
+
+
+def _anywhere(entries: Any) -> jax.Array:
+    return jnp.ones(jax.tree.leaves(entries)[0].shape[:2], bool)
 
 
 def importance_weights(rarity: jax.Array, exponent: jax.Array | float) -> jax.Array:
@@ -49,8 +71,8 @@ def importance_weights(rarity: jax.Array, exponent: jax.Array | float) -> jax.Ar
     return weight / jnp.max(weight)
 
 
-def _room(steps: Any, capacity: int, *, length: int) -> Prioritized:
-    ring = replays.room_for_windows(steps, capacity, length=length)
+def _room(windows: _Windows, steps: Any, capacity: int) -> Prioritized:
+    ring = replays.room_for_windows(steps, capacity, length=windows.context + windows.length)
     num_lanes = jax.tree.leaves(steps)[0].shape[1]
     return Prioritized(ring, sum_tree.init(ring.capacity * num_lanes), jnp.ones(()))
 
@@ -59,35 +81,41 @@ def _num_lanes(ring: Replay) -> int:
     return jax.tree.leaves(ring.data)[0].shape[1]
 
 
-def _add(memory: Prioritized, block: Any, *, length: int) -> Prioritized:
+def _add(windows: _Windows, memory: Prioritized, block: Any) -> Prioritized:
     """Write `block [T, b, ...]`; windows that it completes can be drawn from now on."""
     ring, count = memory.ring, jax.tree.leaves(block)[0].shape[0]
     first = ring.num_written
     ring = replays.add(ring, block)
-    lost = first + jnp.arange(count)  # where windows begin that were overwritten, and new ones
-    begun = lost - (length - 1)  # where windows begin whose last step is in the block
-    tree = _put_times(memory.tree, ring, lost, jnp.zeros((count,)))
+    written = first + jnp.arange(count)
+    # Where windows begin that lost an entry of their own or of their context, and new ones.
+    lost = first + jnp.arange(count + windows.context)
+    begun = written - (windows.length - 1)  # where windows begin whose last step is in the block
+    tree = _put_times(memory.tree, ring, lost, jnp.zeros((*lost.shape, _num_lanes(ring))))
     # Of a block longer than a window some places are in both. What began before the oldest entry,
     # or before there was any, gets nothing.
-    weight = jnp.where(begun >= ring.num_written - ring.size, memory.largest, 0.0)
+    oldest = ring.num_written - ring.size
+    is_whole = begun >= jnp.where(oldest > 0, oldest + windows.context, 0)
+    entries = jax.tree.map(lambda x: x[begun % ring.capacity], ring.data)
+    may_begin = is_whole[:, None] & windows.may_begin(entries)
+    weight = jnp.where(may_begin, memory.largest, 0.0)
     return Prioritized(ring, _put_times(tree, ring, begun, weight), memory.largest)
 
 
 def _put_times(tree: SumTree, ring: Replay, time: jax.Array, weight: jax.Array) -> SumTree:
-    """Weights `[T]` for all lanes at times `[T]`, counted since the start."""
+    """Weights `[T, b]` at times `[T]`, counted since the start."""
     num_lanes = _num_lanes(ring)
     leaf = (time % ring.capacity)[:, None] * num_lanes + jnp.arange(num_lanes)[None]
-    every = jnp.broadcast_to(weight[:, None], leaf.shape)
-    return sum_tree.put(tree, leaf.reshape(-1), every.reshape(-1))
+    return sum_tree.put(tree, leaf.reshape(-1), weight.reshape(-1))
 
 
-def _sample(memory: Prioritized, key: jax.Array, batch_size: int, *, length: int) -> Drawn:
+def _sample(windows: _Windows, memory: Prioritized, key: jax.Array, batch_size: int) -> Drawn:
     ring, num_lanes = memory.ring, _num_lanes(memory.ring)
     index = sum_tree.draw(memory.tree, key, batch_size)
-    steps = replays.read_windows(ring, index // num_lanes, index % num_lanes, length)
-    num_windows = ((ring.size - length + 1) * num_lanes).astype(jnp.float32)
+    time, lane = index // num_lanes - windows.context, index % num_lanes
+    steps = replays.read_windows(ring, time, lane, windows.context + windows.length)
+    num_windows = ((ring.size - windows.length + 1) * num_lanes).astype(jnp.float32)
     share = sum_tree.get(memory.tree, index) / memory.tree.total
-    return Drawn(steps, index, 1.0 / (num_windows * share))
+    return Drawn(windows.view(steps), index, 1.0 / (num_windows * share))
 
 
 def _rank(

@@ -243,7 +243,8 @@ def _scores(run: Run) -> str:
     figure_row = f'<div class="grid">{"".join(parts)}</div>'
     decoding = run.summary.get("decoding")
     note = f'<p class="muted">Decoding: {escaped(decoding)}</p>' if decoding else ""
-    return figure_row + _return_table(run, names, tasks) + note + _seed_tables(run, names, tasks)
+    tables = _return_table(run, names, tasks) + note + _seed_tables(run, names, tasks)
+    return figure_row + tables + _lines(run.summary.get("notes"))
 
 
 def _interval_figure(run: Run, names: Sequence[str], tasks: Sequence[str]) -> str:
@@ -556,10 +557,13 @@ def _stage_times(run: Run) -> str:
 
 
 def _limits(run: Run) -> str:
-    limits = [str(limit) for limit in items_of(run.summary.get("limits"))]
-    if not limits:
-        return absent("No limits were stated.")
-    return "<ul>" + "".join(f"<li>{escaped(limit)}</li>" for limit in limits) + "</ul>"
+    return _lines(run.summary.get("limits")) or absent("No limits were stated.")
+
+
+def _lines(values: Any) -> str:
+    """Sentences as a list, nothing where there are none."""
+    rows = [f"<li>{escaped(str(value))}</li>" for value in items_of(values)]
+    return "<ul>" + "".join(rows) + "</ul>" if rows else ""
 
 
 def _redo(run: Run) -> str:

@@ -124,7 +124,7 @@ def chunked(loop: Loop, num_updates: int, num_devices: int, data: Any = ()) -> C
         step_key = jax.random.fold_in(key, step)
         learner, shards, metrics = loop.update(learner, shards, data, shard_ids, step_key)
         metrics = average_devices(metrics)
-        return (learner, shards), (metrics, _all_finite((learner, metrics)))
+        return (learner, shards), (metrics, all_finite((learner, metrics)))
 
     # Fewer arguments than leaves: where they are equally many, jax 0.10's pmap takes each argument
     # for one leaf and gives the axes to the wrong ones.
@@ -166,6 +166,31 @@ def chunked(loop: Loop, num_updates: int, num_devices: int, data: Any = ()) -> C
         return state, ChunkReport(metrics, is_finite, checksums)
 
     return chunk
+
+
+def alone(fn: Callable) -> Callable:
+    """`fn` where one device does everything: averages over devices change nothing.
+
+    For a program outside `chunked` that uses what is written for it; under `vmap` every lane is
+    alone.
+    """
+    return jax.vmap(fn, in_axes=None, out_axes=None, axis_name=AXIS, axis_size=1)
+
+
+def on_host(fn: Callable) -> Callable:
+    """`fn` run by the host's processor, where emulators live, whatever accelerator there is."""
+
+    def run(*args: Any) -> Any:
+        host = jax.local_devices(backend="cpu")[0]
+        with jax.default_device(host):
+            return fn(*jax.device_put(args, host))
+
+    return run
+
+
+def to_device(tree: Any) -> Any:
+    """Arrays on the first device, where programs run that ask for none."""
+    return jax.device_put(tree, jax.local_devices()[0])
 
 
 def _move_axis(tree: Any, source: int, target: int) -> Any:
@@ -218,7 +243,8 @@ def _word(dtype: Any) -> Any:
     return jnp.float32 if jnp.issubdtype(dtype, jnp.floating) else jnp.uint32
 
 
-def _all_finite(tree: Any) -> jax.Array:
+def all_finite(tree: Any) -> jax.Array:
+    """Whether every floating-point leaf is finite, bool []."""
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))
 
