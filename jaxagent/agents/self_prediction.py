@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxagent.nn.latent_model import LatentModel
 from jaxagent.nn.q_network import QNetwork
+from jaxagent.nn.short_scan import short_scan
 from jaxagent.objectives.latent import cosine_distance
 
 
@@ -41,9 +42,12 @@ def predictions(
 
     def step(latent: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
         latent = parts.step(params, latent, action)
-        return latent, parts.predict(params, parts.project(params, latent))
+        return latent, latent
 
-    return jax.lax.scan(step, latent, action)[1]
+    latents = short_scan(step, latent, action)[1]
+    flat = latents.reshape(-1, *latents.shape[2:])
+    found = parts.predict(params, parts.project(params, flat))
+    return found.reshape(*latents.shape[:2], *found.shape[1:])
 
 
 def projections(

@@ -86,26 +86,26 @@ def _add(windows: _Windows, memory: Prioritized, block: Any) -> Prioritized:
     ring, count = memory.ring, jax.tree.leaves(block)[0].shape[0]
     first = ring.num_written
     ring = replays.add(ring, block)
-    written = first + jnp.arange(count)
-    # Where windows begin that lost an entry of their own or of their context, and new ones.
-    lost = first + jnp.arange(count + windows.context)
-    begun = written - (windows.length - 1)  # where windows begin whose last step is in the block
-    tree = _put_times(memory.tree, ring, lost, jnp.zeros((*lost.shape, _num_lanes(ring))))
-    # Of a block longer than a window some places are in both. What began before the oldest entry,
-    # or before there was any, gets nothing.
     oldest = ring.num_written - ring.size
+    # Where windows begin that lost an entry of their own or of their context, once any is lost.
+    leaf = _leaves(ring, first + jnp.arange(count + windows.context))
+    weight = jnp.where(oldest > 0, 0.0, sum_tree.get(memory.tree, leaf))
+    tree = sum_tree.put(memory.tree, leaf, weight)
+    # Where windows begin whose last step is in the block. Of a block longer than a window some
+    # places are in both. What began before the oldest entry, or before there was any, gets nothing.
+    begun = first + jnp.arange(count) - (windows.length - 1)
     is_whole = begun >= jnp.where(oldest > 0, oldest + windows.context, 0)
     entries = jax.tree.map(lambda x: x[begun % ring.capacity], ring.data)
     may_begin = is_whole[:, None] & windows.may_begin(entries)
-    weight = jnp.where(may_begin, memory.largest, 0.0)
-    return Prioritized(ring, _put_times(tree, ring, begun, weight), memory.largest)
+    weight = jnp.where(may_begin, memory.largest, 0.0).reshape(-1)
+    return Prioritized(ring, sum_tree.put(tree, _leaves(ring, begun), weight), memory.largest)
 
 
-def _put_times(tree: SumTree, ring: Replay, time: jax.Array, weight: jax.Array) -> SumTree:
-    """Weights `[T, b]` at times `[T]`, counted since the start."""
+def _leaves(ring: Replay, time: jax.Array) -> jax.Array:
+    """Leaves `[T b]` of all lanes at times `[T]`, counted since the start."""
     num_lanes = _num_lanes(ring)
     leaf = (time % ring.capacity)[:, None] * num_lanes + jnp.arange(num_lanes)[None]
-    return sum_tree.put(tree, leaf.reshape(-1), weight.reshape(-1))
+    return leaf.reshape(-1)
 
 
 def _sample(windows: _Windows, memory: Prioritized, key: jax.Array, batch_size: int) -> Drawn:

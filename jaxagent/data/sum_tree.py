@@ -1,7 +1,8 @@
 """A sum tree on the device: draws an index in proportion to its weight, in O(log n).
 
-Parents are always computed anew from their children, never by differences, so that rounding does
-not pile up over millions of writes.
+A node has dozens of children, so that a tree is three deep where a binary one is seventeen: on an
+accelerator a level is a launch or two, however wide. Parents are always computed anew from their
+children, never by differences, so that rounding does not pile up over millions of writes.
 """
 
 from typing import NamedTuple
@@ -9,57 +10,75 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+MOST_CHILDREN = 64
+
 
 class SumTree(NamedTuple):
-    """Weights of P leaves, P a power of two; node i has the children 2 i and 2 i + 1."""
+    """Weights by level from the top, float32 `[R], [R^2], ..., [R^depth]`; the last are leaves."""
 
-    nodes: jax.Array  # [2 P] float32; node 1 is the total, the leaves begin at P, node 0 is unused
+    levels: tuple[jax.Array, ...]
+
+    @property
+    def num_children(self) -> int:
+        """R, a static number."""
+        return self.levels[0].shape[0]
 
     @property
     def num_leaves(self) -> int:
-        """P, a static number."""
-        return self.nodes.shape[0] // 2
+        """How many weights fit, a static number."""
+        return self.levels[-1].shape[0]
 
     @property
     def total(self) -> jax.Array:
         """Sum of all weights, float32 []."""
-        return self.nodes[1]
+        return jnp.sum(self.levels[0])
 
 
 def init(size: int) -> SumTree:
     """A tree of at least `size` leaves, all of weight 0; raises ValueError below 1."""
     if size < 1:
         raise ValueError(f"sum tree: got size {size}, expected at least 1 leaf.")
-    return SumTree(jnp.zeros((2 * _power_of_two(size),)))
+    depth = next(d for d in range(1, 32) if size <= MOST_CHILDREN**d)
+    children = next(r for r in range(2, MOST_CHILDREN + 1) if size <= r**depth)
+    return SumTree(tuple(jnp.zeros((children**level,)) for level in range(1, depth + 1)))
 
 
 def get(tree: SumTree, index: jax.Array) -> jax.Array:
     """Weights `[...]` of leaves `index [...]`."""
-    return tree.nodes[tree.num_leaves + index]
+    return tree.levels[-1][index]
 
 
 def put(tree: SumTree, index: jax.Array, weight: jax.Array) -> SumTree:
     """Set leaves `index [b]` to weights `[b]`, at least 0; of equal indices the largest counts."""
-    node = tree.num_leaves + index
-    nodes = tree.nodes.at[node].set(0.0).at[node].max(weight)  # whatever order a device writes in
-    for _ in range(_depth(tree)):
-        node = node // 2
-        nodes = nodes.at[node].set(nodes[2 * node] + nodes[2 * node + 1])
-    return SumTree(nodes)
+    # Whatever order a device writes in.
+    levels = [tree.levels[-1].at[index].set(0.0).at[index].max(weight)]
+    for above in reversed(tree.levels[:-1]):
+        index = index // tree.num_children
+        sums = jnp.sum(_children(levels[0], index, tree.num_children), axis=-1)
+        levels.insert(0, above.at[index].set(sums))
+    return SumTree(tuple(levels))
 
 
 def find(tree: SumTree, mass: jax.Array) -> jax.Array:
     """Leaves int32 `[...]` at which the running sum of weights first exceeds `mass [...]`.
 
-    `mass` lies in [0, total). Leaves of weight 0 are never found unless all are 0; then leaf P - 1.
+    `mass` lies in [0, total). Leaves of weight 0 are never found unless all are 0; then it is the
+    last.
     """
-    node = jnp.ones(mass.shape, jnp.int32)
-    for _ in range(_depth(tree)):
-        left, right = tree.nodes[2 * node], tree.nodes[2 * node + 1]
-        goes_right = (left == 0.0) | ((mass >= left) & (right > 0.0))
-        mass = jnp.where(goes_right, mass - left, mass)
-        node = 2 * node + goes_right.astype(jnp.int32)
-    return node - tree.num_leaves
+    count = tree.num_children
+    node = jnp.zeros(mass.shape, jnp.int32)
+    for level in tree.levels:
+        weight = _children(level, node, count)
+        running = jnp.cumsum(weight, axis=-1)
+        # The last of any weight, where rounding leaves more mass than the children have.
+        last = count - 1 - jnp.argmax(weight[..., ::-1] > 0.0, axis=-1)
+        last = jnp.where(running[..., -1] > 0.0, last, count - 1)
+        past = jnp.sum(running <= mass[..., None], axis=-1, dtype=jnp.int32)
+        child = jnp.minimum(past, last.astype(jnp.int32))
+        before = jnp.take_along_axis(running - weight, child[..., None], axis=-1)[..., 0]
+        mass = mass - before
+        node = node * count + child
+    return node
 
 
 def draw(tree: SumTree, key: jax.Array, num_draws: int) -> jax.Array:
@@ -73,9 +92,6 @@ def draw(tree: SumTree, key: jax.Array, num_draws: int) -> jax.Array:
     return find(tree, place * tree.total)
 
 
-def _depth(tree: SumTree) -> int:
-    return tree.num_leaves.bit_length() - 1
-
-
-def _power_of_two(size: int) -> int:
-    return 1 << (size - 1).bit_length()
+def _children(level: jax.Array, node: jax.Array, count: int) -> jax.Array:
+    """Weights `[..., count]` of the children, which are in `level`, of nodes `[...]` above it."""
+    return level.reshape(-1, count)[node]

@@ -30,7 +30,7 @@ def returns(vector: Any, act: Callable, seeds: jax.Array, num_games: int) -> np.
     """Undiscounted returns `[num_games, B]` of the first games of every lane, each to its end.
 
     As many of every lane, so that short games do not count more. The vector must not end games at
-    lost lives. Raises ValueError where it does.
+    lost lives. Raises ValueError where it does, and where games have no end.
     """
     if vector.env.options.episodic_life:
         raise ValueError(
@@ -48,5 +48,8 @@ def returns(vector: Any, act: Callable, seeds: jax.Array, num_games: int) -> np.
         running[ended] = 0.0
         done[ended] += 1
         if (done >= num_games).all():
-            break
-    return found
+            return found
+    raise ValueError(
+        f"{vector.env.name}: got {int(np.isfinite(found).sum())} of {found.size} games to their "
+        f"ends in {limit} steps, expected all; is env.max_steps a game's?"
+    )

@@ -16,8 +16,8 @@ import numpy as np
 import optax
 
 from jaxagent import keys
-from jaxagent.data import replay as replays
 from jaxagent.data.replay import Memory
+from jaxagent.nn.short_scan import short_scan
 from jaxagent.train import optimizer as optimizers
 from jaxagent.train import parallel
 from jaxagent.train.loops import Learner, SlowCopy, fit_from_memory, params_of
@@ -60,13 +60,41 @@ class Block(NamedTuple):
     reward: jax.Array  # [N]
 
 
+class _Tally:
+    """What the host counts of N lanes."""
+
+    def __init__(self, actions: np.ndarray, count: int, num_steps: np.ndarray, running: np.ndarray):
+        self.actions, self.count, self.num_steps, self.running = actions, count, num_steps, running
+        self.returns = np.zeros_like(running)  # summed over the games that ended
+        self.num_games = np.zeros_like(running)
+        self.was_step = np.zeros(running.shape, bool)  # whether the last one was the agent's
+
+    @classmethod
+    def of(cls, played: Played) -> "_Tally":
+        return cls(np.array(played.actions), int(played.count), np.array(played.num_steps),
+                   np.array(played.running))  # fmt: skip
+
+    def add(self, action: jax.Array, block: Block) -> None:
+        """A step of the emulator; waits for it."""
+        valid = np.asarray(block.valid)
+        self.actions[self.count] = np.asarray(action)
+        self.count += 1
+        # That a game has ended shows when a new one begins, which is no step of the agent.
+        self.returns += np.where(valid, np.float32(0.0), self.running)
+        self.num_games += ~valid
+        self.running = np.where(valid, self.running + np.asarray(block.reward), np.float32(0.0))
+        self.num_steps = self.num_steps + valid
+        self.was_step = valid
+
+
 class EmulatorLoop:
     """Act once, keep it, fit `config.num_gradient_steps` minibatches, in every lane.
 
     For `run.Work`: `init()`, and `chunk(state)`, which uses up the state that it is given. A lane
     learns at its own steps from `warmup_steps` on up to `num_updates`, which are steps of the agent
     here; the last chunk goes on until every lane has had them all. Before the warm-up ends actions
-    are `explore`'s.
+    are `explore`'s. Acting comes before learning from the step that it follows, so that the
+    emulator steps on the host while an accelerator fits.
     """
 
     def __init__(
@@ -84,11 +112,12 @@ class EmulatorLoop:
         self._memory, self._explore, self._acts_by = memory, explore, acts_by
         self._optimizer, self._slow = optimizer, slow
         self._as_entry, self._see, self._seeds = as_entry, see, seeds
-        self._key_init, self._key_steps = jax.random.split(key)
+        self._key_init, self._key_act, self._key_fit = jax.random.split(key, 3)
         self._lane_ids = lane_ids
         self._live: Live | None = None
         self._play = parallel.on_host(jax.jit(self._step))
         self._again = parallel.on_host(jax.jit(self._replay))
+        self._choose = jax.jit(self._act)
         # The memory is written in place.
         self._learn = jax.jit(
             self._advance, static_argnames="is_fitting", donate_argnames=("learner", "memory")
@@ -126,41 +155,40 @@ class EmulatorLoop:
         if live is None or live.state is not state:
             live = self._come_back(state)
         self._live = None  # until the end: an interruption leaves nothing half done
-        config, played = self._config, state.shards
+        config, saved = self._config, state.shards
         memory, env = live.memory, live.env
         totals = self._no_metrics(state.learner, memory)
         # Placed once: a program is compiled again for arguments that are not.
-        learner, totals, action = parallel.to_device((state.learner, totals, played.action))
-        actions, running = np.array(played.actions), np.array(played.running)
-        count, num_steps = int(played.count), np.array(played.num_steps)
-        total, games = np.zeros_like(running), np.zeros_like(running)
+        learner, totals, action = parallel.to_device((state.learner, totals, saved.action))
+        tally = _Tally.of(saved)
         last_step = int(state.step) + config.updates_per_chunk
         is_last = last_step >= config.num_updates
-        border = count + config.updates_per_chunk
-        while count < border or (is_last and num_steps.min() < config.num_updates):
-            actions[count] = np.asarray(action)
-            env, block = self._play(env, action)
-            valid = np.asarray(block.valid)
-            total += np.where(valid, 0.0, running)  # a game's end shows when a new one begins
-            games += ~valid
-            running = np.where(valid, running + np.asarray(block.reward), 0.0)
-            num_steps += valid
-            is_due = valid & (num_steps > config.warmup_steps) & (num_steps <= config.num_updates)
-            explores = num_steps < config.warmup_steps
-            learner, memory, totals, action = self._learn(
-                learner, memory, totals, *parallel.to_device((block.entry, block.obs)),
-                is_due, explores, np.int32(count),
-                is_fitting=bool(is_due.any()),
-            )  # fmt: skip
-            count += 1
+        border = tally.count + config.updates_per_chunk
+        coming = self._play(env, action)
+        while coming is not None:
+            count = np.int32(tally.count)
+            env, block = coming
+            tally.add(action, block)
+            entry, obs = parallel.to_device((block.entry, block.obs))
+            action = self._choose(learner, obs, tally.num_steps < config.warmup_steps, count)
+            goes_on = tally.count < border or (
+                is_last and tally.num_steps.min() < config.num_updates
+            )
+            # The emulator steps while the learner learns from the step before.
+            coming = self._play(env, action) if goes_on else None
+            is_due = tally.was_step & (tally.num_steps > config.warmup_steps)
+            is_due &= tally.num_steps <= config.num_updates
+            learner, memory, totals = self._learn(
+                learner, memory, totals, entry, is_due, count, is_fitting=bool(is_due.any())
+            )
         self._check_sound(env)
         played = Played(
-            _without_ring(memory), jnp.asarray(actions), jnp.int32(count), action,
-            jnp.asarray(num_steps), jnp.asarray(running, jnp.float32), self._vector.detach(env),
+            _without_ring(memory), jnp.asarray(tally.actions), jnp.int32(tally.count), action,
+            jnp.asarray(tally.num_steps), jnp.asarray(tally.running), self._vector.detach(env),
         )  # fmt: skip
         state = RunState(learner, played, jnp.int32(last_step))
         self._live = Live(state, env, memory)
-        finished = Mean(jnp.asarray(total, jnp.float32), jnp.asarray(games, jnp.float32))
+        finished = Mean(jnp.asarray(tally.returns), jnp.asarray(tally.num_games))
         return state, self._report(learner, totals | {"train/return": finished})
 
     def _step(self, env: Any, action: jax.Array) -> tuple[Any, Block]:
@@ -177,20 +205,10 @@ class EmulatorLoop:
 
         return jax.lax.scan(step, env, actions)
 
-    def _advance(
-        self, learner: Learner, memory: Any, totals: dict[str, Mean], entry: Any, obs: jax.Array,
-        is_due: jax.Array, explores: jax.Array, count: jax.Array, *, is_fitting: bool,
-    ) -> tuple:  # fmt: skip
-        """Keep what was played, fit where it is due, choose the next actions."""
-        memory = self._add(memory, jax.tree.map(lambda x: x[None], entry))
-        key = jax.random.fold_in(self._key_steps, count)
-        key_fit, key_act, key_explore = jax.random.split(key, 3)
-        if is_fitting:
-            lane_keys = keys.per_index(key_fit, self._lane_ids)
-            learner, memory, metrics = jax.vmap(self._fit_lane)(learner, memory, is_due, lane_keys)
-            weight = is_due.astype(jnp.float32)
-            seen = {k: Mean(jnp.where(is_due, x, 0.0), weight) for k, x in metrics.items()}
-            totals = jax.tree.map(jnp.add, totals, seen)
+    def _act(
+        self, learner: Learner, obs: jax.Array, explores: jax.Array, count: jax.Array
+    ) -> jax.Array:
+        """Actions `[N]`, of the explorer where `explores`; parameters before the fits to come."""
 
         def act(learner: Learner, obs: jax.Array, lane_key: jax.Array) -> jax.Array:
             is_first = jnp.zeros((1,), bool)
@@ -199,9 +217,24 @@ class EmulatorLoop:
         def wander(obs: jax.Array, lane_key: jax.Array) -> jax.Array:
             return self._explore((), obs[None], jnp.zeros((1,), bool), lane_key)[0][0]
 
+        key_act, key_explore = jax.random.split(jax.random.fold_in(self._key_act, count))
         best = jax.vmap(act)(learner, obs, keys.per_index(key_act, self._lane_ids))
         other = jax.vmap(wander)(obs, keys.per_index(key_explore, self._lane_ids))
-        return learner, memory, totals, jnp.where(explores, other, best)
+        return jnp.where(explores, other, best)
+
+    def _advance(
+        self, learner: Learner, memory: Any, totals: dict[str, Mean], entry: Any,
+        is_due: jax.Array, count: jax.Array, *, is_fitting: bool,
+    ) -> tuple:  # fmt: skip
+        """Keep what was played, and fit where it is due."""
+        memory = self._add(memory, jax.tree.map(lambda x: x[None], entry))
+        if not is_fitting:
+            return learner, memory, totals
+        lane_keys = keys.per_index(jax.random.fold_in(self._key_fit, count), self._lane_ids)
+        learner, memory, metrics = jax.vmap(self._fit_lane)(learner, memory, is_due, lane_keys)
+        weight = is_due.astype(jnp.float32)
+        seen = {k: Mean(jnp.where(is_due, x, 0.0), weight) for k, x in metrics.items()}
+        return learner, memory, jax.tree.map(jnp.add, totals, seen)
 
     def _fit_lane(self, learner: Learner, memory: Any, is_due: jax.Array, key: jax.Array) -> tuple:
         """Some gradient steps of one lane; where they are not due, nothing moves."""
@@ -217,7 +250,7 @@ class EmulatorLoop:
             return (learner, weights._replace(ring=memory.ring)), found[2]
 
         numbers = jnp.arange(self._config.num_gradient_steps)
-        carry, metrics = jax.lax.scan(gradient_step, (learner, memory), numbers)
+        carry, metrics = short_scan(gradient_step, (learner, memory), numbers)
         return *carry, {name: jnp.mean(x) for name, x in metrics.items()}
 
     def _add(self, memory: Any, entries: Any) -> Any:

@@ -440,12 +440,12 @@ def test_resets_annealing_and_acting_by_the_slow_copy_go_together():
     head = lambda learner: learner.params["params"]["head"]["value"]["Dense_0"]["kernel"]  # noqa: E731
     first = np.asarray(head(state.learner))
     for updates in (4, 8, 12):
-        weight = np.asarray(state.shards.replay.tree.nodes)
+        weight = np.asarray(state.shards.replay.tree.levels[-1])
         state, report = chunk(state, jax.random.key(1))
         assert bool(report.is_finite.all())
         assert int(state.learner.target.num_updates) == updates
         # What was drawn has a priority of its own by now, beside the new windows'.
-        assert len(np.unique(np.asarray(state.shards.replay.tree.nodes))) > len(np.unique(weight))
+        assert len(np.unique(np.asarray(state.shards.replay.tree.levels[-1]))) > len(np.unique(weight))
         moved = np.abs(np.asarray(head(state.learner)) - first).max()
         copied = jax.tree.map(np.array_equal, state.learner.target.q, state.learner.params)
         assert all(jax.tree.leaves(copied)) == (updates < 12)  # none at the end
@@ -495,7 +495,7 @@ def test_steps_that_only_reset_are_refused():
     steps = windows()
     from jaxagent.types import Trajectory
 
-    trajectory = Trajectory(*steps, steps.obs, (), jnp.ones((LENGTH, B), bool))
+    trajectory = Trajectory(*steps[:5], steps.obs, (), jnp.ones((LENGTH, B), bool))
     with pytest.raises(ValueError, match="steps that only reset"):
         rainbow.as_steps(trajectory)
 

@@ -66,6 +66,35 @@ def test_exactly_the_whole_windows_can_be_drawn(block, number):
     np.testing.assert_allclose(drawn.rarity, 1.0)  # all are as likely as each other
 
 
+@pytest.mark.parametrize("block", [1, 2, 6])
+@pytest.mark.parametrize("number", [1, 2, 5, 7, 12, 13, 25])
+def test_a_window_keeps_its_context_and_begins_where_it_may(block, number):
+    """Every third entry begins none; two entries before a window come with it."""
+    capacity, context = 12, 2
+    memory = prioritized.prioritized_windows(
+        LENGTH, 1.0, context=context,
+        view=lambda steps: jax.tree.map(lambda x: (x[:-context], x[context:]), steps),
+        may_begin=lambda entries: entries.time % 3 != 0,
+    )  # fmt: skip
+    held, add = memory.init(items(0, 1), capacity * LANES), jax.jit(memory.add)
+    for first in range(0, block * number, block):
+        held = add(held, items(first, block))
+    written = block * number
+    oldest = written - capacity + context if written > capacity else 0
+    begins = [t for t in range(oldest, written - LENGTH + 1) if t % 3]
+    expected = np.zeros((capacity, LANES))
+    expected[np.array(begins, int) % capacity] = 1.0
+    np.testing.assert_array_equal(weights(held, capacity), expected)
+    if begins:
+        steps = memory.sample(held, jax.random.key(0), 64).steps
+        before, own = (np.asarray(x) for x in steps.time)
+        assert set(own[0]) <= set(begins)
+        np.testing.assert_array_equal(own, own[0] + np.arange(LENGTH)[:, None])
+        real = before >= 0  # what lies before the first entry is arbitrary
+        times = own[0] - context + np.arange(LENGTH)[:, None]
+        np.testing.assert_array_equal(before[real & (times >= 0)], times[real & (times >= 0)])
+
+
 def test_draws_and_their_rarity_follow_the_priorities():
     capacity, memory = 8, memory_of(exponent=0.5)
     held = filled(capacity, 4, 4, exponent=0.5)

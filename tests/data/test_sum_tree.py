@@ -13,7 +13,7 @@ def filled(weights):
     return sum_tree.put(tree, jnp.arange(len(weights)), jnp.asarray(weights, jnp.float32))
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 1000])
+@pytest.mark.parametrize("size", [1, 2, 3, 64, 65, 1000, 5000])
 def test_finds_what_a_running_sum_finds(size):
     rng = np.random.default_rng(size)
     # Whole numbers: both sums are exact.
@@ -36,9 +36,28 @@ def test_every_parent_is_the_sum_of_its_children_after_many_writes():
         tree = put(tree, index, weight)
         for i in set(index.tolist()):
             truth[i] = weight[index == i].max()
-    nodes = np.asarray(tree.nodes)
-    np.testing.assert_array_equal(nodes[128:228], truth)
-    np.testing.assert_array_equal(nodes[1:128], nodes[2::2] + nodes[3::2])
+    *above, leaves = (np.asarray(level) for level in tree.levels)
+    assert len(above) == 1
+    np.testing.assert_array_equal(leaves[:100], truth)
+    sums = jax.jit(lambda x: jnp.sum(x, axis=-1))(leaves.reshape(-1, tree.num_children))
+    np.testing.assert_allclose(above[0], sums, rtol=1e-6)
+
+
+def test_a_tree_is_hardly_larger_than_its_weights():
+    for size, depth in ((1, 1), (64, 1), (65, 2), (102_400, 3), (10**6, 4)):
+        tree = sum_tree.init(size)
+        assert len(tree.levels) == depth
+        assert size <= tree.num_leaves <= 1.3 * size + 1
+
+
+def test_the_last_level_loses_nothing_to_rounding():
+    """A leaf of a million-fold smaller weight beside large ones is drawn about as often as due."""
+    weights = np.full(5000, 1e-6, np.float32)
+    weights[::50] = 1.0
+    tree = filled(weights)
+    mass = jnp.asarray(np.random.default_rng(0).random(200_000) * float(tree.total), jnp.float32)
+    drawn = np.bincount(np.asarray(sum_tree.find(tree, mass)), minlength=5000)
+    np.testing.assert_allclose(drawn[::50] / drawn.sum(), 0.01, atol=0.002)
 
 
 def test_equal_indices_keep_the_largest_weight():
