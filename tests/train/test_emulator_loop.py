@@ -237,3 +237,89 @@ def test_stacks_in_the_replay_are_what_the_game_showed():
     assert not resets[recent[0]].any()  # where windows begin
     assert resets[recent].any()  # but some lead over the end of a game
     assert np.asarray(terminated)[recent, 0].any()
+
+
+class Flash(NamedTuple):
+    key: jax.Array  # [B]
+    obs: jax.Array  # [B, 2, 6, 6] uint8: the two last frames
+    time: jax.Array
+    is_sound: jax.Array
+
+
+class Flashes:
+    """A bright column a step; the action that names the one *before* it is worth 1."""
+
+    COLUMNS, LENGTH = 3, 10
+
+    class env:
+        name = "flashes"
+        default_params = Params(jnp.array(3))
+
+    def start(self, seeds, params):
+        del params
+        zeros = jnp.zeros(seeds.shape, jnp.int32)
+        key = jax.vmap(jax.random.key)(seeds)
+        empty = jnp.zeros((len(seeds), 2, 6, 6), jnp.uint8)
+        return self._shown(Flash(key, empty, zeros, zeros == 0))
+
+    def _shown(self, state):
+        """With the frame of its time, made of the lane's key."""
+        key = jax.vmap(jax.random.fold_in)(state.key, state.time)
+        column = jax.vmap(lambda k: jax.random.randint(k, (), 0, self.COLUMNS))(key)
+        lit = jnp.arange(6)[None] // 2 == column[:, None]
+        frame = jnp.broadcast_to(jnp.where(lit, 255, 0)[:, None], (len(column), 6, 6))
+        obs = jnp.stack([state.obs[:, 1], frame.astype(jnp.uint8)], axis=1)
+        return state._replace(obs=obs)
+
+    def step(self, key, state, action):
+        del key
+        over = state.time == self.LENGTH  # this step begins another game
+        before = jnp.argmax(state.obs[:, 0, 0, ::2], axis=-1)
+        is_right = (action == before) & (state.time > 0) & ~over
+        again = jax.vmap(lambda k: jax.random.fold_in(k, 1000))(state.key)
+        games = jnp.where(over, again, state.key)
+        time = jnp.where(over, 0, state.time + 1)
+        obs = jnp.where(over[:, None, None, None], jnp.uint8(0), state.obs)
+        after = self._shown(Flash(games, obs, time, state.is_sound))
+        ends = time == self.LENGTH
+        reward = is_right.astype(jnp.float32)
+        return after, Transition(after.obs, reward, ends, ends & False, after.obs, ~over)
+
+    def detach(self, state):
+        return state._replace(key=jax.random.key_data(state.key))
+
+
+def test_rainbow_learns_what_only_the_right_stack_tells():
+    """Frames in a wrong order, or across games, would leave chance: a third."""
+    from functools import partial
+
+    from envs.types import Component
+    from jaxagent.agents import rainbow
+    from jaxagent.config import QNetworkConfig
+    from jaxagent.train import optimizer
+
+    spec = (Component("action", "category", cardinality=3),)
+    config = RainbowConfig(
+        num_envs=1, num_gradient_steps=1, batch_size=32, capacity=512, warmup_steps=200,
+        num_updates=1000, updates_per_chunk=500, num_td_steps=1, discount=0.0, learning_rate=2e-3,
+        model=QNetworkConfig(hidden_size=32, num_atoms=11, max_return=2.0, noise=0.0),
+        spr=SPRConfig(weight=0.0),
+    )  # fmt: skip
+    agent = rainbow.rainbow((6, 6, 2), np.uint8, spec, config)
+
+    def as_entry(state, action, t):
+        kept = frames.newest(state.obs, state.time)
+        return rainbow.Step(kept, action, t.reward, t.terminated, t.truncated, t.valid)
+
+    loop = EmulatorLoop(
+        agent, Flashes(), optimizer.rainbow_adam(config), config,
+        memory=rainbow.memory_of_frames(config, 2), explore=rainbow.uniform(spec),
+        slow=loops.SlowCopy(rainbow.first_copies, partial(rainbow.follow, config)),
+        as_entry=as_entry, see=lambda state: jnp.moveaxis(state.obs, 1, -1),
+        seeds=jnp.array([1, 2]), lane_ids=jnp.array([0, 1]), key=jax.random.key(0),
+    )  # fmt: skip
+    _, reports = run(loop, loop.init(), 2)
+    first, last = (r.metrics["train/return"].total / r.metrics["train/return"].count
+                   for r in reports)  # fmt: skip
+    assert (last > 0.9 * (Flashes.LENGTH - 1)).all(), (first, last)
+    assert (last > first).all()
