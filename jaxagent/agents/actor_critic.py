@@ -1,4 +1,4 @@
-"""Actor-critic agents: PPO on vectors of observations."""
+"""Actor-critic agents: PPO, on vectors with a tower for each, or on the latents of a model."""
 
 import math
 from collections.abc import Callable
@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from envs.types import Component
+from jaxagent.agents import muzero
 from jaxagent.agents.actions import to_env_action
-from jaxagent.config import PPOConfig
+from jaxagent.config import LatentConfig, PPOConfig
 from jaxagent.nn.distributions import Categorical, Gaussian
+from jaxagent.nn.latent_model import LatentModel
 from jaxagent.nn.mlp import MLP
 from jaxagent.objectives.policy import approximate_kl, clipped_value_loss, ppo_clip
 from jaxagent.objectives.returns import gae
@@ -40,17 +42,18 @@ class PPOBatch(NamedTuple):
     target: jax.Array
 
 
-def ppo(
-    obs_size: int,
-    action_spec: tuple[Component, ...],
-    config: PPOConfig,
-    *,
-    surrogate: Callable = ppo_clip,
-) -> Agent:
-    """PPO (Schulman et al. 2017) for one category or for reals in a box.
+class Judge(NamedTuple):
+    """What an actor-critic thinks of observations, as three functions."""
 
-    Continuous actions are Gaussian in units of the half-range of the box; the environment gets them
-    clipped to the box, the loss sees them unclipped.
+    init: Callable  # key -> params
+    distribution: Callable  # (params, obs [..., n]) -> of actions, leaves [..., ]
+    value: Callable  # (params, obs) -> values [...]
+
+
+def towers(obs_size: int, action_spec: tuple[Component, ...], config: PPOConfig) -> Judge:
+    """Separate networks for policy and value, for one category or for reals in a box.
+
+    Continuous actions are Gaussian in units of the half-range of the box.
     """
     is_discrete = action_spec[0].kind == "category"
     num_outputs = action_spec[0].cardinality if is_discrete else len(action_spec)
@@ -76,6 +79,39 @@ def ppo(
 
     def value(params: ActorCriticParams, obs: jax.Array) -> jax.Array:
         return critic.apply(params.critic, obs)[..., 0]
+
+    return Judge(init, distribution, value)
+
+
+def on_latents(model: LatentModel, config: LatentConfig) -> Judge:
+    """The heads of MuZero's model on one encoder, so that what trains it helps both."""
+
+    def judge(params: Any, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        lead = obs.shape[: obs.ndim - len(model.obs_shape)]
+        logits, values = muzero.evaluate(model, config, params, obs.reshape(-1, *model.obs_shape))
+        return logits.reshape(*lead, -1), values.reshape(lead)
+
+    return Judge(
+        model.init,
+        lambda params, obs: Categorical(judge(params, obs)[0]),
+        lambda params, obs: judge(params, obs)[1],
+    )
+
+
+def ppo(
+    obs_size: int,
+    action_spec: tuple[Component, ...],
+    config: PPOConfig,
+    *,
+    surrogate: Callable = ppo_clip,
+    judge: Judge | None = None,
+) -> Agent:
+    """PPO (Schulman et al. 2017) for one category or for reals in a box.
+
+    The environment gets continuous actions clipped to the box, the loss sees them unclipped.
+    `judge` is `towers` unless it is given.
+    """
+    init, distribution, value = judge or towers(obs_size, action_spec, config)
 
     def act(params, carry, obs, is_first, key):
         del is_first

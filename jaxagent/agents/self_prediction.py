@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxagent.config import SPRConfig
 from jaxagent.nn.latent_model import LatentModel
 from jaxagent.nn.q_network import QNetwork
 from jaxagent.nn.short_scan import short_scan
 from jaxagent.objectives.latent import cosine_distance
+from jaxagent.types import Agent, Trajectory
 
 
 class Parts(NamedTuple):
@@ -74,6 +76,64 @@ def prediction_loss(
     """
     distance = 2.0 * distances(predictions(parts, params, latent, action), later)
     return jnp.mean(jnp.where(is_same, distance, 0.0), axis=0)
+
+
+class Predicted(NamedTuple):
+    """A batch of another agent, and what its observations were followed by, leaves `[..., ]`."""
+
+    batch: Any
+    obs: jax.Array
+    action: jax.Array  # [..., K]: those from `obs` on
+    later: jax.Array  # [..., K, P] projections of what followed
+    is_same: jax.Array  # [..., K] bool: it followed in the same episode, and in the rollout
+
+
+def with_self_prediction(agent: Agent, parts: Parts | QNetwork, config: SPRConfig) -> Agent:
+    """`agent` with the self-predictive loss beside its own, for `loops.on_policy` (PPO and others).
+
+    Its parameters must be those of `parts`. The target is the network that collected the rollout,
+    which is a slow copy of its own.
+
+    Raises ValueError for another target (`tau` below 1), and where K is longer than a rollout.
+    """
+    if config.tau != 1.0:
+        raise ValueError(
+            f"SPRConfig.tau: got {config.tau} for an on-policy agent, expected 1.0: its target is "
+            "the network that collected the rollout; use Rainbow for a moving average."
+        )
+
+    def targets(params: Any, trajectory: Trajectory, average: Callable) -> Predicted:
+        t, count = trajectory, config.num_steps
+        shape = t.reward.shape  # [s, T, b]
+        if count > shape[1]:
+            raise ValueError(
+                f"SPRConfig.num_steps: got {count}, expected at most the {shape[1]} steps of a "
+                "rollout; lower it, or raise num_steps of the agent."
+            )
+        flat = t.final_obs.reshape(1, -1, *t.final_obs.shape[3:])
+        vectors = projections(parts, params, flat)
+        vectors = vectors.reshape(*shape, *vectors.shape[2:])
+        goes_on = ~(t.terminated | t.truncated)
+        # What leads out of the rollout is unknown: as if the episode ended there.
+        same = jnp.cumprod(ahead(goes_on, count), axis=3, dtype=jnp.int32) > 0
+        action, later = ahead(t.action, count), ahead(vectors, count)
+        return Predicted(agent.targets(params, t, average), t.obs, action, later, same)
+
+    def loss(params: Any, predicted: Predicted) -> tuple[jax.Array, dict]:
+        total, metrics = agent.loss(params, predicted.batch)
+        latent = parts.encode(params, predicted.obs)
+        first = (jnp.moveaxis(x, 1, 0) for x in predicted[2:])  # K before the batch
+        distance = jnp.mean(prediction_loss(parts, params, latent, *first))
+        return total + config.weight * distance, metrics | {"train/loss/spr": distance}
+
+    return agent._replace(targets=targets, loss=loss)
+
+
+def ahead(values: jax.Array, count: int) -> jax.Array:
+    """Of `[s, T, ...]` those from every time on, `[s, T, b, count, ...]`; 0 after the last."""
+    pad = ((0, 0), (0, count - 1), *((0, 0),) * (values.ndim - 2))
+    padded, length = jnp.pad(values, pad), values.shape[1]
+    return jnp.stack([padded[:, k : k + length] for k in range(count)], axis=3)
 
 
 def distances(predicted: jax.Array, later: jax.Array) -> jax.Array:

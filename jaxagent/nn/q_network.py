@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxagent.config import QNetworkConfig
 from jaxagent.nn.convolution import Conv
@@ -83,14 +84,15 @@ class ConvTransition(nn.Module):
 class NoisyDense(nn.Module):
     """A dense layer whose parameters carry factorised noise (Fortunato et al. 2018, section 3).
 
-    Without the rng "noise", or where it is told so, the noise is 0. One draw serves a whole batch.
+    `factors [inputs + features]` are `noise_factors`, of which one draw serves a whole batch;
+    without them the noise is 0.
     """
 
     features: int
     scale: float  # 0: a plain dense layer
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, is_noisy: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, factors: jax.Array | None = None) -> jax.Array:
         if self.scale == 0.0:
             return Dense(self.features)(x)
         size = x.shape[-1]
@@ -99,12 +101,17 @@ class NoisyDense(nn.Module):
         # The bias's scale as in the authors' code: by outputs, not by inputs.
         spread = self.param("kernel_scale", _constant(self.scale, size), (size, self.features))
         bias_spread = self.param("bias_scale", _constant(self.scale, self.features), bias.shape)
-        if not (is_noisy and self.has_rng("noise")):
+        if factors is None:
             return x @ kernel + bias[None]
-        key_in, key_out = jax.random.split(self.make_rng("noise"))
-        of_inputs, of_outputs = _factor(key_in, size), _factor(key_out, self.features)
+        of_inputs, of_outputs = factors[:size], factors[size:]
         kernel = kernel + spread * jnp.outer(of_inputs, of_outputs)
         return x @ kernel + (bias + bias_spread * of_outputs)[None]
+
+
+def noise_factors(key: jax.Array, size: int) -> jax.Array:
+    """`sign(x) sqrt(|x|)` of standard normals `[size]` (ibid., eq. 10)."""
+    x = jax.random.normal(key, (size,))
+    return jnp.sign(x) * jnp.sqrt(jnp.abs(x))
 
 
 class DuelingHead(nn.Module):
@@ -125,17 +132,33 @@ class DuelingHead(nn.Module):
         self.value = NoisyDense(c.num_atoms, c.noise)
         self.advantage = NoisyDense(self.num_actions * c.num_atoms, c.noise)
 
-    def project(self, latent: jax.Array, *, is_noisy: bool = False) -> jax.Array:
-        """Hidden units `[B, P]` before the nonlinearity, of latents `[B, ...]`."""
+    def project(self, latent: jax.Array) -> jax.Array:
+        """Hidden units `[B, P]` before the nonlinearity, of latents `[B, ...]`, without noise."""
+        return self._hidden(latent, [None, None])
+
+    def _hidden(self, latent: jax.Array, factors: list) -> jax.Array:
         flat = latent.reshape(latent.shape[0], -1)
-        return jnp.concatenate([layer(flat, is_noisy=is_noisy) for layer in self.hidden], axis=-1)
+        layers = zip(self.hidden, factors, strict=False)
+        return jnp.concatenate([layer(flat, f) for layer, f in layers], axis=-1)
+
+    def _factors(self, num_inputs: int) -> list:
+        """The noise of every layer, of one draw; None where there is none."""
+        c, count = self.config, len(self.hidden)
+        if c.noise == 0.0 or not self.has_rng("noise"):
+            return [None] * (count + 2)
+        inputs = [num_inputs] * count + [c.hidden_size] * 2
+        outputs = [c.hidden_size] * count + [c.num_atoms, self.num_actions * c.num_atoms]
+        ends = np.cumsum(np.add(inputs, outputs))
+        # One draw and not eight: a generator is dozens of operations, each compiled and launched.
+        return jnp.split(noise_factors(self.make_rng("noise"), int(ends[-1])), ends[:-1])
 
     def __call__(self, latent: jax.Array) -> jax.Array:
         latent = scale_gradient(latent, 2**-0.5)
-        hidden = nn.relu(self.project(latent, is_noisy=True))
+        *of_hidden, of_value, of_advantage = self._factors(math.prod(latent.shape[1:]))
+        hidden = nn.relu(self._hidden(latent, of_hidden))
         streams = [hidden] * 2 if self.config.is_shared else jnp.split(hidden, 2, axis=-1)
-        value = self.value(streams[0], is_noisy=True)[:, None]
-        advantage = self.advantage(streams[1], is_noisy=True)
+        value = self.value(streams[0], of_value)[:, None]
+        advantage = self.advantage(streams[1], of_advantage)
         advantage = advantage.reshape(-1, self.num_actions, self.config.num_atoms)
         return value + advantage - jnp.mean(advantage, axis=1, keepdims=True)
 
@@ -245,9 +268,3 @@ def _uniform(size: int) -> Any:
 
 def _constant(scale: float, size: int) -> Any:
     return lambda key, shape: jnp.full(shape, scale / math.sqrt(size))
-
-
-def _factor(key: jax.Array, size: int) -> jax.Array:
-    """`sign(x) sqrt(|x|)` of standard normals `[size]` (ibid., eq. 10)."""
-    x = jax.random.normal(key, (size,))
-    return jnp.sign(x) * jnp.sqrt(jnp.abs(x))

@@ -17,7 +17,6 @@ import optax
 
 from jaxagent import keys
 from jaxagent.data.replay import Memory
-from jaxagent.nn.short_scan import short_scan
 from jaxagent.train import optimizer as optimizers
 from jaxagent.train import parallel
 from jaxagent.train.loops import Learner, SlowCopy, fit_from_memory, params_of
@@ -119,10 +118,10 @@ class EmulatorLoop:
         self._again = parallel.on_host(jax.jit(self._replay))
         self._choose = jax.jit(self._act)
         # The memory is written in place.
-        self._learn = jax.jit(
-            self._advance, static_argnames="is_fitting", donate_argnames=("learner", "memory")
-        )
+        self._learn = jax.jit(self._advance, donate_argnames=("learner", "memory"))
         self._keep = jax.jit(self._add, donate_argnums=0)
+        self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
+        self._put_back = jax.jit(jax.vmap(_either))
         self._fit = fit_from_memory(
             agent, optimizer, memory, slow, config.batch_size,
             is_normalized=False, over_shards=jax.vmap,
@@ -160,6 +159,7 @@ class EmulatorLoop:
         totals = self._no_metrics(state.learner, memory)
         # Placed once: a program is compiled again for arguments that are not.
         learner, totals, action = parallel.to_device((state.learner, totals, saved.action))
+        self._compile_choice(learner, memory, totals)
         tally = _Tally.of(saved)
         last_step = int(state.step) + config.updates_per_chunk
         is_last = last_step >= config.num_updates
@@ -178,9 +178,7 @@ class EmulatorLoop:
             coming = self._play(env, action) if goes_on else None
             is_due = tally.was_step & (tally.num_steps > config.warmup_steps)
             is_due &= tally.num_steps <= config.num_updates
-            learner, memory, totals = self._learn(
-                learner, memory, totals, entry, is_due, count, is_fitting=bool(is_due.any())
-            )
+            learner, memory, totals = self._fit_due(learner, memory, totals, entry, is_due, count)
         self._check_sound(env)
         played = Played(
             _without_ring(memory), jnp.asarray(tally.actions), jnp.int32(tally.count), action,
@@ -222,35 +220,47 @@ class EmulatorLoop:
         other = jax.vmap(wander)(obs, keys.per_index(key_explore, self._lane_ids))
         return jnp.where(explores, other, best)
 
-    def _advance(
+    def _fit_due(
         self, learner: Learner, memory: Any, totals: dict[str, Mean], entry: Any,
-        is_due: jax.Array, count: jax.Array, *, is_fitting: bool,
+        is_due: np.ndarray, count: np.ndarray,
     ) -> tuple:  # fmt: skip
-        """Keep what was played, and fit where it is due."""
-        memory = self._add(memory, jax.tree.map(lambda x: x[None], entry))
-        if not is_fitting:
+        """Keep what was played, and fit the lanes where that `is_due [N]`.
+
+        A step seldom begins a game. Where one does, its lane is put back to where it was; a choice
+        inside the program of every step would be a sixth of its kernels.
+        """
+        memory = self._keep(memory, jax.tree.map(lambda x: x[None], entry))
+        if not is_due.any():
             return learner, memory, totals
+        old = None
+        if not is_due.all():
+            old = self._copy((learner, _without_ring(memory), totals))
+        learner, memory, totals = self._learn(learner, memory, totals, count)
+        if old is not None:
+            new = (learner, _without_ring(memory), totals)
+            learner, weights, totals = self._put_back(is_due, new, old)
+            memory = weights._replace(ring=memory.ring)
+        return learner, memory, totals
+
+    def _advance(
+        self, learner: Learner, memory: Any, totals: dict[str, Mean], count: jax.Array
+    ) -> tuple:
+        """Fit all lanes."""
         lane_keys = keys.per_index(jax.random.fold_in(self._key_fit, count), self._lane_ids)
-        learner, memory, metrics = jax.vmap(self._fit_lane)(learner, memory, is_due, lane_keys)
-        weight = is_due.astype(jnp.float32)
-        seen = {k: Mean(jnp.where(is_due, x, 0.0), weight) for k, x in metrics.items()}
+        learner, memory, metrics = jax.vmap(self._fit_lane)(learner, memory, lane_keys)
+        seen = {name: Mean(x, jnp.ones_like(x)) for name, x in metrics.items()}
         return learner, memory, jax.tree.map(jnp.add, totals, seen)
 
-    def _fit_lane(self, learner: Learner, memory: Any, is_due: jax.Array, key: jax.Array) -> tuple:
-        """Some gradient steps of one lane; where they are not due, nothing moves."""
-        shard_ids = jnp.zeros((1,), jnp.int32)
+    def _fit_lane(self, learner: Learner, memory: Any, key: jax.Array) -> tuple:
+        """Some gradient steps of one lane."""
+        shard_ids, fit = jnp.zeros((1,), jnp.int32), parallel.alone(self._fit)
 
         def gradient_step(carry: tuple[Learner, Any], number: jax.Array):
-            learner, memory = carry
-            fit = parallel.alone(self._fit)
-            found = fit(learner, memory, shard_ids, jax.random.fold_in(key, number))
-            old = (learner, _without_ring(memory))
-            new = (found[0], _without_ring(found[1]))
-            learner, weights = jax.tree.map(lambda n, o: jnp.where(is_due, n, o), new, old)
-            return (learner, weights._replace(ring=memory.ring)), found[2]
+            *carry, metrics = fit(*carry, shard_ids, jax.random.fold_in(key, number))
+            return tuple(carry), metrics
 
         numbers = jnp.arange(self._config.num_gradient_steps)
-        carry, metrics = short_scan(gradient_step, (learner, memory), numbers)
+        carry, metrics = jax.lax.scan(gradient_step, (learner, memory), numbers)
         return *carry, {name: jnp.mean(x) for name, x in metrics.items()}
 
     def _add(self, memory: Any, entries: Any) -> Any:
@@ -310,10 +320,15 @@ class EmulatorLoop:
 
     def _no_metrics(self, learner: Learner, memory: Any) -> dict[str, Mean]:
         shapes = jax.eval_shape(
-            jax.vmap(self._fit_lane), learner, memory, jnp.zeros(len(self._lane_ids), bool),
+            jax.vmap(self._fit_lane), learner, memory,
             keys.per_index(self._key_init, self._lane_ids),
         )[2]  # fmt: skip
         return {name: Mean(jnp.zeros(x.shape), jnp.zeros(x.shape)) for name, x in shapes.items()}
+
+    def _compile_choice(self, learner: Learner, memory: Any, totals: dict[str, Mean]) -> None:
+        """Now, and not in some later chunk that happens to be the first to need it."""
+        old = self._copy((learner, _without_ring(memory), totals))
+        self._put_back(np.ones(len(self._lane_ids), bool), old, old)
 
     def _check_sound(self, env: Any) -> None:
         if not np.asarray(env.is_sound).all():
@@ -326,6 +341,10 @@ class EmulatorLoop:
         is_finite = np.ones(self._config.updates_per_chunk, bool)
         is_finite[-1] = bool(jax.jit(parallel.all_finite)((learner, metrics)))
         return ChunkReport(metrics, is_finite, jax.jit(parallel.checksum)(learner)[None])
+
+
+def _either(is_new: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda n, o: jnp.where(is_new, n, o), new, old)
 
 
 def _without_ring(memory: Any) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxagent.config import QNetworkConfig
-from jaxagent.nn.q_network import ConvTransition, NoisyDense, q_network
+from jaxagent.nn.q_network import ConvTransition, NoisyDense, noise_factors, q_network
 from jaxagent.nn.transformer import num_parameters
 
 SMALL = QNetworkConfig(hidden_size=8, num_atoms=5)
@@ -86,16 +86,15 @@ def test_noise_is_factorised_with_the_published_scale():
     size, features, scale = 20, 30, 0.5
     layer = NoisyDense(features, scale)
     x = jnp.eye(size)
-    params = layer.init(jax.random.key(0), x, is_noisy=True)
+    params = layer.init(jax.random.key(0), x)
     weights = params["params"]
     np.testing.assert_allclose(weights["kernel_scale"], scale / np.sqrt(size), rtol=1e-6)
     np.testing.assert_allclose(weights["bias_scale"], scale / np.sqrt(features), rtol=1e-6)
-    calm = layer.apply(params, x, is_noisy=False)
+    calm = layer.apply(params, x)
     np.testing.assert_allclose(calm, weights["kernel"] + weights["bias"][None], atol=1e-6)
 
     def noise(key):
-        moved = layer.apply(params, x, is_noisy=True, rngs={"noise": key})
-        return moved - calm
+        return layer.apply(params, x, noise_factors(key, size + features)) - calm
 
     rows = np.asarray(jax.vmap(noise)(jax.random.split(jax.random.key(1), 4000)))
     # Row differences have no bias noise: an outer product of rank one.
@@ -105,6 +104,21 @@ def test_noise_is_factorised_with_the_published_scale():
     expected = np.sqrt(2 / np.pi) ** 2 * scale**2 / size + np.sqrt(2 / np.pi) * scale**2 / features
     np.testing.assert_allclose(rows.var(0).mean(), expected, rtol=0.05)
     np.testing.assert_allclose(rows.mean(0), 0.0, atol=0.02)
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_every_layer_of_the_head_has_noise_of_its_own(is_shared):
+    """Of one draw, no two layers, and no layer's inputs and outputs, get the same part."""
+    network, params = built(dataclasses.replace(SMALL, is_shared=is_shared, noise=0.5))
+    latent = network.encode(params, board())
+    head = network.net.bind(params, rngs={"noise": jax.random.key(0)}).head
+    factors = [np.asarray(f) for f in head._factors(int(np.prod(latent.shape[1:])))]
+    assert len(factors) == (3 if is_shared else 4)
+    together = np.concatenate(factors)
+    assert len(np.unique(together)) == len(together)
+    hidden, atoms = network.net.config.hidden_size, network.net.config.num_atoms
+    wanted = [hidden + atoms, hidden + network.net.num_actions * atoms]
+    assert [len(f) for f in factors[-2:]] == wanted
 
 
 def test_without_a_key_there_is_no_noise_and_with_one_there_is():
