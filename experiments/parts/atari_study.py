@@ -79,7 +79,7 @@ def as_entry(state: ale.AtariState, action: jax.Array, transition: Any) -> rainb
 
 def train(config: Config, game: str, agent: str) -> Work:
     """A lane a seed; arms of a seed begin alike, in the same games."""
-    env, network, fit = setting_of(config, game, agent)
+    env, _, fit = setting_of(config, game, agent)
     purpose = f"atari100k/{game}"
     loop = EmulatorLoop(
         rainbow.rainbow((*SIZE, DEPTH), env.obs_dtype, env.action_spec, fit),
@@ -190,9 +190,8 @@ def film(config: Config, setting: Setting, game: str, params: Any, path: Path) -
 def cost(config: Config, game: str, agent: str) -> Cost:
     """What training takes: the convolutions, several times a fitted step."""
     setting = setting_of(config, game, agent)
-    fit, size = setting.fit, num_parameters(
-        jax.eval_shape(setting.network.init, jax.random.key(0))
-    )
+    fit = setting.fit
+    size = num_parameters(jax.eval_shape(setting.network.init, jax.random.key(0)))
     images = fit.batch_size * (5 + (fit.spr.num_steps if fit.spr.weight else 0))
     per_image = 15e6 * fit.model.width**2 + 2.0 * size
     steps = fit.num_updates * fit.num_gradient_steps * config.num_seeds

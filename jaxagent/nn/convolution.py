@@ -25,7 +25,8 @@ def convolve(
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], window_strides, padding)
     x = jnp.pad(x, ((0, 0), *(tuple(p) for p in padding), (0, 0)))
-    if all(size % stride == 0 for size, stride in zip(kernel.shape[:2], window_strides)):
+    (height, width), (down, right) = kernel.shape[:2], window_strides
+    if height % down == 0 and width % right == 0:
         x, kernel = _in_blocks(x, kernel, window_strides)
         window_strides = (1, 1)
     return _by_patches(x, kernel, window_strides)

@@ -445,7 +445,8 @@ def test_resets_annealing_and_acting_by_the_slow_copy_go_together():
         assert bool(report.is_finite.all())
         assert int(state.learner.target.num_updates) == updates
         # What was drawn has a priority of its own by now, beside the new windows'.
-        assert len(np.unique(np.asarray(state.shards.replay.tree.levels[-1]))) > len(np.unique(weight))
+        leaves = np.asarray(state.shards.replay.tree.levels[-1])
+        assert len(np.unique(leaves)) > len(np.unique(weight))
         moved = np.abs(np.asarray(head(state.learner)) - first).max()
         copied = jax.tree.map(np.array_equal, state.learner.target.q, state.learner.params)
         assert all(jax.tree.leaves(copied)) == (updates < 12)  # none at the end

@@ -123,7 +123,7 @@ def test_ppo_trains_with_it():
 
 def test_refuses_what_it_cannot_do():
     _, plain, parts = agent_of()
-    with pytest.raises(ValueError, match="got 0.01 for an on-policy agent"):
+    with pytest.raises(ValueError, match=r"got 0\.01 for an on-policy agent"):
         spr.with_self_prediction(plain, parts, SPRConfig(tau=0.01))
     agent, _, _ = agent_of(num_steps=T + 1)
     with pytest.raises(ValueError, match="at most the 6 steps of a rollout"):

@@ -11,10 +11,17 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID", [(2, 1), (0, 3)]])
-@pytest.mark.parametrize(("size", "stride"), [
-        ((3, 3), (1, 1)), ((4, 4), (3, 3)), ((2, 3), (2, 1)), ((4, 4), (2, 2)), ((4, 3), (2, 3)),
+@pytest.mark.parametrize(
+    ("size", "stride"),
+    [
+        ((3, 3), (1, 1)),
+        ((4, 4), (3, 3)),
+        ((2, 3), (2, 1)),
+        ((4, 4), (2, 2)),
+        ((4, 3), (2, 3)),
         ((8, 8), (4, 4)),
-    ])
+    ],
+)
 def test_equals_xla_s_convolution(size, stride, padding):
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):

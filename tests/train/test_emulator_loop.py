@@ -88,8 +88,8 @@ def counting_agent(action=1):
         return drawn.steps
 
     def loss(params, batch, key):
-        value = params["count"]
-        return value, ({"train/is_valid": jnp.mean(batch.valid[0], dtype=jnp.float32)}, jnp.ones(batch.time.shape[1]))
+        metrics = {"train/is_valid": jnp.mean(batch.valid[0], dtype=jnp.float32)}
+        return params["count"], (metrics, jnp.ones(batch.time.shape[1]))
 
     return Agent(lambda key: {"count": jnp.zeros(())}, act, targets, loss)
 
