@@ -58,7 +58,9 @@ class ModelConfig:
     """One pretrained model."""
 
     name: str
-    objective: Literal["gpt", "bert", "mtm", "smart", "maskdp", "spr"] = "gpt"
+    objective: Literal[
+        "gpt", "bert", "mtm", "smart", "maskdp", "spr", "spr_tokens", "spr_token"
+    ] = "gpt"
     granularity: Literal["component", "modality"] = "component"
     values: Literal["bins", "two_hot", "reals"] = "bins"
     data: Literal["intact", "shuffled"] = "intact"  # shuffled: the saboteur's

@@ -19,9 +19,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxagent.agents import representation
+from jaxagent.config import TrunkConfig
 from jaxagent.data.sampler import UnitBatch
 from jaxagent.nn.dense import Dense
 from jaxagent.nn.sequence_model import Layout, SequenceModel
+from jaxagent.nn.token_trunk import TokenTransition
 from jaxagent.objectives import masking
 from jaxagent.objectives.latent import cosine_distance, squared_distance
 from jaxagent.objectives.sequence import scalar_loss, weighted_mean
@@ -41,7 +43,13 @@ class Objective(NamedTuple):
 
     loss: Callable
     is_causal: bool  # how its representation is read: else every token sees all
-    has_latent: bool = False  # needs latent heads and a slow copy
+    # (model, two keys) -> parameters of its latent heads; None: it has none, and no slow copy.
+    init_latent: Callable | None = None
+
+    @property
+    def has_latent(self) -> bool:
+        """Whether it compares latents with those of a slow copy."""
+        return self.init_latent is not None
 
 
 class LatentHeads(nn.Module):
@@ -68,17 +76,39 @@ class Predictor(nn.Module):
 
 def init(model: SequenceModel, objective: Objective, key: jax.Array) -> PretrainParams:
     """First parameters."""
-    key_model, key_heads, key_predictor = jax.random.split(key, 3)
-    params = model.init(key_model)
-    if not objective.has_latent:
-        return PretrainParams(params, {})
-    z = jnp.zeros((1, model.config.width))
-    heads, latent = LatentHeads(model.config.width), {}
+    key_model, *keys_latent = jax.random.split(key, 3)
+    latent = objective.init_latent(model, *keys_latent) if objective.init_latent else {}
+    return PretrainParams(model.init(key_model), latent)
+
+
+def vector_heads(model: SequenceModel, *keys: jax.Array) -> dict[str, Any]:
+    """Of latents that are vectors."""
+    return _latent_params(model, keys, "heads", LatentHeads(model.config.width), ())
+
+
+def token_heads(model: SequenceModel, *keys: jax.Array) -> dict[str, Any]:
+    """Of latents that are tokens."""
+    return _latent_params(model, keys, "transition", transition_of(model), (1,))
+
+
+def transition_of(model: SequenceModel) -> TokenTransition:
+    """What steps the tokens of a state: the module of MuZero's token model."""
+    c = model.config
+    trunk = TrunkConfig(width=c.width, num_heads=c.num_heads, num_blocks=1, patch=1)
+    return TokenTransition(trunk, 1)
+
+
+def _latent_params(
+    model: SequenceModel, keys: tuple, name: str, step: nn.Module, tokens: tuple[int, ...]
+) -> dict[str, Any]:
+    """Parameters of what steps latents `[B, *tokens, D]`, for every domain, and of a predictor."""
+    key_step, key_predictor = keys
+    z, params = jnp.zeros((1, *tokens, model.config.width)), {}
     for layout in model.layouts:
         action = jnp.zeros((1, layout.domain.action_size))
-        latent |= heads.init(key_heads, z, action, layout.domain.index)["params"]
+        params |= step.init(key_step, z, action, layout.domain.index)["params"]
     predictor = Predictor(model.config.width).init(key_predictor, z)["params"]
-    return PretrainParams(params, {"heads": latent, "predictor": predictor})
+    return {name: params, "predictor": predictor}
 
 
 def predict_next(
@@ -217,6 +247,55 @@ def spr(model, params, slow, layout, batch, key, progress):
     return token_loss + latent, {"train/loss/token": token_loss, "train/loss/latent": latent}
 
 
+def spr_tokens(model, params, slow, layout, batch, key, progress, num_steps: int | None = None):
+    """Self-prediction of a state's tokens over `num_steps` (K; None: half of the window).
+
+    The steps before the last K are history, under block-causal attention. The tokens of the newest
+    state then roll forward under K actions by a transformer, and each is compared by cosine with
+    the slow model's token of the state that came, which is encoded alone and has seen no action
+    between. K = 1 is the minimalist of Ni et al. (2024). The next-token loss stands beside it as in
+    `spr`. Raises ValueError where a window has no more than K steps.
+    """
+    del key, progress
+    predicted, weight, _ = predict_next(model, params.model, layout, batch)
+    token_loss, _ = _scored(model, predicted, batch, weight)
+    length, obs_size = batch.unit.shape[1], layout.domain.obs_size
+    count = num_steps or length // 2
+    if count >= length:
+        raise ValueError(
+            f"spr_tokens: got {count} steps to predict in windows of {length}, expected fewer; "
+            "lengthen the context."
+        )
+    past = length - count
+    z = _state_tokens(model, params.model, layout, batch, past)
+    later = batch.unit[:, past:].reshape(-1, 1, layout.domain.period)
+    real = jnp.ones((later.shape[0], 1), bool)
+    targets = _state_tokens(model, slow.model, layout, UnitBatch(later, real), 1)
+    targets = jax.lax.stop_gradient(targets.reshape(-1, count, *z.shape[1:]))
+    step, predictor = transition_of(model), Predictor(model.config.width)
+    losses = []
+    for k in range(count):
+        action = batch.unit[:, past - 1 + k, obs_size:]
+        z = step.apply({"params": params.latent["transition"]}, z, action, layout.domain.index)
+        guess = predictor.apply({"params": params.latent["predictor"]}, z)
+        losses.append(jnp.mean(cosine_distance(guess, targets[:, k]), axis=-1))
+    # What is rolled forward from a state that does not exist is compared with nothing.
+    is_real = batch.is_real[:, past:] & batch.is_real[:, past - 1 : past]
+    latent = weighted_mean(jnp.stack(losses, axis=1), is_real)
+    return token_loss + latent, {"train/loss/token": token_loss, "train/loss/latent": latent}
+
+
+def _state_tokens(model, params, layout, batch, num_steps: int) -> jax.Array:
+    """Tokens `[B, m, D]` of the last state of the first `num_steps`, which sees those before it."""
+    size, own = layout.num_tokens, layout.num_obs_tokens
+    unit, is_real = batch.unit[:, :num_steps], batch.is_real[:, :num_steps]
+    attention = masking.block_causal(num_steps, layout.kinds())
+    attention = masking.within_episode(attention, is_real, size)
+    last = (num_steps - 1) * size + own
+    states = model.encode(params, layout, unit, attention[:, :last, :last], None, last)
+    return states[:, -own:]
+
+
 def _next_latent(model, params, slow, layout, batch) -> jax.Array:
     """SMART's forward loss: the slow T(s') from the causal state at the action before it."""
     obs_size, size = layout.domain.obs_size, layout.num_tokens
@@ -253,9 +332,13 @@ OBJECTIVES = {
     "gpt": Objective(gpt, is_causal=True),
     "bert": Objective(bert, is_causal=False),
     "mtm": Objective(mtm, is_causal=False),
-    "smart": Objective(smart, is_causal=False, has_latent=True),
+    "smart": Objective(smart, is_causal=False, init_latent=vector_heads),
     "maskdp": Objective(maskdp, is_causal=False),
-    "spr": Objective(spr, is_causal=True, has_latent=True),
+    "spr": Objective(spr, is_causal=True, init_latent=vector_heads),
+    "spr_tokens": Objective(spr_tokens, is_causal=False, init_latent=token_heads),
+    "spr_token": Objective(
+        functools.partial(spr_tokens, num_steps=1), is_causal=False, init_latent=token_heads
+    ),
 }
 
 

@@ -64,16 +64,24 @@ class TokenEncoder(nn.Module):
 
 
 class TokenTransition(nn.Module):
-    """The next latent of a latent `[B, m, D]` and an action `[B]`, which is one more token."""
+    """The next latent of a latent `[B, m, D]` and an action, which is one more token.
+
+    An action is a category, int32 `[B]` of `num_actions`, or reals `[B, A]`, for which every domain
+    has a layer of its own. MuZero's search steps with this module, and self-prediction trains it.
+    """
 
     config: TrunkConfig
     num_blocks: int
-    num_actions: int
+    num_actions: int = 0
 
     @nn.compact
-    def __call__(self, latent: jax.Array, action: jax.Array) -> jax.Array:
-        # As large as the latents' entries, which have a norm behind them: a small one is not heard.
-        init = nn.initializers.normal(1.0)
-        table = self.param("action", init, (self.num_actions, self.config.width))
-        x = jnp.concatenate([latent, table[action][:, None]], axis=1)
+    def __call__(self, latent: jax.Array, action: jax.Array, domain: int = 0) -> jax.Array:
+        x = jnp.concatenate([latent, self._token(action, domain)[:, None]], axis=1)
         return TokenBlocks(self.config, self.num_blocks, name="blocks")(x)[:, :-1]
+
+    def _token(self, action: jax.Array, domain: int) -> jax.Array:
+        # As large as the latents' entries, which have a norm behind them: a small one is not heard.
+        if not jnp.issubdtype(action.dtype, jnp.integer):
+            return nn.LayerNorm()(Dense(self.config.width, name=f"action_{domain}")(action))
+        init = nn.initializers.normal(1.0)
+        return self.param("action", init, (self.num_actions, self.config.width))[action]

@@ -23,6 +23,17 @@ def causal(num_steps: int, group: int) -> jax.Array:
     return order[None, :] <= order[:, None]
 
 
+def block_causal(num_steps: int, kinds: jax.Array) -> jax.Array:
+    """Every token sees the earlier blocks and all of its own, bool `[L, L]`.
+
+    A block is a state or an action: a state's tokens see each other, and no action of their own
+    step (`kinds [G]`), or they would know what comes.
+    """
+    group = kinds.shape[0]
+    block = 2 * jnp.repeat(jnp.arange(num_steps), group) + jnp.tile(kinds, num_steps)
+    return block[None, :] <= block[:, None]
+
+
 def full(num_steps: int, group: int) -> jax.Array:
     """Every token sees all, bool `[L, L]`."""
     size = num_steps * group

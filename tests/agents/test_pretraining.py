@@ -34,6 +34,7 @@ def of_kinds(kinds):
 
 OF_ALL_KINDS = of_kinds(KINDS)
 OF_ALL_OBJECTIVES = pytest.mark.parametrize("name", OBJECTIVES)
+LATENT = ("spr", "spr_tokens")  # the two kinds of latent heads
 MASKED = ("bert", "mtm", "smart", "maskdp")
 KEY = functools.partial(jax.random.key, 4)
 
@@ -52,13 +53,21 @@ def build(kind, dtype="float32"):
 @functools.cache
 def all_params(kind):
     """Two draws; larger than at first, so that attention is far from uniform and a slip shows."""
-    init = jax.jit(lambda key: pretraining.init(build(kind), OBJECTIVES["spr"], key))
+    def init(key):
+        pairs = zip(LATENT, jax.random.split(key), strict=True)
+        params = (pretraining.init(build(kind), OBJECTIVES[name], k) for name, k in pairs)
+        return functools.reduce(lambda a, b: a._replace(latent=a.latent | b.latent), params)
+
+    init = jax.jit(init)
     return [jax.tree.map(lambda x: 1.5 * x, init(jax.random.key(s))) for s in (0, 1)]
 
 
 def first_params(name, kind, number):
     params = all_params(kind)[number]
-    return params if OBJECTIVES[name].has_latent else params._replace(latent={})
+    own = {"smart": ("heads", "predictor"), "spr": ("heads", "predictor")}.get(
+        name, ("transition", "predictor") if OBJECTIVES[name].has_latent else ()
+    )
+    return params._replace(latent={part: params.latent[part] for part in own})
 
 
 def windows(seed=0, is_real=None):
@@ -310,8 +319,9 @@ def test_steps_that_do_not_exist_never_matter(name, kind):
 def silent(name):
     """Parameters without a gradient: of the other domain, and of what the objective never does."""
     found = {f"stem/{part}_1" for part in ("obs", "action")}
-    found |= {f"head/{part}_1" for part in ("obs", "action")} | {"heads/action_1"}
-    if name in ("gpt", "spr"):
+    found |= {f"head/{part}_1" for part in ("obs", "action")}
+    found |= {"heads/action_1", "transition/action_1"}
+    if name in ("gpt", "spr", "spr_tokens", "spr_token"):
         found |= {"mask"}
     if name == "smart":
         found |= {"head/obs_0", "predictor"}  # it predicts actions; the predictor is SPR's
@@ -354,7 +364,7 @@ def test_only_smart_has_a_curriculum(name):
         np.testing.assert_array_equal(hidden, [[1] * B, [K] * B])
 
 
-@pytest.mark.parametrize(("name", "parts"), [("smart", 3), ("spr", 2)])
+@pytest.mark.parametrize(("name", "parts"), [("smart", 3), ("spr", 2), ("spr_tokens", 2)])
 def test_latent_objectives_are_the_sum_of_their_parts(name, parts):
     seen = see(name, ("component", "two_hot"))
     assert len(seen.metrics) == parts
@@ -362,7 +372,10 @@ def test_latent_objectives_are_the_sum_of_their_parts(name, parts):
     np.testing.assert_allclose(seen.loss, sum(map(float, seen.metrics.values())), rtol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "part"), [("smart", "forward"), ("spr", "latent")])
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("smart", "forward"), ("spr", "latent"), ("spr_tokens", "latent"), ("spr_token", "latent")],
+)
 def test_a_latent_is_compared_with_the_slow_copys_view_of_the_states_that_came(name, part):
     kind, where = ("component", "bins"), f"train/loss/{part}"
     before = see(name, kind)
@@ -440,3 +453,72 @@ def test_activations_may_be_bfloat16(name):
         )
         assert shape.dtype == jnp.float32
         assert shape.shape == ()
+
+
+# --- self-prediction of tokens --------------------------------------------------------------------
+
+
+@OF_ALL_KINDS
+def test_a_state_s_tokens_know_its_past_and_no_action_of_its_own(kind):
+    """Block-causal: all of its scalars, whatever their order, and all before them."""
+    model, params = build(kind), first_params("spr_tokens", kind, 0)
+    past, base = K - 1, windows().unit[0]
+    alone = np.eye(K * P, dtype=bool).reshape(-1, K, P)
+    changed = jnp.where(alone, moved(base)[None], base[None])
+    unit = jnp.concatenate([base[None], changed])
+    batch = UnitBatch(unit, jnp.ones(unit.shape[:2], bool))
+    layout = model.layouts[0]
+    tokens = np.asarray(pretraining._state_tokens(model, params.model, layout, batch, past))
+    assert tokens.shape == (1 + K * P, layout.num_obs_tokens, model.config.width)
+    gap = np.abs(tokens[1:] - tokens[:1]).max(-1)  # [K P, m]
+    time, is_action = np.repeat(np.arange(K), P), np.tile(IS_ACTION, K)
+    expected = (time < past - 1) | ((time == past - 1) & ~is_action)
+    np.testing.assert_array_equal(gap > 1e-5, np.broadcast_to(expected[:, None], gap.shape))
+
+
+def test_the_tokens_that_roll_forward_are_told_every_action_but_the_last():
+    kind, where = ("component", "reals"), "train/loss/latent"
+    before = see("spr_tokens", kind).metrics[where]
+    for step in range(K):
+        unit = windows().unit
+        unit = unit.at[:, step, n:].set(moved(unit[:, step, n:]))
+        after = see("spr_tokens", kind, windows()._replace(unit=unit)).metrics[where]
+        assert (after != before) == (step < K - 1), step
+
+
+def test_one_step_is_the_first_of_several():
+    kind = ("component", "reals")
+    model, params = build(kind), first_params("spr_tokens", kind, 0)
+    slow = first_params("spr_tokens", kind, 1)
+    batch, layout = windows(), model.layouts[0]
+
+    def latent(count, batch):
+        args = model, params, slow, layout, batch, KEY(), jnp.float32(0.0)
+        return float(pretraining.spr_tokens(*args, num_steps=count)[1]["train/loss/latent"])
+
+    # The same history and one state to come, of a window that is cut there.
+    cut = UnitBatch(batch.unit[:, : K - 1], batch.is_real[:, : K - 1])
+    gone = batch._replace(is_real=batch.is_real.at[:, K - 1].set(False))
+    np.testing.assert_allclose(latent(2, gone), latent(1, cut), rtol=1e-5)
+    with pytest.raises(ValueError, match=f"got {K} steps to predict in windows of {K}"):
+        latent(K, batch)
+
+
+def test_blocks_are_states_and_actions():
+    from jaxagent.objectives import masking
+
+    found = masking.block_causal(2, jnp.array([0, 0, 1]))
+    expected = [[1, 1, 0, 0, 0, 0]] * 2 + [[1, 1, 1, 0, 0, 0]] + [[1, 1, 1, 1, 1, 0]] * 2
+    np.testing.assert_array_equal(found, [*expected, [1] * 6])
+
+
+def test_tokens_are_stepped_by_the_module_of_muzeros_model():
+    from jaxagent.config import LatentConfig, TrunkConfig
+    from jaxagent.nn.latent_model import latent_model
+    from jaxagent.nn.token_trunk import TokenTransition
+
+    step = pretraining.transition_of(build(("component", "bins")))
+    config = LatentConfig(TrunkConfig(width=8, num_heads=2, patch=1), num_bins=2)
+    searched = latent_model(config, (3,), 2).net
+    bound = searched.bind(searched.init(jax.random.key(0), jnp.zeros((1, 3)), jnp.array([0])))
+    assert type(step) is type(bound.transition) is TokenTransition
