@@ -108,12 +108,17 @@ def extras(
             for game in config.games
         },
         "budgets": {
-            f"{agent}, {game}": read_done(folder, f"train/{game}/{agent}")["summary"]
-            | {"seconds_of_all_seeds": round(read_done(folder, f"train/{game}/{agent}")["seconds"])}
+            f"{agent}, {game}": _budget(read_done(folder, f"train/{game}/{agent}"))
             for agent in config.agents
             for game in config.games
         },
     }
+
+
+def _budget(done: Mapping[str, Any]) -> dict[str, Any]:
+    """Of one seed, and the seconds of all."""
+    steps = max(done["summary"]["agent_steps"])
+    return done["summary"] | {"agent_steps": steps, "seconds_of_all_seeds": round(done["seconds"])}
 
 
 def beside(config: Config, agent: str, returns: np.ndarray) -> list[str]:

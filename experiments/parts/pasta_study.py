@@ -186,7 +186,9 @@ def tokens_per_update(config: Config, layouts: Sequence[Layout]) -> int:
 def flops_per_update(config: Config, study: Study, layouts: Sequence[Layout]) -> float:
     """Operations of one update's passes, forward and backward; heads and stems are left out."""
     model = study.model
-    passes = {"smart": 3, "spr": 2, "spr_tokens": 2, "spr_token": 2}.get(_name_of(study.objective), 1)
+    passes = {"smart": 3, "spr": 2, "spr_tokens": 2, "spr_token": 2}.get(
+        _name_of(study.objective), 1
+    )
     total = 0.0
     for layout in layouts:
         tokens = config.pretrain.batch_size * config.network.context * layout.num_tokens

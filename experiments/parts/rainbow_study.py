@@ -12,7 +12,7 @@ import numpy as np
 import envs
 from envs.vector import VectorEnv
 from experiments.configs.spr import Config, TaskConfig
-from experiments.parts import experts, pictures
+from experiments.parts import experts, pictures, spr_study
 from experiments.parts.cost import Cost
 from jaxagent import keys
 from jaxagent.agents import rainbow
@@ -106,6 +106,7 @@ def evaluate(config: Config, task: TaskConfig, folder: Path) -> dict[str, Any]:
     key = keys.derive(0, f"rainbow/{task.name}/evaluate")
     lane_keys = keys.per_index(key, jnp.array(seeds(config)))
     policy = rainbow.policy(setting.network, fit)
+    numbers, data = {}, measured_data(config, setting)
     run = partial(
         play_lanes, setting.env, policy, task=setting.task, lane_keys=lane_keys,
         num_episodes=config.episodes,
@@ -116,11 +117,37 @@ def evaluate(config: Config, task: TaskConfig, folder: Path) -> dict[str, Any]:
         place = stage_folder(folder, f"train/{task.name}/{name}")
         kept = experts.load_lanes(place, setting.network.init, fit, config.num_seeds)
         returns[name] = np.asarray(every(kept)).tolist()
+        numbers[name] = diagnoses(setting, kept, data)
         last = jax.tree.map(lambda x: x[-1, 0], kept)
         _paint(setting, name, policy, last, folder, jax.random.fold_in(key, 1))
     per_chunk = fit.updates_per_chunk * fit.num_envs * fit.num_steps
     count = fit.num_updates // fit.updates_per_chunk + 1
-    return {"steps": [fit.warmup_steps + i * per_chunk for i in range(count)], "returns": returns}
+    steps = [fit.warmup_steps + i * per_chunk for i in range(count)]
+    return {"steps": steps, "returns": returns, "diagnoses": numbers}
+
+
+def measured_data(config: Config, setting: Setting) -> spr_study.Measured:
+    """States of random play, and what is true of them."""
+    probe = dataclasses.replace(config.probe, env=setting.config.env)
+    place = spr_study.Setting(setting.env, setting.task, probe)
+    return spr_study.measured_play(place, lambda obs: obs)
+
+
+def diagnoses(setting: Setting, kept: Any, data: spr_study.Measured) -> dict[str, Any]:
+    """Numbers `[snapshots][seeds]` by name, of networks `[snapshots, seeds]`; probes: `[m]` more.
+
+    They are of the head's hidden units, which are what self-prediction compares; the twin's
+    predictor never learns, so that its predictions mean nothing.
+    """
+    network = setting.network
+
+    def one(params: Any) -> dict[str, Any]:
+        latent = network.encode(params, data.obs)
+        hidden = network.project(params, latent)
+        return spr_study.diagnosed(network, params, params, data, latent, hidden)
+
+    every = jax.jit(lambda kept: jax.lax.map(lambda lanes: jax.lax.map(one, lanes), kept))
+    return jax.tree.map(lambda x: x.tolist(), jax.device_get(every(kept)))
 
 
 def _paint(

@@ -1,6 +1,7 @@
 """What spr says: scores of its claims, preconditions, figures, alarms."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,10 +109,16 @@ def extras(
             _curve(found, "copy_ratio", "Error over that of 'nothing changes'", "ratio", log=True),
             _curve(found, "action_sensitivity", "Error with others' actions over own", "ratio"),
             _curve(found, "retrieval", "Own future is the nearest", "share of states"),
-            *(_returns(config, name, done[name]) for name in done),
+            *(figure for name in done for figure in _of_game(config, name, done[name])),
         ],
         "curves": CURVES,
-        "limits": LIMITS + _alarm_lines(found),
+        "limits": LIMITS
+        + _alarm_lines("", found["arms"], TRAINED)
+        + [
+            line
+            for name in done
+            for line in _alarm_lines(f"{name}, ", done[name]["diagnoses"], AGENTS[:1])
+        ],
         "budgets": {arm: read_done(folder, f"probe/{arm}")["summary"] for arm in TRAINED}
         | {
             f"{agent}, {task.name}": _budget(task, agent, folder, done[task.name])
@@ -132,6 +139,25 @@ def _budget(task: TaskConfig, agent: str, folder: Path, done: Mapping[str, Any])
     }
 
 
+def _of_game(config: Config, name: str, done: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns, and what became of the representation, against env steps."""
+    found = {"updates": done["steps"], "arms": done["diagnoses"]}
+    numbers = partial(_curve, found, arms=AGENTS, x_label="env steps of a seed")
+    return [
+        _returns(config, name, done),
+        numbers("probes", f"Linear probes on {name}: {', '.join(TRUTHS[_env(config, name)])}",
+                "R^2"),
+        numbers("effective_rank", f"Effective rank on {name}", "share of the hidden units"),
+        numbers("dormant", f"Dormant units on {name}", "share of the hidden units"),
+        numbers("copy_ratio", f"Error over that of 'nothing changes' on {name}", "ratio", log=True),
+        numbers("action_sensitivity", f"Error with others' actions over own on {name}", "ratio"),
+    ]  # fmt: skip
+
+
+def _env(config: Config, name: str) -> str:
+    return next(task.env for task in config.tasks if task.name == name)
+
+
 def _returns(config: Config, name: str, done: Mapping[str, Any]) -> dict[str, Any]:
     """Returns of snapshots against env steps."""
     series = [
@@ -146,24 +172,25 @@ def _returns(config: Config, name: str, done: Mapping[str, Any]) -> dict[str, An
     }  # fmt: skip
 
 
-def _alarm_lines(found: Mapping[str, Any]) -> list[str]:
+def _alarm_lines(where: str, numbers: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
     """Which alarms went off at the end, of the first seed that has one."""
     lines = []
-    for arm in TRAINED:
-        seeds = [a for a in alarms_of(found["arms"][arm], -1) if a]
+    for arm in arms:
+        seeds = [a for a in alarms_of(numbers[arm], -1) if a]
         if seeds:
-            count = len(found["arms"][arm]["spread"][-1])
+            count = len(numbers[arm]["spread"][-1])
             named = "; ".join(seeds[0].values())
-            lines.append(f"Alarm, arm '{arm}' ({len(seeds)} of {count} seeds): {named}.")
+            lines.append(f"Alarm, {where}arm '{arm}' ({len(seeds)} of {count} seeds): {named}.")
     return lines
 
 
 def _curve(
-    found: Mapping[str, Any], name: str, title: str, label: str, log: bool = False
-) -> dict[str, Any]:
+    found: Mapping[str, Any], name: str, title: str, label: str, log: bool = False, *,
+    arms: Sequence[str] = TRAINED, x_label: str = "updates",
+) -> dict[str, Any]:  # fmt: skip
     """A number against updates, a line an arm and seed."""
     series = []
-    for arm in TRAINED:
+    for arm in arms:
         values = np.array(found["arms"][arm][name], float)
         values = values.mean(-1) if name == "probes" else values
         values = np.clip(values, -1.0, None)
@@ -173,6 +200,6 @@ def _curve(
         "kind": "curves", "title": title,
         "caption": "States of other episodes; a line an arm, its band the seeds; below -1 is drawn "
         "as -1.",
-        "x_label": "updates", "y_label": f"log10 of the {label}" if log else label,
+        "x_label": x_label, "y_label": f"log10 of the {label}" if log else label,
         "series": series,
     }  # fmt: skip

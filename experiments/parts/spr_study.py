@@ -1,5 +1,6 @@
 """Self-prediction from random play: data, arms in lanes of seeds, and what their latents know."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,8 +116,11 @@ def windows_of(trajectory: Trajectory, moments: Moments) -> Windows:
     return Windows(normalize.apply(moments, trajectory.obs), trajectory.action, done)
 
 
-def measured_of(trajectory: Trajectory, moments: Moments, count: int) -> Measured:
-    """As many states as there are, at most `count`, whose next is of the same episode."""
+def measured_of(trajectory: Trajectory, see: Callable, count: int) -> Measured:
+    """As many states as there are, at most `count`, whose next is of the same episode.
+
+    `see(obs)` is what the network is given.
+    """
     done = (trajectory.terminated | trajectory.truncated).reshape(-1)
     order = jax.random.permutation(keys.derive(0, "spr/order"), done.shape[0])
     # In order of time: probes are fitted on earlier episodes than they are scored on.
@@ -125,7 +129,7 @@ def measured_of(trajectory: Trajectory, moments: Moments, count: int) -> Measure
     def pick(x: jax.Array) -> jax.Array:
         return x.reshape(-1, *x.shape[2:])[rows]
 
-    obs, later = (normalize.apply(moments, pick(x)) for x in (trajectory.obs, trajectory.final_obs))
+    obs, later = (see(pick(x)) for x in (trajectory.obs, trajectory.final_obs))
     return Measured(obs, pick(trajectory.action), later, pick(trajectory.extras))
 
 
@@ -139,10 +143,16 @@ def data_of(setting: Setting) -> tuple[Windows, Moments]:
 
 def measured_data(setting: Setting) -> Measured:
     """Of other episodes, standardised as what is learned from."""
-    config, (_, moments) = setting.config, data_of(setting)
+    _, moments = data_of(setting)
+    return measured_play(setting, partial(normalize.apply, moments))
+
+
+def measured_play(setting: Setting, see: Callable) -> Measured:
+    """States of random play that nothing learns from; `see` as in `measured_of`."""
+    config = setting.config
     # Breakout's random episodes are ten steps long: a third more than is needed.
     steps = -(-4 * config.measured // (3 * config.num_envs))
-    return measured_of(random_play(setting, "test", steps), moments, config.measured)
+    return measured_of(random_play(setting, "test", steps), see, config.measured)
 
 
 def train(config: Config, arm: str) -> Work:
@@ -213,6 +223,14 @@ def measure(setting: Setting, arm: str, params: Any, slow: Any, data: Measured) 
     """
     parts = parts_of(setting, arm)
     latent = parts.encode(params, data.obs)
+    summary = jnp.mean(latent, axis=1) if latent.ndim == 3 else latent
+    return diagnosed(parts, params, slow, data, latent, summary)
+
+
+def diagnosed(
+    parts: Any, params: Any, slow: Any, data: Measured, latent: jax.Array, summary: jax.Array
+) -> dict[str, Any]:
+    """Numbers of `latent`, of which `summary [N, d]` is what is looked at, and of predictions."""
 
     def predicted(action: jax.Array) -> jax.Array:
         return spr.predictions(parts, params, latent, action[None])[0]
@@ -220,7 +238,6 @@ def measure(setting: Setting, arm: str, params: Any, slow: Any, data: Measured) 
     def projected(obs: jax.Array) -> jax.Array:
         return spr.projections(parts, slow, obs[None])[0]
 
-    summary = jnp.mean(latent, axis=1) if latent.ndim == 3 else latent
     found = collapse.diagnose(
         summary, projected(data.obs), predicted(data.action),
         predicted(jnp.roll(data.action, 1)), projected(data.later),

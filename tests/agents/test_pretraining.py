@@ -53,6 +53,7 @@ def build(kind, dtype="float32"):
 @functools.cache
 def all_params(kind):
     """Two draws; larger than at first, so that attention is far from uniform and a slip shows."""
+
     def init(key):
         pairs = zip(LATENT, jax.random.split(key), strict=True)
         params = (pretraining.init(build(kind), OBJECTIVES[name], k) for name, k in pairs)

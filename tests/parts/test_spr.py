@@ -39,7 +39,8 @@ def test_truths_are_those_of_the_board_that_is_seen():
 
 def test_measured_states_and_what_came_are_of_one_episode():
     moments = spr_study.moments_of(played())
-    held = spr_study.measured_of(played(), moments, 10_000)
+    see = functools.partial(normalize.apply, moments)
+    held = spr_study.measured_of(played(), see, 10_000)
     done = np.asarray(played().terminated | played().truncated)
     assert len(held.action) == (~done).sum()
     # The ball moves by one cell in each direction, or bounces: never across the board.
@@ -49,7 +50,7 @@ def test_measured_states_and_what_came_are_of_one_episode():
     at = board[..., 1].reshape(len(board), -1).argmax(-1)
     assert np.abs(at % 10 - np.asarray(held.truth[:, 0])).max() <= 1
     # Fewer are a part of them, in order of time: the probes' halves are of different episodes.
-    fewer = np.asarray(spr_study.measured_of(played(), moments, 40).obs).reshape(40, -1)
+    fewer = np.asarray(spr_study.measured_of(played(), see, 40).obs).reshape(40, -1)
     all_of_them = np.asarray(held.obs).reshape(len(held.obs), -1)
     at = 0
     for state in fewer:
@@ -145,3 +146,23 @@ def test_illegal_probes_are_refused(changes, message):
     config = dataclasses.replace(SMOKE, probe=dataclasses.replace(SMOKE.probe, **changes))
     with pytest.raises(ValueError, match=message):
         config.check()
+
+
+def test_agents_are_diagnosed_and_told_apart_in_figures_of_their_game():
+    """Rainbow's hidden units of two snapshots and two seeds, of what the game truly shows."""
+    config, task = SMOKE, SMOKE.tasks[0]
+    own = rainbow_study.setting_of(task)
+    data = rainbow_study.measured_data(config, own)
+    assert data.obs.shape[1:] == own.env.obs_shape
+    params = jax.vmap(jax.vmap(own.network.init))(jax.random.split(jax.random.key(0), (2, 2)))
+    found = rainbow_study.diagnoses(own, params, data)
+    assert set(found) == {*Diagnosis._fields, "probes"}
+    assert np.shape(found["probes"]) == (2, 2, 3)
+    assert all(np.shape(found[name]) == (2, 2) for name in Diagnosis._fields)
+    dead = jax.tree.map(jnp.zeros_like, params)
+    fallen = rainbow_study.diagnoses(own, dead, data)
+    assert "effective_rank" in spr_report.alarms_of(fallen, -1)[0]
+    done = {"steps": [0, 8], "returns": {}, "diagnoses": dict.fromkeys(rainbow_study.AGENTS, found)}
+    figures = spr_report._of_game(config, "Breakout", done)
+    assert all("Breakout" in figure["title"] for figure in figures)
+    assert len(figures) == 6
