@@ -19,6 +19,7 @@ from jaxagent.files import Locked, lock, write_json
 from jaxagent.report.html import write_report
 from jaxagent.train import manifest, metrics_log
 from jaxagent.train import run as runs
+from jaxagent.train.emulator_loop import EmulatorError
 from jaxagent.train.peak import matmul_rate
 
 FAILED, BUSY = 1, 3
@@ -66,7 +67,7 @@ def _go_on(out: Path, config: Any, *, tensorboard: bool) -> int:
         summary = experiment.summary(config, out, about["preset"]) | _record(out, about, stages)
     except Locked as error:
         return _fail(error, BUSY)
-    except (runs.Diverged, runs.StageError, ValueError) as error:
+    except (runs.Diverged, runs.StageError, EmulatorError, ValueError) as error:
         write_report(out)
         return _fail(error, FAILED)
     write_json(out / "summary.json", summary)

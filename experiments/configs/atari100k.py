@@ -38,14 +38,14 @@ class Config:
     # `num_gradient_steps` after each from `warmup_steps` on.
     rainbow: RainbowConfig = RainbowConfig(
         num_envs=1, num_gradient_steps=2, capacity=102_400, warmup_steps=2000, num_updates=STEPS,
-        updates_per_chunk=5000, reward_limit=1.0, is_augmented=True,
+        updates_per_chunk=2500, reward_limit=1.0, is_augmented=True,
         model=QNetworkConfig(encoder="nature"), spr=SPRConfig(tau=1.0),
     )  # fmt: skip
     episodes: int = 100  # whole games of each agent and seed at the end
     eval_lanes: int = 10  # of each seed, which play them side by side
     first_seed: int = 0  # claim seeds are 0..4; development seeds are 1000 and up
     num_seeds: int = 5
-    runtime: RuntimeConfig = RuntimeConfig(matmul_precision="default", chunks_per_save=2)
+    runtime: RuntimeConfig = RuntimeConfig(matmul_precision="default", chunks_per_save=4)
 
     def check(self) -> None:
         """Raise ValueError with got / expected / fix for an illegal configuration."""

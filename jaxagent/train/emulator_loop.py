@@ -16,6 +16,7 @@ import optax
 
 from jaxagent import keys
 from jaxagent.data.replay import Memory
+from jaxagent.nn.short_scan import short_scan
 from jaxagent.train import optimizer as optimizers
 from jaxagent.train import parallel
 from jaxagent.train.loops import Learner, SlowCopy, fit_from_memory, params_of
@@ -259,7 +260,7 @@ class EmulatorLoop:
             return tuple(carry), metrics
 
         numbers = jnp.arange(self._config.num_gradient_steps)
-        carry, metrics = jax.lax.scan(gradient_step, (learner, memory), numbers)
+        carry, metrics = short_scan(gradient_step, (learner, memory), numbers)
         return *carry, {name: jnp.mean(x) for name, x in metrics.items()}
 
     def _add(self, memory: Any, entries: Any) -> Any:
