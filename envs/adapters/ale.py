@@ -7,6 +7,7 @@ not from a checkpoint. ALE's XLA handlers exist for the CPU alone; on a machine 
 step inside `jax.default_device(jax.devices("cpu")[0])`.
 """
 
+import contextlib
 import functools
 import warnings
 from typing import Any, NamedTuple
@@ -197,6 +198,11 @@ class AtariVector:
         self._source = env.make_source(num_lanes, num_threads)  # owns the emulator
         self._handle, reset, step = foreign(self._source.xla)()
         self._reset, self._step = _unbatched(env, reset), _unbatched(env, step)
+
+    def __del__(self):
+        """Wait for steps under way: they work in memory that goes with this object."""
+        with contextlib.suppress(Exception):  # at the end of the interpreter
+            jax.effects_barrier()
 
     def reset(
         self, key: jax.Array, params: AtariParams, after: AtariState | None = None

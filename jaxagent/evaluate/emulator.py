@@ -22,7 +22,8 @@ def play(vector: Any, act: Callable, seeds: jax.Array) -> Iterator[tuple[Any, An
     step = parallel.on_host(jax.jit(lambda state, action: vector.step(None, state, action)))
     for count in itertools.count():
         action = np.asarray(act(parallel.to_device(state.obs), np.int32(count)))
-        state, transition = step(state, action)
+        # Waited for: whoever has seen enough may drop the emulator, which must not be at work then.
+        state, transition = jax.block_until_ready(step(state, action))
         yield state, transition
 
 
