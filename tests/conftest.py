@@ -3,11 +3,13 @@
 import os
 from pathlib import Path
 
-FLAGS = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
-if "optimization_level" not in FLAGS:
-    # As the presets for CPUs: tests mostly compile, and this takes a sixth of it away.
-    FLAGS += " --xla_backend_optimization_level=1"
-os.environ["XLA_FLAGS"] = FLAGS.strip()
+# Level 1 as in the presets for CPUs: tests mostly compile, and it takes a sixth of that away. Of
+# flags given twice the last counts.
+os.environ["XLA_FLAGS"] = (
+    "--xla_backend_optimization_level=1 "
+    + os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=4"
+)
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax")
 )
