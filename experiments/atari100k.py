@@ -3,11 +3,11 @@
 Method. Rainbow with self-prediction (Schwarzer et al. 2021) learns a game from 100,000 steps, two
 minibatches a step, seeds in the lanes of one emulator; at the end every seed plays 100 whole games.
 A score is a mean return between random play (0) and a human's (1). Games run in turn, and
-`jaxagent resume` goes on in the middle of one, to the bit.
+`jaxagent resume` goes on in the middle of one.
 
-Claims. A1: it learns: better than random play. A2: not below the published scores by more than a
-tenth of a human's advantage. Aside: A3, the self-predictive loss falls; A4, with the twin among
-`agents`, self-prediction helps. The report counts the games whose interval holds the published
+Claims. A1: it learns: better than random play. A2, after all the steps: in the mean over games not
+below the published scores by more than a tenth of a human's advantage. Aside, with the twin among
+`agents`: A3, self-prediction helps. The report counts the games whose interval holds the published
 score.
 
     python -m experiments.atari100k --games pong boxing krull --preset gpu
@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from envs.atari import STEPS
 from experiments.configs.atari100k import ARMS, Config
 from experiments.parts import atari_report as report
 from experiments.parts import atari_study as study
@@ -35,16 +36,12 @@ from jaxagent.train.run import Stage, Work, read_done
 def claims(config: Config) -> list[Claim]:
     """What is claimed; margins were fixed before the claim seeds ran."""
     first = config.agents[0]
-    result = [
-        Claim("A1", f"{first} is better than random play", "threshold", first, margin=0.0),
-        Claim("A2", f"{first} is not below the published SPR", "non_inferiority", first,
-              "published", margin=0.1),
-    ]  # fmt: skip
-    if first != "rainbow":
-        result.append(Claim("A3", "the self-predictive loss falls", "threshold", first,
-                            metric="loss", margin=1.0, direction="below", gated=False))  # fmt: skip
+    result = [Claim("A1", f"{first} is better than random play", "threshold", first, margin=0.0)]
+    if config.rainbow.num_updates == STEPS:
+        result.append(Claim("A2", f"{first} is not below the published SPR, in the mean over games",
+                            "threshold", first, metric="over published", margin=-0.1))  # fmt: skip
     if {"spr", "rainbow"} <= set(config.agents):
-        result.append(Claim("A4", "self-prediction helps", "superiority", "spr", "rainbow",
+        result.append(Claim("A3", "self-prediction helps", "superiority", "spr", "rainbow",
                             gated=False))  # fmt: skip
     return result
 
@@ -81,7 +78,7 @@ def summary(config: Config, folder: Path, preset: str) -> dict[str, Any]:
     """Judge the claims; a failed precondition makes them VOID."""
     done = {game: read_done(folder, f"evaluate/{game}")["summary"] for game in config.games}
     returns = report.returns_of(config, done)
-    table = report.scores(config, folder, returns)
+    table = report.scores(config, returns)
     about = {agent: ARMS[agent] for agent in config.agents}
     about["published"] = "SPR's mean over 100 runs (Agarwal et al. 2021), the same for every seed"
     return judged(

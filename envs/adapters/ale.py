@@ -7,9 +7,9 @@ not from a checkpoint. ALE's XLA handlers exist for the CPU alone; on a machine 
 step inside `jax.default_device(jax.devices("cpu")[0])`.
 """
 
-import contextlib
 import functools
 import warnings
+import weakref
 from typing import Any, NamedTuple
 
 import jax
@@ -196,13 +196,10 @@ class AtariVector:
         self.env = env
         self.num_lanes = num_lanes
         self._source = env.make_source(num_lanes, num_threads)  # owns the emulator
+        # Steps under way work in memory that goes with this object: they are waited for.
+        weakref.finalize(self, jax.effects_barrier)
         self._handle, reset, step = foreign(self._source.xla)()
         self._reset, self._step = _unbatched(env, reset), _unbatched(env, step)
-
-    def __del__(self):
-        """Wait for steps under way: they work in memory that goes with this object."""
-        with contextlib.suppress(Exception):  # at the end of the interpreter
-            jax.effects_barrier()
 
     def reset(
         self, key: jax.Array, params: AtariParams, after: AtariState | None = None

@@ -35,7 +35,8 @@ class Config:
     games: tuple[str, ...] = tuple(ATARI_100K)  # by rom id
     agents: tuple[Literal["spr", "plain", "rainbow"], ...] = ("spr",)
     # Steps are the agent's, of four frames each: `num_updates` of them in all, and
-    # `num_gradient_steps` after each from `warmup_steps` on.
+    # `num_gradient_steps` after each from `warmup_steps` on; importance weights are annealed as if
+    # those of the warm-up were fitted too.
     rainbow: RainbowConfig = RainbowConfig(
         num_envs=1, num_gradient_steps=2, capacity=102_400, warmup_steps=2000, num_updates=STEPS,
         updates_per_chunk=2500, reward_limit=1.0, is_augmented=True,
@@ -43,8 +44,8 @@ class Config:
     )  # fmt: skip
     episodes: int = 100  # whole games of each agent and seed at the end
     eval_lanes: int = 10  # of each seed, which play them side by side
-    first_seed: int = 0  # claim seeds are 0..4; development seeds are 1000 and up
-    num_seeds: int = 5
+    first_seed: int = 0  # claim seeds are 0..7; development seeds are 1000 and up
+    num_seeds: int = 8  # of five, sign flips after Holm could let no claim pass
     runtime: RuntimeConfig = RuntimeConfig(matmul_precision="default", chunks_per_save=4)
 
     def check(self) -> None:
@@ -95,7 +96,7 @@ GPU_SHORT = dataclasses.replace(
     games=("boxing",),
     rainbow=dataclasses.replace(GPU.rainbow, num_updates=32_000, updates_per_chunk=4000),
     episodes=20,
-    first_seed=100,  # claim seeds of this preset are 100..104
+    first_seed=200,  # claim seeds of this preset are 200..207; 100..104 were looked at
 )
 SMOKE = Config(
     games=("pong",),

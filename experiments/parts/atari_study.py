@@ -14,6 +14,7 @@ import envs
 from envs.adapters import ale
 from envs.pictures import caption
 from experiments.configs.atari100k import FRAME, Config
+from experiments.parts import rainbow_study
 from experiments.parts.cost import Cost
 from jaxagent import keys
 from jaxagent.agents import rainbow
@@ -23,7 +24,7 @@ from jaxagent.evaluate import emulator
 from jaxagent.nn.q_network import QNetwork
 from jaxagent.nn.transformer import num_parameters
 from jaxagent.report.render import write_gif
-from jaxagent.train import loops, optimizer
+from jaxagent.train import loops
 from jaxagent.train.emulator_loop import EmulatorLoop
 from jaxagent.train.run import Work, stage_folder
 
@@ -81,10 +82,12 @@ def train(config: Config, game: str, agent: str) -> Work:
     """A lane a seed; arms of a seed begin alike, in the same games."""
     env, _, fit = setting_of(config, game, agent)
     purpose = f"atari100k/{game}"
+    agent_of_frames = rainbow.rainbow((*SIZE, DEPTH), env.obs_dtype, env.action_spec, fit)
+    acts_by = rainbow_study.acts_by_of(fit)
     loop = EmulatorLoop(
-        rainbow.rainbow((*SIZE, DEPTH), env.obs_dtype, env.action_spec, fit),
+        agent_of_frames,
         env.vector(config.num_seeds),
-        optimizer.rainbow_adam(fit),
+        rainbow_study.optimizer_of(agent_of_frames, fit),
         fit,
         memory=rainbow.memory_of_frames(fit, DEPTH),
         explore=rainbow.uniform(env.action_spec),
@@ -94,14 +97,14 @@ def train(config: Config, game: str, agent: str) -> Work:
         seeds=ale.seeds_of(keys.derive(0, f"{purpose}/emulator"), seeds(config)),
         lane_ids=seeds(config),
         key=keys.derive(0, f"{purpose}/train"),
+        acts_by=acts_by,
     )
 
     def finish(state: Any, place: Path) -> dict[str, Any]:
-        tree_file.save(place / PARAMS, jax.device_get(state.learner.params))
-        steps = np.minimum(np.asarray(state.shards.num_steps), fit.num_updates)
+        tree_file.save(place / PARAMS, jax.device_get(acts_by(state.learner)))
         return {
-            "agent_steps": steps.tolist(),
-            "updates_of_a_seed": (fit.num_updates - fit.warmup_steps) * fit.num_gradient_steps,
+            "agent_steps": fit.num_updates,
+            "updates": np.asarray(state.learner.target.num_updates).tolist(),  # counted, by seed
             "emulator_steps": int(state.shards.count),  # of every lane; those that began games too
         }
 
@@ -138,15 +141,14 @@ def evaluate(config: Config, game: str, folder: Path) -> dict[str, Any]:
 def play_games(config: Config, setting: Setting, game: str, params: Any) -> np.ndarray:
     """Returns `[seeds, episodes]` of policies `params`, leaves `[seeds, ...]`."""
     num_lanes = config.num_seeds * config.eval_lanes
-    key = keys.derive(0, f"atari100k/{game}/evaluate")
-    games = keys.per_index(key, seeds(config))
+    key_games, key_act = jax.random.split(keys.derive(0, f"atari100k/{game}/evaluate"))
+    games = keys.per_index(key_games, seeds(config))
     each = partial(ale.lane_seeds, num_lanes=config.eval_lanes)
     starts = jnp.concatenate([each(lane_key) for lane_key in games])
-    act = acting(config, setting, params, jax.random.fold_in(key, 1))
+    act = acting(config, setting, params, key_act)
     count = config.episodes // config.eval_lanes
     returns = emulator.returns(setting.env.vector(num_lanes), act, starts, count)
-    by_seed = returns.T.reshape(config.num_seeds, config.eval_lanes * count)
-    return by_seed
+    return returns.T.reshape(config.num_seeds, config.eval_lanes * count)
 
 
 def acting(config: Config, setting: Setting, params: Any, key: jax.Array) -> Any:
@@ -169,10 +171,10 @@ def acting(config: Config, setting: Setting, params: Any, key: jax.Array) -> Any
 
 def film(config: Config, setting: Setting, game: str, params: Any, path: Path) -> None:
     """The first seed's first game, or its beginning."""
-    key = keys.derive(0, f"atari100k/{game}/film")
+    key_game, key_act = jax.random.split(keys.derive(0, f"atari100k/{game}/film"))
     first = jax.tree.map(lambda x: x[:1], params)
-    act = acting(config, setting, first, jax.random.fold_in(key, 1))
-    played = emulator.play(setting.env.vector(1), act, ale.lane_seeds(key, 1))
+    act = acting(config, setting, first, key_act)
+    played = emulator.play(setting.env.vector(1), act, ale.lane_seeds(key_game, 1))
     pictures, total = [], 0.0
     for step, (state, transition) in enumerate(islice(played, FILM_STEPS)):
         total += float(transition.reward[0])

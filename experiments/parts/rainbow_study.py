@@ -1,6 +1,7 @@
 """Rainbow with self-prediction and without: training in lanes of seeds, and how they play."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,16 +54,9 @@ def fit_of(config: TaskConfig, name: str) -> RainbowConfig:
 def rainbow_loop(env: Any, config: RainbowConfig) -> experts.Algorithm:
     """Agent and loop on one pure environment of boards."""
     agent = rainbow.rainbow(env.obs_shape, env.obs_dtype, env.action_spec, config)
-    optimiser = optimizer.rainbow_adam(config)
-    acts_by = loops.params_of
-    if config.acts_by_target:
-        acts_by = _slow_network
-    if config.num_resets:
-        shares = optimizer.rainbow_shares(config)
-        resets = partial(rainbow.is_reset_after, config)
-        optimiser = optimizer.with_resets(optimiser, agent.init, resets, shares)
+    acts_by = acts_by_of(config)
     loop = loops.replay(
-        agent, VectorEnv(env), optimiser, config,
+        agent, VectorEnv(env), optimizer_of(agent, config), config,
         explore=rainbow.uniform(env.action_spec),
         # Boards are 0 or 1: a byte a cell.
         as_steps=partial(rainbow.as_steps, dtype=jnp.bool_),
@@ -73,6 +67,20 @@ def rainbow_loop(env: Any, config: RainbowConfig) -> experts.Algorithm:
     )  # fmt: skip
     env_steps = config.num_envs * config.num_steps
     return experts.Algorithm(agent, loop, acts_by, env_steps)  # what acts is what is evaluated
+
+
+def optimizer_of(agent: Any, config: RainbowConfig) -> Any:
+    """Adam, and resets where there are any."""
+    optimiser = optimizer.rainbow_adam(config)
+    if not config.num_resets:
+        return optimiser
+    shares, resets = optimizer.rainbow_shares(config), partial(rainbow.is_reset_after, config)
+    return optimizer.with_resets(optimiser, agent.init, resets, shares)
+
+
+def acts_by_of(config: RainbowConfig) -> Callable[[loops.Learner], Any]:
+    """What acts, and is evaluated."""
+    return _slow_network if config.acts_by_target else loops.params_of
 
 
 def _slow_network(learner: loops.Learner) -> Any:

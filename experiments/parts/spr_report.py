@@ -149,8 +149,11 @@ def _of_game(config: Config, name: str, done: Mapping[str, Any]) -> list[dict[st
                 "R^2"),
         numbers("effective_rank", f"Effective rank on {name}", "share of the hidden units"),
         numbers("dormant", f"Dormant units on {name}", "share of the hidden units"),
-        numbers("copy_ratio", f"Error over that of 'nothing changes' on {name}", "ratio", log=True),
-        numbers("action_sensitivity", f"Error with others' actions over own on {name}", "ratio"),
+        # The twin's predictor never learns.
+        numbers("copy_ratio", f"Error over that of 'nothing changes' on {name}", "ratio", log=True,
+                arms=AGENTS[:1]),
+        numbers("action_sensitivity", f"Error with others' actions over own on {name}", "ratio",
+                arms=AGENTS[:1]),
     ]  # fmt: skip
 
 

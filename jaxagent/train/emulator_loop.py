@@ -114,6 +114,7 @@ class EmulatorLoop:
         self._key_init, self._key_act, self._key_fit = jax.random.split(key, 3)
         self._lane_ids = lane_ids
         self._live: Live | None = None
+        self._metrics: dict[str, Any] | None = None  # their shapes
         self._play = parallel.on_host(jax.jit(self._step))
         self._again = parallel.on_host(jax.jit(self._replay))
         self._choose = jax.jit(self._act)
@@ -319,10 +320,11 @@ class EmulatorLoop:
         return Live(state, env, memory)
 
     def _no_metrics(self, learner: Learner, memory: Any) -> dict[str, Mean]:
-        shapes = jax.eval_shape(
-            jax.vmap(self._fit_lane), learner, memory,
-            keys.per_index(self._key_init, self._lane_ids),
-        )[2]  # fmt: skip
+        if self._metrics is None:  # an update is traced for it, which takes half a second
+            lane_keys = keys.per_index(self._key_init, self._lane_ids)
+            fit = jax.vmap(self._fit_lane)
+            self._metrics = jax.eval_shape(fit, learner, memory, lane_keys)[2]
+        shapes = self._metrics
         return {name: Mean(jnp.zeros(x.shape), jnp.zeros(x.shape)) for name, x in shapes.items()}
 
     def _compile_choice(self, learner: Learner, memory: Any, totals: dict[str, Mean]) -> None:

@@ -501,3 +501,28 @@ def test_nan_loss_of_one_shard_is_reported_at_its_update(num_devices):
     assert report.is_finite.tolist() == [True, True, False, True]
     assert np.isnan(report.metrics["train/loss"].total)
     assert state.learner["i"] == -4.0  # gradient 1 and rate 1: the learner counts downward
+
+
+def test_alone_an_average_over_devices_is_what_it_averages():
+    def fit(x, tree):
+        return parallel.average_devices({"x": x * 2.0, **tree}), x
+
+    found, kept = jax.jit(parallel.alone(fit))(jnp.float32(3.0), {"y": jnp.arange(2.0)})
+    assert float(found["x"]) == 6.0
+    np.testing.assert_array_equal(found["y"], [0.0, 1.0])
+    assert float(kept) == 3.0
+    lanes = jax.vmap(parallel.alone(lambda x: parallel.average_devices(x)))(jnp.arange(3.0))
+    np.testing.assert_array_equal(lanes, [0.0, 1.0, 2.0])  # lanes are not averaged
+
+
+def test_the_host_s_programs_stay_there_and_the_learner_s_elsewhere(monkeypatch):
+    """With the fake devices: a host beside a first device that is another one."""
+    host, other = jax.devices()[0], jax.devices()[1]
+    local = jax.local_devices
+    monkeypatch.setattr(
+        jax, "local_devices", lambda backend=None: local() if backend == "cpu" else [other]
+    )
+    there = parallel.to_device({"x": jnp.arange(3.0)})
+    assert there["x"].devices() == {other}
+    back = parallel.on_host(jax.jit(lambda x: jnp.sum(x) + jnp.zeros(())))(there["x"])
+    assert back.devices() == {host}
