@@ -10,8 +10,6 @@ On an accelerator the emulator steps while the learner learns, so that the whole
 
 import argparse
 import dataclasses
-import datetime
-import json
 import statistics
 import time
 from pathlib import Path
@@ -20,10 +18,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.rows import emit
 from experiments.configs.atari100k import GPU, Config
 from experiments.parts import atari_study
 from jaxagent.evaluate import emulator
-from jaxagent.train.manifest import versions
 
 WARMUP = 24
 REPEATS = 5
@@ -89,13 +87,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="of a timed chunk")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    about = {"date": datetime.date.today().isoformat(), "device": jax.devices()[0].device_kind,
-             "versions": versions()}  # fmt: skip
-    line = json.dumps(measure(given.game, given.seeds, given.steps) | about)
-    print(line, flush=True)
-    if given.out:
-        with open(given.out, "a") as file:
-            file.write(line + "\n")
+    emit(measure(given.game, given.seeds, given.steps), given.out)
 
 
 if __name__ == "__main__":

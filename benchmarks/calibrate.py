@@ -12,8 +12,6 @@ token; ratios are medians over alternating rounds. Compile seconds are apart.
 """
 
 import argparse
-import datetime
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from benchmarks.rows import emit
 from experiments.configs.pasta import PRESETS
 from jaxagent.agents import pretraining, sequence
 from jaxagent.agents.pretraining import OBJECTIVES
@@ -33,7 +32,6 @@ from jaxagent.nn import sequence_model, transformer
 from jaxagent.tokens import component, scalar, stream
 from jaxagent.tokens.component import Codec, Domain
 from jaxagent.train import loops, optimizer, parallel
-from jaxagent.train.manifest import versions
 from jaxagent.train.peak import square_product
 
 ROUNDS = 7
@@ -201,21 +199,12 @@ def main() -> None:
     tokens = TokenConfig(num_bins=1024)
     if given.preset:
         config, tokens = PRESETS[given.preset].network, PRESETS[given.preset].tokens
-    about = {
-        "date": datetime.date.today().isoformat(),
-        "device": jax.devices()[0].device_kind,
-        "versions": versions(),
-    }
     rows = (
         lambda: measure_pretraining(config, tokens, ANT, given.windows),
         lambda: measure_acting(config, tokens.num_bins, HOPPER, given.envs),
     )
     for row in rows:
-        line = json.dumps(row() | about)
-        print(line, flush=True)
-        if given.out:
-            with open(given.out, "a") as file:
-                file.write(line + "\n")
+        emit(row(), given.out)
 
 
 if __name__ == "__main__":

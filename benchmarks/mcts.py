@@ -16,7 +16,6 @@ of a step that end alike make one.
 """
 
 import argparse
-import datetime
 import functools
 import json
 import math
@@ -29,8 +28,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.rows import emit
 from jaxagent import mcts
-from jaxagent.train.manifest import versions
 
 EMBEDDING, HIDDEN = 16, 32
 WIDE = {"embedding": 256, "hidden": 2048, "layers": 2, "sharpness": 0.3}
@@ -186,11 +185,6 @@ def main() -> None:
     parser.add_argument("--leaves", action="store_true")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    about = {
-        "date": datetime.date.today().isoformat(),
-        "device": jax.devices()[0].device_kind,
-        "versions": versions(),
-    }
     wanted = [
         cell for cell in CELLS
         if given.policy in (None, cell[0]) and given.batch in (None, cell[1])
@@ -207,11 +201,7 @@ def main() -> None:
     found = []
     for measure in rows:
         found.append(measure())
-        line = json.dumps(found[-1] | about)
-        print(line, flush=True)
-        if given.out:
-            with open(given.out, "a") as file:
-                file.write(line + "\n")
+        emit(found[-1], given.out)
     ratios = [row["ratio"] for row in found if "ratio" in row]
     if ratios:
         print(json.dumps({"row": "mcts mean", "cells": len(ratios), "least": min(ratios),

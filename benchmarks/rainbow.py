@@ -12,8 +12,6 @@ in and out of it weighs more. Compile seconds are apart.
 
 import argparse
 import dataclasses
-import datetime
-import json
 import statistics
 import time
 from functools import partial
@@ -24,13 +22,13 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.calibrate import alternating
+from benchmarks.rows import emit
 from envs.vector import broadcast_params
 from experiments.configs.spr import GPU
 from experiments.parts import rainbow_study
 from jaxagent.config import NUM_SHARDS, RainbowConfig
 from jaxagent.data.prioritized import prioritized_windows
 from jaxagent.train import parallel
-from jaxagent.train.manifest import versions
 
 UPDATES = 16  # of a timed call, each with its gradient steps
 
@@ -103,14 +101,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     config = GPU.tasks[0].rainbow
-    about = {"date": datetime.date.today().isoformat(), "device": jax.devices()[0].device_kind,
-             "versions": versions()}  # fmt: skip
     for name, agent in zip(rainbow_study.AGENTS, (config, without(config)), strict=True):
-        line = json.dumps(measure(name, agent) | about)
-        print(line, flush=True)
-        if given.out:
-            with open(given.out, "a") as file:
-                file.write(line + "\n")
+        emit(measure(name, agent), given.out)
 
 
 def without(config: RainbowConfig) -> RainbowConfig:
