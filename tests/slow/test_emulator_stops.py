@@ -1,4 +1,4 @@
-"""The real game through a stop: lost lives, games that end, lanes that are put back, a full ring."""
+"""A real game through a stop: lost lives, ends of games, lanes that are put back, a full ring."""
 
 import dataclasses
 
