@@ -236,6 +236,7 @@ def compare_rollouts(key, params, their_params):
     return jax.tree.map(jnp.sum, counts)
 
 
+@pytest.mark.slow  # the minatar package is an oracle in the fast tier
 @pytest.mark.foreign_oracle
 def test_every_step_equals_gymnax():
     params = envs.make("minatar/Seaquest")[1]
