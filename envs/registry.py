@@ -300,6 +300,16 @@ def missing_package(family: str) -> str | None:
     return next((p for p in packages if importlib.util.find_spec(p) is None), None)
 
 
+def require_source(what: str, family: str) -> None:
+    """Raise `MissingExtra`, with the pip line, unless the source of `family` is installed."""
+    missing, extra = missing_package(family), FAMILIES[family].extra
+    if missing:
+        raise MissingExtra(
+            f"{what}: got no package {missing!r}, expected the extra {extra!r}; "
+            f"install it: pip install 'jaxagent[{extra}]'"
+        )
+
+
 def make(env_id: str, **overrides: Any) -> tuple[Any, Any]:
     """Build an environment and its task: `env, params = make("gymnax/CartPole-v1", length=1.0)`.
 
@@ -308,11 +318,5 @@ def make(env_id: str, **overrides: Any) -> tuple[Any, Any]:
     """
     check_name("environment", env_id, registered())
     family, name = env_id.split("/", 1)
-    missing = missing_package(family)
-    if missing:
-        extra = FAMILIES[family].extra
-        raise MissingExtra(
-            f"{env_id}: got no package {missing!r}, expected the extra {extra!r}; "
-            f"install it: pip install 'jaxagent[{extra}]'"
-        )
+    require_source(env_id, family)
     return importlib.import_module(FAMILIES[family].module).make(name, **overrides)

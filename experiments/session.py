@@ -13,6 +13,7 @@ import envs
 from envs.vector import broadcast_params
 from experiments.parts.comparison import table
 from jaxagent import keys, library
+from jaxagent.evaluate import statistics
 from jaxagent.evaluate.claims import check_claims, check_preset
 from jaxagent.evaluate.episodes import play
 from jaxagent.files import Locked, lock, write_json
@@ -141,15 +142,9 @@ def evaluate(out: Path, episodes: int, seed: int) -> int:
             )
         )
         returns = np.asarray(run(loaded.params, keys.derive(seed, f"eval/{task}")).returns)
-        low, high = _mean_interval(returns)
+        low, high = statistics.interval_of_mean(returns)
         print(f"{name:36s} {about.seed:4d} {returns.mean():9.2f}  [{low:.2f}, {high:.2f}]")
     return 0
-
-
-def _mean_interval(values: np.ndarray) -> tuple[float, float]:
-    draws = np.random.default_rng(0).choice(values, (2000, len(values))).mean(1)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def dry_run(name: str, config: Any) -> int:

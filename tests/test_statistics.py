@@ -274,3 +274,15 @@ def test_slope_equals_linregress_and_its_interval_holds_the_truth():
 def test_slope_refuses_what_has_no_logarithm(x, y):
     with pytest.raises(ValueError, match="fix"):
         statistics.log_log_slope(x, y)
+
+
+def test_the_interval_of_a_mean_is_that_of_its_bootstrap():
+    values = np.array([1.0, 2.0, 4.0, 9.0, 3.0])
+    found = statistics.interval_of_mean(values)
+    oracle = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    np.testing.assert_allclose(found, oracle, atol=0.15)
+    assert statistics.interval_of_mean(np.full(4, 2.5)) == (2.5, 2.5)
+    with pytest.raises(ValueError, match="got NaN"):
+        statistics.interval_of_mean(np.array([1.0, np.nan]))

@@ -4,8 +4,8 @@ import dataclasses
 from typing import Literal
 
 from envs.atari import ATARI_100K, STEPS
-from envs.names import MissingExtra, check_name
-from envs.registry import FAMILIES, missing_package
+from envs.names import check_name
+from envs.registry import require_source
 from jaxagent.config import (
     QNetworkConfig,
     RainbowConfig,
@@ -61,7 +61,7 @@ class Config:
         require_equal("RuntimeConfig.devices", self.runtime.devices, 1,
                       "an emulator feeds one; run other games on other devices")  # fmt: skip
         self._check_fit(self.rainbow)
-        _require_emulator()
+        require_source("atari100k", "ale")
 
     def _check_fit(self, fit: RainbowConfig) -> None:
         fit.check_learner()
@@ -80,17 +80,8 @@ class Config:
         )  # fmt: skip
 
 
-def _require_emulator() -> None:
-    missing, extra = missing_package("ale"), FAMILIES["ale"].extra
-    if missing:
-        raise MissingExtra(
-            f"atari100k: got no package {missing!r}, expected the extra {extra!r}; "
-            f"install it: pip install 'jaxagent[{extra}]'"
-        )
-
-
 GPU = Config()
-# A game for a third of the steps, all of which fits ten minutes on one accelerator.
+# A game for a third of the steps: about ten minutes on an H100, two of them compiling.
 GPU_SHORT = dataclasses.replace(
     GPU,
     games=("boxing",),

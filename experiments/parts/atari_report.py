@@ -13,7 +13,6 @@ from jaxagent.evaluate.claims import Precondition
 from jaxagent.train.run import read_done
 
 SPR_IQM = 0.337  # of 100 runs of each of the 26 games (ibid.)
-REACHED = 0.95  # level of the interval in which a published score has to lie, or below
 LIMITS = [
     "The published scores are means over 100 runs with ale-py's predecessor; the adapter's page "
     "(envs/adapters/ale.py) lists how its frames and no-ops differ.",
@@ -121,9 +120,9 @@ def beside(config: Config, agent: str, returns: np.ndarray) -> list[str]:
     """A line a game: mean, interval over seeds, the published mean, and whether it is reached."""
     lines = []
     for game, row in zip(config.games, returns, strict=True):
-        low, high = interval_of_mean(row)
+        low, high = statistics.interval_of_mean(row)
         random, human = ATARI_100K[game]
-        word = "reached" if high >= SPR[game] else "not reached"
+        word = "reached" if is_reached(game, row) else "not reached"
         lines.append(
             f"{agent}, {game}: {row.mean():.1f} [{low:.1f}, {high:.1f}] over {len(row)} seeds; "
             f"published {SPR[game]:.1f} ({word}), random {random:.1f}, human {human:.1f}"
@@ -131,17 +130,14 @@ def beside(config: Config, agent: str, returns: np.ndarray) -> list[str]:
     return lines
 
 
-def interval_of_mean(row: np.ndarray) -> tuple[float, float]:
-    """Bootstrap interval over seeds, percentiles."""
-    draws = np.random.default_rng(0).choice(row, (2000, len(row))).mean(1)
-    low, high = np.quantile(draws, [(1 - REACHED) / 2, (1 + REACHED) / 2])
-    return float(low), float(high)
+def is_reached(game: str, row: np.ndarray) -> bool:
+    """Whether the interval over seeds `[N]` holds the published score, or lies above it."""
+    return statistics.interval_of_mean(row).upper >= SPR[game]
 
 
 def num_reached(config: Config, returns: np.ndarray) -> int:
-    """Games whose interval holds the published score, or lies above it."""
-    rows = zip(config.games, returns, strict=True)
-    return sum(interval_of_mean(row)[1] >= SPR[game] for game, row in rows)
+    """Games in which the published score is reached."""
+    return sum(is_reached(game, row) for game, row in zip(config.games, returns, strict=True))
 
 
 def aggregate(table: np.ndarray) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxagent.train import parallel
+from jaxagent.train import emulator_loop, parallel
 
 
 def play(vector: Any, act: Callable, seeds: jax.Array) -> Iterator[tuple[Any, Any]]:
@@ -16,9 +16,7 @@ def play(vector: Any, act: Callable, seeds: jax.Array) -> Iterator[tuple[Any, An
     `act(state's obs [B, ...], count) -> actions int32 [B]` is compiled by the caller; `seeds [B]`
     are the emulator's own.
     """
-    params = vector.env.default_params
-    tasks = jax.tree.map(lambda x: np.broadcast_to(x, (len(seeds), *x.shape)), params)
-    state = parallel.on_host(vector.start)(seeds, tasks)
+    state = emulator_loop.start(vector, seeds)
     step = parallel.on_host(jax.jit(lambda state, action: vector.step(None, state, action)))
     for count in itertools.count():
         action = np.asarray(act(parallel.to_device(state.obs), np.int32(count)))

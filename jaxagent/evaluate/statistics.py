@@ -184,6 +184,13 @@ def interval_of_iqm(
     return percentile_interval(iqm(resample(scores, indices)), confidence)
 
 
+def interval_of_mean(values, num_samples: int = NUM_SAMPLES, seed: int = 0) -> Interval:
+    """Bootstrap percentile interval of the mean of values [N]: episodes, or seeds of one task."""
+    values = _refuse_nan(values)
+    draws = np.random.default_rng(seed).choice(values, (num_samples, len(values))).mean(1)
+    return percentile_interval(draws)
+
+
 def paired_bootstrap(
     scores_a,
     scores_b,

@@ -277,10 +277,7 @@ class EmulatorLoop:
         return Learner(params, opt_state, target=self._slow.first(params)), action
 
     def _start(self) -> Any:
-        params = self._vector.env.default_params
-        lanes = len(self._lane_ids)
-        tasks = jax.tree.map(lambda x: jnp.broadcast_to(x, (lanes, *x.shape)), params)
-        return parallel.on_host(self._vector.start)(self._seeds, tasks)
+        return start(self._vector, self._seeds)
 
     def _look(self, env: Any) -> jax.Array:
         return parallel.to_device(parallel.on_host(jax.jit(self._see))(env))
@@ -343,6 +340,13 @@ class EmulatorLoop:
         is_finite = np.ones(self._config.updates_per_chunk, bool)
         is_finite[-1] = bool(jax.jit(parallel.all_finite)((learner, metrics)))
         return ChunkReport(metrics, is_finite, jax.jit(parallel.checksum)(learner)[None])
+
+
+def start(vector: Any, seeds: jax.Array) -> Any:
+    """The state of an emulator whose lanes all begin the default task, on the host."""
+    params = vector.env.default_params
+    tasks = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(seeds), *x.shape)), params)
+    return parallel.on_host(vector.start)(seeds, tasks)
 
 
 def _either(is_new: jax.Array, new: Any, old: Any) -> Any:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from extras import need
 
+from envs import registry
 from envs.atari import ATARI_100K, SPR, human_normalised
 from envs.names import MissingExtra
 from experiments import atari100k as experiment
@@ -27,7 +28,7 @@ def changed(config, **changes):
 
 @pytest.fixture
 def with_emulator(monkeypatch):
-    monkeypatch.setattr(atari100k, "missing_package", lambda family: None)
+    monkeypatch.setattr(registry, "missing_package", lambda family: None)
 
 
 def test_presets_are_the_published_protocol(with_emulator):
@@ -65,7 +66,7 @@ def test_one_device(with_emulator):
 
 
 def test_without_the_extra_the_pip_line_is_said(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(atari100k, "missing_package", lambda family: "ale_py")
+    monkeypatch.setattr(registry, "missing_package", lambda family: "ale_py")
     with pytest.raises(MissingExtra, match=r"pip install 'jaxagent\[atari\]'"):
         SMOKE.check()
     out = tmp_path / "run"
