@@ -31,8 +31,9 @@ def add(folder: Path) -> Path:
             f"{folder}: got no summary.json, expected a finished run; resume it first."
         )
     summary = json.loads(path.read_text())
-    started = json.loads((folder / "manifest.json").read_text())["started"]
-    row = {key: summary[key] for key in KEPT if key in summary} | {"started": started}
+    manifest = json.loads((folder / "manifest.json").read_text())
+    row = {key: summary[key] for key in KEPT if key in summary}
+    row |= {"started": manifest["started"], "xla_flags": manifest.get("xla_flags", "")}
     row["command"] = re.sub(r" --out \S+", "", row["command"])  # a path says nothing elsewhere
     RESULTS.mkdir(exist_ok=True)
     target = RESULTS / f"{row['experiment']}-{row['preset']}.json"
@@ -60,9 +61,11 @@ def page(rows: list[dict[str, Any]]) -> str:
 
 def _about(row: dict[str, Any]) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in row["versions"].items() if k in ("jax", "python"))
+    where = row["device"].get("kind", "cpu")
+    flags = f" with `{row['xla_flags']}`" if row.get("xla_flags") else ""
     return (
-        f"Preset `{row['preset']}`, {row['started'][:10]}, config {row['fingerprint']}, "
-        f"{versions}, {row['wall_seconds']:.0f} s wall ({row['compile_seconds']:.0f} s compiling):"
+        f"Preset `{row['preset']}`, {row['started'][:10]}, {where}{flags}, config "
+        f"{row['fingerprint']}, {versions}, {row['wall_seconds']:.0f} s wall ({row['compile_seconds']:.0f} s compiling):"
     )
 
 

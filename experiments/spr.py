@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments.configs.spr import ARMS, Config, TaskConfig
+from experiments.configs.spr import Config, TaskConfig
 from experiments.parts import rainbow_study as agents
 from experiments.parts import spr_report as report
 from experiments.parts import spr_study as study
@@ -37,7 +37,7 @@ def claims(config: Config) -> list[Claim]:
     """What is claimed; margins were fixed before the claim seeds ran."""
     sound, aside = partial(Claim, kind="threshold", arm_a="spr"), {"gated": False}
     falls = partial(Claim, kind="threshold", metric="collapse", margin=0.5)
-    result = [
+    probe = [
         Claim("S1", "self-prediction adds to linear probes", "superiority", "spr", "untrained",
               margin=0.1),
         sound("S2", "predictions beat 'nothing changes'", metric="copy_ratio", margin=0.8,
@@ -51,16 +51,18 @@ def claims(config: Config) -> list[Claim]:
         sound("S8", "the sound arm trips no alarm", metric="alarm", margin=0.5, direction="below",
               **aside),
     ]  # fmt: skip
-    if config.tasks:
-        result.append(Claim("R1", "Rainbow is better with self-prediction", "superiority",
-                            *agents.AGENTS, metric="returns"))  # fmt: skip
-    return result
+    rainbow = [
+        Claim("R1", "Rainbow is better with self-prediction", "superiority", *agents.AGENTS,
+              metric="returns"),
+    ]  # fmt: skip
+    return (probe if config.has_probe else []) + (rainbow if config.tasks else [])
 
 
 def stages(config: Config) -> list[Stage]:
     """The run, in order."""
-    result = [Stage(f"probe/{arm}", partial(train_probe, config, arm)) for arm in study.TRAINED]
-    result.append(Stage("measure", partial(measure, config)))
+    probe = [Stage(f"probe/{arm}", partial(train_probe, config, arm)) for arm in study.TRAINED]
+    probe.append(Stage("measure", partial(measure, config)))
+    result = probe if config.has_probe else []
     for task in config.tasks:
         result += [
             Stage(f"train/{task.name}/{name}", partial(train_agent, config, task, name))
@@ -94,7 +96,7 @@ def evaluate(config: Config, task: TaskConfig, folder: Path) -> Work:
 
 def costs(config: Config) -> list[Cost]:
     """Of every stage, for --dry-run."""
-    rows = [study.cost(config, arm) for arm in study.TRAINED]
+    rows = [study.cost(config, arm) for arm in study.TRAINED] if config.has_probe else []
     for task in config.tasks:
         rows += [agents.cost(config, task, name) for name in agents.AGENTS]
     return rows
@@ -102,13 +104,14 @@ def costs(config: Config) -> list[Cost]:
 
 def summary(config: Config, folder: Path, preset: str) -> dict[str, Any]:
     """Judge the claims; a failed precondition makes them VOID."""
-    found = read_done(folder, "measure")["summary"]
+    found = read_done(folder, "measure")["summary"] if config.has_probe else None
     done = {t.name: read_done(folder, f"evaluate/{t.name}")["summary"] for t in config.tasks}
-    table = report.scores(found)
+    table = report.scores(found) if found else {}
     returns = report.agent_scores(config, done) if done else {}
+    checks = report.preconditions(table) if found else []
     return judged(
-        claims=claims(config), preset=preset, about=ARMS, tasks=[config.probe.env.split("/")[-1]],
+        claims=claims(config), preset=preset,
         scores=table | {("returns", name): x for name, x in returns.items()},
-        preconditions=report.preconditions(table),
-        shown={arm: table[arm] for arm in ARMS},
+        preconditions=checks + (report.agent_preconditions(returns) if done else []),
+        **report.shown(config, table, returns),
     ) | report.extras(config, folder, found, done)  # fmt: skip

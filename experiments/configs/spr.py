@@ -1,6 +1,7 @@
 """Configuration and presets of spr, importable without JAX."""
 
 import dataclasses
+from typing import Any
 
 from envs.names import check_name
 from envs.registry import registered
@@ -14,6 +15,7 @@ from jaxagent.config import (
     RuntimeConfig,
     SPRConfig,
     TrunkConfig,
+    require,
     require_at_least,
     require_fraction,
     require_positive,
@@ -79,7 +81,8 @@ class TaskConfig:
 class Config:
     """The study, in the order in which it runs."""
 
-    probe: ProbeConfig = ProbeConfig()
+    probe: ProbeConfig = ProbeConfig()  # its sizes are those of the agents' diagnoses too
+    has_probe: bool = True  # whether its arms are trained
     tasks: tuple[TaskConfig, ...] = ()
     episodes: int = 32  # of each agent and seed at the end
     first_seed: int = 100  # claim seeds are 100..107; development seeds are 1000 and up
@@ -89,6 +92,8 @@ class Config:
     def check(self) -> None:
         """Raise ValueError with got / expected / fix for an illegal configuration."""
         check_name("game of the probe", self.probe.env, TRUTHS)
+        require(self.has_probe or self.tasks, "Config.tasks", self.tasks, "a game",
+                "there is no probe either; name one, or set has_probe")  # fmt: skip
         for task in self.tasks:
             check_name("environment", task.env, [n for n in registered() if "minatar/" in n])
         for task in self.tasks:
@@ -154,18 +159,23 @@ SMOKE = Config(
 )  # fmt: skip
 
 
-# One accelerator: MinAtar at 100k steps after 2,048 random ones, two updates each. Never run.
-def _on_minatar(agent: RainbowConfig) -> Config:
-    names = ("Breakout", "Asterix", "SpaceInvaders", "Freeway")
+# One accelerator: MinAtar at 100k steps after 2,048 random ones.
+def _on_minatar(agent: RainbowConfig, *names: str, **changes: Any) -> Config:
     tasks = tuple(TaskConfig(f"minatar/{name}", agent) for name in names)
-    return dataclasses.replace(CPU, tasks=tasks, runtime=RuntimeConfig())
+    runtime = RuntimeConfig(matmul_precision="default")
+    return dataclasses.replace(CPU, tasks=tasks, runtime=runtime, **changes)
 
 
-GPU = _on_minatar(_RAINBOW)
+_GAMES = ("Breakout", "Asterix", "SpaceInvaders", "Freeway")
+GPU = _on_minatar(_RAINBOW, *_GAMES)  # two updates a step. Never run.
+# One game and one update a step: minutes. Snapshots are few, for what is diagnosed of each.
+_SHORT = dataclasses.replace(_RAINBOW, num_gradient_steps=4, updates_per_chunk=2500)
+GPU_SHORT = _on_minatar(_SHORT, "Breakout", has_probe=False)
 PRESETS = {
     "smoke": SMOKE,
     "cpu": CPU,
     "gpu": GPU,
-    "gpu-sr-spr": _on_minatar(_SR_SPR),
-    "gpu-bbf": _on_minatar(_BBF),
+    "gpu-short": GPU_SHORT,
+    "gpu-sr-spr": _on_minatar(_SR_SPR, *_GAMES),
+    "gpu-bbf": _on_minatar(_BBF, *_GAMES),
 }

@@ -22,7 +22,7 @@ from jaxagent.data.prioritized import prioritized_windows
 from jaxagent.evaluate.episodes import play_lanes, record
 from jaxagent.nn.q_network import QNetwork
 from jaxagent.nn.transformer import num_parameters
-from jaxagent.train import loops, optimizer
+from jaxagent.train import loops, optimizer, parallel
 from jaxagent.train.run import Work, stage_folder
 
 AGENTS = ("rainbow + spr", "rainbow")
@@ -117,9 +117,9 @@ def evaluate(config: Config, task: TaskConfig, folder: Path) -> dict[str, Any]:
     numbers, data = {}, measured_data(config, setting)
     run = partial(
         play_lanes, setting.env, policy, task=setting.task, lane_keys=lane_keys,
-        num_episodes=config.episodes,
+        num_episodes=config.episodes, over=parallel.map_lanes,
     )  # fmt: skip
-    every = jax.jit(lambda kept: jax.lax.map(run, kept))
+    every = jax.jit(partial(parallel.map_lanes, run))
     returns = {}
     for name in AGENTS:
         place = stage_folder(folder, f"train/{task.name}/{name}")

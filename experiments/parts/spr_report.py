@@ -19,13 +19,15 @@ from jaxagent.train.run import read_done
 
 NUMBERS = ("effective_rank", "copy_ratio", "action_sensitivity")  # that claims read
 ROOM = 0.9  # of R^2, below which an untrained latent leaves room
+LEARNED = 0.05  # of the normalised return, that one of the agents has to reach
+SETTINGS = "Settings were chosen on development seeds (1000 and up)."
 LIMITS = [
     "The probe's network is small and dense, its observations are standardised cell by cell: raw "
     "boards of mostly constant cells collapse (mean cosine 0.99) with or without a predictor.",
     "Data are of random play alone, and no reward is learned from in the probe.",
     "States that are measured are of other episodes, but Breakout without sticky actions has few: "
     "99 of 100 occur in training too (1,077 boards in 20,000 steps). R^2 says nothing of new ones.",
-    "Settings were chosen on development seeds (1000 and up).",
+    SETTINGS,
 ]
 AGENTS_ABOUT = {
     "rainbow + spr": "Rainbow with the self-predictive loss",
@@ -96,10 +98,57 @@ def preconditions(table: Mapping[Any, np.ndarray]) -> list[Precondition]:
     ]  # fmt: skip
 
 
+def agent_preconditions(scores: Mapping[str, np.ndarray]) -> list[Precondition]:
+    """An agent learned something, or neither's returns mean anything."""
+    best = max(float(np.mean(table)) for table in scores.values())
+    return [
+        Precondition(
+            "an agent learns", best > LEARNED,
+            f"mean normalised return {best:.2f}; expected above {LEARNED}",
+        ),
+    ]  # fmt: skip
+
+
+def shown(
+    config: Config, table: Mapping[Any, np.ndarray], returns: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """The table of arms: the probe's where there is one, or else the agents'."""
+    if config.has_probe:
+        tasks = [config.probe.env.split("/")[-1]]
+        return {"shown": {arm: table[arm] for arm in ARMS}, "about": ARMS, "tasks": tasks}
+    tasks = [task.name for task in config.tasks]
+    return {"shown": returns, "about": AGENTS_ABOUT, "tasks": tasks}
+
+
 def extras(
-    config: Config, folder: Path, found: Mapping[str, Any], done: Mapping[str, Any]
+    config: Config, folder: Path, found: Mapping[str, Any] | None, done: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Labels, figures, budgets, alarms; what agents scored is a figure and a table a game."""
+    probe = _of_probe(config, folder, found) if found else _without_probe()
+    return probe | {
+        "figures": probe["figures"]
+        + [figure for name in done for figure in _of_game(config, name, done[name])],
+        "limits": probe["limits"]
+        + [
+            line
+            for name in done
+            for line in _alarm_lines(f"{name}, ", done[name]["diagnoses"], AGENTS[:1])
+        ],
+        "budgets": probe["budgets"]
+        | {
+            f"{agent}, {task.name}": _budget(task, agent, folder, done[task.name])
+            for task in config.tasks
+            for agent in AGENTS
+        },
+    }
+
+
+def _without_probe() -> dict[str, Any]:
+    label = "normalised return (0: random play, 1: the reference policy)"
+    return {"score_label": label, "figures": [], "limits": [SETTINGS], "budgets": {}}
+
+
+def _of_probe(config: Config, folder: Path, found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "score_label": "R^2 of linear probes (mean over the true state's numbers)",
         "figures": [
@@ -109,22 +158,10 @@ def extras(
             _curve(found, "copy_ratio", "Error over that of 'nothing changes'", "ratio", log=True),
             _curve(found, "action_sensitivity", "Error with others' actions over own", "ratio"),
             _curve(found, "retrieval", "Own future is the nearest", "share of states"),
-            *(figure for name in done for figure in _of_game(config, name, done[name])),
         ],
         "curves": CURVES,
-        "limits": LIMITS
-        + _alarm_lines("", found["arms"], TRAINED)
-        + [
-            line
-            for name in done
-            for line in _alarm_lines(f"{name}, ", done[name]["diagnoses"], AGENTS[:1])
-        ],
-        "budgets": {arm: read_done(folder, f"probe/{arm}")["summary"] for arm in TRAINED}
-        | {
-            f"{agent}, {task.name}": _budget(task, agent, folder, done[task.name])
-            for task in config.tasks
-            for agent in AGENTS
-        },
+        "limits": LIMITS + _alarm_lines("", found["arms"], TRAINED),
+        "budgets": {arm: read_done(folder, f"probe/{arm}")["summary"] for arm in TRAINED},
     }
 
 

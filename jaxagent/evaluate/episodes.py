@@ -89,18 +89,19 @@ def play_lanes(
     lane_keys: jax.Array,
     num_episodes: int,
     see: Callable = see_obs,
+    over: Callable = jax.lax.map,
 ) -> jax.Array:
     """Mean return `[N]` of N parameter lanes; lane i plays `num_episodes` under `lane_keys[i]`.
 
     Lanes run one after another in one program: a batched loop predicate would copy every cache at
-    every step.
+    every step. For policies that carry nothing `over` can be `parallel.map_lanes`.
     """
     tasks = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_episodes, *x.shape)), task)
 
     def one(lane: tuple[Any, jax.Array]) -> jax.Array:
         return jnp.mean(play(env, policy, lane[0], tasks, lane[1], env.max_steps, see).returns)
 
-    return jax.lax.map(one, (params, lane_keys))
+    return over(one, (params, lane_keys))
 
 
 def record(

@@ -34,7 +34,7 @@ class ChunkReport(NamedTuple):
     """What a chunk says beside its state."""
 
     metrics: dict[str, Mean]  # summed over the updates of the chunk
-    is_finite: jax.Array  # [num_updates] bool: metrics and learner after each update
+    is_finite: jax.Array  # [num_updates] bool: metrics of each update, and the learner at the end
     checksums: jax.Array  # [devices] uint32: of each replica of the learner
 
 
@@ -124,7 +124,7 @@ def chunked(loop: Loop, num_updates: int, num_devices: int, data: Any = ()) -> C
         step_key = jax.random.fold_in(key, step)
         learner, shards, metrics = loop.update(learner, shards, data, shard_ids, step_key)
         metrics = average_devices(metrics)
-        return (learner, shards), (metrics, all_finite((learner, metrics)))
+        return (learner, shards), (metrics, all_finite(metrics))
 
     # Fewer arguments than leaves: where they are equally many, jax 0.10's pmap takes each argument
     # for one leaf and gives the axes to the wrong ones.
@@ -139,6 +139,9 @@ def chunked(loop: Loop, num_updates: int, num_devices: int, data: Any = ()) -> C
         (learner, shards), (metrics, is_finite) = jax.lax.scan(body, (learner, shards), steps)
         shards = _move_axis(shards, loop.shard_axis, 0)
         summed = jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
+        # The next loss shows a parameter that is not finite. To read all of them, and what the
+        # optimizer holds, after every update is most of the kernels that an accelerator launches.
+        is_finite = is_finite.at[-1].min(all_finite(learner))
         return learner, shards, summed, is_finite, checksum(learner)
 
     mapped = jax.pmap(
@@ -175,6 +178,15 @@ def alone(fn: Callable) -> Callable:
     alone.
     """
     return jax.vmap(fn, in_axes=None, out_axes=None, axis_name=AXIS, axis_size=1)
+
+
+def map_lanes(fn: Callable, lanes: Any) -> Any:
+    """`fn` of every lane, leaves `[N, ...]`: one after another on a CPU, or else all at once.
+
+    A step of a game is dozens of launches on an accelerator, however many play it; on a CPU those
+    that are done would have to wait for the last.
+    """
+    return jax.lax.map(fn, lanes) if jax.default_backend() == "cpu" else jax.vmap(fn)(lanes)
 
 
 def on_host(fn: Callable) -> Callable:
@@ -246,7 +258,8 @@ def _word(dtype: Any) -> Any:
 def all_finite(tree: Any) -> jax.Array:
     """Whether every floating-point leaf is finite, bool []."""
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))
+    is_finite = [jnp.all(jnp.isfinite(x)) for x in leaves]
+    return jnp.all(jnp.stack(is_finite)) if is_finite else jnp.array(True)
 
 
 def _devices(num_devices: int) -> list:

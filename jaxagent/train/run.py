@@ -209,7 +209,7 @@ def _check_finite(report: ChunkReport, name: str, first: int) -> None:
     if not is_finite.all():
         bad = first + int(np.argmin(is_finite))
         raise Diverged(
-            f"stage {name}: a metric or parameter is not finite after update {bad + 1} (chunk "
+            f"stage {name}: a metric or parameter is not finite by update {bad + 1} (chunk "
             f"{first + 1}-{first + len(is_finite)}). The checkpoint before it is kept; lower the "
             "learning rate, or look at the data of that update."
         )

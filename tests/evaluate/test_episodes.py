@@ -1,5 +1,7 @@
 """Evaluation episodes by hand on the probes: whole, counted once, under keys of their own."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,8 @@ import pytest
 
 import envs
 from envs.vector import broadcast_params
-from jaxagent.evaluate.episodes import play
+from jaxagent.evaluate.episodes import play, play_lanes
+from jaxagent.train import parallel
 from jaxagent.types import Policy
 
 
@@ -155,3 +158,28 @@ def test_jit_equals_eager():
     jitted = jax.jit(lambda t, k: play(env, coin(2), (), t, k, 50))(tasks, jax.random.key(2))
     np.testing.assert_array_equal(eager.returns, jitted.returns)
     assert set(np.asarray(eager.returns)) == {-1.0, 1.0}
+
+
+def test_lanes_play_alike_at_once_and_in_turn(monkeypatch):
+    """On an accelerator they are batched; each lane's policy, episodes and mean stay its own."""
+    env, task = envs.make("gymnax/CartPole-v1", max_steps_in_episode=60)
+
+    def act(params, carry, obs, is_first, key):
+        lean = obs @ params + 0.1 * jax.random.normal(key, (obs.shape[0],))
+        return (lean > 0.0).astype(jnp.int32), (), carry
+
+    policy = Policy(lambda batch_size: (), act)
+    params = jnp.array([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, -1.0, 0.0], [0.0, 0.0, 1.0, 0.0]])
+
+    def means(over):
+        lane_keys = jax.random.split(jax.random.key(3), 3)
+        return jax.jit(lambda p, k: play_lanes(env, policy, p, task, k, 4, over=over))(
+            params, lane_keys
+        )
+
+    in_turn = means(jax.lax.map)
+    assert len(set(np.asarray(in_turn).tolist())) == 3
+    np.testing.assert_array_equal(means(parallel.map_lanes), in_turn)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "scan" not in str(jax.make_jaxpr(partial(parallel.map_lanes, jnp.sin))(params))
+    np.testing.assert_array_equal(means(parallel.map_lanes), in_turn)

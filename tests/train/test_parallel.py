@@ -462,25 +462,35 @@ def test_shards_in_turn_have_the_gradient_of_all_at_once(num_devices):
 # --- numbers that are not finite ------------------------------------------------------------------
 
 
-def poisoned(learner_value, metric_value, update_number):
-    """A loop that counts, and yields the given values from one update on (learner) or at it."""
+def poisoned(learner_value, metric_value, update_number, is_read=True):
+    """A loop that counts, and yields the given values from one update on (learner) or at it.
+
+    Where it `is_read`, the learner is in the loss, as parameters are.
+    """
 
     def update(learner, shards, data, shard_ids, key):
         now = learner["i"] == update_number
+        loss = jnp.where(now, metric_value, learner["w"] if is_read else 1.0)
         weight = jnp.where(now, learner_value, learner["w"])
-        metrics = {"train/loss": Mean(jnp.where(now, metric_value, 1.0), jnp.ones(()))}
+        metrics = {"train/loss": Mean(loss, jnp.ones(()))}
         return {"i": learner["i"] + 1, "w": weight}, shards, metrics
 
     state = parallel.first_state({"i": jnp.array(0, jnp.int32), "w": jnp.zeros(())}, ())
     return parallel.chunked(Loop((), update), 4, 1)(state, KEY())[1]
 
 
-def test_not_finite_is_reported_at_its_update():
+def test_a_metric_that_is_not_finite_is_reported_at_its_update():
     nan, inf = float("nan"), float("inf")
     assert poisoned(0.0, 1.0, 2).is_finite.tolist() == [True] * 4
     assert poisoned(0.0, nan, 2).is_finite.tolist() == [True, True, False, True]
     assert poisoned(0.0, inf, 3).is_finite.tolist() == [True, True, True, False]
-    assert poisoned(nan, 1.0, 1).is_finite.tolist() == [True, False, False, False]
+
+
+def test_a_parameter_that_is_not_finite_is_reported_by_the_loss_after_it_or_at_the_end():
+    nan = float("nan")
+    assert poisoned(nan, 1.0, 1).is_finite.tolist() == [True, True, False, False]
+    assert poisoned(nan, 1.0, 3).is_finite.tolist() == [True, True, True, False]
+    assert poisoned(nan, 1.0, 0, is_read=False).is_finite.tolist() == [True, True, True, False]
 
 
 @pytest.mark.parametrize("num_devices", [1, 4])
