@@ -65,7 +65,8 @@ def _about(row: dict[str, Any]) -> str:
     flags = f" with `{row['xla_flags']}`" if row.get("xla_flags") else ""
     return (
         f"Preset `{row['preset']}`, {row['started'][:10]}, {where}{flags}, config "
-        f"{row['fingerprint']}, {versions}, {row['wall_seconds']:.0f} s wall ({row['compile_seconds']:.0f} s compiling):"
+        f"{row['fingerprint']}, {versions}, {row['wall_seconds']:.0f} s wall "
+        f"({row['compile_seconds']:.0f} s compiling):"
     )
 
 

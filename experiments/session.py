@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import envs
 from envs.vector import broadcast_params
 from experiments.parts.comparison import table
 from jaxagent import keys, library
-from jaxagent.evaluate import statistics
+from jaxagent.evaluate import emulator, statistics
 from jaxagent.evaluate.claims import check_claims, check_preset
 from jaxagent.evaluate.episodes import play
 from jaxagent.files import Locked, lock, write_json
@@ -133,18 +134,33 @@ def evaluate(out: Path, episodes: int, seed: int) -> int:
     for name in names:
         arm, task = name.split("--")
         loaded = library.load(out, task, arm)
-        about = loaded.description
-        env, params = envs.make(about.env, **about.overrides)
-        lanes = broadcast_params(params, episodes)
-        run = jax.jit(
-            lambda p, k, env=env, policy=loaded.policy, lanes=lanes: play(
-                env, policy, p, lanes, k, env.max_steps
-            )
-        )
-        returns = np.asarray(run(loaded.params, keys.derive(seed, f"eval/{task}")).returns)
+        returns = _played(loaded, episodes, keys.derive(seed, f"eval/{task}"))
         low, high = statistics.interval_of_mean(returns)
-        print(f"{name:36s} {about.seed:4d} {returns.mean():9.2f}  [{low:.2f}, {high:.2f}]")
+        number = loaded.description.seed
+        print(f"{name:36s} {number:4d} {returns.mean():9.2f}  [{low:.2f}, {high:.2f}]")
     return 0
+
+
+def _played(loaded: library.LoadedPolicy, episodes: int, key: jax.Array) -> np.ndarray:
+    """Returns `[episodes]` of a policy on its task."""
+    about = loaded.description
+    env, params = envs.make(about.env, **about.overrides)
+    if env.is_pure:
+        lanes = broadcast_params(params, episodes)
+        run = jax.jit(lambda p, k: play(env, loaded.policy, p, lanes, k, env.max_steps).returns)
+        return np.asarray(run(loaded.params, key))
+    from envs.adapters.ale import lane_seeds  # an extra
+
+    key_games, key_act = jax.random.split(key)
+
+    @jax.jit
+    def act(obs: jax.Array, count: jax.Array) -> jax.Array:
+        is_first = jnp.zeros(obs.shape[:1], bool)
+        carry = loaded.init(obs.shape[0])
+        return loaded.act(carry, obs, is_first, jax.random.fold_in(key_act, count))[0]
+
+    games = lane_seeds(key_games, episodes)
+    return emulator.returns(env.vector(episodes), act, games, 1)[0]
 
 
 def dry_run(name: str, config: Any) -> int:

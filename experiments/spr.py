@@ -9,7 +9,8 @@ larger preset Rainbow learns MinAtar with the loss and without.
 Claims. S1: self-prediction adds to what linear probes read. S2-S4: its predictions beat "nothing
 changes", depend on actions, and latents keep many dimensions. S5: where the target learns, latents
 collapse. Aside: S6, S7, so they do without predictor, and without both it and the transition; S8,
-no alarm at all goes off in the sound arm. On MinAtar, R1: Rainbow is better with self-prediction.
+no alarm at all goes off in the sound arm. T1-T4: as S1-S3 and S8, in a transformer over patches of
+the board. On MinAtar, R1: Rainbow is better with self-prediction.
 
     python -m experiments.spr --preset cpu        # minutes on 2 cores
 """
@@ -36,6 +37,7 @@ from jaxagent.train.run import Stage, Work, read_done
 def claims(config: Config) -> list[Claim]:
     """What is claimed; margins were fixed before the claim seeds ran."""
     sound, aside = partial(Claim, kind="threshold", arm_a="spr"), {"gated": False}
+    tokens = partial(Claim, kind="threshold", arm_a="tokens")
     falls = partial(Claim, kind="threshold", metric="collapse", margin=0.5)
     probe = [
         Claim("S1", "self-prediction adds to linear probes", "superiority", "spr", "untrained",
@@ -51,6 +53,14 @@ def claims(config: Config) -> list[Claim]:
         sound("S8", "the sound arm trips no alarm", metric="alarm", margin=0.5, direction="below",
               **aside),
     ]  # fmt: skip
+    probe += [
+        Claim("T1", "in the transformer it adds to linear probes too", "superiority", "tokens",
+              "untrained tokens", margin=0.1),
+        tokens("T2", "its predictions beat 'nothing changes'", metric="copy_ratio", margin=0.8,
+               direction="below"),
+        tokens("T3", "they depend on actions", metric="action_sensitivity", margin=1.05),
+        tokens("T4", "it trips no alarm", metric="alarm", margin=0.5, direction="below", **aside),
+    ]  # fmt: skip
     rainbow = [
         Claim("R1", "Rainbow is better with self-prediction", "superiority", *agents.AGENTS,
               metric="returns"),
@@ -61,7 +71,7 @@ def claims(config: Config) -> list[Claim]:
 def stages(config: Config) -> list[Stage]:
     """The run, in order."""
     probe = [Stage(f"probe/{arm}", partial(train_probe, config, arm)) for arm in study.TRAINED]
-    probe.append(Stage("measure", partial(measure, config)))
+    probe += [Stage(f"measure/{arm}", partial(measure, config, arm)) for arm in study.TRAINED]
     result = probe if config.has_probe else []
     for task in config.tasks:
         result += [
@@ -78,9 +88,9 @@ def train_probe(config: Config, arm: str, folder: Path) -> Work:
     return study.train(config, arm)
 
 
-def measure(config: Config, folder: Path) -> Work:
+def measure(config: Config, arm: str, folder: Path) -> Work:
     """Diagnoses and probes of every snapshot, on held-out states."""
-    return Work(lambda state, place: study.evaluate(config, folder))
+    return Work(lambda state, place: study.evaluate(config, arm, folder))
 
 
 def train_agent(config: Config, task: TaskConfig, name: str, folder: Path) -> Work:
@@ -104,7 +114,7 @@ def costs(config: Config) -> list[Cost]:
 
 def summary(config: Config, folder: Path, preset: str) -> dict[str, Any]:
     """Judge the claims; a failed precondition makes them VOID."""
-    found = read_done(folder, "measure")["summary"] if config.has_probe else None
+    found = study.measured(config, folder) if config.has_probe else None
     done = {t.name: read_done(folder, f"evaluate/{t.name}")["summary"] for t in config.tasks}
     table = report.scores(found) if found else {}
     returns = report.agent_scores(config, done) if done else {}

@@ -14,11 +14,13 @@ import jax
 import jax.numpy as jnp
 
 from envs.names import check_name
-from jaxagent.agents import offline, sequence
-from jaxagent.config import TransformerConfig
+from jaxagent.agents import offline, rainbow, sequence
+from jaxagent.config import RainbowConfig, TransformerConfig, from_dict
 from jaxagent.data import normalize, tree_file
+from jaxagent.data.frames import channels_last
 from jaxagent.files import write_json
 from jaxagent.nn import transformer
+from jaxagent.nn.q_network import q_network
 from jaxagent.tokens.component import Codec, Domain
 from jaxagent.tokens.scalar import Bins
 from jaxagent.types import Policy
@@ -27,7 +29,7 @@ FOLDER = "policies"
 
 
 class Description(NamedTuple):
-    """What rebuilds a policy beside its parameters; JSON-safe fields."""
+    """What rebuilds a cloned policy beside its parameters; JSON-safe fields."""
 
     arm: str
     task: str  # short name, e.g. CartPole-v1
@@ -41,10 +43,28 @@ class Description(NamedTuple):
     model: dict[str, Any]  # TransformerConfig, or {"hidden_sizes": [...]} of the raw network
 
 
+class ValueDescription(NamedTuple):
+    """What rebuilds a policy of values, `agents.rainbow`; JSON-safe fields."""
+
+    arm: str
+    task: str  # short name, e.g. Breakout
+    env: str  # registry id
+    overrides: dict[str, Any]
+    seed: int
+    obs_shape: list[int]  # as the network reads observations, [H, W, C]
+    is_stack: bool  # the environment's are stacks of frames, [C, H, W]
+    num_actions: int
+    config: dict[str, Any]  # RainbowConfig
+    kind: str = "values"
+
+
+AnyDescription = Description | ValueDescription
+
+
 class LoadedPolicy(NamedTuple):
     """A policy with its parameters bound."""
 
-    description: Description
+    description: AnyDescription
     policy: Policy
     params: Any
 
@@ -60,15 +80,14 @@ class LoadedPolicy(NamedTuple):
         return action, carry
 
 
-def save(run: Path, description: Description, params: Any) -> None:
+def save(run: Path, description: AnyDescription, params: Any) -> None:
     """Write a policy into a run folder."""
     place = Path(run) / FOLDER / f"{description.arm}--{description.task}"
     place.mkdir(parents=True, exist_ok=True)
     tree_file.save(place / "params.npz", params)
-    content = description._asdict() | {
-        "domain": description.domain._asdict(),
-        "vocabulary": description.vocabulary._asdict(),
-    }
+    content = description._asdict()
+    for name in {"domain", "vocabulary"} & set(content):
+        content[name] = content[name]._asdict()
     write_json(place / "policy.json", content)
 
 
@@ -86,18 +105,25 @@ def load(run: str | Path, task: str | None = None, arm: str = "finetune") -> Loa
     if task is None:
         task = next((n.split("--")[1] for n in names if n.startswith(f"{arm}--")), "")
     place = Path(run) / FOLDER / check_name(f"policy in {run}", f"{arm}--{task}", names)
-    content = json.loads((place / "policy.json").read_text())
-    content["domain"] = Domain(**content["domain"])
-    content["vocabulary"] = transformer.Vocabulary(**content["vocabulary"])
-    description = Description(**content)
+    description = _described(json.loads((place / "policy.json").read_text()))
     policy, template = rebuild(description)
     params = tree_file.load(place / "params.npz", template)
     # Arrays of JAX: a closure over numpy cannot be indexed by tracers, so `act` would not jit.
     return LoadedPolicy(description, policy, jax.tree.map(jnp.asarray, params))
 
 
-def rebuild(description: Description) -> tuple[Policy, Any]:
+def _described(content: dict[str, Any]) -> AnyDescription:
+    if content["kind"] == "values":
+        return ValueDescription(**content)
+    content["domain"] = Domain(**content["domain"])
+    content["vocabulary"] = transformer.Vocabulary(**content["vocabulary"])
+    return Description(**content)
+
+
+def rebuild(description: AnyDescription) -> tuple[Policy, Any]:
     """The functions of a described policy and a template of its parameters."""
+    if isinstance(description, ValueDescription):
+        return _of_values(description)
     domain, vocabulary = description.domain, description.vocabulary
     codec = _codec_template(domain, vocabulary.num_bins)
     if description.kind == "raw":
@@ -112,6 +138,20 @@ def rebuild(description: Description) -> tuple[Policy, Any]:
     model = transformer.model(TransformerConfig(**description.model), vocabulary)
     params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     return sequence.policy(model, domain, description.rule), sequence.SequenceParams(params, codec)
+
+
+def _of_values(about: ValueDescription) -> tuple[Policy, Any]:
+    config = from_dict(RainbowConfig(), about.config)
+    network = q_network(config.model, tuple(about.obs_shape), about.num_actions)
+    template = jax.eval_shape(network.init, jax.random.key(0))
+    policy = rainbow.policy(network, config)
+    if not about.is_stack:
+        return policy, template
+
+    def act(params: Any, carry: Any, obs: jax.Array, *others: jax.Array) -> tuple:
+        return policy.act(params, carry, channels_last(obs), *others)
+
+    return policy._replace(act=act), template
 
 
 def _codec_template(domain: Domain, num_bins: int) -> Codec:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from jaxagent import library
-from jaxagent.config import TransformerConfig, to_dict
+from jaxagent.agents import rainbow
+from jaxagent.config import QNetworkConfig, RainbowConfig, TransformerConfig, to_dict
 from jaxagent.nn import transformer
+from jaxagent.nn.q_network import q_network
 from jaxagent.tokens.component import Domain
 
 DOMAIN = Domain(obs_size=3, action_size=1, action_cardinality=2, index=0, first_component=0)
@@ -64,3 +66,33 @@ def test_it_acts_the_same_in_a_loop_and_in_a_scan(saved):
         looped.append(action)
     np.testing.assert_array_equal(scanned, np.stack(looped))
     assert set(np.asarray(scanned).ravel()) <= {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("encoder", "obs_shape", "is_stack"),
+    [("board", (10, 10, 4), False), ("nature", (84, 84, 4), True)],
+)
+def test_a_policy_of_values_comes_back(tmp_path, encoder, obs_shape, is_stack):
+    """It takes observations as the environment has them, stacks of frames first."""
+    config = RainbowConfig(model=QNetworkConfig(encoder=encoder, hidden_size=8, num_atoms=11))
+    network = q_network(config.model, obs_shape, 3)
+    rng = np.random.default_rng(0)  # as initialised, all observations are alike to it
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(x.dtype), shapes)
+    about = library.ValueDescription(
+        arm="spr", task="Game", env="minatar/Breakout", overrides={}, seed=7,
+        obs_shape=list(obs_shape), is_stack=is_stack, num_actions=3, config=to_dict(config),
+    )  # fmt: skip
+    library.save(tmp_path, about, params)
+    loaded = library.load(tmp_path, arm="spr")
+    assert loaded.description == about
+    boards = jax.random.randint(jax.random.key(1), (16, *obs_shape), 0, 256).astype(jnp.uint8)
+    shown = jnp.arange(obs_shape[0])[None] * 16 < jnp.arange(16)[:, None] * obs_shape[0]
+    boards = jnp.where(shown[..., None, None], boards, jnp.uint8(0))  # or all look alike
+    seen = jnp.moveaxis(boards, -1, 1) if is_stack else boards
+    action, carry = loaded.act(loaded.init(16), seen, jnp.zeros((16,), bool), jax.random.key(2))
+    policy = rainbow.policy(network, config)
+    expected = policy.act(params, (), boards, jnp.zeros((16,), bool), jax.random.key(2))[0]
+    np.testing.assert_array_equal(action, expected)
+    assert carry == ()
+    assert len(set(np.asarray(action).tolist())) > 1

@@ -26,7 +26,8 @@ ARMS = {  # of the probe, as they appear in tables
     "spr": "self-prediction over K steps: slow target, no gradient through it, fast predictor",
     "one step": "the same over one step, the minimalist of Ni et al. 2024",
     "tokens": "the same over K steps in a transformer with a token for every patch of the board",
-    "untrained": "the same network before training",
+    "untrained": "the network of spr before training",
+    "untrained tokens": "that of tokens before training",
     "target learns": "mutant: gradients reach the target",
     "no predictor": "mutant: latents roll forward, but no predictor stands behind them",
     "no transition": "mutant: neither transition nor predictor; a state predicts itself",
@@ -52,7 +53,10 @@ class ProbeConfig:
         TrunkConfig(width=64, num_blocks=1), num_bins=2, projection_size=64
     )
     tokens: LatentConfig = LatentConfig(
-        TrunkConfig(width=16, num_blocks=1, patch=2, num_heads=2), num_bins=2, projection_size=16
+        # Of patches of 2 x 2 cells most hardly change: a prediction by place alone is good.
+        TrunkConfig(width=64, num_blocks=1, patch=5, num_heads=2),
+        num_bins=2,
+        projection_size=64,
     )
     num_steps: int = 5  # K
     tau: float = 0.01  # share of the new in the target, per update

@@ -16,7 +16,7 @@ from envs.pictures import caption
 from experiments.configs.atari100k import FRAME, Config
 from experiments.parts import rainbow_study
 from experiments.parts.cost import Cost
-from jaxagent import keys
+from jaxagent import keys, library
 from jaxagent.agents import rainbow
 from jaxagent.config import RainbowConfig
 from jaxagent.data import frames, tree_file
@@ -66,11 +66,6 @@ def seeds(config: Config) -> jax.Array:
     return jnp.arange(config.first_seed, config.first_seed + config.num_seeds)
 
 
-def see(obs: jax.Array) -> jax.Array:
-    """Stacks `[B, S, H, W]` as the network reads them, channels last."""
-    return jnp.moveaxis(obs, 1, -1)
-
-
 def as_entry(state: ale.AtariState, action: jax.Array, transition: Any) -> rainbow.Step:
     """What the replay keeps of a step of every lane."""
     t = transition
@@ -93,7 +88,7 @@ def train(config: Config, game: str, agent: str) -> Work:
         explore=rainbow.uniform(env.action_spec),
         slow=loops.SlowCopy(rainbow.first_copies, partial(rainbow.follow, fit)),
         as_entry=as_entry,
-        see=lambda state: see(state.obs),
+        see=lambda state: frames.channels_last(state.obs),
         seeds=ale.seeds_of(keys.derive(0, f"{purpose}/emulator"), seeds(config)),
         lane_ids=seeds(config),
         key=keys.derive(0, f"{purpose}/train"),
@@ -134,6 +129,11 @@ def evaluate(config: Config, game: str, folder: Path) -> dict[str, Any]:
         setting = setting_of(config, game, agent, episodic_life=False)
         params = load(config, setting, stage_folder(folder, f"train/{game}/{agent}"))
         found[agent] = play_games(config, setting, game, params).tolist()
+        about = rainbow_study.describe_policy(
+            setting, setting.fit, arm=agent, task=game, seed=config.first_seed,
+            overrides={"episodic_life": False}, is_stack=True,
+        )  # fmt: skip
+        library.save(folder, about, jax.tree.map(lambda x: x[0], params))
         film(config, setting, game, params, folder / "pictures" / f"{agent}--{game}.gif")
     return {"returns": found}
 
@@ -160,7 +160,7 @@ def acting(config: Config, setting: Setting, params: Any, key: jax.Array) -> Any
 
     @jax.jit
     def act(params: Any, obs: jax.Array, count: jax.Array) -> jax.Array:
-        lanes = see(obs).reshape(num_seeds, -1, *SIZE, DEPTH)
+        lanes = frames.channels_last(obs).reshape(num_seeds, -1, *SIZE, DEPTH)
         lane_keys = keys.per_index(jax.random.fold_in(key, count), lane_ids)
         is_first = jnp.zeros(lanes.shape[1:2], bool)
         actions = jax.vmap(lambda p, o, k: policy.act(p, (), o, is_first, k)[0])

@@ -15,9 +15,9 @@ from envs.vector import VectorEnv
 from experiments.configs.spr import Config, TaskConfig
 from experiments.parts import experts, pictures, spr_study
 from experiments.parts.cost import Cost
-from jaxagent import keys
+from jaxagent import keys, library
 from jaxagent.agents import rainbow
-from jaxagent.config import RainbowConfig
+from jaxagent.config import RainbowConfig, to_dict
 from jaxagent.data.prioritized import prioritized_windows
 from jaxagent.evaluate.episodes import play_lanes, record
 from jaxagent.nn.q_network import QNetwork
@@ -127,11 +127,33 @@ def evaluate(config: Config, task: TaskConfig, folder: Path) -> dict[str, Any]:
         returns[name] = np.asarray(every(kept)).tolist()
         numbers[name] = diagnoses(setting, kept, data)
         last = jax.tree.map(lambda x: x[-1, 0], kept)
+        about = describe_policy(
+            setting, fit_of(task, name), arm=name, task=task.name, seed=config.first_seed
+        )
+        library.save(folder, about, last)
         _paint(setting, name, policy, last, folder, jax.random.fold_in(key, 1))
     per_chunk = fit.updates_per_chunk * fit.num_envs * fit.num_steps
     count = fit.num_updates // fit.updates_per_chunk + 1
     steps = [fit.warmup_steps + i * per_chunk for i in range(count)]
     return {"steps": steps, "returns": returns, "diagnoses": numbers}
+
+
+def describe_policy(
+    setting: Any, fit: RainbowConfig, *, arm: str, task: str, seed: int,
+    overrides: dict[str, Any] | None = None, is_stack: bool = False,
+) -> library.ValueDescription:  # fmt: skip
+    """What `library.load` needs to rebuild a policy; `setting` has `env` and `network`."""
+    return library.ValueDescription(
+        arm=arm,
+        task=task,
+        env=setting.env.name,
+        overrides=overrides or {},
+        seed=seed,
+        obs_shape=list(setting.network.obs_shape),
+        is_stack=is_stack,
+        num_actions=setting.network.net.num_actions,
+        config=to_dict(fit),
+    )
 
 
 def measured_data(config: Config, setting: Setting) -> spr_study.Measured:

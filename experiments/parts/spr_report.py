@@ -18,6 +18,9 @@ from jaxagent.evaluate.statistics import normalise
 from jaxagent.train.run import read_done
 
 NUMBERS = ("effective_rank", "copy_ratio", "action_sensitivity")  # that claims read
+UNTRAINED = {"untrained": "spr", "untrained tokens": "tokens"}  # an arm before its first update
+OF_VECTORS = tuple(f"S{i}" for i in range(1, 9))  # claims
+OF_TOKENS = tuple(f"T{i}" for i in range(1, 5))
 ROOM = 0.9  # of R^2, below which an untrained latent leaves room
 LEARNED = 0.05  # of the normalised return, that one of the agents has to reach
 SETTINGS = "Settings were chosen on development seeds (1000 and up)."
@@ -50,8 +53,7 @@ def scores(found: Mapping[str, Any]) -> dict[Any, np.ndarray]:
     table: dict[Any, np.ndarray] = {}
     arms = found["arms"]
     for arm in ARMS:
-        numbers = arms["spr"] if arm == "untrained" else arms[arm]
-        at = 0 if arm == "untrained" else -1
+        numbers, at = arms[UNTRAINED.get(arm, arm)], 0 if arm in UNTRAINED else -1
         table[arm] = np.array(numbers["probes"][at]).mean(-1)[None]
         for name in NUMBERS:
             table[name, arm] = np.array(numbers[name][at])[None]
@@ -84,16 +86,22 @@ def agent_scores(config: Config, done: Mapping[str, Any]) -> dict[Any, np.ndarra
 
 
 def preconditions(table: Mapping[Any, np.ndarray]) -> list[Precondition]:
-    """The untrained latent leaves room for the claimed effect, and has not collapsed."""
-    first, fallen = (float(table[key].mean()) for key in ("untrained", ("collapse", "untrained")))
+    """The untrained latents leave room for the claimed effects, and have not collapsed."""
+    return _before("untrained", table, OF_VECTORS) + _before("untrained tokens", table, OF_TOKENS)
+
+
+def _before(
+    arm: str, table: Mapping[Any, np.ndarray], claims: tuple[str, ...]
+) -> list[Precondition]:
+    first, fallen = (float(table[key].mean()) for key in (arm, ("collapse", arm)))
     return [
         Precondition(
-            "the untrained latent leaves room", first < ROOM,
-            f"mean R^2 {first:.2f}; expected below {ROOM}",
+            f"the latent of '{arm}' leaves room", first < ROOM,
+            f"mean R^2 {first:.2f}; expected below {ROOM}", claims,
         ),
         Precondition(
-            "the untrained latent trips no alarm of collapse", fallen == 0.0,
-            f"in a share {fallen:.2f} of seeds; expected none",
+            f"the latent of '{arm}' trips no alarm of collapse", fallen == 0.0,
+            f"in a share {fallen:.2f} of seeds; expected none", claims,
         ),
     ]  # fmt: skip
 
@@ -104,7 +112,7 @@ def agent_preconditions(scores: Mapping[str, np.ndarray]) -> list[Precondition]:
     return [
         Precondition(
             "an agent learns", best > LEARNED,
-            f"mean normalised return {best:.2f}; expected above {LEARNED}",
+            f"mean normalised return {best:.2f}; expected above {LEARNED}", ("R1",),
         ),
     ]  # fmt: skip
 

@@ -26,7 +26,7 @@ from jaxagent.nn.latent_model import LatentModel, latent_model
 from jaxagent.nn.token_trunk import cut
 from jaxagent.nn.transformer import num_parameters
 from jaxagent.train import history, loops, optimizer, parallel
-from jaxagent.train.run import Work, stage_folder
+from jaxagent.train.run import Work, read_done, stage_folder
 from jaxagent.types import Trajectory, View
 
 TRAINED = ("spr", "one step", "tokens", "target learns", "no predictor", "no transition")
@@ -245,22 +245,24 @@ def diagnosed(
     return found._asdict() | {"probes": collapse.linear_probe(summary, data.truth)}
 
 
-def evaluate(config: Config, folder: Path) -> dict[str, Any]:
-    """What is measured of every snapshot, by name: `[snapshots][seeds]`, probes with `[m]` more."""
-    setting = setting_of(config)
-    fit, found = setting.config.fit, {}
-    data = measured_data(setting)
-    for arm in TRAINED:
-        init = model_of(setting, arm).init
-        place = stage_folder(folder, f"probe/{arm}")
-        kept = experts.load_lanes(
-            place, lambda key, init=init: (init(key), init(key)), fit, config.num_seeds
-        )
-        run = partial(measure, setting, arm, data=data)
-        every = jax.jit(lambda lanes, run=run: jax.lax.map(lambda x: jax.vmap(run)(*x), lanes))
-        found[arm] = jax.tree.map(lambda x: x.tolist(), jax.device_get(every(kept)))
+def evaluate(config: Config, arm: str, folder: Path) -> dict[str, Any]:
+    """What is measured of an arm's snapshots, by name: `[snapshots][seeds]`; probes `[m]` more."""
+    setting, init = setting_of(config), model_of(setting_of(config), arm).init
+    kept = experts.load_lanes(
+        stage_folder(folder, f"probe/{arm}"), lambda key: (init(key), init(key)),
+        setting.config.fit, config.num_seeds,
+    )  # fmt: skip
+    run = jax.vmap(partial(measure, setting, arm, data=measured_data(setting)))
+    found = jax.jit(lambda lanes: jax.lax.map(lambda x: run(*x), lanes))(kept)
+    return jax.tree.map(lambda x: x.tolist(), jax.device_get(found))
+
+
+def measured(config: Config, folder: Path) -> dict[str, Any]:
+    """What `evaluate` found of all arms, and after how many updates."""
+    fit = config.probe.fit
     count = fit.num_updates // fit.updates_per_chunk + 1
-    return {"updates": [i * fit.updates_per_chunk for i in range(count)], "arms": found}
+    arms = {arm: read_done(folder, f"measure/{arm}")["summary"] for arm in TRAINED}
+    return {"updates": [i * fit.updates_per_chunk for i in range(count)], "arms": arms}
 
 
 def cost(config: Config, arm: str) -> Cost:

@@ -37,3 +37,8 @@ def stacks(frames: Frames, depth: int) -> jax.Array:
         return jnp.where((age >= steps)[..., None, None], frame, jnp.zeros((), frame.dtype))
 
     return jnp.stack([back(steps) for steps in reversed(range(depth))], axis=-1)
+
+
+def channels_last(stacks: jax.Array) -> jax.Array:
+    """Stacks `[..., S, H, W]` as convolutions read them, `[..., H, W, S]`."""
+    return jnp.moveaxis(stacks, -3, -1)

@@ -108,6 +108,8 @@ def test_scores_and_alarms_are_of_the_last_snapshot_and_of_the_first_where_untra
     table = spr_report.scores({"updates": [0, 4], "arms": arms})
     np.testing.assert_allclose(table["spr"], [[0.6, 0.9]])
     np.testing.assert_allclose(table["untrained"], [[0.1, 0.2]])
+    np.testing.assert_allclose(table["untrained tokens"], [[0.1, 0.2]])
+    np.testing.assert_allclose(table["tokens"], [[0.6, 0.9]])
     np.testing.assert_allclose(table["copy_ratio", "spr"], [[0.2, 0.2]])
     np.testing.assert_allclose(table["alarm", "spr"], [[0.0, 0.0]])
     np.testing.assert_allclose(table["alarm", "target learns"], [[1.0, 1.0]])

@@ -48,6 +48,19 @@ def test_smoke_presets_run_to_a_report(tmp_path, name, flags):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("name", "arm"), [("spr", "rainbow + spr"), ("atari100k", "spr")])
+def test_learned_values_play_again(tmp_path, name, arm):
+    """From the run folder alone, in a pure environment and in an emulator."""
+    flags = ("--no-has-probe",) if name == "spr" else ()
+    if name == "atari100k":
+        need("ale")
+    call("run", name, "--preset", "smoke", "--out", str(tmp_path / "run"), *flags)
+    said = call("eval", str(tmp_path / "run"), "--episodes", "2")
+    assert f"{arm}--" in said
+    assert said == call("eval", str(tmp_path / "run"), "--episodes", "2")
+
+
+@pytest.mark.slow
 def test_a_deleted_stage_is_redone_to_the_same_numbers(tmp_path):
     """Search, replay and reanalysis draw from (seed, purpose, step) alone."""
     folder = tmp_path / "run"
