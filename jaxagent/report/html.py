@@ -8,13 +8,11 @@ has a report too.
 from __future__ import annotations
 
 import base64
-import fnmatch
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from string import Template
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -41,29 +39,13 @@ from jaxagent.report.fields import (
     numbers_of,
     pair_of,
 )
+from jaxagent.report.page import CSS, PAGE
 from jaxagent.report.render import write_atomically
+from jaxagent.report.run_folder import PICTURE_TYPES, Run, read_run
+from jaxagent.report.training_curves import draw_curves
 
-MAX_FIGURES = 12
-MAX_SERIES = 16  # in one figure
 MAX_PICTURES = 48
 MAX_PICTURE_BYTES = 4_000_000
-MAX_NOTED_LINES = 3
-PICTURE_TYPES = {".gif": "image/gif", ".png": "image/png"}
-DEFAULT_ENDINGS = ("return", "loss")
-
-
-Log = dict[str, list[Mapping[str, Any]]]  # stage -> its lines, in order
-
-
-class Run(NamedTuple):
-    """What a run folder holds; `notes` say what is missing or could not be read."""
-
-    folder: Path
-    manifest: Mapping[str, Any]
-    metrics: list[Mapping[str, Any]]
-    summary: Mapping[str, Any]
-    pictures: list[Path]
-    notes: list[str]
 
 
 def write_report(folder: str | Path) -> Path:
@@ -73,27 +55,6 @@ def write_report(folder: str | Path) -> Path:
     return write_atomically(run.folder / "report.html", lambda file: file.write(page))
 
 
-def read_run(folder: Path) -> Run:
-    """Reads manifest.json, metrics.jsonl, summary.json and pictures/ as far as they exist."""
-    if not (folder / "manifest.json").is_file() and not (folder / "metrics.jsonl").is_file():
-        raise FileNotFoundError(
-            f"got {folder}, without manifest.json or metrics.jsonl; expected a run folder; "
-            "fix: pass the folder that the run printed at its start"
-        )
-    notes: list[str] = []
-    manifest = _read_object(folder / "manifest.json", notes)
-    metrics = _read_lines(folder / "metrics.jsonl", notes)
-    summary = {}
-    if (folder / "summary.json").is_file():
-        summary = _read_object(folder / "summary.json", notes)
-    pictures = [
-        path
-        for path in folder.glob("pictures/*")
-        if path.suffix in PICTURE_TYPES and path.is_file()
-    ]
-    return Run(folder, manifest, metrics, summary, sorted(pictures), notes)
-
-
 def render_page(run: Run) -> str:
     """Composes the page from its sections, in reading order."""
     sections = [
@@ -101,7 +62,7 @@ def render_page(run: Run) -> str:
         ("Scores", _scores),
         *([("Figures of the paper", _paper_figures)] if run.summary.get("figures") else []),
         ("The agents at work", _pictures),
-        ("Learning curves", _curves),
+        ("Learning curves", draw_curves),
         ("Preconditions", _preconditions),
         ("Budgets", _budgets),
         ("Limits", _limits),
@@ -110,52 +71,6 @@ def render_page(run: Run) -> str:
     body = "".join(_section(title, draw, run) for title, draw in sections)
     name = run.summary.get("experiment") or run.manifest.get("experiment") or run.folder.name
     return PAGE.substitute(title=escaped(name), css=CSS, header=_header(run, name), body=body)
-
-
-# --- reading -------------------------------------------------------------------------------------
-
-
-def _read_object(path: Path, notes: list[str]) -> Mapping[str, Any]:
-    """Reads one JSON object; anything else becomes a note and an empty object."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        notes.append(f"{path.name} is missing.")
-        return {}
-    except (ValueError, OSError) as error:
-        notes.append(f"{path.name} could not be read: {error}")
-        return {}
-    if isinstance(value, dict):
-        return value
-    notes.append(f"{path.name} holds a {type(value).__name__}, not an object; it was ignored.")
-    return {}
-
-
-def _read_lines(path: Path, notes: list[str]) -> list[Mapping[str, Any]]:
-    """Reads one JSON object a line; a torn line (a killed run) is left out and noted."""
-    if not path.is_file():
-        notes.append(f"{path.name} is missing.")
-        return []
-    rows, bad = [], []
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, start=1):
-            row = _parse_line(line)
-            if row is not None:
-                rows.append(row)
-            elif line.strip():
-                bad.append(number)
-    if bad:
-        shown = ", ".join(map(str, bad[:MAX_NOTED_LINES])) + (", ..." if len(bad) > 3 else "")
-        notes.append(f"{path.name}: {len(bad)} unreadable line(s) ignored (line {shown}).")
-    return rows
-
-
-def _parse_line(line: str) -> Mapping[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) else None
 
 
 # --- sections ------------------------------------------------------------------------------------
@@ -378,122 +293,6 @@ def _split_name(stem: str, tasks: Sequence[str]) -> tuple[str, str]:
     return task, rest.replace("--", " · ") or task
 
 
-def _curves(run: Run) -> str:
-    """One figure for each wanted curve; the summary names them, or return and loss are drawn."""
-    log: Log = {}
-    for row in run.metrics:
-        log.setdefault(str(row.get("stage", "")), []).append(row)
-    wanted = dicts_at(run.summary, "curves") or _default_curves(log)
-    if not wanted:
-        return absent("No learning curves: the metrics hold no return and no loss yet.")
-    arms = list(dict_at(run.summary, "arms"))
-    drawn = [_curve_figure(log, curve, arms) for curve in wanted[:MAX_FIGURES]]
-    html = f'<div class="grid">{"".join(drawn)}</div>'
-    if len(wanted) > MAX_FIGURES:
-        html += noted(f"{len(wanted) - MAX_FIGURES} more curve(s) are not drawn.")
-    note = "Line: mean over seeds. Band: smallest to largest seed (above 10 seeds: one standard "
-    return html + f'<p class="muted">{note}deviation). Thin lines: single seeds.</p>'
-
-
-def _default_curves(log: Log) -> list[dict[str, Any]]:
-    """A curve for each (group of stages, metric) whose name ends in return or loss.
-
-    A group is what precedes the last "/" of a stage: ppo/CartPole-v1 and ppo/Acrobot-v1 share one.
-    Stages of very different scales (returns of 500 and of -1500) get a figure each.
-    """
-    found: dict[tuple[str, str], list[str]] = {}
-    for stage, rows in log.items():
-        names = dict.fromkeys(name for row in rows for name in row)
-        for name in names:
-            if name.endswith(DEFAULT_ENDINGS):
-                found.setdefault((name, stage.rpartition("/")[0] or stage), []).append(stage)
-    # returns before losses, otherwise in the order of the log
-    order = sorted(found, key=lambda key: not key[0].endswith("return"))
-    curves: list[dict[str, Any]] = []
-    for name, group in order:
-        stages = found[name, group]
-        parts = [stages] if _share_a_scale(log, name, stages) else [[one] for one in stages]
-        for part in parts:
-            title = f"{name}, {group if len(part) > 1 else part[0]}"
-            curves.append({"metric": name, "stages": part, "title": title})
-    return curves
-
-
-def _share_a_scale(log: Log, metric: str, stages: Sequence[str]) -> bool:
-    """True if all values together span at most eight times the narrowest stage: one axis serves."""
-    values = [y[np.isfinite(y)] for y in (_collect(log[one], metric, "step")[1] for one in stages)]
-    values = [value for value in values if value.size]
-    if len(values) < 2:
-        return True
-    narrowest = min(float(np.ptp(value)) for value in values)
-    return float(np.ptp(np.concatenate(values))) <= 8 * max(narrowest, 1e-12)
-
-
-def _curve_figure(log: Log, curve: Mapping[str, Any], arms: Sequence[str]) -> str:
-    """Draws one curve description {"metric", "stages", "title", "x", "x_label", "y_label"}."""
-    metric = str(curve.get("metric", ""))
-    stages = _matching_stages(log, curve.get("stages"), metric)
-    axis = str(curve.get("x") or _default_axis(log, metric, stages))
-    title = str(curve.get("title") or metric)
-    collected = [(stage, *_collect(log[stage], metric, axis)) for stage in stages[:MAX_SERIES]]
-    series = [one for one in collected if np.isfinite(one[2]).any()]
-    if not series:
-        return card("", f"{title}: no values of {metric} in the log yet.")
-    names = [stage for stage, _, _ in series]
-    labels, colors = _short_labels(names), _arm_numbers(names, arms)
-    series = [(label, x, y) for label, (_, x, y) in zip(labels, series, strict=True)]
-    usual = {"step": "updates", "env_steps": "env steps"}
-    x_label = str(curve.get("x_label") or usual.get(axis, axis))
-    y_label = str(curve.get("y_label") or metric.rpartition("/")[2])
-    hidden = len(stages) - MAX_SERIES
-    caption = f"{hidden} more stage(s) are not drawn." if hidden > 0 else ""
-    svg = figures.learning_curves(series, title, x_label, y_label, color_numbers=colors)
-    return card(svg, caption)
-
-
-def _matching_stages(log: Log, wanted: Any, metric: str) -> list[str]:
-    """Stages that log the metric, in order; `wanted` holds names or patterns, none means all."""
-    stages = [stage for stage, rows in log.items() if any(metric in row for row in rows)]
-    patterns = [str(pattern) for pattern in items_of(wanted)]
-    if not patterns:
-        return stages
-    hits = [s for p in patterns for s in stages if s == p or fnmatch.fnmatchcase(s, p)]
-    return list(dict.fromkeys(hits))
-
-
-def _default_axis(log: Log, metric: str, stages: Sequence[str]) -> str:
-    """env_steps where every row has them, else step (updates)."""
-    rows = [row for stage in stages for row in log[stage] if metric in row]
-    return "env_steps" if rows and all("env_steps" in row for row in rows) else "step"
-
-
-def _collect(rows: Sequence[Mapping], metric: str, axis: str) -> tuple[np.ndarray, np.ndarray]:
-    """Gathers a metric of one stage: x [n], y [n, lanes]; null and missing lanes are nan."""
-    rows = [row for row in rows if metric in row]
-    x = np.array([number_of(row.get(axis)) for row in rows], np.float64)
-    lanes = [[number_of(value) for value in items_of(row[metric])] for row in rows]
-    width = max(map(len, lanes), default=1) or 1
-    padded = [lane + [math.nan] * (width - len(lane)) for lane in lanes]
-    y = np.array(padded, np.float64).reshape(len(rows), width)
-    return x[np.isfinite(x)], y[np.isfinite(x)]
-
-
-def _short_labels(stages: Sequence[str]) -> list[str]:
-    """Drops the folders that all stages share at either end: adapt/lora/CartPole-v1 -> lora."""
-    split = [stage.split("/") for stage in stages]
-    for end in (0, -1):
-        while len(split) > 1 and min(map(len, split)) > 1 and len({p[end] for p in split}) == 1:
-            split = [parts[1:] if end == 0 else parts[:-1] for parts in split]
-    return ["/".join(parts) for parts in split]
-
-
-def _arm_numbers(stages: Sequence[str], arms: Sequence[str]) -> list[int]:
-    """Each stage's arm by number, so that an arm has one colour on the page; empty if unclear."""
-    hits = [[arms.index(part) for part in stage.split("/") if part in arms] for stage in stages]
-    numbers = [hit[0] for hit in hits if len(hit) == 1]
-    return numbers if len(set(numbers)) == len(stages) else []
-
-
 def _preconditions(run: Run) -> str:
     rows = dicts_at(run.summary, "preconditions")
     if not rows:
@@ -634,76 +433,3 @@ def _join(facts: Mapping[str, Any]) -> str:
 
 def _short_hash(fingerprint: Any) -> str | None:
     return str(fingerprint)[:12] if fingerprint else None
-
-
-# --- the page ------------------------------------------------------------------------------------
-
-CSS = """
-:root { color-scheme: light dark; --ink: #1f2a30; --paper: #f6f7f5; --card: #ffffff;
-  --muted: #5d6a72; --line: #dde2e4; --note: #fff4dc; --note-ink: #5c4300; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6eaec; --paper: #14191d; --card: #1d2429;
-  --muted: #9aa7af; --line: #343d44; --note: #3a3016; --note-ink: #f3dfae; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 1240px; margin: 0 auto; padding: 24px clamp(12px, 3vw, 32px) 48px; }
-h1 { font-size: 1.7rem; margin: 0 0 4px; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 32px 0 10px; padding-bottom: 4px;
-  border-bottom: 1px solid var(--line); }
-h3 { font-size: 0.95rem; margin: 16px 0 6px; }
-p { margin: 6px 0; }
-.headline { font-size: 1.1rem; }
-.muted, figcaption { color: var(--muted); font-size: 0.85rem; }
-.absent { color: var(--muted); font-style: italic; }
-.note { background: var(--note); color: var(--note-ink); padding: 6px 10px; border-radius: 6px;
-  overflow-wrap: anywhere; }
-.badge { display: inline-block; padding: 1px 9px; border-radius: 10px; color: #fff;
-  font-size: 0.75rem; font-weight: 650; letter-spacing: 0.03em; white-space: nowrap; }
-.pass { background: #1a7f4b; } .directional { background: #0067a8; } .fail { background: #c0341d; }
-.inconclusive { background: #f0b429; color: #2b2000; } .void { background: #6b757c; }
-.scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line);
-  border-radius: 8px; margin: 8px 0; }
-table { border-collapse: collapse; width: 100%; font-size: 0.9rem; }
-th, td { padding: 6px 12px; text-align: left; vertical-align: top; overflow-wrap: break-word; }
-th { color: var(--muted); font-weight: 600; white-space: nowrap; }
-tbody tr { border-top: 1px solid var(--line); }
-.prose { min-width: 12rem; }
-.number { text-align: right; font-variant-numeric: tabular-nums; }
-.interval { color: var(--muted); font-size: 0.85em; white-space: nowrap; }
-.wide { grid-column: 1 / -1; }
-.grid { display: grid; gap: 12px;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); }
-figure { margin: 0; min-width: 0; }
-.card { background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: 10px; }
-.card figcaption { color: #5d6a72; }
-.card svg { display: block; margin: 0 auto; }
-.pictures { display: grid; gap: 12px;
-  grid-template-columns: repeat(auto-fill, minmax(min(46%, 155px), 1fr)); }
-.pictures img { display: block; width: 100%; height: auto; background: #fff;
-  border: 1px solid var(--line); border-radius: 8px; }
-details { margin: 8px 0; }
-summary { cursor: pointer; color: var(--muted); }
-pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 10px;
-  overflow-x: auto; font: 13px/1.45 ui-monospace, Menlo, Consolas, monospace; }
-@media print { details { display: block; } .scroll { overflow: visible; } }
-"""
-
-# The policy makes the promise enforceable: the browser refuses anything from outside the file.
-PAGE = Template(
-    """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>$title</title>
-<style>$css</style>
-</head>
-<body><main>
-<header>$header</header>
-$body
-</main></body>
-</html>
-"""
-)
