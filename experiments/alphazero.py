@@ -31,6 +31,7 @@ from experiments.parts import game_report as report
 from experiments.parts import game_study as study
 from experiments.parts.comparison import judged
 from experiments.parts.cost import Cost
+from experiments.parts.experts import seeds_of
 from jaxagent import keys
 from jaxagent.evaluate.claims import Claim
 from jaxagent.train.run import Stage, Work, read_done
@@ -90,7 +91,7 @@ def evaluate(config: Config, game: GameConfig, folder: Path) -> Work:
         setting = study.setting_of(game)
         kept = {n: study.snapshots(config, setting, n, folder) for n in study.TRAINED}
         key = keys.derive(0, f"games/{game.name}/match")
-        of_seeds = keys.per_index(key, jax.numpy.array(study.seeds(config)))
+        of_seeds = keys.per_index(key, jax.numpy.array(seeds_of(config)))
         final = {n: jax.tree.map(lambda x: x[-1], nets) for n, nets in kept.items()}
         final[""] = jax.tree.map(lambda x: x[0], kept["gumbel"])
         points = {

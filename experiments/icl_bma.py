@@ -34,6 +34,7 @@ from experiments.parts import averaging_study as study
 from experiments.parts import in_context
 from experiments.parts.comparison import judged
 from experiments.parts.cost import Cost
+from experiments.parts.experts import seeds_of
 from jaxagent.evaluate.claims import Claim
 from jaxagent.train.run import Stage, Work, read_done, stage_folder
 
@@ -85,17 +86,15 @@ def stages(config: Config) -> list[Stage]:
     return [*training, saboteur, Stage("evaluate", partial(evaluate, config))]
 
 
-def _seeds(config: Config) -> tuple[int, ...]:
-    return tuple(range(config.first_seed, config.first_seed + config.num_seeds))
-
-
 def pretrain(config: Config, depth: int | None, folder: Path) -> Work:
     """One lane a seed; the saboteurs (no depth) share first parameters and keys with the models."""
     del folder
     task, fit = study.task_of(config, depth or config.depths[-1]), config.fit_of(depth)
-    lanes = [task.lane(s, depth is None) for s in _seeds(config)]
+    lanes = [task.lane(s, depth is None) for s in seeds_of(config)]
     lanes = jax.tree.map(lambda *x: np.stack(x), *jax.device_get(lanes))
-    return in_context.pretrain(task.setting, lanes, task.draw, _seeds(config), fit, config.runtime)
+    return in_context.pretrain(
+        task.setting, lanes, task.draw, seeds_of(config), fit, config.runtime
+    )
 
 
 def evaluate(config: Config, folder: Path) -> Work:
@@ -103,7 +102,7 @@ def evaluate(config: Config, folder: Path) -> Work:
 
     def finish(state: Any, place: Path) -> dict[str, Any]:
         del state, place
-        depths, seeds = config.depths, _seeds(config)
+        depths, seeds = config.depths, seeds_of(config)
         kept = {d: _snapshots(config, folder, d) for d in (*depths, None)}
         measure = study.measurements(config, study.task_of(config, depths[-1]))
         # The model as it was when it had as many updates as the saboteur.

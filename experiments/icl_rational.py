@@ -33,6 +33,7 @@ from experiments.parts import rational_report as report
 from experiments.parts import rational_study as study
 from experiments.parts.comparison import judged
 from experiments.parts.cost import Cost
+from experiments.parts.experts import seeds_of
 from jaxagent import keys
 from jaxagent.evaluate.claims import Claim
 from jaxagent.train.run import Stage, Work, read_done, stage_folder
@@ -76,14 +77,10 @@ def stages(config: Config) -> list[Stage]:
     return [*training, Stage("theory", partial(theory, config))]
 
 
-def _seeds(config: Config) -> tuple[int, ...]:
-    return tuple(range(config.first_seed, config.first_seed + config.num_seeds))
-
-
 def pretrain(config: Config, mlp_factor: int, folder: Path) -> Work:
     """All sizes and seeds as lanes of one program; sizes of a seed share first parameters."""
     del folder
-    setting, seeds = study.setting_of(config, mlp_factor), _seeds(config)
+    setting, seeds = study.setting_of(config, mlp_factor), seeds_of(config)
     lanes = [jax.device_get(study.pools(config, setting, s)) for s in seeds]
     lanes = jax.tree.map(lambda *x: np.concatenate(x), *lanes)  # seed-major
     lane_seeds = tuple(s for s in seeds for _ in config.prompts.sizes)
@@ -104,7 +101,7 @@ def theory(config: Config, folder: Path) -> Work:
                 stage_folder(folder, f"pretrain/mlp-{factor}"),
             )  # fmt: skip
             rows = []
-            for i, seed in enumerate(_seeds(config)):
+            for i, seed in enumerate(seeds_of(config)):
                 of_seed = slice(i * num_sizes, (i + 1) * num_sizes)
                 # Without the checkpoint before training: theory speaks of N >= 1.
                 own = jax.tree.map(lambda x, s=of_seed: x[1:, s], kept)

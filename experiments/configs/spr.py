@@ -175,11 +175,17 @@ GPU = _on_minatar(_RAINBOW, *_GAMES)  # two updates a step. Never run.
 # One game and one update a step: minutes. Snapshots are few, for what is diagnosed of each.
 _SHORT = dataclasses.replace(_RAINBOW, num_gradient_steps=4, updates_per_chunk=2500)
 GPU_SHORT = _on_minatar(_SHORT, "Breakout", has_probe=False)
+# A million steps, an update after four: 15 minutes by what an update takes above. Never run.
+_LONG = dataclasses.replace(
+    _RAINBOW, num_gradient_steps=1, num_updates=250_000, updates_per_chunk=25_000
+)
+GPU_1M = _on_minatar(_LONG, "Breakout", has_probe=False)
 PRESETS = {
     "smoke": SMOKE,
     "cpu": CPU,
     "gpu": GPU,
     "gpu-short": GPU_SHORT,
+    "gpu-1m": GPU_1M,
     "gpu-sr-spr": _on_minatar(_SR_SPR, *_GAMES),
     "gpu-bbf": _on_minatar(_BBF, *_GAMES),
 }

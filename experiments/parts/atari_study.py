@@ -14,7 +14,7 @@ import envs
 from envs.adapters import ale
 from envs.pictures import caption
 from experiments.configs.atari100k import FRAME, Config
-from experiments.parts import rainbow_study
+from experiments.parts import experts, rainbow_study
 from experiments.parts.cost import Cost
 from jaxagent import keys, library
 from jaxagent.agents import rainbow
@@ -63,7 +63,7 @@ def setting_of(config: Config, game: str, agent: str, **options: Any) -> Setting
 
 def seeds(config: Config) -> jax.Array:
     """Of every agent, `[N]`."""
-    return jnp.arange(config.first_seed, config.first_seed + config.num_seeds)
+    return jnp.array(experts.seeds_of(config))
 
 
 def as_entry(state: ale.AtariState, action: jax.Array, transition: Any) -> rainbow.Step:

@@ -63,7 +63,7 @@ ADAPTER_LIMIT = 10_000  # parameters
 
 def seeds(config: Any) -> tuple[int, ...]:
     """Downstream seeds."""
-    return tuple(range(config.adapt.first_seed, config.adapt.first_seed + config.adapt.num_seeds))
+    return experts.seeds_of(config.adapt)
 
 
 def references(config: Any) -> dict[str, Reference]:

@@ -82,6 +82,29 @@ def train(env: Any, tasks: list[Any], config: AgentConfig, seed: int, devices: i
     )  # fmt: skip
 
 
+def seeds_of(part: Any) -> tuple[int, ...]:
+    """The seeds of a configuration with `first_seed` and `num_seeds`."""
+    return tuple(range(part.first_seed, part.first_seed + part.num_seeds))
+
+
+def train_seeds(
+    algorithm: Algorithm, task: Any, config: Any, seeds: tuple[int, ...], purpose: str,
+    devices: int, *, in_turn: bool = False,
+) -> Work:  # fmt: skip
+    """Train one agent a seed on one task, a lane each.
+
+    Agents of a seed begin alike and draw alike whatever the algorithm, so that arms are paired.
+    """
+
+    def first_keys() -> jax.Array:
+        return jnp.stack([keys.derive(seed, f"{purpose}/init") for seed in seeds])
+
+    return train_lanes(
+        algorithm, [task] * len(seeds), config, first_keys, keys.derive(0, f"{purpose}/update"),
+        devices, lane_ids=jnp.array(seeds), in_turn=in_turn,
+    )  # fmt: skip
+
+
 def train_lanes(
     algorithm: Algorithm,
     tasks: list[Any],

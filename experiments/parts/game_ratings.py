@@ -24,7 +24,7 @@ def rate_snapshots(
     last = fit.num_updates // fit.updates_per_chunk
     rows = experts.even_rows(last, config.evaluation.num_snapshots)
     chosen = jax.tree.map(lambda x: x[rows].reshape(-1, *x.shape[2:]), networks)
-    own = jnp.array(game_study.seeds(config))
+    own = jnp.array(experts.seeds_of(config))
     of_seeds = jnp.tile(keys.per_index(keys.derive(0, f"games/{name}/rating"), own), len(rows))
     found = {}
     for how in ("search", "raw"):

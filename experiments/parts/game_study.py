@@ -48,11 +48,6 @@ def setting_of(config: GameConfig) -> Setting:
     return Setting(config, env, task, network)
 
 
-def seeds(config: Config) -> range:
-    """Of all networks."""
-    return range(config.first_seed, config.first_seed + config.num_seeds)
-
-
 def algorithm_of(setting: Setting, name: str) -> experts.Algorithm:
     """How a network of `TRAINED` learns; the saboteur's search takes a loss for a win."""
     env, _ = self_play(setting.env, setting.task)
@@ -75,15 +70,10 @@ def train(config: Config, game: GameConfig, name: str) -> Work:
     """One lane a seed; networks of a seed begin alike and draw alike."""
     setting = setting_of(game)
     _, task = self_play(setting.env, setting.task)
-    purpose = f"games/{game.name}"
-
-    def first_keys() -> jax.Array:
-        return jnp.stack([keys.derive(seed, f"{purpose}/init") for seed in seeds(config)])
-
-    return experts.train_lanes(
-        algorithm_of(setting, name), [task] * config.num_seeds, game.fit, first_keys,
-        keys.derive(0, f"{purpose}/update"), config.runtime.devices,
-        lane_ids=jnp.array(seeds(config)), in_turn=True,  # a search copies its trees under vmap
+    return experts.train_seeds(
+        algorithm_of(setting, name), task, game.fit, experts.seeds_of(config),
+        f"games/{game.name}", config.runtime.devices,
+        in_turn=True,  # a search copies its trees under vmap
     )  # fmt: skip
 
 

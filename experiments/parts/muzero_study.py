@@ -46,11 +46,6 @@ def setting_of(config: TaskConfig) -> Setting:
     return Setting(config, env, task, model)
 
 
-def seeds(config: Config) -> range:
-    """Of all arms."""
-    return range(config.first_seed, config.first_seed + config.num_seeds)
-
-
 def fit_of(setting: Setting, name: str) -> MuZeroConfig:
     """How a model of `TRAINED` is fitted."""
     fit = setting.config.muzero
@@ -84,15 +79,11 @@ def algorithm_of(setting: Setting, name: str) -> experts.Algorithm:
 
 def train(config: Config, task: TaskConfig, name: str) -> Work:
     """One lane a seed; models of a seed begin alike and draw alike."""
-    setting, purpose = setting_of(task), f"muzero/{task.name}"
-
-    def first_keys() -> jax.Array:
-        return jnp.stack([keys.derive(seed, f"{purpose}/init") for seed in seeds(config)])
-
-    return experts.train_lanes(
-        algorithm_of(setting, name), [setting.task] * config.num_seeds, task.muzero, first_keys,
-        keys.derive(0, f"{purpose}/update"), config.runtime.devices,
-        lane_ids=jnp.array(seeds(config)), in_turn=True,  # a search copies its trees under vmap
+    setting = setting_of(task)
+    return experts.train_seeds(
+        algorithm_of(setting, name), setting.task, task.muzero, experts.seeds_of(config),
+        f"muzero/{task.name}", config.runtime.devices,
+        in_turn=True,  # a search copies its trees under vmap
     )  # fmt: skip
 
 
@@ -134,7 +125,7 @@ def evaluate(config: Config, setting: Setting, folder: Path) -> dict[str, Any]:
     """Curves of snapshots `[snapshots, seeds]` by arm, PPO's, and the means of the late ones."""
     name, fit = setting.config.name, setting.config.muzero
     evaluation = keys.derive(0, f"muzero/{name}/evaluate")
-    lane_keys = keys.per_index(evaluation, jnp.array(seeds(config)))
+    lane_keys = keys.per_index(evaluation, jnp.array(experts.seeds_of(config)))
     play = partial(returns, setting, num_episodes=config.episodes, lane_keys=lane_keys)
     search, raw = player(setting, "search"), player(setting, "raw")
     per_chunk = fit.updates_per_chunk * fit.num_envs * fit.num_steps

@@ -11,6 +11,7 @@ import numpy as np
 
 from experiments.configs.pasta import Config, ModelConfig
 from experiments.parts import robot_data
+from experiments.parts.experts import seeds_of
 from experiments.parts.robot_data import RobotData
 from experiments.parts.sequences import PARAMS
 from jaxagent import keys
@@ -252,7 +253,7 @@ def unigram(seen: jax.Array, batch: sampler.UnitBatch, num_bins: int) -> float:
 
 def seeds(config: Config) -> tuple[int, ...]:
     """Downstream seeds."""
-    return tuple(range(config.adapt.first_seed, config.adapt.first_seed + config.adapt.num_seeds))
+    return seeds_of(config.adapt)
 
 
 def features_of(config: Config, study: Study, name: str) -> Callable[..., jax.Array]:

@@ -13,7 +13,7 @@ from envs.types import sample_action
 from experiments.configs.plan import Config
 from experiments.parts import cloning_study, pictures, sequences
 from experiments.parts.cost import Cost
-from experiments.parts.experts import stack
+from experiments.parts.experts import seeds_of, stack
 from experiments.parts.sequences import Corpus
 from jaxagent import keys
 from jaxagent.agents import planning, sequence, world_model
@@ -44,7 +44,7 @@ class Setting(NamedTuple):
 
 def seeds(config: Config) -> tuple[int, ...]:
     """Of pretraining, worlds and episodes."""
-    return tuple(range(config.plan.first_seed, config.plan.first_seed + config.plan.num_seeds))
+    return seeds_of(config.plan)
 
 
 def setting_of(config: Config, index: int, folder: Path) -> Setting:

@@ -88,23 +88,12 @@ def _slow_network(learner: loops.Learner) -> Any:
     return learner.target.q
 
 
-def seeds(config: Config) -> range:
-    """Of all agents."""
-    return range(config.first_seed, config.first_seed + config.num_seeds)
-
-
 def train(config: Config, task: TaskConfig, name: str) -> Work:
     """A lane a seed; agents of a seed begin alike and draw alike."""
-    setting, purpose = setting_of(task), f"rainbow/{task.name}"
-    fit = fit_of(task, name)
-
-    def first_keys() -> jax.Array:
-        return jnp.stack([keys.derive(seed, f"{purpose}/init") for seed in seeds(config)])
-
-    return experts.train_lanes(
-        rainbow_loop(setting.env, fit), [setting.task] * config.num_seeds, fit, first_keys,
-        keys.derive(0, f"{purpose}/update"), config.runtime.devices,
-        lane_ids=jnp.array(seeds(config)),
+    setting, fit = setting_of(task), fit_of(task, name)
+    return experts.train_seeds(
+        rainbow_loop(setting.env, fit), setting.task, fit, experts.seeds_of(config),
+        f"rainbow/{task.name}", config.runtime.devices,
     )  # fmt: skip
 
 
@@ -112,7 +101,7 @@ def evaluate(config: Config, task: TaskConfig, folder: Path) -> dict[str, Any]:
     """Returns `[snapshots][seeds]` of both agents in the same episodes, and a film."""
     setting, fit = setting_of(task), task.rainbow
     key = keys.derive(0, f"rainbow/{task.name}/evaluate")
-    lane_keys = keys.per_index(key, jnp.array(seeds(config)))
+    lane_keys = keys.per_index(key, jnp.array(experts.seeds_of(config)))
     policy = rainbow.policy(setting.network, fit)
     numbers, data = {}, measured_data(config, setting)
     run = partial(

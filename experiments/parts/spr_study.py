@@ -62,11 +62,6 @@ def setting_of(config: Config) -> Setting:
     return Setting(*envs.make(config.probe.env), config.probe)
 
 
-def seeds(config: Config) -> range:
-    """Of all networks; the data are the same for all."""
-    return range(config.first_seed, config.first_seed + config.num_seeds)
-
-
 def model_of(setting: Setting, arm: str) -> LatentModel:
     """An arm's network; a mutant uses a part of it."""
     config = setting.config.tokens if arm == "tokens" else setting.config.model
@@ -156,8 +151,8 @@ def measured_play(setting: Setting, see: Callable) -> Measured:
 
 
 def train(config: Config, arm: str) -> Work:
-    """A lane a seed; arms of a seed begin alike and draw alike."""
-    setting = setting_of(config)
+    """A lane a seed; arms of a seed begin alike and draw alike, from the same data for all."""
+    setting, seeds = setting_of(config), experts.seeds_of(config)
     probe, parts = setting.config, parts_of(setting, arm)
     fit, num_steps = probe.fit, 1 if arm == "one step" else probe.num_steps
     data, _ = data_of(setting)
@@ -181,7 +176,7 @@ def train(config: Config, arm: str) -> Work:
             loss, sample, optimizer.adamw_by_part(fit, {"predictor": probe.predictor_rate}),
             probe.tau,
         ),
-        None, jnp.array(seeds(config)),
+        None, jnp.array(seeds),
     )  # fmt: skip
     num_chunks = fit.num_updates // fit.updates_per_chunk
     chunk = parallel.chunked(loop, fit.updates_per_chunk, config.runtime.devices, data)
@@ -192,7 +187,7 @@ def train(config: Config, arm: str) -> Work:
         return history.first_state(parallel.first_state(*loop.init(params)), _select, num_chunks)
 
     def init() -> Any:
-        return jax.jit(first)(jnp.stack([keys.derive(s, "spr/init") for s in seeds(config)]))
+        return jax.jit(first)(jnp.stack([keys.derive(s, "spr/init") for s in seeds]))
 
     def finish(state: Any, place: Path) -> dict[str, Any]:
         tree_file.save(place / experts.SNAPSHOTS, state.learner.snapshots)

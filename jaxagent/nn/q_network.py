@@ -1,6 +1,7 @@
 """Rainbow's network with SPR's parts: encoder, transition of latents, dueling head of returns."""
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -33,14 +34,15 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> jax.Array:
-        x = _to_unit(obs)
+        x = _to_unit(obs).astype(self.config.dtype)
         if self.config.encoder == "impala":
             for channels in IMPALA_CHANNELS:
                 x = self._drop(ImpalaStage(channels * self.config.width)(x))
             return rescale(nn.relu(x))
         for channels, kernel, stride in CONVOLUTIONS[self.config.encoder]:
             size = (kernel, kernel), (stride, stride)
-            x = nn.relu(Conv(channels * self.config.width, *size, padding="VALID")(x))
+            conv = Conv(channels * self.config.width, *size, padding="VALID", dtype=x.dtype)
+            x = nn.relu(conv(x))
             x = self._drop(x)
         return rescale(x)
 
@@ -55,11 +57,12 @@ class ImpalaStage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = Conv(self.channels, (3, 3))(x)
+        conv = partial(Conv, self.channels, (3, 3), dtype=x.dtype)
+        x = conv()(x)
         x = nn.max_pool(x, (3, 3), (2, 2), "SAME")
         for _ in range(IMPALA_BLOCKS):
-            y = Conv(self.channels, (3, 3))(nn.relu(x))
-            x = x + Conv(self.channels, (3, 3))(nn.relu(y))
+            y = conv()(nn.relu(x))
+            x = x + conv()(nn.relu(y))
         return x
 
 
@@ -74,18 +77,21 @@ class ConvTransition(nn.Module):
 
     @nn.compact
     def __call__(self, latent: jax.Array, action: jax.Array) -> jax.Array:
-        told = jax.nn.one_hot(action, self.num_actions)[:, None, None]
+        dtype = latent.dtype
+        conv = partial(Conv, latent.shape[-1], (3, 3), dtype=dtype)
+        told = jax.nn.one_hot(action, self.num_actions, dtype=dtype)[:, None, None]
         planes = jnp.broadcast_to(told, (*latent.shape[:-1], self.num_actions))
         x = jnp.concatenate([latent, planes], axis=-1)
-        x = nn.LayerNorm()(nn.relu(Conv(latent.shape[-1], (3, 3))(x)))
-        return rescale(nn.relu(Conv(latent.shape[-1], (3, 3))(x)))
+        x = nn.relu(conv()(x)).astype(jnp.float32)  # whose statistics need them
+        x = nn.LayerNorm()(x).astype(dtype)
+        return rescale(nn.relu(conv()(x)))
 
 
 class NoisyDense(nn.Module):
     """A dense layer whose parameters carry factorised noise (Fortunato et al. 2018, section 3).
 
     `factors [inputs + features]` are `noise_factors`, of which one draw serves a whole batch;
-    without them the noise is 0.
+    without them the noise is 0. It multiplies in the type of its input; the rest is float32.
     """
 
     features: int
@@ -94,7 +100,7 @@ class NoisyDense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, factors: jax.Array | None = None) -> jax.Array:
         if self.scale == 0.0:
-            return Dense(self.features)(x)
+            return Dense(self.features, dtype=x.dtype)(x).astype(jnp.float32)
         size = x.shape[-1]
         kernel = self.param("kernel", _uniform(size), (size, self.features))
         bias = self.param("bias", _uniform(size), (self.features,))
@@ -102,10 +108,10 @@ class NoisyDense(nn.Module):
         spread = self.param("kernel_scale", _constant(self.scale, size), (size, self.features))
         bias_spread = self.param("bias_scale", _constant(self.scale, self.features), bias.shape)
         if factors is None:
-            return x @ kernel + bias[None]
+            return _product(x, kernel) + bias[None]
         of_inputs, of_outputs = factors[:size], factors[size:]
         kernel = kernel + spread * jnp.outer(of_inputs, of_outputs)
-        return x @ kernel + (bias + bias_spread * of_outputs)[None]
+        return _product(x, kernel) + (bias + bias_spread * of_outputs)[None]
 
 
 def noise_factors(key: jax.Array, size: int) -> jax.Array:
@@ -259,6 +265,11 @@ def _to_unit(obs: jax.Array) -> jax.Array:
     """Pixels 0 to 255 to [0, 1]; what is no integer as it is."""
     scale = 1.0 / 255.0 if jnp.issubdtype(obs.dtype, jnp.integer) else 1.0
     return obs.astype(jnp.float32) * scale
+
+
+def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`x @ kernel` in the type of `x`, as float32."""
+    return (x @ kernel.astype(x.dtype)).astype(jnp.float32)
 
 
 def _uniform(size: int) -> Any:

@@ -231,6 +231,16 @@ def test_without_weight_there_is_no_self_predictive_loss():
 # --- copies, priorities, schedules ----------------------------------------------------------------
 
 
+def test_latents_of_half_the_bits_give_nearly_the_same_losses():
+    half = dataclasses.replace(CONFIG, model=dataclasses.replace(CALM, dtype="bfloat16"))
+    found, expected = (losses(batch_of(windows(), config), config) for config in (half, CONFIG))
+    assert found[1].keys() == expected[1].keys()
+    for name, value in expected[1].items():
+        assert 0.0 < abs(found[1][name] - value) < 0.02 * value
+    assert found[2].dtype == jnp.float32
+    np.testing.assert_allclose(found[2], expected[2], rtol=0.05)
+
+
 def test_copies_follow_at_their_own_rates():
     config = dataclasses.replace(
         CONFIG, target_tau=0.25, spr=SPRConfig(tau=0.5), reset_period=3, num_updates=1

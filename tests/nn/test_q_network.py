@@ -181,3 +181,42 @@ def test_what_is_no_picture_is_refused():
         q_network(SMALL, (4,), 2)
     with pytest.raises(ValueError, match="at least 36 by 36"):
         q_network(QNetworkConfig(encoder="nature"), (10, 10, 4), 2)
+
+
+@pytest.mark.parametrize(("encoder", "noise"), [("nature", 0.5), ("board", 0.0), ("impala", 0.0)])
+def test_latents_of_half_the_bits_say_nearly_the_same(encoder, noise):
+    """Parameters, logits, projections and gradients stay float32."""
+    config = dataclasses.replace(SMALL, encoder=encoder, noise=noise, dropout=0.25)
+    size = 40 if encoder == "nature" else 12
+    full, half = (
+        q_network(dataclasses.replace(config, dtype=dtype), (size, size, 4), 3)
+        for dtype in ("float32", "bfloat16")
+    )
+    params = full.init(jax.random.key(0))
+    assert jax.tree.map(lambda x: x.dtype, half.init(jax.random.key(0))) == jax.tree.map(
+        lambda x: x.dtype, params
+    )
+    obs = jax.random.uniform(jax.random.key(1), (6, size, size, 4))
+    action = jnp.arange(6) % 3
+
+    def run(network, params):
+        key_drop, key_noise = jax.random.split(jax.random.key(2))
+        latent = network.encode(params, obs, key_drop)
+        after = network.step(params, latent, action)
+        logits = network.judge(params, latent, key_noise if noise else None)
+        return latent, after, logits, network.predict(params, network.project(params, after))
+
+    found, expected = (run(network, params) for network in (half, full))
+    types = [x.dtype for x in found]
+    assert types == [jnp.bfloat16, jnp.bfloat16, jnp.float32, jnp.float32]
+    for x, y in zip(found, expected, strict=True):
+        far = np.abs(np.asarray(x, np.float32) - np.asarray(y))
+        assert 0.0 < far.mean() < 0.02 * np.abs(np.asarray(y)).mean()
+
+    def loss(params):
+        return sum(jnp.mean(jnp.square(x)) for x in run(half, params)[2:])
+
+    gradients = jax.jit(jax.grad(loss))(params)
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(gradients))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))
+    assert all(np.abs(x).max() > 0.0 for x in jax.tree.leaves(gradients["params"]["encoder"]))
