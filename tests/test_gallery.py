@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from jaxagent.report import figures, gallery
+from jaxagent.report import series as numbers
 from jaxagent.report.html import write_report
 
 HOSTILE = "<script>alert('x')</script>\"&$\\frac"
@@ -126,7 +127,7 @@ def test_a_missing_cell_is_grey_and_a_map_is_colored_by_its_value():
 def test_wide_maps_are_averaged_to_sixty_columns():
     values = np.arange(3 * 600.0).reshape(3, 600)
     values[0, :10] = np.nan
-    (_, thin), *_ = figures._check_panels([("a", values)], 0, 1800, range(600), ())
+    (_, thin), *_ = numbers.check_panels([("a", values)], 0, 1800, range(600), ())
     assert thin.shape == (3, 60)
     assert np.isnan(thin[0, 0])
     np.testing.assert_allclose(thin[1, 0], values[1, :10].mean())
@@ -146,7 +147,7 @@ def test_scatter_draws_at_most_600_points():
         for i, n in enumerate((1, 700, 3000))
     ]
     html = gallery.render([scatter(series=series)])
-    kept = figures._every_so_many([figures._check_points(**one) for one in series], 600)
+    kept = numbers.every_so_many([numbers.check_points(**one) for one in series], 600)
     counts = [len(x) for _, x, _ in kept]
     assert counts[0] == 1
     assert 590 <= sum(counts) <= 600
@@ -165,7 +166,7 @@ def test_log_y_drops_what_is_not_positive():
     drawn = [figures.learning_curves([("a", x, v)], "t", "x", "y", log_y=True) for v in (y, holes)]
     assert drawn[0] == drawn[1]
     assert drawn[0] != figures.learning_curves([("a", x, y)], "t", "x", "y")
-    shown_x, shown_y = figures._drawable(np.array([0.0, 1.0, np.inf]), np.ones((3, 1)), True, True)
+    shown_x, shown_y = numbers.drawable(np.array([0.0, 1.0, np.inf]), np.ones((3, 1)), True, True)
     assert shown_x.tolist() == [1.0]
     assert shown_y.tolist() == [[1.0]]
 
@@ -186,7 +187,7 @@ def test_a_band_stays_positive_on_a_logarithmic_axis():
 
 def test_the_beginning_keeps_its_points_on_a_logarithmic_axis():
     x = np.arange(1.0, 10_001.0)
-    thin, _ = figures._thin_out(x, x[:, None], 100, True)
+    thin, _ = numbers.thin_out(x, x[:, None], 100, True)
     assert len(thin) <= 100
     assert thin[:3].tolist() == [1.0, 2.0, 3.0]
 

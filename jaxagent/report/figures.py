@@ -6,13 +6,8 @@ white, so that it reads in a dark page too.
 
 from __future__ import annotations
 
-import hashlib
-import html
-import io
 import math
-import re
 import textwrap
-import warnings
 from collections.abc import Sequence
 
 import matplotlib
@@ -32,6 +27,24 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
+from jaxagent.report.series import (
+    MAX_THIN_SEEDS,
+    Series,
+    bin_edges,
+    check_panels,
+    check_points,
+    check_series,
+    drawable,
+    every_so_many,
+    finite,
+    is_number,
+    mean_and_band,
+    one_each,
+    swap,
+    thin_out,
+)
+from jaxagent.report.svg import to_svg
+
 # Okabe and Ito's order changed: the strongest first; yellow left out, too faint on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#000000")
 DASHES = ("-", "--", ":", "-.")
@@ -43,10 +56,8 @@ SEQUENTIAL = ("#eef5fa", "#56B4E9", "#0072B2", "#00243d")
 MAX_POINTS = 2000  # of all lines of a figure together: keeps an SVG below about 60 kB
 MAX_DOTS = 300
 MAX_SCATTER = 600  # points of a scatter figure
-MAX_COLUMNS = 60  # of a heat map
 MAX_ACROSS = 4  # heat maps in one row
 MAX_ROW_NAMES = 14
-MAX_THIN_SEEDS = 10  # with more seeds, a band of one standard deviation replaces the single lines
 
 STYLE = {
     "svg.fonttype": "none",  # text stays text: small, selectable, readable by screen readers
@@ -69,8 +80,6 @@ STYLE = {
     "path.simplify": True,
 }
 
-Series = tuple[str, np.ndarray, np.ndarray]
-
 
 def learning_curves(
     series: Sequence[Series],
@@ -91,9 +100,9 @@ def learning_curves(
     number, so that an arm keeps its colour across figures; `dashed` marks references and bounds.
     Shapes: as above -> an "<svg ...>" string.
     """
-    checked = [_check_series(*one) for one in series]
-    numbers = _one_each("color_numbers", color_numbers, range(len(checked)))
-    is_dashed = _one_each("dashed", dashed, [False] * len(checked))
+    checked = [check_series(*one) for one in series]
+    numbers = one_each("color_numbers", color_numbers, range(len(checked)))
+    is_dashed = one_each("dashed", dashed, [False] * len(checked))
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(5.6, 3.1 + 0.22 * math.ceil(len(checked) / 3))
         axes.set_xscale("log" if log_x else "linear")
@@ -102,14 +111,14 @@ def learning_curves(
         budget = int(np.clip(MAX_POINTS / max(lines + 2 * len(checked), 1), 12, 250))
         handles = []
         for (_, x, y), number, is_reference in zip(checked, numbers, is_dashed, strict=True):
-            x, y = _thin_out(*_drawable(x, y, log_x, log_y), budget, log_x)
+            x, y = thin_out(*drawable(x, y, log_x, log_y), budget, log_x)
             handles.append(_draw_curve(axes, x, y, number, is_reference))
         _ticks(axes.xaxis, log_x)
         _ticks(axes.yaxis, log_y)
         axes.grid(axis="y", color=FAINT, linewidth=0.7)
         _label(axes, title, x_label, y_label)
         _legend(figure, handles, [label for label, _, _ in checked])
-        return _to_svg(figure, title)
+        return to_svg(figure, title)
 
 
 def scatter(
@@ -120,8 +129,8 @@ def scatter(
     For predicted against observed. Pairs that are not finite are left out; of more than 600
     points every so many-th is drawn. Shapes: as above -> an "<svg ...>" string.
     """
-    checked = [_check_points(*one) for one in series]
-    checked = _every_so_many(checked, MAX_SCATTER)
+    checked = [check_points(*one) for one in series]
+    checked = every_so_many(checked, MAX_SCATTER)
     with matplotlib.rc_context(STYLE):
         size = (4.4, 4.1) if diagonal else (5.6, 3.4)
         figure, axes = _figure(size[0], size[1] + 0.22 * math.ceil(len(checked) / 3))
@@ -129,7 +138,7 @@ def scatter(
         for number, (_, x, y) in enumerate(checked):
             handles.append(_dots(axes, x, y, _color(number), MARKERS[number % len(MARKERS)], 5.0))
         if diagonal:
-            handles.append(_draw_diagonal(axes, [x for _, x, _ in checked + _swap(checked)]))
+            handles.append(_draw_diagonal(axes, [x for _, x, _ in checked + swap(checked)]))
             labels.append("y = x")
         _ticks(axes.xaxis, False)
         _ticks(axes.yaxis, False)
@@ -138,7 +147,7 @@ def scatter(
         axes.grid(color=FAINT, linewidth=0.7)
         _label(axes, title, x_label, y_label)
         _legend(figure, handles, labels)
-        return _to_svg(figure, title)
+        return to_svg(figure, title)
 
 
 def heat_maps(
@@ -161,7 +170,7 @@ def heat_maps(
     `x_ticks` has a label for each column, `y_ticks` for each row, or none.
     Shapes: as above -> an "<svg ...>" string.
     """
-    checked = _check_panels(panels, low, high, x_ticks, y_ticks)
+    checked = check_panels(panels, low, high, x_ticks, y_ticks)
     down = math.ceil(len(checked) / MAX_ACROSS)
     across = math.ceil(len(checked) / down)
     num_rows = len(checked[0][1])
@@ -189,7 +198,7 @@ def heat_maps(
         figure.suptitle(
             _fold(title, width), x=0.01, ha="left", fontsize=10.5, fontweight="bold", color=INK
         )
-        return _to_svg(figure, title)
+        return to_svg(figure, title)
 
 
 def score_intervals(
@@ -207,11 +216,11 @@ def score_intervals(
         figure, axes = _figure(5.6, 0.9 + 0.36 * max(len(rows), 1) + (0.25 if title else 0))
         for index, (_, point, low, high, scores) in enumerate(rows):
             color, y = _color(index), -float(index)
-            if all(map(_is_number, (low, high))):
+            if all(map(is_number, (low, high))):
                 axes.fill_between([low, high], y - 0.26, y + 0.26, color=color, alpha=0.28, lw=0)
-            if _is_number(point):
+            if is_number(point):
                 axes.plot([point, point], [y - 0.3, y + 0.3], color=color, linewidth=2.6)
-            dots = _finite(scores)[:MAX_DOTS]
+            dots = finite(scores)[:MAX_DOTS]
             _dots(axes, dots, y + _spread(len(dots), 0.2), color)
         low, high = axes.get_xlim()
         for mark in marks:
@@ -222,7 +231,7 @@ def score_intervals(
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color=FAINT, linewidth=0.7)
         _label(axes, title, x_label)
-        return _to_svg(figure, title or "score intervals")
+        return to_svg(figure, title or "score intervals")
 
 
 def per_task_bars(
@@ -248,7 +257,7 @@ def per_task_bars(
         figure, axes = _figure(width, 3.0 + 0.22 * math.ceil(len(arms) / 3))
         handles = []
         for arm in range(len(arms)):
-            groups = [_finite(scores[task][arm]) for task in range(len(tasks))]
+            groups = [finite(scores[task][arm]) for task in range(len(tasks))]
             places = np.arange(len(tasks)) + (arm - (len(arms) - 1) / 2) * 0.84 / len(arms)
             handles.append(_draw_groups(axes, places, groups, _color(arm), 0.76 / len(arms)))
             for place, seeds in zip(places, groups, strict=True):
@@ -261,7 +270,7 @@ def per_task_bars(
         axes.grid(axis="y", color=FAINT, linewidth=0.7)
         _label(axes, title, y_label=y_label)
         _legend(figure, handles, arms)
-        return _to_svg(figure, title or "scores by task")
+        return to_svg(figure, title or "scores by task")
 
 
 # --- parts ---------------------------------------------------------------------------------------
@@ -270,7 +279,7 @@ def per_task_bars(
 def _draw_curve(axes: Axes, x: np.ndarray, y: np.ndarray, number: int, is_dashed: bool = False):
     """Draws one series (x [n], y [n, seeds]) and returns its mean line, for the legend."""
     color, dashes = _color(number), DASHES[number // len(COLORS) % len(DASHES)]
-    mean, low, high = _mean_and_band(y)
+    mean, low, high = mean_and_band(y)
     if axes.get_yscale() == "log":  # a standard deviation may reach below zero, a seed does not
         low = np.fmax(low, np.where(np.isfinite(y), y, np.inf).min(axis=1, initial=np.inf))
         low = np.where(np.isfinite(low), low, np.nan)
@@ -315,7 +324,7 @@ def _name_cells(axis: Axis, labels: Sequence[str], cells: int, most: int) -> Non
     """
     step = math.ceil(len(labels) / max(most, 2)) or 1
     chosen = np.arange(0, len(labels), step)
-    edges = _bin_edges(np.arange(len(labels)), cells)
+    edges = bin_edges(np.arange(len(labels)), cells)
     places = np.interp(chosen + 0.5, edges, np.arange(cells + 1)) - 0.5
     axis.set_ticks(places, [labels[index] for index in chosen])
 
@@ -360,136 +369,6 @@ def _draw_groups(
     return handle
 
 
-def _mean_and_band(y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, lower and upper edge over the finite seeds: [n, seeds] -> three of [n]."""
-    is_finite = np.isfinite(y)
-    count = is_finite.sum(axis=1)
-    safe = np.where(is_finite, y, 0.0)
-    mean = np.where(count > 0, safe.sum(axis=1) / np.maximum(count, 1), np.nan)
-    if y.shape[1] > MAX_THIN_SEEDS:
-        squares = np.where(is_finite, (y - mean[:, None]) ** 2, 0.0)
-        deviation = np.sqrt(squares.sum(axis=1) / np.maximum(count - 1, 1))
-        return mean, mean - deviation, mean + deviation
-    low = np.where(count > 0, np.where(is_finite, y, np.inf).min(axis=1), np.nan)
-    high = np.where(count > 0, np.where(is_finite, y, -np.inf).max(axis=1), np.nan)
-    return mean, low, high
-
-
-def _drawable(
-    x: np.ndarray, y: np.ndarray, log_x: bool, log_y: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Leaves out what the axes cannot show: rows by x [n], values of y [n, seeds] as nan."""
-    keep = np.isfinite(x) & ((x > 0) | (not log_x))
-    x, y = x[keep], y[keep]
-    return x, np.where(np.isfinite(y) & ((y > 0) | (not log_y)), y, np.nan)
-
-
-def _thin_out(
-    x: np.ndarray, y: np.ndarray, points: int, is_log: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Averages neighbouring points into at most `points` bins: x [n], y [n, seeds]."""
-    if len(x) <= points:
-        return x, np.where(np.isfinite(y), y, np.nan)
-    edges = _bin_edges(x, points, is_log)
-    is_finite = np.isfinite(y)
-    count = np.add.reduceat(is_finite, edges[:-1], axis=0, dtype=np.int64)
-    total = np.add.reduceat(np.where(is_finite, y, 0.0), edges[:-1], axis=0)
-    mean_x = np.add.reduceat(x, edges[:-1]) / np.diff(edges)
-    return mean_x, np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _bin_edges(x: np.ndarray, points: int, is_log: bool = False) -> np.ndarray:
-    """First index of each bin, and the end: of equal counts, or of equal ratios of x [n] > 0.
-
-    Equal counts on a logarithmic axis would average the beginning, its widest part, into a point.
-    """
-    if not is_log:
-        return np.linspace(0, len(x), points + 1).astype(int)
-    borders = np.geomspace(x[0], x[-1], points + 1)[1:-1]
-    return np.unique([0, *np.searchsorted(x, borders), len(x)])
-
-
-def _every_so_many(series: Sequence[Series], most: int) -> list[Series]:
-    """Keeps evenly spaced points of each series (label, x [n], y [n]), at most `most` in all."""
-    total = sum(len(x) for _, x, _ in series)
-    if total <= most:
-        return list(series)
-    kept = []
-    for label, x, y in series:
-        count = min(len(x), 1 + len(x) * max(most - len(series), 0) // total)
-        index = np.linspace(0, len(x) - 1, count).round().astype(int)
-        kept.append((label, x[index], y[index]))
-    return kept
-
-
-def _swap(series: Sequence[Series]) -> list[Series]:
-    return [(label, y, x) for label, x, y in series]
-
-
-def _one_each(name: str, given: Sequence, default: Sequence) -> list:
-    """The given values, one for each series, or the default if none is given."""
-    if len(given) not in (0, len(default)):
-        raise ValueError(
-            f"got {len(given)} {name} for {len(default)} series; expected one each or none; "
-            f"fix: leave {name} out"
-        )
-    return list(given) if len(given) else list(default)
-
-
-def _check_series(label: str, x: np.ndarray, y: np.ndarray) -> tuple[str, np.ndarray, np.ndarray]:
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    if x.ndim != 1 or y.ndim not in (1, 2) or len(y) != len(x):
-        raise ValueError(
-            f"got x of shape {x.shape} and y of shape {y.shape} for series '{label}'; expected "
-            "x [n] and y [n] or [n, seeds]; fix: put the seeds on the last axis"
-        )
-    order = np.argsort(x, kind="stable")
-    return str(label), x[order], y.reshape(len(x), -1 if y.size else 1)[order]
-
-
-def _check_points(label: str, x: np.ndarray, y: np.ndarray) -> Series:
-    """Shapes x [n] and y [n] -> the same without the pairs that are not finite."""
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    if x.ndim != 1 or x.shape != y.shape:
-        raise ValueError(
-            f"got x of shape {x.shape} and y of shape {y.shape} for series '{label}'; expected "
-            "x [n] and y [n]; fix: give every point one x and one y"
-        )
-    keep = np.isfinite(x) & np.isfinite(y)
-    return str(label), x[keep], y[keep]
-
-
-def _check_panels(
-    panels: Sequence[tuple[str, np.ndarray]],
-    low: float,
-    high: float,
-    x_ticks: Sequence,
-    y_ticks: Sequence,
-) -> list[tuple[str, np.ndarray]]:
-    """Checks panels (title, values [rows, columns]) and thins out their columns."""
-    checked = [(str(name), np.asarray(values, np.float64)) for name, values in panels]
-    shapes = list(dict.fromkeys(values.shape for _, values in checked))
-    if len(shapes) != 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
-        raise ValueError(
-            f"got panels of shapes {shapes}; expected at least one panel, each of the same "
-            "[rows, columns] with a cell at least; fix: mask the cells that a panel lacks"
-        )
-    if not (_is_number(low) and _is_number(high) and low < high):
-        raise ValueError(
-            f"got low={low!r} and high={high!r}; expected finite numbers, low < high; fix: give "
-            "the ends of the colour scale"
-        )
-    num_rows, num_columns = shapes[0]
-    for name, ticks, count in (("x_ticks", x_ticks, num_columns), ("y_ticks", y_ticks, num_rows)):
-        if len(ticks) not in (0, count):
-            raise ValueError(
-                f"got {len(ticks)} {name}; expected {count}, a label for each, or none; "
-                f"fix: leave {name} out"
-            )
-    x = np.arange(num_columns)
-    return [(name, _thin_out(x, values.T, MAX_COLUMNS)[1].T) for name, values in checked]
-
-
 def _dots(
     axes: Axes, x: np.ndarray, y: np.ndarray, color: str, marker: str = "o", size: float = 3.6
 ):
@@ -501,15 +380,6 @@ def _dots(
 def _spread(count: int, half_width: float) -> np.ndarray:
     """Offsets that keep equal seeds apart: [count], by the seed's number, never random."""
     return np.linspace(-half_width, half_width, count) if count > 1 else np.zeros(count)
-
-
-def _finite(scores: Sequence[float]) -> np.ndarray:
-    array = np.array([score for score in scores if _is_number(score)], np.float64)
-    return array[np.isfinite(array)]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float, np.number)) and math.isfinite(float(value))
 
 
 def _color(index: int) -> str:
@@ -555,7 +425,7 @@ def _fold(label: str, inches: float) -> str:
 
 
 def _short_names(labels: Sequence) -> list[str]:
-    return [_short_number(one) if _is_number(one) else str(one) for one in labels]
+    return [_short_number(one) if is_number(one) else str(one) for one in labels]
 
 
 # --- from matplotlib to a string -----------------------------------------------------------------
@@ -582,50 +452,3 @@ def _legend(figure: Figure, handles: Sequence, labels: Sequence[str]) -> None:
     room = 11 * figure.get_size_inches()[0] / (max(map(len, shown)) + 6)
     columns = int(np.clip(room, 1, 3))
     figure.legend(list(handles), shown, loc="outside lower center", ncols=columns)
-
-
-def _to_svg(figure: Figure, title: str) -> str:
-    """Writes a figure as an inline "<svg>": no prolog, no date, no link, ids unique to it."""
-    buffer = io.StringIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser has the glyph
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].strip()
-    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' d="[^"]*"', lambda match: _round_path(match.group(0)), svg)
-    svg = re.sub(r"('[\w ]+', )+sans-serif", "sans-serif", svg)
-    svg = re.sub(r"(<g[^>]*)>((?:\s*<use [^>]*/>)+)", _share_style, svg)
-    prefix = "f" + hashlib.sha256(svg.encode()).hexdigest()[:10]
-    svg = re.sub(r'(?<= )id="', f'id="{prefix}-', svg)
-    svg = re.sub(r'(?:xlink:)?href="#', f'href="#{prefix}-', svg)
-    svg = svg.replace("url(#", f"url(#{prefix}-").replace('xlink:href="data:', 'href="data:')
-    opening = _opening_tag(figure, title)
-    return re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1)
-
-
-def _opening_tag(figure: Figure, title: str) -> str:
-    """The "<svg>" tag: scales down on narrow screens, is named for screen readers."""
-    width, height = figure.get_size_inches()
-    style = f"width:100%;max-width:{width * 96:.0f}px;height:auto"
-    style += ";stroke-linejoin:round;stroke-linecap:butt"  # matplotlib's, kept to this figure
-    view = f"0 0 {width * 72:.4g} {height * 72:.4g}"
-    label = html.escape(title, quote=True)
-    return f'<svg viewBox="{view}" role="img" aria-label="{label}" style="{style}">'
-
-
-def _round_path(path: str) -> str:
-    """Keeps two decimals of a path's coordinates, and one space for each newline."""
-    rounded = re.sub(r"-?\d+\.\d{3,}", lambda match: f"{float(match.group(0)):.2f}", path)
-    return re.sub(r"\s+", " ", rounded)
-
-
-def _share_style(group: re.Match) -> str:
-    """Gives the style of a group's equal markers to the group, which they inherit; rounds them."""
-    opening, markers = group.groups()
-    styles = set(re.findall(r' style="[^"]*"', markers))
-    if len(styles) == 1 and " style=" not in opening:
-        opening += styles.pop()
-        markers = re.sub(r' style="[^"]*"', "", markers)
-    markers = re.sub(r"-?\d+\.\d{3,}", lambda match: f"{float(match.group(0)):.2f}", markers)
-    return f"{opening}>" + re.sub(r"\s*\n\s*", "\n", markers)
