@@ -19,7 +19,7 @@ PAGE = Path(__file__).with_name("README.md")
 KEPT = (
     "experiment", "preset", "command", "fingerprint", "git", "versions", "device", "precision",
     "wall_seconds", "compile_seconds", "throughput", "claims", "preconditions", "scores", "arms",
-    "budgets", "limits", "notes", "returns",
+    "budgets", "limits", "notes", "returns", "agent_scores",
 )  # fmt: skip
 
 
@@ -62,10 +62,11 @@ def page(rows: list[dict[str, Any]]) -> str:
 def _about(row: dict[str, Any]) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in row["versions"].items() if k in ("jax", "python"))
     where = row["device"].get("kind", "cpu")
+    state = ", uncommitted changes" if row["git"].get("dirty") else ""
     flags = f" with `{row['xla_flags']}`" if row.get("xla_flags") else ""
     return (
         f"Preset `{row['preset']}`, {row['started'][:10]}, {where}{flags}, config "
-        f"{row['fingerprint']}, {versions}, {row['wall_seconds']:.0f} s wall "
+        f"{row['fingerprint']}{state}, {versions}, {row['wall_seconds']:.0f} s wall "
         f"({row['compile_seconds']:.0f} s compiling):"
     )
 

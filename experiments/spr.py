@@ -118,10 +118,9 @@ def summary(config: Config, folder: Path, preset: str) -> dict[str, Any]:
     done = {t.name: read_done(folder, f"evaluate/{t.name}")["summary"] for t in config.tasks}
     table = report.scores(found) if found else {}
     returns = report.agent_scores(config, done) if done else {}
-    checks = report.preconditions(table) if found else []
     return judged(
         claims=claims(config), preset=preset,
         scores=table | {("returns", name): x for name, x in returns.items()},
-        preconditions=checks + (report.agent_preconditions(returns) if done else []),
+        preconditions=report.preconditions(table) if found else [],
         **report.shown(config, table, returns),
     ) | report.extras(config, folder, found, done)  # fmt: skip

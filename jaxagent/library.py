@@ -96,12 +96,15 @@ def available(run: Path) -> list[str]:
     return sorted(p.parent.name for p in (Path(run) / FOLDER).glob("*/policy.json"))
 
 
-def load(run: str | Path, task: str | None = None, arm: str = "finetune") -> LoadedPolicy:
-    """Load a policy of a run; the first task if none is named.
+def load(run: str | Path, task: str | None = None, arm: str | None = None) -> LoadedPolicy:
+    """Load a policy of a run; the fine-tuned arm, or else the first, and the first task.
 
     Raises `UnknownName` with the nearest valid names, `TreeFileError` for a damaged file.
     """
     names = available(Path(run))
+    if arm is None:
+        arms = [name.split("--")[0] for name in names]
+        arm = "finetune" if "finetune" in arms else (arms or [""])[0]
     if task is None:
         task = next((n.split("--")[1] for n in names if n.startswith(f"{arm}--")), "")
     place = Path(run) / FOLDER / check_name(f"policy in {run}", f"{arm}--{task}", names)

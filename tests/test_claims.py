@@ -328,23 +328,6 @@ def test_a_failed_precondition_voids_everything_before_any_score_is_read():
     assert verdict(SUPERIORITY, simulate(0.4, 8), preconditions=checks[:1]) == PASS
 
 
-def test_a_failed_precondition_voids_the_claims_that_need_it_alone():
-    """The others are judged as if the void ones had not been made: Holm counts no more."""
-    rng = np.random.default_rng(0)
-    scores = {"a": rng.normal(1.0, 0.1, (1, 8)), "b": rng.normal(0.0, 0.1, (1, 8))}
-    first = Claim("X1", "a is better", "superiority", "a", "b")
-    second = Claim("X2", "nobody was asked", "superiority", "c", "b")
-    check = Precondition("c learns", False, claims=("X2",))
-    kept, void = judge([first, second], scores, [check])
-    assert void.verdict == VOID
-    assert "c learns" in void.reason
-    alone = judge([first], scores)[0]
-    assert kept == alone
-    assert kept.verdict == PASS
-    with pytest.raises(ValueError, match=r"'c learns': got claims \['X3'\], expected some of"):
-        judge([first], scores, [Precondition("c learns", True, claims=("X3",))])
-
-
 @pytest.mark.parametrize("word", [VOID, DIRECTIONAL, FAIL, INCONCLUSIVE])
 def test_the_gate_counts_nothing_but_pass(word):
     (passed,) = judge([SUPERIORITY], simulate(0.4, 8))

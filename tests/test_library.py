@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from envs.names import UnknownName
+from experiments import render, session
 from jaxagent import library
 from jaxagent.agents import rainbow
 from jaxagent.config import QNetworkConfig, RainbowConfig, TransformerConfig, to_dict
@@ -96,3 +98,42 @@ def test_a_policy_of_values_comes_back(tmp_path, encoder, obs_shape, is_stack):
     np.testing.assert_array_equal(action, expected)
     assert carry == ()
     assert len(set(np.asarray(action).tolist())) > 1
+
+
+def breakout_run(folder):
+    """A run folder with two untrained policies of values."""
+    config = RainbowConfig(model=QNetworkConfig(hidden_size=8, num_atoms=11))
+    network = q_network(config.model, (10, 10, 4), 3)
+    for number, arm in enumerate(("rainbow + spr", "rainbow")):
+        about = library.ValueDescription(
+            arm=arm, task="Breakout", env="minatar/Breakout", overrides={"max_steps": 30}, seed=7,
+            obs_shape=[10, 10, 4], is_stack=False, num_actions=3, config=to_dict(config),
+        )  # fmt: skip
+        library.save(folder, about, network.init(jax.random.key(number)))
+    return folder
+
+
+def test_without_an_arm_the_first_is_loaded_or_the_fine_tuned_one(tmp_path):
+    run = breakout_run(tmp_path)
+    assert library.available(run) == ["rainbow + spr--Breakout", "rainbow--Breakout"]
+    assert library.load(run).description.arm == "rainbow + spr"
+    assert library.load(run, arm="rainbow").description.arm == "rainbow"
+    with pytest.raises(UnknownName, match="rainbow"):
+        library.load(run, arm="rainbwo")
+    with pytest.raises(UnknownName):
+        library.load(tmp_path / "nothing")
+
+
+def test_values_are_evaluated_and_rendered_from_the_run_folder(tmp_path, capsys):
+    run = breakout_run(tmp_path / "run")
+    assert session.evaluate(run, episodes=3, seed=0) == 0
+    said = capsys.readouterr().out
+    assert session.evaluate(run, episodes=3, seed=0) == 0
+    assert capsys.readouterr().out == said
+    lines = said.splitlines()[1:]
+    assert [line.split("--")[0] for line in lines] == ["rainbow + spr", "rainbow"]
+    assert all(float(line.split()[-3]) >= 0.0 for line in lines)
+    out = tmp_path / "film.gif"
+    assert render.render("minatar/Breakout", out, str(run), 12, 0) == 0
+    assert out.read_bytes()[:4] == b"GIF8"
+    assert "policy rainbow + spr of" in capsys.readouterr().out

@@ -53,7 +53,8 @@ class ProbeConfig:
         TrunkConfig(width=64, num_blocks=1), num_bins=2, projection_size=64
     )
     tokens: LatentConfig = LatentConfig(
-        # Of patches of 2 x 2 cells most hardly change: a prediction by place alone is good.
+        # 16 wide it says little (R^2 0.60). Of patches of 2 x 2 cells, as wide as this, an untrained
+        # one knows as much as 0.86, and an update takes three times as long.
         TrunkConfig(width=64, num_blocks=1, patch=5, num_heads=2),
         num_bins=2,
         projection_size=64,
@@ -89,7 +90,9 @@ class Config:
     has_probe: bool = True  # whether its arms are trained
     tasks: tuple[TaskConfig, ...] = ()
     episodes: int = 32  # of each agent and seed at the end
-    first_seed: int = 100  # claim seeds are 100..107; development seeds are 1000 and up
+    # Claim seeds are 200..207: 100..107 were looked at before the transformer became what it is.
+    # Development seeds are 1000 and up.
+    first_seed: int = 200
     num_seeds: int = 8
     runtime: RuntimeConfig = RuntimeConfig(optimization_level=1)
 
@@ -175,7 +178,8 @@ GPU = _on_minatar(_RAINBOW, *_GAMES)  # two updates a step. Never run.
 # One game and one update a step: minutes. Snapshots are few, for what is diagnosed of each.
 _SHORT = dataclasses.replace(_RAINBOW, num_gradient_steps=4, updates_per_chunk=2500)
 GPU_SHORT = _on_minatar(_SHORT, "Breakout", has_probe=False)
-# A million steps, an update after four: 15 minutes by what an update takes above. Never run.
+# A million steps, an update after four, of the last 102,400 steps: about 20 minutes on an H100, by
+# what an update takes above. Never run.
 _LONG = dataclasses.replace(
     _RAINBOW, num_gradient_steps=1, num_updates=250_000, updates_per_chunk=25_000
 )

@@ -19,10 +19,7 @@ from jaxagent.train.run import read_done
 
 NUMBERS = ("effective_rank", "copy_ratio", "action_sensitivity")  # that claims read
 UNTRAINED = {"untrained": "spr", "untrained tokens": "tokens"}  # an arm before its first update
-OF_VECTORS = tuple(f"S{i}" for i in range(1, 9))  # claims
-OF_TOKENS = tuple(f"T{i}" for i in range(1, 5))
 ROOM = 0.9  # of R^2, below which an untrained latent leaves room
-LEARNED = 0.05  # of the normalised return, that one of the agents has to reach
 SETTINGS = "Settings were chosen on development seeds (1000 and up)."
 LIMITS = [
     "The probe's network is small and dense, its observations are standardised cell by cell: raw "
@@ -30,6 +27,8 @@ LIMITS = [
     "Data are of random play alone, and no reward is learned from in the probe.",
     "States that are measured are of other episodes, but Breakout without sticky actions has few: "
     "99 of 100 occur in training too (1,077 boards in 20,000 steps). R^2 says nothing of new ones.",
+    "An earlier transformer, 16 wide on patches of 2 x 2 cells, came to R^2 0.60 on seeds 100 to "
+    "107; it was changed on development seeds, and all arms have had other claim seeds since.",
     SETTINGS,
 ]
 AGENTS_ABOUT = {
@@ -87,32 +86,19 @@ def agent_scores(config: Config, done: Mapping[str, Any]) -> dict[Any, np.ndarra
 
 def preconditions(table: Mapping[Any, np.ndarray]) -> list[Precondition]:
     """The untrained latents leave room for the claimed effects, and have not collapsed."""
-    return _before("untrained", table, OF_VECTORS) + _before("untrained tokens", table, OF_TOKENS)
+    return [check for arm in UNTRAINED for check in _before(arm, table)]
 
 
-def _before(
-    arm: str, table: Mapping[Any, np.ndarray], claims: tuple[str, ...]
-) -> list[Precondition]:
+def _before(arm: str, table: Mapping[Any, np.ndarray]) -> list[Precondition]:
     first, fallen = (float(table[key].mean()) for key in (arm, ("collapse", arm)))
     return [
         Precondition(
             f"the latent of '{arm}' leaves room", first < ROOM,
-            f"mean R^2 {first:.2f}; expected below {ROOM}", claims,
+            f"mean R^2 {first:.2f}; expected below {ROOM}",
         ),
         Precondition(
             f"the latent of '{arm}' trips no alarm of collapse", fallen == 0.0,
-            f"in a share {fallen:.2f} of seeds; expected none", claims,
-        ),
-    ]  # fmt: skip
-
-
-def agent_preconditions(scores: Mapping[str, np.ndarray]) -> list[Precondition]:
-    """An agent learned something, or neither's returns mean anything."""
-    best = max(float(np.mean(table)) for table in scores.values())
-    return [
-        Precondition(
-            "an agent learns", best > LEARNED,
-            f"mean normalised return {best:.2f}; expected above {LEARNED}", ("R1",),
+            f"in a share {fallen:.2f} of seeds; expected none",
         ),
     ]  # fmt: skip
 
@@ -137,6 +123,7 @@ def extras(
         "figures": probe["figures"]
         + [figure for name in done for figure in _of_game(config, name, done[name])],
         "limits": probe["limits"]
+        + [line for task in config.tasks for line in _limits_of_agents(task)]
         + [
             line
             for name in done
@@ -148,7 +135,23 @@ def extras(
             for task in config.tasks
             for agent in AGENTS
         },
+        "agent_scores": _by_task(config, agent_scores(config, done)) if done else {},
     }
+
+
+def _by_task(config: Config, table: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    names = [task.name for task in config.tasks]
+    return {a: dict(zip(names, rows.tolist(), strict=True)) for a, rows in table.items()}
+
+
+def _limits_of_agents(task: TaskConfig) -> list[str]:
+    fit = task.rainbow
+    ratio = fit.num_gradient_steps / (fit.num_envs * fit.num_steps)
+    return [
+        f"{task.name} has no sticky actions; agents learn from {ratio:g} minibatches a step, of a "
+        f"replay of {fit.capacity:,} steps. Without self-prediction an update is several times as "
+        "fast, and no arm is given that time."
+    ]
 
 
 def _without_probe() -> dict[str, Any]:
@@ -181,6 +184,7 @@ def _budget(task: TaskConfig, agent: str, folder: Path, done: Mapping[str, Any])
         "updates": task.rainbow.total_gradient_steps,
         "seconds_of_all_seeds": seconds,
         "mean_return": round(float(np.mean(done["returns"][agent][-1])), 3),
+        "probes_r2": round(float(np.mean(done["diagnoses"][agent]["probes"][-1])), 4),
     }
 
 

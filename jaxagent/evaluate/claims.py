@@ -25,8 +25,7 @@ claims of the call. Why also from 8 seeds on: with no effect, the percentile boo
 the scores of three strata without `shared_seeds`; sign flips of whole seeds stay near 5 % in both.
 
 Below 5 seeds a verdict is DIRECTIONAL at best, never FAIL; see `_decide_direction`. A failed
-precondition makes every verdict that needs it VOID, and no score of it is looked at; Holm does not
-count it.
+precondition makes every verdict VOID, and no score is looked at.
 """
 
 import difflib
@@ -98,11 +97,6 @@ class Precondition:
     name: str
     passed: bool
     detail: str = ""
-    claims: tuple[str, ...] = ()  # ids of those that need it; all where there are none
-
-    def concerns(self, claim: "Claim") -> bool:
-        """Whether its failure makes a claim void."""
-        return not self.claims or claim.id in self.claims
 
 
 @dataclass(frozen=True)
@@ -178,29 +172,17 @@ def judge(
     """
     check_claims(claims)
     check_preset(preset)
-    checks = tuple(preconditions)
-    _check_concerned(checks, claims)
-    failed = [check for check in checks if not check.passed]
-    void = {claim.id: [check for check in failed if check.concerns(claim)] for claim in claims}
+    failed = [check for check in preconditions if not check.passed]
+    if failed:
+        return [_void(claim, failed) for claim in claims]
     draws = {"num_samples": num_samples, "seed": seed, "shared_seeds": shared_seeds}
-    trials = [_try(claim, scores, draws) for claim in claims if not void[claim.id]]
+    trials = [_try(claim, scores, draws) for claim in claims]
+    adjusted = _adjust(trials)
     may_direct = _family(preset) in DIRECTIONAL_PRESETS
-    decided = {
-        trial.claim.id: _verdict(trial, p, *_decide(trial, p, directional_below, may_direct, draws))
-        for trial, p in zip(trials, _adjust(trials), strict=True)
-    }
-    return [decided.get(claim.id) or _void(claim, void[claim.id]) for claim in claims]
-
-
-def _check_concerned(checks: Iterable[Precondition], claims: Sequence[Claim]) -> None:
-    known = [claim.id for claim in claims]
-    for check in checks:
-        strangers = sorted(set(check.claims) - set(known))
-        if strangers:
-            raise ValueError(
-                f"precondition '{check.name}': got claims {strangers}, expected some of {known}; "
-                "fix its ids."
-            )
+    return [
+        _verdict(trial, p, *_decide(trial, p, directional_below, may_direct, draws))
+        for trial, p in zip(trials, adjusted, strict=True)
+    ]
 
 
 def gate_passes(verdicts: Sequence[Verdict]) -> bool:

@@ -123,7 +123,7 @@ def retrieval(predicted: jax.Array, later: jax.Array) -> jax.Array:
 
     Chance is 1 / N. Equal futures are no error.
     """
-    cosine = _unit(predicted) @ _unit(later).T
+    cosine = _product(_unit(predicted), _unit(later).T)
     own = jnp.diagonal(cosine)
     return jnp.mean((own >= jnp.max(cosine, axis=1) - 1e-6).astype(jnp.float32))
 
@@ -142,9 +142,9 @@ def linear_probe(latent: jax.Array, truth: jax.Array, ridge: float = 1e-3) -> ja
     x = (latent - centre) / jnp.maximum(scale, SILENT * jnp.mean(scale) + TINY)
     mean = jnp.mean(truth[:half], axis=0, keepdims=True)
     y = truth - mean
-    gram = x[:half].T @ x[:half] + ridge * half * jnp.eye(x.shape[1])
-    weight = jnp.linalg.solve(gram, x[:half].T @ y[:half])
-    left = jnp.sum(jnp.square(y[half:] - x[half:] @ weight), axis=0)
+    gram = _product(x[:half].T, x[:half]) + ridge * half * jnp.eye(x.shape[1])
+    weight = jnp.linalg.solve(gram, _product(x[:half].T, y[:half]))
+    left = jnp.sum(jnp.square(y[half:] - _product(x[half:], weight)), axis=0)
     total = jnp.sum(jnp.square(y[half:]), axis=0)
     return jnp.where(total > TINY, 1.0 - left / jnp.maximum(total, TINY), 0.0)
 
@@ -163,6 +163,11 @@ def alarms(found: Any, limits: Limits = LIMITS) -> dict[str, str]:
             sign = ">" if name in at_most else "<"
             result[name] = f"{name} {value:.3g} {sign} {limit:g}: {meaning}"
     return result
+
+
+def _product(x: jax.Array, y: jax.Array) -> jax.Array:
+    """In whole float32, whatever precision the run learns in."""
+    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
 def _unit(x: jax.Array) -> jax.Array:

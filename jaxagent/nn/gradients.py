@@ -5,4 +5,5 @@ import jax
 
 def scale_gradient(x: jax.Array, scale: float) -> jax.Array:
     """`x` itself, whose gradient is multiplied by `scale`."""
-    return scale * x + (1.0 - scale) * jax.lax.stop_gradient(x)
+    fixed = jax.lax.stop_gradient(x)
+    return fixed + scale * (x - fixed)

@@ -210,8 +210,9 @@ def _check_finite(report: ChunkReport, name: str, first: int) -> None:
         bad = first + int(np.argmin(is_finite))
         raise Diverged(
             f"stage {name}: a metric or parameter is not finite by update {bad + 1} (chunk "
-            f"{first + 1}-{first + len(is_finite)}). The checkpoint before it is kept; lower the "
-            "learning rate, or look at the data of that update."
+            f"{first + 1}-{first + len(is_finite)}). A loss shows a parameter an update late, and "
+            "what no loss reads shows at the chunk's end. The checkpoint before it is kept; lower "
+            "the learning rate, or look at the data up to that update."
         )
 
 

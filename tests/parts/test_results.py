@@ -15,7 +15,7 @@ def finished(tmp_path, verdict):
     claim["interval"] = [0.25, 0.75]
     summary = {
         "experiment": "icl_bma", "preset": "cpu", "command": "jaxagent run icl_bma",
-        "fingerprint": "abc", "git": {}, "versions": {"jax": "1", "python": "3"},
+        "fingerprint": "abc", "git": {"dirty": True}, "versions": {"jax": "1", "python": "3"},
         "device": {"kind": "NVIDIA H100"},
         "precision": {}, "wall_seconds": 9.6, "compile_seconds": 1.0, "claims": [claim],
         "figures": ["large"],
@@ -38,7 +38,10 @@ def test_a_row_is_kept_and_shown_whatever_its_verdict(tmp_path, monkeypatch, ver
     page = results.page([row])
     assert f"**{verdict}** | 0.5 [0.25, 0.75] | 0.1 | 6 |" in page
     assert "superiority, gated" in page
-    assert "Preset `cpu`, 2026-01-02, NVIDIA H100 with `--x=1`, config abc" in page
+    assert (
+        "Preset `cpu`, 2026-01-02, NVIDIA H100 with `--x=1`, config abc, uncommitted changes, "
+        in page
+    )
     assert "## quickstart" in page  # an experiment without a row is named too
 
 

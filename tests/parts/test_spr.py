@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import spr as experiment
 from experiments.configs import spr
 from experiments.parts import rainbow_study, spr_report, spr_study
 from jaxagent.agents import self_prediction
@@ -168,3 +169,30 @@ def test_agents_are_diagnosed_and_told_apart_in_figures_of_their_game():
     figures = spr_report._of_game(config, "Breakout", done)
     assert all("Breakout" in figure["title"] for figure in figures)
     assert len(figures) == 6
+
+
+def test_the_table_is_the_probe_s_and_without_it_the_agents():
+    table = {arm: np.zeros((1, 2)) for arm in spr.ARMS} | {("alarm", "spr"): np.ones((1, 2))}
+    returns = {agent: np.array([[0.25, 0.5]]) for agent in rainbow_study.AGENTS}
+    whole = spr_report.shown(SMOKE, table, returns)
+    assert list(whole["shown"]) == list(spr.ARMS)
+    alone = spr_report.shown(dataclasses.replace(SMOKE, has_probe=False), {}, returns)
+    assert alone["shown"] is returns
+    assert alone["tasks"] == ["Breakout"]
+    assert set(alone["about"]) == set(returns)
+
+
+def test_a_study_of_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"Config\.tasks: got \(\), expected a game"):
+        dataclasses.replace(SMOKE, has_probe=False, tasks=()).check()
+
+
+def test_without_a_probe_only_agents_are_trained_and_claimed():
+    config = dataclasses.replace(SMOKE, has_probe=False)
+    names = [stage.name for stage in experiment.stages(config)]
+    assert names == [
+        "train/Breakout/rainbow + spr", "train/Breakout/rainbow", "evaluate/Breakout",
+    ]  # fmt: skip
+    assert [claim.id for claim in experiment.claims(config)] == ["R1"]
+    whole = [claim.id for claim in experiment.claims(SMOKE)]
+    assert whole == [*(f"S{i}" for i in range(1, 9)), *(f"T{i}" for i in range(1, 5)), "R1"]

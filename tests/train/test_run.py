@@ -150,7 +150,7 @@ def test_a_signal_saves_at_the_chunk_border(tmp_path, reference, number):
 
 
 def test_divergence_names_the_update_and_keeps_the_checkpoint(tmp_path):
-    with pytest.raises(runs.Diverged, match=r"after update 8 \(chunk 7-9\)"):
+    with pytest.raises(runs.Diverged, match=r"by update 8 \(chunk 7-9\)"):
         go(tmp_path, make_stages(poison=8))
     assert checkpoint.steps(tmp_path / "stages/first/checkpoints")[-1] == 6
     assert not (tmp_path / "stages/first/done.json").exists()
