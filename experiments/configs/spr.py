@@ -53,8 +53,8 @@ class ProbeConfig:
         TrunkConfig(width=64, num_blocks=1), num_bins=2, projection_size=64
     )
     tokens: LatentConfig = LatentConfig(
-        # 16 wide it says little (R^2 0.60). Of patches of 2 x 2 cells, as wide as this, an untrained
-        # one knows as much as 0.86, and an update takes three times as long.
+        # 16 wide it says little (R^2 0.60). Of patches of 2 x 2 cells, and as wide as this, an
+        # untrained one knows as much as 0.86, and an update takes three times as long.
         TrunkConfig(width=64, num_blocks=1, patch=5, num_heads=2),
         num_bins=2,
         projection_size=64,
