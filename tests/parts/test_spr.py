@@ -10,7 +10,7 @@ import pytest
 
 from experiments import spr as experiment
 from experiments.configs import spr
-from experiments.parts import rainbow_study, spr_report, spr_study
+from experiments.parts import experts, rainbow_study, spr_report, spr_study
 from jaxagent.agents import self_prediction
 from jaxagent.data import normalize
 from jaxagent.evaluate.collapse import Diagnosis
@@ -196,3 +196,20 @@ def test_without_a_probe_only_agents_are_trained_and_claimed():
     assert [claim.id for claim in experiment.claims(config)] == ["R1"]
     whole = [claim.id for claim in experiment.claims(SMOKE)]
     assert whole == [*(f"S{i}" for i in range(1, 9)), *(f"T{i}" for i in range(1, 5)), "R1"]
+
+
+def test_a_seed_begins_alike_whatever_others_and_whichever_agent():
+    def first(name, first_seed, num_seeds):
+        config = dataclasses.replace(SMOKE, first_seed=first_seed, num_seeds=num_seeds)
+        with jax.debug_key_reuse(False):  # a seed's keys are those of the other run
+            state = rainbow_study.train(config, SMOKE.tasks[0], name).init()
+        return state.learner.learner.params, state.shards
+
+    both, alone = first("rainbow", 1000, 2), first("rainbow", 1001, 1)
+    second = jax.tree.map(lambda x: x[1:], both[0])
+    jax.tree.map(np.testing.assert_array_equal, second, alone[0])
+    twin = first("rainbow + spr", 1000, 2)
+    jax.tree.map(np.testing.assert_array_equal, both[0], twin[0])
+    kernels = both[0]["params"]["encoder"]["Conv_0"]["kernel"]
+    assert np.abs(np.asarray(kernels[0] - kernels[1])).max() > 0.0
+    assert experts.seeds_of(dataclasses.replace(SMOKE, first_seed=5, num_seeds=3)) == (5, 6, 7)
