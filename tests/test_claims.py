@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from jaxagent.evaluate import claims as claims_module
 from jaxagent.evaluate import statistics
+from jaxagent.evaluate.claim import KINDS
 from jaxagent.evaluate.claims import (
     DIRECTIONAL,
     FAIL,
@@ -21,6 +22,7 @@ from jaxagent.evaluate.claims import (
     gate_passes,
     judge,
 )
+from jaxagent.evaluate.evidence import READERS
 
 SUPERIORITY = Claim("c", "A beats B", "superiority", "a", "b", margin=0.1)
 NON_INFERIORITY = dataclasses.replace(SUPERIORITY, kind="non_inferiority")
@@ -445,4 +447,4 @@ def test_scores_that_cannot_be_judged_say_the_fix():
 
 def test_every_kind_is_tried_above():
     kinds = (SUPERIORITY, NON_INFERIORITY, EQUIVALENCE, THRESHOLD, RATIO, ORDERING, SLOPE)
-    assert {claim.kind for claim in kinds} == set(claims_module.KINDS)
+    assert {claim.kind for claim in kinds} == set(KINDS) == set(READERS)

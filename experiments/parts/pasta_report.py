@@ -16,7 +16,8 @@ from experiments.parts import pasta_study as study
 from experiments.parts.cost import Cost
 from jaxagent.adapt import subset
 from jaxagent.evaluate import statistics
-from jaxagent.evaluate.claims import DEFAULT_METRIC, Precondition
+from jaxagent.evaluate.claim import DEFAULT_METRIC
+from jaxagent.evaluate.claims import Precondition
 from jaxagent.nn import sequence_model, transformer
 from jaxagent.tokens import component
 from jaxagent.train import metrics_log

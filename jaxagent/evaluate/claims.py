@@ -28,15 +28,16 @@ Below 5 seeds a verdict is DIRECTIONAL at best, never FAIL; see `_decide_directi
 precondition makes every verdict VOID, and no score is looked at.
 """
 
-import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxagent.evaluate import statistics
+from jaxagent.evaluate.claim import Claim, arms_of, check_claims, check_member
+from jaxagent.evaluate.evidence import BOUND_TAIL, READERS, Evidence, Side
 
 VOID, PASS, DIRECTIONAL, FAIL, INCONCLUSIVE = VERDICTS = (
     "VOID",
@@ -47,47 +48,12 @@ VOID, PASS, DIRECTIONAL, FAIL, INCONCLUSIVE = VERDICTS = (
 )
 PRESETS = ("smoke", "cpu", "gpu", "paper")
 DIRECTIONAL_PRESETS = ("smoke", "cpu")
-DIRECTIONS = ("above", "below")
 
 LEVEL = 0.05  # of the sign-flip test, adjusted or not
-BOUND_TAIL = 0.05  # mass outside each end: one-sided 95 % bounds, a 90 % interval
-INTERVAL_TAIL = 0.025  # mass outside each end of a two-sided 95 % interval
 SIGN_FLIP_BELOW = 8  # seeds; below it an ungated claim needs the sign-flip test too
 MIN_SEEDS = 2  # for DIRECTIONAL: one seed has no replication
 MIN_TASKS = 2  # for DIRECTIONAL: one task leaves nothing to resample
 ROUNDING = 1e-9  # scores closer than this are equal
-
-DEFAULT_METRIC = "score"
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One comparison and what it takes to hold; its arms are `arm_a, *between, arm_b`."""
-
-    id: str
-    statement: str
-    kind: str  # a key of KINDS
-    arm_a: str
-    arm_b: str = ""  # threshold: none
-    margin: float = 0.0  # threshold, ratio: the fixed value; slope: unused
-    reach: float | None = None  # threshold: what the point itself must reach, beyond the margin
-    gated: bool = True  # counts for the preset, and is adjusted by Holm
-    metric: str = DEFAULT_METRIC
-    direction: str = "above"  # "below": smaller is better, A is claimed below B or the value
-    between: tuple[str, ...] = ()  # ordering, slope: arms from arm_a to arm_b, in order
-    sizes: tuple[float, ...] = ()  # slope: the x of each arm, above 0
-    low: float = -math.inf  # slope: the range that must hold the interval
-    high: float = math.inf
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """Names of the arms in order."""
-        return tuple(name for name in (self.arm_a, *self.between, self.arm_b) if name)
-
-    @property
-    def sign(self) -> float:
-        """+1 where larger is claimed, -1 where smaller is."""
-        return 1.0 if self.direction == "above" else -1.0
 
 
 @dataclass(frozen=True)
@@ -120,27 +86,6 @@ class Verdict:
     def to_dict(self) -> dict:
         """Plain JSON values: None for what does not exist or is not finite."""
         return {name: _plain(value) for name, value in asdict(self).items()}
-
-
-class Side(NamedTuple):
-    """A signed advantage that must be above 0 for the claim to hold."""
-
-    point: float
-    samples: np.ndarray  # [M] bootstrap
-    advantage: np.ndarray  # [S, N] or [S, P, N], of each run, paired
-    size: float = 0.0  # claimed size: the point must reach it
-
-
-class Evidence(NamedTuple):
-    """What one kind reads out of the scores of its arms."""
-
-    point: float | None
-    samples: np.ndarray  # [M] bootstrap of the point, empty where undefined
-    sides: tuple[Side, ...]  # all must hold
-    tail: float  # mass outside each end of the interval
-    is_directed: bool = True  # whether few seeds could support a direction
-    improvement: float | None = None
-    undefined: str = ""  # why there is no number
 
 
 class Trial(NamedTuple):
@@ -185,130 +130,30 @@ def judge(
     ]
 
 
+def check_preset(preset: str) -> None:
+    """Raise ValueError unless a preset is one of `PRESETS`, or of its family, as "gpu-hopper".
+
+    To be asked before a run: a name that is refused only when claims are judged costs its result.
+    """
+    check_member("preset", _family(preset), PRESETS)
+
+
+def _family(preset: str) -> str:
+    return preset.partition("-")[0]
+
+
 def gate_passes(verdicts: Sequence[Verdict]) -> bool:
     """Whether there are gated claims and every one of them is PASS."""
     gated = [verdict.verdict == PASS for verdict in verdicts if verdict.gated]
     return bool(gated) and all(gated)
 
 
-# What each kind reads: claim, scores of its arms, bootstrap samples [M, S, R] of its arms.
-
-
-def _superiority(claim: Claim, arms, samples) -> Evidence:
-    """A above B, by the margin."""
-    point, drawn = _difference(arms, samples)
-    side = _signed(claim.sign, point, drawn, arms[0] - arms[1], size=claim.margin)
-    return Evidence(point, drawn, (side,), BOUND_TAIL, improvement=_improvement(claim, arms))
-
-
-def _non_inferiority(claim: Claim, arms, samples) -> Evidence:
-    """A not below B by the margin or more."""
-    point, drawn = _difference(arms, samples)
-    side = _signed(claim.sign, point, drawn, arms[0] - arms[1], -claim.sign * claim.margin)
-    return Evidence(point, drawn, (side,), BOUND_TAIL, improvement=_improvement(claim, arms))
-
-
-def _equivalence(claim: Claim, arms, samples) -> Evidence:
-    """A within the margin of B on both sides: two one-sided tests (Schuirmann 1987)."""
-    point, drawn = _difference(arms, samples)
-    difference = arms[0] - arms[1]
-    sides = (
-        _signed(1.0, point, drawn, difference, -claim.margin),
-        _signed(-1.0, point, drawn, difference, claim.margin),
-    )
-    improvement = _improvement(claim, arms)
-    return Evidence(point, drawn, sides, BOUND_TAIL, is_directed=False, improvement=improvement)
-
-
-def _threshold(claim: Claim, arms, samples) -> Evidence:
-    """One arm above (below) a fixed value, its point at least (at most) what it must reach."""
-    point, drawn = float(_iqm(arms[0])), statistics.iqm(samples[0])
-    size = 0.0 if claim.reach is None else claim.sign * (claim.reach - claim.margin)
-    side = _signed(claim.sign, point, drawn, arms[0], claim.margin, size)
-    return Evidence(point, drawn, (side,), INTERVAL_TAIL)
-
-
-def _ratio(claim: Claim, arms, samples) -> Evidence:
-    """A / B above (below) a fixed value; its seeds are compared as A - value B, for B above 0."""
-    bottom = statistics.iqm(samples[1])
-    if min(bottom.min(), _iqm(arms[1])) <= 0.0:
-        return _undefined(f"ratio undefined: the bootstrap of {claim.arm_b} reaches 0 or below")
-    point = float(_iqm(arms[0]) / _iqm(arms[1]))
-    drawn = statistics.iqm(samples[0]) / bottom
-    above = claim.sign * (arms[0] - claim.margin * arms[1])
-    side = _signed(claim.sign, point, drawn, arms[0], claim.margin)._replace(advantage=above)
-    return Evidence(point, drawn, (side,), INTERVAL_TAIL, improvement=_improvement(claim, arms))
-
-
-def _ordering(claim: Claim, arms, samples) -> Evidence:
-    """Each arm above the next by the margin: arm_a first, arm_b last; reports the worst step.
-
-    Every step must hold by itself, so no adjustment is needed inside the claim (an
-    intersection-union test, Berger 1982), and a trend carried by one large step does not pass.
-    """
-    steps = [_superiority(claim, arms[k : k + 2], samples[k : k + 2]) for k in range(len(arms) - 1)]
-    worst = min(steps, key=lambda step: step.sides[0].point)
-    return worst._replace(sides=tuple(step.sides[0] for step in steps), improvement=None)
-
-
-def _slope(claim: Claim, arms, samples) -> Evidence:
-    """Log-log slope of the arms' IQM over their sizes inside (low, high)."""
-    if min(arm.min() for arm in arms) <= 0.0:
-        return _undefined("log-log slope undefined: a score is 0 or below")
-    fit = statistics.fit_log_log_slope
-    point = float(fit(claim.sizes, np.stack([_iqm(arm) for arm in arms])))
-    drawn = fit(claim.sizes, np.stack([statistics.iqm(sample) for sample in samples]))
-    slopes = fit(claim.sizes, np.stack(arms))
-    ends = [(1.0, claim.low), (-1.0, claim.high)]
-    sides = tuple(_signed(s, point, drawn, slopes, end) for s, end in ends if math.isfinite(end))
-    return Evidence(point, drawn, sides, INTERVAL_TAIL, is_directed=len(sides) == 1)
-
-
-KINDS: dict[str, Callable[..., Evidence]] = {
-    "superiority": _superiority,
-    "non_inferiority": _non_inferiority,
-    "equivalence": _equivalence,
-    "threshold": _threshold,
-    "ratio": _ratio,
-    "ordering": _ordering,
-    "slope": _slope,
-}
-
-
-def _signed(sign: float, point, samples, runs, value: float = 0.0, size: float = 0.0) -> Side:
-    """The side on which a quantity is beyond a value, upwards for sign +1."""
-    return Side(sign * (point - value), sign * (samples - value), sign * (runs - value), size)
-
-
-def _iqm(scores: np.ndarray) -> np.ndarray:
-    """IQM of one arm [S, N] or [S, P, N]."""
-    return statistics.iqm(scores.reshape(scores.shape[0], -1))
-
-
-def _difference(arms, samples) -> tuple[float, np.ndarray]:
-    """IQM(A) - IQM(B) of the runs, and of their bootstrap samples [M, S, R] -> [M]."""
-    return float(_iqm(arms[0]) - _iqm(arms[1])), statistics.difference_of_iqm(*samples)
-
-
-def _improvement(claim: Claim, arms) -> float:
-    """Probability of improvement of A over B in the claimed direction."""
-    flat = [claim.sign * arm.reshape(arm.shape[0], -1) for arm in arms]
-    return float(statistics.probability_of_improvement(*flat))
-
-
-def _undefined(why: str) -> Evidence:
-    return Evidence(None, np.empty(0), (), INTERVAL_TAIL, undefined=why)
-
-
-# From evidence to a verdict.
-
-
 def _try(claim: Claim, scores: Mapping, draws: Mapping) -> Trial:
     """Evidence and unadjusted p-value of one claim."""
-    arms = _arms(claim, scores)
+    arms = arms_of(claim, scores)
     indices = statistics.bootstrap_indices(arms[0].shape, **draws)
     samples = [statistics.resample(arm, indices) for arm in arms]
-    evidence = KINDS[claim.kind](claim, arms, samples)
+    evidence = READERS[claim.kind](claim, arms, samples)
     p_values = [statistics.sign_flip_p_value(_per_seed(side)) for side in evidence.sides]
     return Trial(claim, evidence, arms[0].shape[1], max(p_values, default=None))
 
@@ -465,106 +310,3 @@ def _plain(value):
         value = value.item()
     is_lost = isinstance(value, float) and not math.isfinite(value)
     return None if is_lost else value
-
-
-# What others gave us.
-
-ARM_COUNTS = {"threshold": (1, 1), "ordering": (2, None), "slope": (2, None)}  # others: (2, 2)
-MARGIN_ABOVE_ZERO = ("non_inferiority", "equivalence", "ratio")
-MARGIN_FROM_ZERO = ("superiority", "ordering")
-
-
-def check_preset(preset: str) -> None:
-    """Raise ValueError unless a preset is one of `PRESETS`, or of its family, as "gpu-hopper".
-
-    To be asked before a run: a name that is refused only when claims are judged costs its result.
-    """
-    _check_member("preset", _family(preset), PRESETS)
-
-
-def _family(preset: str) -> str:
-    return preset.partition("-")[0]
-
-
-def check_claims(claims: Sequence[Claim]) -> None:
-    """ValueError for a claim that no scores could be judged by; needs no scores itself."""
-    for claim in claims:
-        _check_member(f"claim {claim.id!r}: kind", claim.kind, KINDS)
-        _check_member(f"claim {claim.id!r}: direction", claim.direction, DIRECTIONS)
-        _check_arms(claim)
-        _check_margin(claim)
-        if claim.kind == "slope":
-            _check_slope(claim)
-    ids = [claim.id for claim in claims]
-    twice = sorted({name for name in ids if ids.count(name) > 1})
-    if twice:
-        raise ValueError(f"claims: got id {twice[0]!r} twice, expected unique ids; fix: rename one")
-
-
-def _check_arms(claim: Claim) -> None:
-    fewest, most = ARM_COUNTS.get(claim.kind, (2, 2))
-    count = len(claim.arms)
-    if count < fewest or (most is not None and count > most) or len(set(claim.arms)) < count:
-        expected = fewest if most == fewest else f"{fewest} or more"
-        raise ValueError(
-            f"claim {claim.id!r}: got arms {claim.arms}, expected {expected} different for kind "
-            f"{claim.kind!r}; fix: set arm_a, arm_b and, for ordering and slope only, between"
-        )
-
-
-def _check_margin(claim: Claim) -> None:
-    is_low = claim.margin < 0.0 and claim.kind in MARGIN_FROM_ZERO + MARGIN_ABOVE_ZERO
-    is_zero = claim.margin == 0.0 and claim.kind in MARGIN_ABOVE_ZERO
-    if claim.reach is not None and (
-        claim.kind != "threshold" or claim.sign * (claim.reach - claim.margin) < 0.0
-    ):
-        raise ValueError(
-            f"claim {claim.id!r}: got reach {claim.reach} for kind {claim.kind!r} at margin "
-            f"{claim.margin}, expected a threshold and a value beyond its margin; fix: drop it"
-        )
-    if is_low or is_zero or not math.isfinite(claim.margin):
-        expected = "above 0" if claim.kind in MARGIN_ABOVE_ZERO else "finite, 0 or above"
-        raise ValueError(
-            f"claim {claim.id!r}: got margin {claim.margin}, expected {expected} for kind "
-            f"{claim.kind!r}; fix: state the size; direction='below' turns the sign"
-        )
-
-
-def _check_slope(claim: Claim) -> None:
-    is_sized = len(claim.sizes) == len(claim.arms) and min(claim.sizes) > 0.0
-    is_range = claim.low < claim.high and math.isfinite(min(abs(claim.low), abs(claim.high)))
-    if not (is_sized and len(set(claim.sizes)) > 1 and is_range):
-        raise ValueError(
-            f"claim {claim.id!r}: got sizes {claim.sizes} and range ({claim.low}, {claim.high}), "
-            f"expected {len(claim.arms)} sizes above 0, not all equal, and low < high, one of them "
-            "finite; fix: set sizes in the order of the arms, and low or high"
-        )
-
-
-def _check_member(what: str, name: str, known: Iterable[str]) -> None:
-    """ValueError with the nearest known name."""
-    known = list(known)
-    if name not in known:
-        nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else "give its scores"
-        raise ValueError(f"{what}: got {name!r}, expected one of {known}; fix: {hint}")
-
-
-def _arms(claim: Claim, scores: Mapping) -> list[np.ndarray]:
-    """Checked scores of the claim's arms in order, all of one shape."""
-    if claim.metric == DEFAULT_METRIC:
-        table = {key: value for key, value in scores.items() if isinstance(key, str)}
-    else:
-        pairs = {key: value for key, value in scores.items() if not isinstance(key, str)}
-        _check_member(f"claim {claim.id!r}: metric", claim.metric, sorted({m for m, _ in pairs}))
-        table = {arm: value for (metric, arm), value in pairs.items() if metric == claim.metric}
-    for name in claim.arms:
-        _check_member(f"claim {claim.id!r}: arm", name, table)
-    arms = [statistics.check_scores(table[name], name, (2, 3)) for name in claim.arms]
-    shapes = {name: arm.shape for name, arm in zip(claim.arms, arms, strict=True)}
-    if len(set(shapes.values())) > 1:
-        raise ValueError(
-            f"claim {claim.id!r}: got shapes {shapes}, expected equal ones; "
-            "fix: run all arms of a claim on the same strata and training seeds"
-        )
-    return arms
