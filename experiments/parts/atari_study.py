@@ -86,7 +86,7 @@ def train(config: Config, game: str, agent: str) -> Work:
         fit,
         memory=rainbow.memory_of_frames(fit, DEPTH),
         explore=rainbow.uniform(env.action_spec),
-        slow=loops.SlowCopy(rainbow.first_copies, partial(rainbow.follow, fit)),
+        slow=loops.SlowCopy(*rainbow.copying(fit)),
         as_entry=as_entry,
         see=lambda state: frames.channels_last(state.obs),
         seeds=ale.seeds_of(keys.derive(0, f"{purpose}/emulator"), seeds(config)),

@@ -60,7 +60,7 @@ def rainbow_loop(env: Any, config: RainbowConfig) -> experts.Algorithm:
         explore=rainbow.uniform(env.action_spec),
         # Boards are 0 or 1: a byte a cell.
         as_steps=partial(rainbow.as_steps, dtype=jnp.bool_),
-        slow=loops.SlowCopy(rainbow.first_copies, partial(rainbow.follow, config)),
+        slow=loops.SlowCopy(*rainbow.copying(config)),
         memory=prioritized_windows(config.window, config.priority_exponent),
         acts_by=acts_by,
         is_normalized=False,
@@ -85,7 +85,7 @@ def acts_by_of(config: RainbowConfig) -> Callable[[loops.Learner], Any]:
 
 def _slow_network(learner: loops.Learner) -> Any:
     """What SR-SPR and BBF act by."""
-    return learner.target.q
+    return rainbow.followed(learner.target.q, learner.params)
 
 
 def train(config: Config, task: TaskConfig, name: str) -> Work:

@@ -41,7 +41,7 @@ class Step(NamedTuple):
 
 
 class Copies(NamedTuple):
-    """What follows the parameters, and when."""
+    """What follows the parameters, and when; `()` for what would be their equal at every step."""
 
     q: Any  # the target network
     spr: Any  # the target encoder and projection
@@ -157,9 +157,20 @@ def uniform(action_spec: tuple[Component, ...]) -> Callable:
     return act
 
 
-def first_copies(params: Any) -> Copies:
+def copying(config: RainbowConfig) -> tuple[Callable, Callable]:
+    """How `Copies` begin and follow: the fields of a `loops.SlowCopy`."""
+    return partial(first_copies, config), partial(follow, config)
+
+
+def first_copies(config: RainbowConfig, params: Any) -> Copies:
     """Before any update."""
-    return Copies(params, params, jnp.zeros((), jnp.int32))
+    q, spr = (params if tau < 1.0 else () for tau in _rates(config))
+    return Copies(q, spr, jnp.zeros((), jnp.int32))
+
+
+def followed(copy: Any, params: Any) -> Any:
+    """A network of `Copies`, which is the parameters themselves where nothing follows."""
+    return params if isinstance(copy, tuple) else copy
 
 
 def follow(config: RainbowConfig, copies: Copies, params: Any) -> Copies:
@@ -170,8 +181,9 @@ def follow(config: RainbowConfig, copies: Copies, params: Any) -> Copies:
     """
     count = copies.num_updates + 1
     is_reset = is_reset_after(config, count)
-    q = _toward(copies.q, params, config.target_tau, is_reset)
-    return Copies(q, _toward(copies.spr, params, config.spr.tau, is_reset), count)
+    of_q, of_spr = _rates(config)
+    q = _toward(copies.q, params, of_q, is_reset)
+    return Copies(q, _toward(copies.spr, params, of_spr, is_reset), count)
 
 
 def is_reset_after(config: RainbowConfig, count: jax.Array) -> jax.Array:
@@ -182,10 +194,15 @@ def is_reset_after(config: RainbowConfig, count: jax.Array) -> jax.Array:
     return is_time & (count <= config.num_resets * config.reset_period)
 
 
+def _rates(config: RainbowConfig) -> tuple[float, float]:
+    """Shares of the new in the target network and in SPR's; 1 where no loss reads that."""
+    return config.target_tau, config.spr.tau if config.spr.weight else 1.0
+
+
 def _toward(old: Any, new: Any, tau: float, is_reset: jax.Array) -> Any:
-    """A copy that goes `tau` of the way, or is the new bit for bit."""
+    """A copy that goes `tau` of the way, or is the new bit for bit; none where that is all."""
     if tau == 1.0:
-        return new
+        return ()
     moved = soft_update(old, new, tau)
     return jax.tree.map(lambda m, n: jnp.where(is_reset, n, m), moved, new)
 
@@ -257,7 +274,8 @@ def _targets(
     see = augment.shift_and_scale if config.is_augmented else lambda obs, key: obs
     after = see(steps.obs[at, jnp.arange(at.shape[0])], key_next)
     best = greedy(network, config, params, after, key_double)
-    logits = network.judge(copies.q, network.encode(copies.q, after), key_target)
+    slow = followed(copies.q, params)
+    logits = network.judge(slow, network.encode(slow, after), key_target)
     chosen = logits[jnp.arange(best.shape[0]), best]
     returns = bellman_target(total, weight, jax.nn.softmax(chosen), config.model.max_return)
     count = config.spr.num_steps if config.spr.weight else 1
@@ -273,7 +291,7 @@ def _targets(
         returns=returns,
         weight=importance_weights(drawn.rarity, beta),
         is_known=at > 0,
-        later=_later(network, copies.spr, seen[1:]),
+        later=_later(network, followed(copies.spr, params), seen[1:]),
         is_same=same_episode(steps.terminated[:count] | steps.truncated[:count]),
         key=key_dropout,
     )

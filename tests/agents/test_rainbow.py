@@ -57,7 +57,7 @@ def drawn(steps, rarity=None):
 
 def batch_of(steps, config=CONFIG, copies=None, rarity=None):
     agent, _, params = agent_of(config)
-    copies = rainbow.first_copies(params) if copies is None else copies
+    copies = rainbow.first_copies(config, params) if copies is None else copies
     keys = jax.random.key(1), jax.random.key(3)
     return jax.jit(agent.targets)(params, copies, drawn(steps, rarity), *keys)
 
@@ -152,7 +152,7 @@ def test_no_gradient_reaches_what_is_predicted():
     steps = windows()
 
     def through_targets(params):
-        copies = rainbow.first_copies(params)
+        copies = rainbow.first_copies(CONFIG, params)
         batch = agent.targets(params, copies, drawn(steps), jax.random.key(1), jax.random.key(3))
         return jnp.sum(batch.later)
 
@@ -257,8 +257,17 @@ def test_copies_follow_at_their_own_rates():
 
 def test_tau_one_is_the_online_network():
     _, _, params = agent_of()
-    copies = rainbow.follow(CONFIG, rainbow.first_copies(params), jax.tree.map(jnp.sin, params))
-    jax.tree.map(np.testing.assert_array_equal, copies.q, jax.tree.map(jnp.sin, params))
+    """And no copy of it is kept, nor one of what no loss reads."""
+    first = rainbow.first_copies(CONFIG, params)
+    copies = rainbow.follow(CONFIG, first, jax.tree.map(jnp.sin, params))
+    assert jax.tree.leaves(copies) == [1]
+    assert rainbow.followed(copies.q, params) is params
+    slow = dataclasses.replace(CONFIG, target_tau=0.5, spr=SPRConfig(tau=0.1, weight=0.0))
+    kept = rainbow.follow(slow, rainbow.first_copies(slow, params), jax.tree.map(jnp.sin, params))
+    assert kept.spr == ()
+    half = jax.tree.map(lambda x: 0.5 * (x + jnp.sin(x)), params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), kept.q, half)
+    assert rainbow.followed(kept.q, params) is kept.q
 
 
 def test_priorities_are_surprises_and_nothing_is_learned_of_a_cut_first_step():
@@ -289,7 +298,7 @@ def test_augmented_frames_differ_by_example_and_time_and_need_pixels():
     params = agent.init(jax.random.key(0))
     frame = np.random.default_rng(0).integers(0, 256, SHAPE).astype(np.uint8)
     same = windows()._replace(obs=jnp.broadcast_to(jnp.asarray(frame), (LENGTH, B, *SHAPE)))
-    copies = rainbow.first_copies(params)
+    copies = rainbow.first_copies(CONFIG, params)
     batch = agent.targets(params, copies, drawn(same), jax.random.key(1), jax.random.key(3))
     assert batch.obs.dtype == jnp.float32
     assert len(np.unique(np.asarray(batch.obs).reshape(B, -1), axis=0)) == B
@@ -376,7 +385,7 @@ def learned():
         loops.replay(
             agent, VectorEnv(env), optimizer.rainbow_adam(TINY), TINY,
             explore=rainbow.uniform(env.action_spec), as_steps=rainbow.as_steps,
-            slow=loops.SlowCopy(rainbow.first_copies, functools.partial(rainbow.follow, TINY)),
+            slow=loops.SlowCopy(*rainbow.copying(TINY)),
             memory=prioritized_windows(TINY.window, TINY.priority_exponent), is_normalized=False,
         )
     )  # fmt: skip
@@ -430,7 +439,7 @@ def breakout_loop(config, acts_by=loops.params_of, **changes):
     resets = functools.partial(rainbow.is_reset_after, config)
     arguments = {
         "explore": rainbow.uniform(env.action_spec), "as_steps": rainbow.as_steps,
-        "slow": loops.SlowCopy(rainbow.first_copies, functools.partial(rainbow.follow, config)),
+        "slow": loops.SlowCopy(*rainbow.copying(config)),
         "memory": prioritized_windows(config.window, config.priority_exponent),
         "acts_by": acts_by, "is_normalized": False,
     } | changes  # fmt: skip
@@ -515,7 +524,7 @@ def test_dropout_is_drawn_by_shard():
     batch = batch_of(windows())
     other, network, params = agent_of()
     found = other.targets(
-        params, rainbow.first_copies(params), drawn(windows()), jax.random.key(9),
+        params, rainbow.first_copies(CONFIG, params), drawn(windows()), jax.random.key(9),
         jax.random.key(3),
     )  # fmt: skip
     del network

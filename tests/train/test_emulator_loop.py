@@ -291,7 +291,6 @@ class Flashes:
 
 def test_rainbow_learns_what_only_the_right_stack_tells():
     """Frames in a wrong order, or across games, would leave chance: a third."""
-    from functools import partial
 
     from envs.types import Component
     from jaxagent.agents import rainbow
@@ -314,7 +313,7 @@ def test_rainbow_learns_what_only_the_right_stack_tells():
     loop = EmulatorLoop(
         agent, Flashes(), optimizer.rainbow_adam(config), config,
         memory=rainbow.memory_of_frames(config, 2), explore=rainbow.uniform(spec),
-        slow=loops.SlowCopy(rainbow.first_copies, partial(rainbow.follow, config)),
+        slow=loops.SlowCopy(*rainbow.copying(config)),
         as_entry=as_entry, see=lambda state: jnp.moveaxis(state.obs, 1, -1),
         seeds=jnp.array([1, 2]), lane_ids=jnp.array([0, 1]), key=jax.random.key(0),
     )  # fmt: skip
