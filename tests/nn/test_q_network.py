@@ -1,6 +1,7 @@
 """The Q-network: shapes of the published encoders, noise, dropout, what the head computes."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -183,7 +184,7 @@ def test_what_is_no_picture_is_refused():
         q_network(QNetworkConfig(encoder="nature"), (10, 10, 4), 2)
 
 
-@pytest.mark.parametrize(("encoder", "noise"), [("nature", 0.5), ("board", 0.0), ("impala", 0.0)])
+@pytest.mark.parametrize(("encoder", "noise"), [("nature", 0.5), ("impala", 0.0)])
 def test_latents_of_half_the_bits_say_nearly_the_same(encoder, noise):
     """Parameters, logits, projections and gradients stay float32."""
     config = dataclasses.replace(SMALL, encoder=encoder, noise=noise, dropout=0.25)
@@ -192,10 +193,9 @@ def test_latents_of_half_the_bits_say_nearly_the_same(encoder, noise):
         q_network(dataclasses.replace(config, dtype=dtype), (size, size, 4), 3)
         for dtype in ("float32", "bfloat16")
     )
-    params = full.init(jax.random.key(0))
-    assert jax.tree.map(lambda x: x.dtype, half.init(jax.random.key(0))) == jax.tree.map(
-        lambda x: x.dtype, params
-    )
+    params = jax.jit(full.init)(jax.random.key(0))
+    shapes = (jax.eval_shape(n.init, jax.random.key(0)) for n in (half, full))
+    assert next(shapes) == next(shapes)
     obs = jax.random.uniform(jax.random.key(1), (6, size, size, 4))
     action = jnp.arange(6) % 3
 
@@ -204,22 +204,21 @@ def test_latents_of_half_the_bits_say_nearly_the_same(encoder, noise):
         latent = network.encode(params, obs, key_drop)
         after = network.step(params, latent, action)
         logits = network.judge(params, latent, key_noise if noise else None)
-        return latent, after, logits, network.predict(params, network.project(params, after))
+        found = latent, after, logits, network.predict(params, network.project(params, after))
+        return sum(jnp.mean(jnp.square(x)) for x in found[2:]), found
 
-    found, expected = (run(network, params) for network in (half, full))
+    @functools.partial(jax.jit, static_argnums=0)
+    def gradient(network, params):
+        return jax.grad(lambda p: run(network, p), has_aux=True)(params)
+
+    (ours, found), (theirs, expected) = (gradient(network, params) for network in (half, full))
     types = [x.dtype for x in found]
     assert types == [jnp.bfloat16, jnp.bfloat16, jnp.float32, jnp.float32]
     for x, y in zip(found, expected, strict=True):
         far = np.abs(np.asarray(x, np.float32) - np.asarray(y))
         assert 0.0 < far.mean() < 0.02 * np.abs(np.asarray(y)).mean()
-
-    def loss(params, network):
-        return sum(jnp.mean(jnp.square(x)) for x in run(network, params)[2:])
-
-    gradients, others = (jax.jit(jax.grad(loss), static_argnums=1)(params, n) for n in (half, full))
-    ours, theirs = (np.concatenate([x.ravel() for x in jax.tree.leaves(g)])
-                    for g in jax.device_get((gradients, others)))  # fmt: skip
-    assert ours @ theirs > 0.95 * np.linalg.norm(ours) * np.linalg.norm(theirs)
-    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(gradients))
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))
-    assert all(np.abs(x).max() > 0.0 for x in jax.tree.leaves(gradients["params"]["encoder"]))
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(ours))
+    assert all(np.abs(x).max() > 0.0 for x in jax.tree.leaves(ours["params"]["encoder"]))
+    a, b = (np.concatenate([x.ravel() for x in jax.tree.leaves(jax.device_get(g))])
+            for g in (ours, theirs))  # fmt: skip
+    assert a @ b > 0.95 * np.linalg.norm(a) * np.linalg.norm(b)
