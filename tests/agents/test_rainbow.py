@@ -29,10 +29,17 @@ CONFIG = RainbowConfig(
 LENGTH = CONFIG.window
 
 
-def agent_of(config=CONFIG):
-    network = rainbow.network_of(SHAPE, SPEC, config)
+@functools.cache
+def compiled(config):
+    """The agent, its targets and loss as programs, its first parameters; once a configuration."""
     agent = rainbow.rainbow(SHAPE, np.float32, SPEC, config)
-    return agent, network, agent.init(jax.random.key(0))
+    params = jax.jit(agent.init)(jax.random.key(0))
+    return agent, jax.jit(agent.targets), jax.jit(agent.loss), params
+
+
+def agent_of(config=CONFIG):
+    agent, _, _, params = compiled(config)
+    return agent, rainbow.network_of(SHAPE, SPEC, config), params
 
 
 def windows(seed=0, terminated=(), truncated=(), length=LENGTH):
@@ -56,15 +63,14 @@ def drawn(steps, rarity=None):
 
 
 def batch_of(steps, config=CONFIG, copies=None, rarity=None):
-    agent, _, params = agent_of(config)
+    _, targets, _, params = compiled(config)
     copies = rainbow.first_copies(config, params) if copies is None else copies
-    keys = jax.random.key(1), jax.random.key(3)
-    return jax.jit(agent.targets)(params, copies, drawn(steps, rarity), *keys)
+    return targets(params, copies, drawn(steps, rarity), jax.random.key(1), jax.random.key(3))
 
 
 def losses(batch, config=CONFIG):
-    agent, _, params = agent_of(config)
-    total, (metrics, priority) = jax.jit(agent.loss)(params, batch, jax.random.key(2))
+    _, _, loss, params = compiled(config)
+    total, (metrics, priority) = loss(params, batch, jax.random.key(2))
     return float(total), {n.split("/")[-1]: float(x) for n, x in metrics.items()}, priority
 
 

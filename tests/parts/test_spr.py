@@ -198,6 +198,7 @@ def test_without_a_probe_only_agents_are_trained_and_claimed():
     assert whole == [*(f"S{i}" for i in range(1, 9)), *(f"T{i}" for i in range(1, 5)), "R1"]
 
 
+@pytest.mark.slow
 def test_a_seed_begins_alike_whatever_others_and_whichever_agent():
     def first(name, first_seed, num_seeds):
         config = dataclasses.replace(SMOKE, first_seed=first_seed, num_seeds=num_seeds)
