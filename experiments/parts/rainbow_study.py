@@ -181,13 +181,16 @@ def _paint(
 
 
 def cost(config: Config, task: TaskConfig, name: str) -> Cost:
-    """What training takes: the network three times a fitted state; acting is little beside it."""
+    """What training takes: the network three times a fitted state; acting is little beside it.
+
+    A convolution counts once a place of the board, a dense layer once.
+    """
     setting, fit = setting_of(task), fit_of(task, name)
-    size = num_parameters(jax.eval_shape(setting.network.init, jax.random.key(0)))
+    shapes = jax.tree.leaves(jax.eval_shape(setting.network.init, jax.random.key(0)))
     places = int(np.prod(setting.env.obs_shape[:2]))
+    products = sum(x.size * (places if x.ndim == 4 else 1) for x in shapes)
     states = fit.batch_size * (3 + (4 * fit.spr.num_steps if fit.spr.weight else 0))
     fitted = fit.total_gradient_steps * states * config.num_seeds
     held = config.num_seeds * fit.capacity * int(np.prod(setting.env.obs_shape))
-    return Cost(
-        f"train/{task.name}/{name}", size, 2.0 * size * places * fitted / 8, held, 0.1, 60.0
-    )
+    size = num_parameters(shapes)
+    return Cost(f"train/{task.name}/{name}", size, 2.0 * products * fitted, held, 0.3, 60.0)
