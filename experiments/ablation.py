@@ -6,18 +6,21 @@ cell too. All cells share one compilation cache.
 """
 
 import json
-import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments import session
+from experiments import grids, session
+from experiments.grids import folder_of
 from experiments.parts.comparison import judged, table
-from jaxagent.config import fingerprint
+from jaxagent import folders
 from jaxagent.evaluate import statistics
 from jaxagent.files import write_json
+from jaxagent.folders import Locked, NotOurs
 from jaxagent.report.html import write_report
 from jaxagent.train import manifest
 
@@ -25,45 +28,61 @@ ARM, BASELINE = "full", "baseline"  # what a cell is judged by, and compared wit
 
 
 def run(
-    name: str, preset: str, config: Any, cells: Mapping[str, Any], out: Path, command: str
+    name: str,
+    preset: str,
+    config: Any,
+    cells: Mapping[str, Any],
+    out: Path,
+    command: str,
+    *,
+    replace: bool = False,
 ) -> int:
-    """Run every cell that is not finished, then write the table; returns the exit code."""
-    out.mkdir(parents=True, exist_ok=True)
-    manifest.write(out, manifest.describe(name, preset, config, command))
+    """Run every cell that is not finished, then write the table; returns the exit code.
+
+    The grid's folder is held all the time, and that of a cell while it runs.
+    """
+    about = manifest.describe(name, preset, config, command, kind="grid")
+    try:
+        with _held(out, about, cells, replace=replace):
+            return _run_cells(name, preset, cells, out, command)
+    except (Locked, NotOurs) as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return session.BUSY if isinstance(error, Locked) else session.USAGE
+
+
+@contextmanager
+def _held(
+    out: Path, about: Mapping[str, Any], cells: Mapping[str, Any], *, replace: bool
+) -> Iterator[None]:
+    """Hold the grid: the one that `about` describes, begun before, or a new one."""
+    if folders.kind_of(out) == "grid" and not replace:
+        with folders.hold(out, "grid"):
+            grids.check_same(out, about["fingerprint"], cells)
+            yield
+    else:
+        with folders.begin(out, about, replace=replace):
+            yield
+
+
+def _run_cells(name: str, preset: str, cells: Mapping[str, Any], out: Path, command: str) -> int:
     for number, (cell, changed) in enumerate(cells.items(), start=1):
         place = folder_of(out, cell)
-        if is_finished(place, changed):
+        if (place / "summary.json").exists():
             print(f"[{number}/{len(cells)}] {cell}: finished before")
             continue
         print(f"\n[{number}/{len(cells)}] {cell}")
-        code = _go(name, preset, changed, place, f"{command} --only {cell!r}")
+        if folders.kind_of(place):
+            code = session.resume(place, changed)
+        else:
+            redo = f"{command} --only {cell!r}"
+            code = session.start(name, preset, changed, place, redo, within=out)
         if code:
             return code
     summary = summarise(out, cells, command)
     write_json(out / "summary.json", summary)
+    folders.finish(out)
     print(f"\n{table(summary)}\n\n{write_report(out)}")
     return 0
-
-
-def folder_of(out: Path, cell: str) -> Path:
-    """The run folder of a cell."""
-    return out / "cells" / re.sub(r"[^A-Za-z0-9.-]+", "-", cell)
-
-
-def is_finished(place: Path, config: Any) -> bool:
-    """Whether a cell was run to its end with this very configuration."""
-    if not (place / "summary.json").exists():
-        return False
-    return manifest.read(place)["fingerprint"] == fingerprint(config)
-
-
-def _go(name: str, preset: str, config: Any, place: Path, command: str) -> int:
-    """Continue a cell that was begun with this configuration, else begin it."""
-    if (place / "manifest.json").exists():
-        if manifest.read(place)["fingerprint"] == fingerprint(config):
-            return session.resume(place, config)
-        print("its configuration changed: it starts anew")
-    return session.start(name, preset, config, place, command, tensorboard=False)
 
 
 def summarise(out: Path, cells: Mapping[str, Any], command: str) -> dict[str, Any]:

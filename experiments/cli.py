@@ -16,6 +16,9 @@ from typing import Any
 
 from envs.names import MissingExtra, UnknownName, check_name
 from envs.registry import registered
+from experiments import grids
+from jaxagent import folders
+from jaxagent.folders import Locked, NotOurs
 
 CONFIGS = Path(__file__).with_name("configs")
 RUNS = Path("runs")
@@ -36,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE
     try:
         return COMMANDS[arguments.command](arguments, rest)
-    except (UnknownName, UsageError, MissingExtra) as error:
+    except (UnknownName, UsageError, MissingExtra, NotOurs) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
 
@@ -58,16 +61,25 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run an experiment; --SECTION.FIELD VALUE changes it")
     run.add_argument("name", help="experiment, see jaxagent list")
     run.add_argument("--preset", default="cpu", help="smoke, cpu, gpu or paper")
-    run.add_argument("--out", type=Path, help="run folder (default runs/NAME-PRESET)")
+    run.add_argument(
+        "--out", type=Path,
+        help="run folder (default runs/NAME-PRESET, with a fingerprint where flags differ)",
+    )  # fmt: skip
     run.add_argument("--devices", type=int, help="devices of this host to use (1, 2 or 4)")
     run.add_argument("--dry-run", action="store_true", help="print the cost and stop")
-    run.add_argument("--overwrite", action="store_true", help="replace an existing run folder")
+    run.add_argument(
+        "--overwrite", action="store_true", help="replace a run of ours, once this one is finished"
+    )
     run.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
 
     ablate = commands.add_parser("ablate", help="run a grid of changes of an experiment")
     ablate.add_argument("name", help="experiment that has a grid")
     ablate.add_argument("--preset", default="cpu", help="the configuration that cells change")
-    ablate.add_argument("--out", type=Path, help="folder (default runs/ablate-NAME-PRESET)")
+    ablate.add_argument(
+        "--out", type=Path,
+        help="folder (default runs/ablate-NAME-PRESET, with a fingerprint where flags differ)",
+    )  # fmt: skip
+    ablate.add_argument("--overwrite", action="store_true", help="replace a whole grid of ours")
     ablate.add_argument("--only", action="append", default=[], help="a cell; repeat for several")
     ablate.add_argument("--devices", type=int, help="devices of this host to use (1, 2 or 4)")
     ablate.add_argument("--dry-run", action="store_true", help="list the cells and stop")
@@ -83,10 +95,12 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--episodes", type=int, default=64)
             command.add_argument("--seed", type=int, default=0)
         if name == "report":
+            command.add_argument("--out", type=Path, help="write the page to a new .html instead")
             command.add_argument("--tensorboard", action="store_true")
     render = commands.add_parser("render", help="play an environment and write a GIF")
     render.add_argument("env", nargs="?", help="environment, see jaxagent list")
     render.add_argument("--out", type=Path, help="file, .gif or .png (default runs/ENV.gif)")
+    render.add_argument("--overwrite", action="store_true", help="replace the file of --out")
     render.add_argument("--policy", default="random", help="random, expert or a run folder")
     render.add_argument("--steps", type=int, default=200, help="env steps to play")
     render.add_argument("--seed", type=int, default=0)
@@ -106,13 +120,10 @@ def _list(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
-    _, config = _configure(arguments, rest)
-    out = arguments.out or RUNS / f"{arguments.name}-{arguments.preset}"
-    if (out / "manifest.json").exists() and not (arguments.overwrite or arguments.dry_run):
-        raise UsageError(
-            f"--out: {out} holds a run already; continue it with `jaxagent resume {out}`, choose "
-            "another --out, or pass --overwrite."
-        )
+    module, config = _configure(arguments, rest)
+    out = arguments.out or _default_out(arguments.name, arguments.preset, module, config)
+    if not arguments.dry_run:
+        folders.check_new(out, "run", replace=arguments.overwrite)
     _prepare_jax(config, out)
     from experiments import session
 
@@ -120,8 +131,9 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
     if arguments.dry_run:
         return session.dry_run(arguments.name, config)
     return session.start(
-        arguments.name, arguments.preset, config, out, command, tensorboard=arguments.tensorboard
-    )
+        arguments.name, arguments.preset, config, out, command,
+        tensorboard=arguments.tensorboard, replace=arguments.overwrite,
+    )  # fmt: skip
 
 
 def _ablate(arguments: argparse.Namespace, rest: list[str]) -> int:
@@ -137,12 +149,25 @@ def _ablate(arguments: argparse.Namespace, rest: list[str]) -> int:
     if arguments.dry_run:
         print("\n".join(cells))
         return 0
-    out = arguments.out or RUNS / f"ablate-{arguments.name}-{arguments.preset}"
+    name = f"ablate-{arguments.name}"
+    out = arguments.out or _default_out(name, arguments.preset, module, config)
+    whole = not arguments.only
+    grids.check(out, config, cells, replace=arguments.overwrite, is_whole=whole)
     _prepare_jax(config, out)
     from experiments import ablation
 
     command = shlex.join(["jaxagent", "ablate", arguments.name, *_flags(arguments), *rest])
-    return ablation.run(arguments.name, arguments.preset, config, cells, out, command)
+    return ablation.run(
+        arguments.name, arguments.preset, config, cells, out, command, replace=arguments.overwrite
+    )
+
+
+def _default_out(name: str, preset: str, module: Any, config: Any) -> Path:
+    """Where a run goes that names no folder: one place for every configuration."""
+    from jaxagent.config import fingerprint
+
+    is_preset = config == module.PRESETS[preset]
+    return RUNS / (f"{name}-{preset}" + ("" if is_preset else f"-{fingerprint(config)[:8]}"))
 
 
 def _configure(arguments: argparse.Namespace, rest: list[str]) -> tuple[Any, Any]:
@@ -198,7 +223,7 @@ def _prepare_jax(config: Any, out: Path) -> None:
 
 def _resume(arguments: argparse.Namespace, rest: list[str]) -> int:
     del rest
-    manifest = _manifest(arguments.run)
+    manifest = _manifest(arguments.run, "run")
     name = check_name("experiment", manifest["experiment"], experiments())
     configs = importlib.import_module(f"experiments.configs.{name}")
     from jaxagent.config import from_dict
@@ -210,19 +235,19 @@ def _resume(arguments: argparse.Namespace, rest: list[str]) -> int:
     return session.resume(arguments.run, config)
 
 
-def _manifest(run: Path) -> dict[str, Any]:
+def _manifest(run: Path, *kinds: str) -> dict[str, Any]:
     import json
 
-    path = run / "manifest.json"
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: not the manifest of a run ({error}).") from error
+    if kinds == ("run",) and folders.kind_of(run) == "grid":
+        raise UsageError(f"{run}: got a grid; repeat its `jaxagent ablate` to continue it, or pass "
+                         f"one of the runs in {run / 'cells'}.")  # fmt: skip
+    folders.check_ours(run, *kinds)
+    return json.loads((run / folders.MANIFEST).read_text())
 
 
 def _eval(arguments: argparse.Namespace, rest: list[str]) -> int:
     del rest
-    _manifest(arguments.run)
+    _manifest(arguments.run, "run")
     if arguments.episodes < 1:
         raise UsageError(f"--episodes: got {arguments.episodes}, expected at least 1.")
     from experiments import session
@@ -232,14 +257,34 @@ def _eval(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 def _report(arguments: argparse.Namespace, rest: list[str]) -> int:
     del rest
-    _manifest(arguments.run)
+    run, page = arguments.run, arguments.out
+    _manifest(run, "run", "grid")
+    if page is not None:
+        return _report_elsewhere(run, page, with_events=arguments.tensorboard)
     from jaxagent.report.html import write_report
 
-    print(write_report(arguments.run))
-    if arguments.tensorboard:
-        from jaxagent.report.tensorboard import export
+    try:
+        with folders.hold(run, "run", "grid"):
+            print(write_report(run))
+            if arguments.tensorboard:
+                from jaxagent.report.tensorboard import export
 
-        print(export(arguments.run))
+                print(export(run))
+    except Locked as error:
+        print(f"error: {error} Or look at it as it goes: --out page.html", file=sys.stderr)
+        return BUSY
+    return 0
+
+
+def _report_elsewhere(run: Path, page: Path, *, with_events: bool) -> int:
+    """The page of a run that may be at work: nothing is written into its folder."""
+    if page.suffix != ".html" or page.exists() or page.is_symlink() or with_events:
+        raise UsageError(
+            f"--out: got {page}, expected the name of a new .html file, without --tensorboard."
+        )
+    from jaxagent.report.html import write_report
+
+    print(write_report(run, page))
     return 0
 
 
@@ -252,6 +297,8 @@ def _render(arguments: argparse.Namespace, rest: list[str]) -> int:
             raise UsageError(f"--out: got {out}, expected a name that ends in .gif or .png.")
         if arguments.steps < 1:
             raise UsageError(f"--steps: got {arguments.steps}, expected at least 1.")
+    if arguments.out and not arguments.overwrite and os.path.lexists(arguments.out):
+        raise UsageError(f"--out: {arguments.out} exists; choose another, or pass --overwrite.")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((RUNS / ".cache").absolute()))
     from experiments import render
 

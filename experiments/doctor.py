@@ -157,8 +157,8 @@ def _checkpoint() -> list[Finding]:
 
     state = {"weights": jnp.arange(6.0).reshape(2, 3), "step": jnp.array(3, jnp.int32)}
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint.save(Path(folder), 1, state)
-        restored = checkpoint.restore(Path(folder), 1, state)
+        checkpoint.save(Path(folder), 1, state, "doctor")
+        restored = checkpoint.restore(Path(folder), 1, state, "doctor")
     same = checkpoint.digest(restored) == checkpoint.digest(state)
     return [Finding(OK if same else BROKEN, "checkpoint round trip with hashes")]
 

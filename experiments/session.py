@@ -1,8 +1,8 @@
 """Sessions: what the command line does once JAX may start."""
 
 import importlib
-import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,66 +13,102 @@ import numpy as np
 import envs
 from envs.vector import broadcast_params
 from experiments.parts.comparison import table
-from jaxagent import keys, library
+from jaxagent import folders, keys, library
 from jaxagent.evaluate import emulator, statistics
 from jaxagent.evaluate.claims import check_claims, check_preset
 from jaxagent.evaluate.episodes import play
-from jaxagent.files import Locked, lock, write_json
+from jaxagent.files import write_json
+from jaxagent.folders import Locked, NotOurs
 from jaxagent.report.html import write_report
 from jaxagent.train import manifest, metrics_log
 from jaxagent.train import run as runs
+from jaxagent.train.checkpoint import ForeignCheckpoint
 from jaxagent.train.emulator_loop import EmulatorError
 from jaxagent.train.peak import matmul_rate
 
-FAILED, BUSY = 1, 3
+FAILED, USAGE, BUSY = 1, 2, 3
+# What a run may end in by itself; anything else is a bug and keeps its traceback.
+ENDS = (runs.Diverged, runs.StageError, ForeignCheckpoint, EmulatorError, ValueError)
 
 
 def start(
-    name: str, preset: str, config: Any, out: Path, command: str, *, tensorboard: bool
+    name: str,
+    preset: str,
+    config: Any,
+    out: Path,
+    command: str,
+    *,
+    tensorboard: bool = False,
+    replace: bool = False,
+    within: Path | None = None,
 ) -> int:
-    """Begin a run in a new folder."""
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with lock(out):
-            _clear(out)
-            manifest.write(out, manifest.describe(name, preset, config, command))
-    except Locked as error:
-        return _fail(error, BUSY)
-    runtime, fingerprint = config.runtime, manifest.read(out)["fingerprint"]
-    print(
-        f"{name} ({preset}) in {out}, config {fingerprint}, matmul precision "
-        f"{runtime.matmul_precision}, {runtime.devices} of {jax.devices()}"
-    )
-    return _go_on(out, config, tensorboard=tensorboard)
+    """Begin a run in a new folder, or one that replaces an older run; returns the exit code.
+
+    The folder is held from before it is touched until its report is written. What can be refused
+    is refused before. `within` is the grid whose cell this is.
+    """
+
+    def begin() -> None:
+        stages = _stages(name, preset, config)
+        about = manifest.describe(name, preset, config, command)
+        with folders.begin(out, about, replace=replace, within=within):
+            runtime = config.runtime
+            print(
+                f"{name} ({preset}) in {out}, config {about['fingerprint']}, matmul precision "
+                f"{runtime.matmul_precision}, {runtime.devices} of {jax.devices()}"
+            )
+            _go_on(out, config, stages, tensorboard=tensorboard)
+
+    return _exit_code(begin)
 
 
 def resume(out: Path, config: Any) -> int:
     """Continue a run; refuses where it would not be bitwise the run that began."""
-    then = manifest.read(out)
-    now = manifest.describe(then["experiment"], then["preset"], config, then["command"])
+
+    def go_on() -> None:
+        with folders.hold(out, "run"):
+            then = manifest.read(out)
+            name, preset = then["experiment"], then["preset"]
+            now = manifest.describe(name, preset, config, then["command"])
+            manifest.check_same_machine(out, now)
+            _go_on(out, config, _stages(name, preset, config), tensorboard=False)
+
+    return _exit_code(go_on)
+
+
+def _stages(name: str, preset: str, config: Any) -> list[runs.Stage]:
+    """The stages of a run, once all that judging would refuse has been looked at.
+
+    Before the folder is touched and the first stage runs, as it must not cost a finished run.
+    """
+    experiment = importlib.import_module(f"experiments.{name}")
+    check_preset(preset)
+    check_claims(experiment.claims(config))
+    return experiment.stages(config)
+
+
+def _exit_code(work: Callable[[], None]) -> int:
+    """0, or what the error of a run is worth, which is told."""
     try:
-        manifest.check_same_machine(out, now)
-    except manifest.ManifestError as error:
+        work()
+    except (Locked, NotOurs) as error:
+        return _fail(error, BUSY if isinstance(error, Locked) else USAGE)
+    except (*ENDS, manifest.ManifestError) as error:
         return _fail(error, FAILED)
-    return _go_on(out, config, tensorboard=False)
+    return 0
 
 
-def _go_on(out: Path, config: Any, *, tensorboard: bool) -> int:
+def _go_on(out: Path, config: Any, stages: list[runs.Stage], *, tensorboard: bool) -> None:
     about = manifest.read(out)
     experiment = importlib.import_module(f"experiments.{about['experiment']}")
     try:
-        # Before the first stage: what judging would refuse must not cost a finished run.
-        check_preset(about["preset"])
-        check_claims(experiment.claims(config))
-        stages = experiment.stages(config)
         runs.run(out, stages, chunks_per_save=config.runtime.chunks_per_save)
         summary = experiment.summary(config, out, about["preset"]) | _record(out, about, stages)
-    except Locked as error:
-        return _fail(error, BUSY)
-    except (runs.Diverged, runs.StageError, EmulatorError, ValueError) as error:
+    except ENDS:
         write_report(out)
-        return _fail(error, FAILED)
+        raise
     write_json(out / "summary.json", summary)
+    folders.finish(out)
     report = write_report(out)
     if tensorboard:
         from jaxagent.report.tensorboard import export
@@ -84,7 +120,6 @@ def _go_on(out: Path, config: Any, *, tensorboard: bool) -> int:
         f"recompiled {summary['recompiled_programs']} programs, "
         f"state {summary['state_sha256'][:16]}, metrics {summary['metrics_sha256'][:16]}"
     )
-    return 0
 
 
 def _record(out: Path, about: dict[str, Any], stages: list[runs.Stage]) -> dict[str, Any]:
@@ -107,17 +142,6 @@ def _record(out: Path, about: dict[str, Any], stages: list[runs.Stage]) -> dict[
         "state_sha256": done[stages[-1].name]["chain_sha256"],
         "metrics_sha256": metrics_log.digest(out / "metrics.jsonl"),
     }
-
-
-def _clear(out: Path) -> None:
-    """Remove an older run, never the folder itself, whose lock is held."""
-    for path in out.iterdir():
-        if path.name == ".lock":
-            continue
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 def _fail(error: Exception, code: int) -> int:

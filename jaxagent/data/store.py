@@ -1,6 +1,6 @@
 """The trajectory store: npz shards and one JSON index with a SHA-256 of each.
 
-A store is complete or absent: it is written beside its place and moved there in one rename. Every
+A store is complete or absent: it is written beside its place and moved there in a rename. Every
 read checks the hash, the dtypes, the shapes and that numbers are finite, and names the file that
 fails. Nothing is ever unpickled.
 """
@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,10 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxagent.folders import INDEX, replacement
 from jaxagent.types import Trajectory
 
 VERSION = 1
-INDEX = "index.json"
 ENTRY = {"file", "sha256", "arrays", "meta"}
 FIELDS = ("obs", "action", "reward", "terminated", "truncated", "final_obs")
 
@@ -37,30 +36,17 @@ class Shard(NamedTuple):
 
 
 def write(folder: Path, shards: Iterable[Shard]) -> Path:
-    """Write a store; an existing one at `folder` is replaced in the final rename."""
+    """Write a store; an existing one at `folder` is replaced when the new one is whole.
+
+    Raises `StoreError` where there are no shards, `folders.NotOurs` where `folder` is no store.
+    """
     folder = Path(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    entries = [_write_shard(partial, i, shard) for i, shard in enumerate(shards)]
-    if not entries:
-        raise StoreError(f"{folder}: got no shards, expected at least one.")
-    _write_synced(
-        partial / INDEX, json.dumps({"version": VERSION, "shards": entries}, indent=1).encode()
-    )
-    if folder.exists() and not (folder / INDEX).exists():
-        raise StoreError(f"{folder}: got a folder that is no store, expected none; choose another.")
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    try:
-        os.replace(partial, folder)
-    except OSError:
-        if old.exists():
-            os.replace(old, folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    with replacement(folder, "store") as new:
+        entries = [_write_shard(new, i, shard) for i, shard in enumerate(shards)]
+        if not entries:
+            raise StoreError(f"{folder}: got no shards, expected at least one.")
+        content = {"version": VERSION, "shards": entries}
+        _write_synced(new / INDEX, json.dumps(content, indent=1).encode())
     return folder
 
 

@@ -48,11 +48,11 @@ MAX_PICTURES = 48
 MAX_PICTURE_BYTES = 4_000_000
 
 
-def write_report(folder: str | Path) -> Path:
-    """Writes `report.html` into a run folder, finished or not, and returns its path."""
+def write_report(folder: str | Path, page: Path | None = None) -> Path:
+    """Writes the page of a run, finished or not, as `report.html` into its folder or as `page`."""
     run = read_run(Path(folder))
-    page = render_page(run).encode("utf-8", errors="replace")
-    return write_atomically(run.folder / "report.html", lambda file: file.write(page))
+    content = render_page(run).encode("utf-8", errors="replace")
+    return write_atomically(page or run.folder / "report.html", lambda file: file.write(content))
 
 
 def render_page(run: Run) -> str:

@@ -27,8 +27,15 @@ class CheckpointError(ValueError):
     """A checkpoint, named by file, that cannot be trusted."""
 
 
-def save(folder: Path, step: int, state: Any) -> None:
-    """Write `state` (a pytree of arrays) as checkpoint `step`, then drop all but the last two."""
+class ForeignCheckpoint(RuntimeError):
+    """A sound checkpoint of another configuration."""
+
+
+def save(folder: Path, step: int, state: Any, fingerprint: str) -> None:
+    """Write `state` (a pytree of arrays) as checkpoint `step`, then drop all but the last two.
+
+    `fingerprint` is that of the configuration; who restores must bring the same.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     name = f"step_{step:08d}"
@@ -39,6 +46,7 @@ def save(folder: Path, step: int, state: Any) -> None:
     manifest = {
         "version": VERSION,
         "step": step,
+        "fingerprint": fingerprint,
         "leaves": {k: _describe(v) for k, v in arrays.items()},
         "files": {str(p.relative_to(folder / name)): sha256_file(p) for p in _files(folder / name)},
     }
@@ -53,14 +61,22 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(p.stem.removeprefix("step_")) for p in Path(folder).glob("step_*.json"))
 
 
-def restore(folder: Path, step: int, template: Any) -> Any:
-    """Read and verify checkpoint `step` into the structure of `template`."""
+def restore(folder: Path, step: int, template: Any, fingerprint: str) -> Any:
+    """Read and verify checkpoint `step` into the structure of `template`.
+
+    Raises `CheckpointError`, or `ForeignCheckpoint` where the fingerprint is another.
+    """
     path = Path(folder) / f"step_{step:08d}"
     try:
         manifest = json.loads(path.with_suffix(".json").read_text())
-        files, leaves = manifest["files"], manifest["leaves"]
+        files, leaves, written_by = manifest["files"], manifest["leaves"], manifest["fingerprint"]
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path.with_suffix('.json')}: not readable ({error}).") from error
+    if written_by != fingerprint:
+        raise ForeignCheckpoint(
+            f"{path}: got a checkpoint of configuration {written_by}, expected {fingerprint}; do "
+            "not mix run folders."
+        )
     for name, expected in files.items():
         if not (path / name).is_file() or sha256_file(path / name) != expected:
             raise CheckpointError(f"{path / name}: missing or changed since it was written.")
@@ -79,8 +95,11 @@ def restore(folder: Path, step: int, template: Any) -> Any:
     return jax.tree.unflatten(structure, ordered)
 
 
-def restore_latest(folder: Path, template: Any) -> tuple[int, Any] | None:
-    """Newest checkpoint that verifies, or None; warns of each that does not."""
+def restore_latest(folder: Path, template: Any, fingerprint: str) -> tuple[int, Any] | None:
+    """Newest checkpoint that verifies, or None; warns of each that does not.
+
+    Raises `ForeignCheckpoint`.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         return None
@@ -88,7 +107,7 @@ def restore_latest(folder: Path, template: Any) -> tuple[int, Any] | None:
         shutil.rmtree(stale, ignore_errors=True)
     for step in reversed(steps(folder)):
         try:
-            return step, restore(folder, step, template)
+            return step, restore(folder, step, template, fingerprint)
         except CheckpointError as error:
             print(f"warning: {error} Falling back to the one before.", file=sys.stderr)
             os.replace(folder / f"step_{step:08d}.json", folder / f"step_{step:08d}.json.bad")

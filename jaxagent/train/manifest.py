@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from jaxagent.config import fingerprint, to_dict
-from jaxagent.files import write_json
+from jaxagent.folders import KIND, MANIFEST
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "gymnax", "numpy")
 # A run resumed under other values of these would not continue bitwise.
@@ -28,10 +28,17 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {p: metadata.version(p) for p in PACKAGES}
 
 
-def describe(experiment: str, preset: str, config: Any, command: str) -> dict[str, Any]:
-    """The manifest of a run that starts now; holds no user name and no environment variable."""
+def describe(
+    experiment: str, preset: str, config: Any, command: str, kind: str = "run"
+) -> dict[str, Any]:
+    """The manifest of a run or grid that starts now.
+
+    It is what makes the folder ours (`jaxagent.folders`), and holds no user name and no
+    environment variable.
+    """
     device = jax.devices()[0]
     return {
+        KIND: kind,
         "experiment": experiment,
         "preset": preset,
         "command": command,
@@ -52,15 +59,9 @@ def describe(experiment: str, preset: str, config: Any, command: str) -> dict[st
     }
 
 
-def write(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest of a new run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "manifest.json", manifest)
-
-
 def read(folder: Path) -> dict[str, Any]:
     """The manifest of a run folder; raises `ManifestError` where there is none to read."""
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:

@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxagent.files import lock, sha256_file, write_json
-from jaxagent.train import checkpoint, metrics_log
+from jaxagent.files import sha256_file, write_json
+from jaxagent.folders import sweep
+from jaxagent.train import checkpoint, manifest, metrics_log
 from jaxagent.train.clock import CompileClock
 from jaxagent.train.parallel import ChunkReport, check_replicas
 from jaxagent.train.peak import matmul_rate
@@ -33,7 +34,7 @@ class Diverged(RuntimeError):
 
 
 class StageError(RuntimeError):
-    """A finished stage whose artefacts changed."""
+    """A finished stage whose artefacts changed, or which belongs to another run."""
 
 
 class Work(NamedTuple):
@@ -80,22 +81,32 @@ class Stop:
             signal.signal(number, handler)
 
 
-def run(folder: Path, stages: list[Stage], *, chunks_per_save: int, quiet: bool = False) -> None:
-    """Run all unfinished stages in `folder`; returns when the last is done.
+class _Run(NamedTuple):
+    """What all stages of a run share."""
 
-    Raises `Diverged`, `StageError`, `files.Locked`, or SystemExit after a signal.
+    folder: Path
+    fingerprint: str  # of its configuration
+    chunks_per_save: int
+    stop: Stop
+    clock: CompileClock
+    quiet: bool
+
+
+def run(folder: Path, stages: list[Stage], *, chunks_per_save: int, quiet: bool = False) -> None:
+    """Run all unfinished stages in `folder`, a run that the caller holds (`jaxagent.folders`).
+
+    Raises `Diverged`, `StageError`, `ForeignCheckpoint`, or SystemExit after a signal.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder):
-        stop, clock = Stop(), CompileClock()
-        before = ""
-        try:
-            for stage in stages:
-                if not is_done(folder, stage.name):
-                    _run_stage(folder, stage, before, chunks_per_save, stop, clock, quiet)
-                before = read_done(folder, stage.name)["chain_sha256"]
-        finally:
-            stop.restore()
+    fingerprint = manifest.read(folder)["fingerprint"]
+    stop, before = Stop(), ""
+    run = _Run(folder, fingerprint, chunks_per_save, stop, CompileClock(), quiet)
+    try:
+        for stage in stages:
+            if not is_done(folder, stage.name):
+                _run_stage(run, stage, before)
+            before = read_done(folder, stage.name)["chain_sha256"]
+    finally:
+        stop.restore()
 
 
 def stage_folder(folder: Path, name: str) -> Path:
@@ -104,8 +115,18 @@ def stage_folder(folder: Path, name: str) -> Path:
 
 
 def read_done(folder: Path, name: str) -> dict[str, Any]:
-    """The done-marker of a stage: summary, state hash, artefact hashes, seconds."""
-    return json.loads((stage_folder(folder, name) / "done.json").read_text())
+    """The done-marker of a stage: summary, state hash, artefact hashes, seconds.
+
+    Raises `StageError` where a run of another configuration wrote it.
+    """
+    path = stage_folder(folder, name) / "done.json"
+    done, expected = json.loads(path.read_text()), manifest.read(folder)["fingerprint"]
+    if done.get("fingerprint") != expected:
+        raise StageError(
+            f"{path}: got a stage of configuration {done.get('fingerprint')}, expected {expected} "
+            "of the manifest; do not mix run folders."
+        )
+    return done
 
 
 def is_done(folder: Path, name: str) -> bool:
@@ -123,31 +144,25 @@ def is_done(folder: Path, name: str) -> bool:
     return True
 
 
-def _run_stage(
-    folder: Path,
-    stage: Stage,
-    before: str,
-    chunks_per_save: int,
-    stop: Stop,
-    clock: CompileClock,
-    quiet: bool,
-) -> None:
+def _run_stage(run: _Run, stage: Stage, before: str) -> None:
+    folder, stop, clock = run.folder, run.stop, run.clock
     place = stage_folder(folder, stage.name)
     place.mkdir(parents=True, exist_ok=True)
+    sweep(place)
     log = folder / "metrics.jsonl"
     start, compiled_before = time.perf_counter(), clock.seconds
     work = stage.prepare(folder)
-    progress = Progress(stage.name, work.num_chunks * work.updates_per_chunk, clock, quiet)
-    state, first_chunk = _restore(place / "checkpoints", log, stage.name, work)
+    progress = Progress(stage.name, work.num_chunks * work.updates_per_chunk, clock, run.quiet)
+    state, first_chunk = _restore(run, place / "checkpoints", stage.name, work)
     recompiled = 0  # programs after the first chunk, which are a bug: shapes or types that change
     for index in range(first_chunk, work.num_chunks):
         programs = clock.programs
         state = _run_chunk(state, work, stage.name, log, progress)
         recompiled += clock.programs - programs if index > first_chunk else 0
         stop_now = stop.received is not None
-        if stop_now or (index + 1) % chunks_per_save == 0 or index + 1 == work.num_chunks:
+        if stop_now or (index + 1) % run.chunks_per_save == 0 or index + 1 == work.num_chunks:
             metrics_log.sync(log)
-            checkpoint.save(place / "checkpoints", int(state.step), state)
+            checkpoint.save(place / "checkpoints", int(state.step), state, run.fingerprint)
         stop.exit_if_received()
     summary = work.finish(state, place)
     seconds = time.perf_counter() - start
@@ -157,6 +172,7 @@ def _run_stage(
     write_json(
         place / "done.json",
         {
+            "fingerprint": run.fingerprint,
             "summary": summary,
             "state_sha256": state_sha256,
             "artefacts": artefacts,
@@ -170,13 +186,14 @@ def _run_stage(
     stop.exit_if_received()
 
 
-def _restore(place: Path, log: Path, name: str, work: Work) -> tuple[Any, int]:
+def _restore(run: _Run, place: Path, name: str, work: Work) -> tuple[Any, int]:
     """State to go on from and the number of chunks already done; cuts the log to match."""
+    log = run.folder / "metrics.jsonl"
     if work.init is None:
         metrics_log.truncate(log, name, -1)
         return (), 0
     first = work.init()
-    found = checkpoint.restore_latest(place, first)
+    found = checkpoint.restore_latest(place, first, run.fingerprint)
     step, state = found if found else (0, first)
     metrics_log.truncate(log, name, step)
     return jax.tree.map(jax.numpy.asarray, state), step // work.updates_per_chunk

@@ -30,11 +30,11 @@ def test_a_stopped_run_ends_as_one_that_was_not(tmp_path):
 
     whole = work()
     middle, _ = whole.chunk(whole.init())
-    checkpoint.save(tmp_path, int(middle.step), middle)
+    checkpoint.save(tmp_path, int(middle.step), middle, "a1")
     state, report = whole.chunk(middle)
 
     resumed = work()  # another emulator
-    found = checkpoint.restore(tmp_path, 350, resumed.init())
+    found = checkpoint.restore(tmp_path, 350, resumed.init(), "a1")
     again, same = resumed.chunk(jax.tree.map(jnp.asarray, found))
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(again), jax.device_get(state))
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(same), jax.device_get(report))

@@ -153,9 +153,9 @@ def test_goes_on_to_the_bit_from_what_is_saved(whole, tmp_path):
     state, reports = whole
     loop = loop_of()
     first, _ = run(loop, loop.init(), 1)
-    checkpoint.save(tmp_path, int(first.step), first)
+    checkpoint.save(tmp_path, int(first.step), first, "a1")
     loop = loop_of()  # another process
-    found = checkpoint.restore(tmp_path, int(first.step), loop.init())
+    found = checkpoint.restore(tmp_path, int(first.step), loop.init(), "a1")
     again, later = run(loop, jax.tree.map(jnp.asarray, found), CHUNKS - 1)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(again), jax.device_get(state))
     jax.tree.map(np.testing.assert_array_equal, later, reports[1:])

@@ -1,5 +1,6 @@
 """The chunk loop on a model of one number: exact resume, signals, divergence, corruption, locks."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxagent import keys
-from jaxagent.files import Locked, lock
+from jaxagent.folders import Locked, lock
 from jaxagent.train import checkpoint, metrics_log, parallel
 from jaxagent.train import run as runs
 from jaxagent.train.parallel import Mean
@@ -65,6 +66,8 @@ def make_stages(num_chunks=4, poison=None, on_chunk=lambda state: None):
 
 
 def go(folder, stages, **changes):
+    folder.mkdir(exist_ok=True)
+    (folder / "manifest.json").write_text(json.dumps({"fingerprint": "a1"}))
     runs.run(folder, stages, **({"chunks_per_save": 1, "quiet": True} | changes))
 
 
@@ -181,7 +184,7 @@ def test_a_flipped_byte_is_named_and_the_previous_checkpoint_used(tmp_path, refe
 def test_other_damage_falls_back_too(tmp_path, damage):
     state = {"a": jnp.arange(5000.0), "b": jnp.ones((3,), jnp.int32)}
     for step in (1, 2):
-        checkpoint.save(tmp_path, step, jax.tree.map(lambda x, s=step: x * s, state))
+        checkpoint.save(tmp_path, step, jax.tree.map(lambda x, s=step: x * s, state), "a1")
     largest = max((tmp_path / "step_00000002").rglob("*"), key=lambda p: p.stat().st_size)
     if damage == "truncate":
         largest.write_bytes(largest.read_bytes()[:10])
@@ -189,21 +192,38 @@ def test_other_damage_falls_back_too(tmp_path, damage):
         largest.unlink()
     else:
         (tmp_path / "step_00000002.json").write_text("{")
-    step, restored = checkpoint.restore_latest(tmp_path, state)
+    step, restored = checkpoint.restore_latest(tmp_path, state, "a1")
     assert step == 1
     assert checkpoint.digest(restored) == checkpoint.digest(state)
 
 
 def test_a_checkpoint_of_another_program_is_refused(tmp_path):
-    checkpoint.save(tmp_path, 1, {"a": jnp.ones((2,))})
+    checkpoint.save(tmp_path, 1, {"a": jnp.ones((2,))}, "a1")
     for other in ({"b": jnp.ones((2,))}, {"a": jnp.ones((3,))}, {"a": jnp.ones((2,), jnp.int32)}):
         with pytest.raises(checkpoint.CheckpointError):
-            checkpoint.restore(tmp_path, 1, other)
+            checkpoint.restore(tmp_path, 1, other, "a1")
+
+
+def test_a_checkpoint_of_another_configuration_is_refused_and_stays(tmp_path):
+    state = {"a": jnp.ones((2,))}
+    checkpoint.save(tmp_path, 1, state, "a1")
+    with pytest.raises(checkpoint.ForeignCheckpoint, match=r"a1, expected b2"):
+        checkpoint.restore_latest(tmp_path, state, "b2")
+    assert checkpoint.restore_latest(tmp_path, state, "a1")[0] == 1
+
+
+def test_a_stage_that_is_redone_sweeps_what_a_kill_left(tmp_path):
+    go(tmp_path / "whole", make_stages())
+    left = tmp_path / "killed/stages/second/store.new-abcd1234"
+    left.mkdir(parents=True)
+    (left / "shard_0000.npz").write_text("half")
+    go(tmp_path / "killed", make_stages())
+    assert result(tmp_path / "killed") == result(tmp_path / "whole")
 
 
 def test_two_checkpoints_stay(tmp_path):
     for step in range(1, 5):
-        checkpoint.save(tmp_path, step, {"a": jnp.ones(())})
+        checkpoint.save(tmp_path, step, {"a": jnp.ones(())}, "a1")
     assert checkpoint.steps(tmp_path) == [3, 4]
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "step_00000003", "step_00000003.json", "step_00000004", "step_00000004.json",
@@ -224,7 +244,7 @@ def test_a_finished_run_does_nothing_again(tmp_path, reference):
 
 
 def test_two_processes_cannot_write_one_run(tmp_path):
-    program = "import sys; from pathlib import Path; from jaxagent.files import lock, Locked\n"
+    program = "import sys; from pathlib import Path; from jaxagent.folders import lock, Locked\n"
     program += "try:\n    with lock(Path(sys.argv[1])): print('entered')\n"
     program += "except Locked as error: print(error)"
     command = [sys.executable, "-c", program, str(tmp_path)]
