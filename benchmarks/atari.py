@@ -30,9 +30,12 @@ REPEATS = 5
 def config_of(game: str, num_seeds: int, steps: int) -> Config:
     """The gpu preset's agent, after a warm-up as short as can be."""
     fit = dataclasses.replace(
-        GPU.rainbow, warmup_steps=WARMUP, updates_per_chunk=steps,
-        num_updates=(REPEATS + 2) * steps, capacity=8192,
-    )  # fmt: skip
+        GPU.rainbow,
+        warmup_steps=WARMUP,
+        updates_per_chunk=steps,
+        num_updates=(REPEATS + 2) * steps,
+        capacity=8192,
+    )
     return dataclasses.replace(GPU, games=(game,), num_seeds=num_seeds, rainbow=fit)
 
 
@@ -54,16 +57,20 @@ def measure(game: str, num_seeds: int, steps: int) -> dict[str, Any]:
         for _ in range(steps):
             next(played)
         alone.append(time.perf_counter() - start)
-    ms = {"whole": 1e3 * statistics.median(whole) / steps,
-          "emulator": 1e3 * statistics.median(alone) / steps}  # fmt: skip
+    ms = {"whole": 1e3 * statistics.median(whole) / steps, "emulator": 1e3 * statistics.median(alone) / steps}
     return {
-        "row": "atari step", "game": game, "actions": num_actions, "seeds": num_seeds,
-        "steps_of_a_chunk": steps, "gradient_steps_per_step": config.rainbow.num_gradient_steps,
-        "batch": config.rainbow.batch_size, "ms_per_step": ms,
+        "row": "atari step",
+        "game": game,
+        "actions": num_actions,
+        "seeds": num_seeds,
+        "steps_of_a_chunk": steps,
+        "gradient_steps_per_step": config.rainbow.num_gradient_steps,
+        "batch": config.rainbow.batch_size,
+        "ms_per_step": ms,
         "emulator_share": statistics.median(a / b for a, b in zip(alone, whole, strict=True)),
         "minutes_of_100k_steps": ms["whole"] * 1e5 / 6e4,
         "first_chunk_seconds": first,  # compiling, for the most part
-    }  # fmt: skip
+    }
 
 
 def random_play(config: Config, game: str) -> tuple[Any, int]:

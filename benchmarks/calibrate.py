@@ -121,9 +121,7 @@ def measure_pretraining(
     }
 
 
-def measure_acting(
-    config: TransformerConfig, num_bins: int, domain: Domain, num_envs: int
-) -> dict[str, Any]:
+def measure_acting(config: TransformerConfig, num_bins: int, domain: Domain, num_envs: int) -> dict[str, Any]:
     """Env steps/s of the cached policy and of recomputing the window, physics left out."""
     vocabulary = transformer.Vocabulary(num_bins, 0, domain.period, 1)
     model = transformer.model(config, vocabulary)
@@ -157,9 +155,11 @@ def measure_acting(
             window = window.at[:, -1, : domain.obs_size].set(tokens)
             for i in range(domain.action_size):
                 flat = stream.flatten(
-                    window[..., : domain.obs_size], window[..., domain.obs_size :],
-                    jnp.zeros((num_envs, config.context), jnp.int32), domain,
-                )  # fmt: skip
+                    window[..., : domain.obs_size],
+                    window[..., domain.obs_size :],
+                    jnp.zeros((num_envs, config.context), jnp.int32),
+                    domain,
+                )
                 place = domain.obs_size + i
                 logits = model.apply(params.network, flat)[:, -domain.period + place - 1]
                 chosen = jnp.argmax(logits, axis=-1).astype(jnp.int32)

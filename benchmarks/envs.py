@@ -27,10 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 LOOP_FLAG = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1073741824"
-SETTINGS = {
-    "default": "",
-    "loop flag, 2 devices": f"{LOOP_FLAG} --xla_force_host_platform_device_count=2",
-}
+SETTINGS = {"default": "", "loop flag, 2 devices": f"{LOOP_FLAG} --xla_force_host_platform_device_count=2"}
 SECONDS = 0.25  # of one timed run
 STORED_STEPS = 32
 
@@ -71,8 +68,7 @@ def rows(is_quick: bool) -> list[Row]:
     table += [Row(f"gymnax/{n}", "gymnax", n, 1024) for n in ("CartPole-v1", "FourRooms-misc")]
     table += [Row("brax/hopper", "brax", "hopper", 64)]
     table += [
-        Row(f"xminigrid/{n}", "xminigrid", n, 1024)
-        for n in ("MiniGrid-Empty-8x8", "XLand-MiniGrid-R1-9x9")
+        Row(f"xminigrid/{n}", "xminigrid", n, 1024) for n in ("MiniGrid-Empty-8x8", "XLand-MiniGrid-R1-9x9")
     ]
     table += [Row(f"pgx/{n}", "pgx", n, 256) for n in ("tic_tac_toe", "connect_four")]
     return [*table, Row("craftax/Classic-Symbolic", "craftax", "Classic-Symbolic", 64)]
@@ -139,9 +135,7 @@ def _peer_builder(row: Row) -> Any:
     return lambda batch, steps: getattr(stepping, row.source)(row.name, batch, steps, **options)
 
 
-def _prepare(
-    label: str, build: Any, row: Row, devices: int, key_impl: str = "threefry2x32"
-) -> Timed:
+def _prepare(label: str, build: Any, row: Row, devices: int, key_impl: str = "threefry2x32") -> Timed:
     """Compile a program whose call takes about `SECONDS`, over `devices`."""
     num_steps = STORED_STEPS if row.mode == "stored" else 8
     while True:
@@ -155,9 +149,7 @@ def _prepare(
         num_steps = min(1 << 18, int(num_steps * min(64, max(2, SECONDS / took))))
 
 
-def _compile(
-    build: Any, batch_size: int, num_steps: int, devices: int, key_impl: str
-) -> tuple[Any, float]:
+def _compile(build: Any, batch_size: int, num_steps: int, devices: int, key_impl: str) -> tuple[Any, float]:
     import jax
 
     program = build(batch_size, num_steps)

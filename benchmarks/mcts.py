@@ -36,24 +36,46 @@ WIDE = {"embedding": 256, "hidden": 2048, "layers": 2, "sharpness": 0.3}
 LEAVES = (1, 4, 8, 16)
 ROUNDS = 5
 CELLS = (
-    ("gumbel", 1, 64, 18), ("muzero", 1, 64, 18), ("gumbel", 32, 64, 18), ("muzero", 32, 64, 18),
-    ("gumbel", 256, 64, 18), ("muzero", 256, 64, 18), ("gumbel", 1024, 64, 4),
-    ("muzero", 1024, 64, 4), ("gumbel", 1024, 16, 82), ("gumbel", 32, 256, 18),
-    ("muzero", 32, 256, 18), ("gumbel", 32, 256, 82), ("muzero", 32, 256, 82),
-    ("gumbel", 256, 256, 4), ("muzero", 256, 256, 4), ("gumbel", 256, 256, 18),
-)  # fmt: skip
+    ("gumbel", 1, 64, 18),
+    ("muzero", 1, 64, 18),
+    ("gumbel", 32, 64, 18),
+    ("muzero", 32, 64, 18),
+    ("gumbel", 256, 64, 18),
+    ("muzero", 256, 64, 18),
+    ("gumbel", 1024, 64, 4),
+    ("muzero", 1024, 64, 4),
+    ("gumbel", 1024, 16, 82),
+    ("gumbel", 32, 256, 18),
+    ("muzero", 32, 256, 18),
+    ("gumbel", 32, 256, 82),
+    ("muzero", 32, 256, 82),
+    ("gumbel", 256, 256, 4),
+    ("muzero", 256, 256, 4),
+    ("gumbel", 256, 256, 18),
+)
 
 
 def problem(
-    library: Any, batch_size: int, num_actions: int, seed: int = 0, *, embedding: int = EMBEDDING,
-    hidden: int = HIDDEN, layers: int = 0, sharpness: float = 2.0,
-) -> tuple[Any, Any]:  # fmt: skip
+    library: Any,
+    batch_size: int,
+    num_actions: int,
+    seed: int = 0,
+    *,
+    embedding: int = EMBEDDING,
+    hidden: int = HIDDEN,
+    layers: int = 0,
+    sharpness: float = 2.0,
+) -> tuple[Any, Any]:
     """A root and a model of random weights, `layers` of them square."""
     keys = jax.random.split(jax.random.key(seed), 7)
     shapes = {
-        "state": (embedding, hidden), "action": (num_actions, hidden), "out": (hidden, embedding),
-        "prior": (embedding, num_actions), "value": (embedding,), "reward": (embedding,),
-    }  # fmt: skip
+        "state": (embedding, hidden),
+        "action": (num_actions, hidden),
+        "out": (hidden, embedding),
+        "prior": (embedding, num_actions),
+        "value": (embedding,),
+        "reward": (embedding,),
+    }
     w = {
         name: jax.random.normal(key, shape) / math.sqrt(shape[0] if name != "action" else 1)
         for (name, shape), key in zip(shapes.items(), keys, strict=False)
@@ -99,9 +121,7 @@ def searcher(
     if policy == "muzero":
         options["dirichlet_fraction"] = 0.0
     return jax.jit(
-        functools.partial(
-            lambda root, key: run((), key, root, model, num_simulations, **options), root
-        )
+        functools.partial(lambda root, key: run((), key, root, model, num_simulations, **options), root)
     )
 
 
@@ -127,12 +147,17 @@ def compare(policy: str, batch_size: int, num_simulations: int, num_actions: int
     ratios = [b / a for a, b in zip(times["ours"], times["mctx"], strict=True)]
     ours = statistics.median(times["ours"])
     return {
-        "row": "mcts", "policy": policy, "B": batch_size, "N": num_simulations, "A": num_actions,
-        "ours_ms": 1e3 * ours, "mctx_ms": 1e3 * statistics.median(times["mctx"]),
+        "row": "mcts",
+        "policy": policy,
+        "B": batch_size,
+        "N": num_simulations,
+        "A": num_actions,
+        "ours_ms": 1e3 * ours,
+        "mctx_ms": 1e3 * statistics.median(times["mctx"]),
         "ratio": statistics.median(ratios),
         "simulations_per_second": batch_size * num_simulations / ours,
         "equal_rows": float(np.mean(np.all(visits[0] == visits[1], axis=(1, 2)))),
-    }  # fmt: skip
+    }
 
 
 def growth(policy: str, batch_size: int, num_actions: int) -> dict[str, Any]:
@@ -141,9 +166,7 @@ def growth(policy: str, batch_size: int, num_actions: int) -> dict[str, Any]:
 
     row: dict[str, Any] = {"row": "growth", "policy": policy, "B": batch_size, "A": num_actions}
     for name, library in (("ours", mcts), ("mctx", mctx)):
-        runs = {
-            n: searcher(library, policy, batch_size, n, num_actions, max_depth=8) for n in (64, 256)
-        }
+        runs = {n: searcher(library, policy, batch_size, n, num_actions, max_depth=8) for n in (64, 256)}
         for run in runs.values():
             jax.block_until_ready(run(jax.random.key(0)))
         ratios = []
@@ -166,14 +189,18 @@ def leaves(policy: str, batch_size: int, num_simulations: int, num_actions: int)
     for i in range(ROUNDS):
         for n, run in runs.items():
             times[n].append(seconds_of(run, jax.random.key(i)))
-    ratios = {
-        n: statistics.median(a / b for a, b in zip(times[1], times[n], strict=True)) for n in LEAVES
-    }
+    ratios = {n: statistics.median(a / b for a, b in zip(times[1], times[n], strict=True)) for n in LEAVES}
     return {
-        "row": "leaves", "policy": policy, "B": batch_size, "N": num_simulations, "A": num_actions,
-        "model": WIDE, "ms": {n: 1e3 * statistics.median(times[n]) for n in LEAVES},
-        "faster_than_one": ratios, "nodes_per_simulation": nodes,
-    }  # fmt: skip
+        "row": "leaves",
+        "policy": policy,
+        "B": batch_size,
+        "N": num_simulations,
+        "A": num_actions,
+        "model": WIDE,
+        "ms": {n: 1e3 * statistics.median(times[n]) for n in LEAVES},
+        "faster_than_one": ratios,
+        "nodes_per_simulation": nodes,
+    }
 
 
 def main() -> None:
@@ -185,27 +212,33 @@ def main() -> None:
     parser.add_argument("--leaves", action="store_true")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    wanted = [
-        cell for cell in CELLS
-        if given.policy in (None, cell[0]) and given.batch in (None, cell[1])
-    ]  # fmt: skip
+    wanted = [cell for cell in CELLS if given.policy in (None, cell[0]) and given.batch in (None, cell[1])]
     rows = [functools.partial(compare, *cell) for cell in wanted]
     if given.growth:
         rows = [functools.partial(growth, p, 256, 18) for p in ("gumbel", "muzero")]
     if given.leaves:
         rows = [
             functools.partial(leaves, p, b, 64, 18)
-            for b in (1, 32) for p in ("gumbel", "muzero")
+            for b in (1, 32)
+            for p in ("gumbel", "muzero")
             if given.policy in (None, p) and given.batch in (None, b)
-        ]  # fmt: skip
+        ]
     found = []
     for measure in rows:
         found.append(measure())
         emit(found[-1], given.out)
     ratios = [row["ratio"] for row in found if "ratio" in row]
     if ratios:
-        print(json.dumps({"row": "mcts mean", "cells": len(ratios), "least": min(ratios),
-                          "geometric_mean": statistics.geometric_mean(ratios)}))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "row": "mcts mean",
+                    "cells": len(ratios),
+                    "least": min(ratios),
+                    "geometric_mean": statistics.geometric_mean(ratios),
+                }
+            )
+        )
 
 
 if __name__ == "__main__":

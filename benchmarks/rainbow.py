@@ -86,13 +86,18 @@ def measure(name: str, config: RainbowConfig) -> dict[str, Any]:
         for run in ("whole", "with targets")
     }
     return {
-        "row": "rainbow", "name": name, "batch": config.batch_size, "shards": NUM_SHARDS,
-        "capacity": config.capacity, "gradient_steps_of_a_call": count,
-        "env_steps_per_gradient_step": config.num_envs * config.num_steps
-        / config.num_gradient_steps,
-        "ms_per_gradient_step": per_step, "gradient_steps_per_second": 1e3 / per_step["whole"],
-        "over_forward_and_backward": ratios, "compile_seconds": compiling,
-    }  # fmt: skip
+        "row": "rainbow",
+        "name": name,
+        "batch": config.batch_size,
+        "shards": NUM_SHARDS,
+        "capacity": config.capacity,
+        "gradient_steps_of_a_call": count,
+        "env_steps_per_gradient_step": config.num_envs * config.num_steps / config.num_gradient_steps,
+        "ms_per_gradient_step": per_step,
+        "gradient_steps_per_second": 1e3 / per_step["whole"],
+        "over_forward_and_backward": ratios,
+        "compile_seconds": compiling,
+    }
 
 
 def main() -> None:

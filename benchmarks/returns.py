@@ -73,10 +73,7 @@ def measure(env_id: str, overrides: dict[str, float], ppo: PPOConfig) -> dict[st
     best = np.unravel_index(np.argmax(chosen_on), chosen_on.shape)
     expert = jax.tree.map(lambda x: jnp.asarray(x[best]), last)
     returns = jax.jit(lambda p: play(env, greedy, p, lanes, key, env.max_steps).returns)(expert)
-    return {
-        "random": round(float(jnp.mean(random)), 2),
-        "expert": round(float(jnp.mean(returns)), 2),
-    }
+    return {"random": round(float(jnp.mean(random)), 2), "expert": round(float(jnp.mean(returns)), 2)}
 
 
 def measure_scripted(env_id: str) -> dict[str, float | None]:

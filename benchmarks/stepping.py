@@ -37,9 +37,7 @@ def scan(step: Callable, start: Callable, num_steps: int) -> Program:
     return Program(run, start)
 
 
-def ours(
-    env_id: str, batch_size: int, num_steps: int, stores: bool = False, **options: Any
-) -> Program:
+def ours(env_id: str, batch_size: int, num_steps: int, stores: bool = False, **options: Any) -> Program:
     """Our vector environment, one task for all lanes; `options` are those of `VectorEnv`."""
     env, params = envs.make(env_id)
     vector = VectorEnv(env, batch_size, **options)
@@ -129,9 +127,7 @@ def craftax(name: str, batch_size: int, num_steps: int) -> Program:
         _, state, total = carry
         action = jax.random.randint(key_action, (batch_size,), 0, env.action_space(params).n)
         keys = jax.random.split(key_step, batch_size)
-        obs, state, reward, done, _ = jax.vmap(env.step, (0, 0, 0, None))(
-            keys, state, action, params
-        )
+        obs, state, reward, done, _ = jax.vmap(env.step, (0, 0, 0, None))(keys, state, action, params)
         return (obs, state, total + reward + done), None
 
     def start(key):

@@ -20,6 +20,4 @@ def check_name(kind: str, name: str, valid: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     by_case = [n for n in names if n.lower() == name.lower()]
     hint = " or ".join(by_case or near) or ", ".join(names[:8])
-    raise UnknownName(
-        f"unknown {kind}: got {name!r}, expected a registered one. Did you mean {hint}?"
-    )
+    raise UnknownName(f"unknown {kind}: got {name!r}, expected a registered one. Did you mean {hint}?")

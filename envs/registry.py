@@ -50,17 +50,10 @@ FAMILIES = {
     ),
     "classic": Family(
         module="envs.classic",
-        names=(
-            "CartPole-v1",
-            "Acrobot-v1",
-            "Pendulum-v1",
-            "MountainCar-v0",
-            "MountainCarContinuous-v0",
-        ),
+        names=("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0"),
     ),
     "minatar": Family(
-        module="envs.minatar",
-        names=("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"),
+        module="envs.minatar", names=("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
     ),
     "brax": Family(
         module="envs.adapters.brax",
@@ -85,10 +78,7 @@ FAMILIES = {
         module="envs.adapters.ale",
         # Left out: combat, joust, maze_craze and warlords, for two players only; ALE exits on them.
         extra="atari",
-        packages=(
-            "ale_py",
-            "gymnasium",
-        ),
+        packages=("ale_py", "gymnasium"),
         names=(
             "adventure",
             "air_raid",
@@ -218,10 +208,7 @@ FAMILIES = {
         ),
     ),
     "craftax": Family(
-        module="envs.adapters.craftax",
-        extra="worlds3p",
-        packages=("craftax",),
-        names=("Classic-Symbolic",),
+        module="envs.adapters.craftax", extra="worlds3p", packages=("craftax",), names=("Classic-Symbolic",)
     ),
     "xminigrid": Family(
         module="envs.adapters.xminigrid",

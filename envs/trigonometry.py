@@ -14,16 +14,15 @@ def sincos(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     r = ((x - quarter * 1.5703125) - quarter * 4.837512969970703e-4) - quarter * 7.54978994e-8
     r2 = r * r
     s = r + r * r2 * (-1.6666654611e-1 + r2 * (8.3321608736e-3 + r2 * -1.9515295891e-4))
-    c = 1.0 - 0.5 * r2 + r2 * r2 * (
-        4.166664568298827e-2 + r2 * (-1.388731625493765e-3 + r2 * 2.443315711809948e-5)
-    )  # fmt: skip
+    c = (
+        1.0
+        - 0.5 * r2
+        + r2 * r2 * (4.166664568298827e-2 + r2 * (-1.388731625493765e-3 + r2 * 2.443315711809948e-5))
+    )
     turn = quarter.astype(jnp.int32)
     is_swapped = (turn & 1) == 1
     sine, cosine = jnp.where(is_swapped, c, s), jnp.where(is_swapped, s, c)
-    return (
-        jnp.where((turn & 2) == 2, -sine, sine),
-        jnp.where(((turn + 1) & 2) == 2, -cosine, cosine),
-    )
+    return (jnp.where((turn & 2) == 2, -sine, sine), jnp.where(((turn + 1) & 2) == 2, -cosine, cosine))
 
 
 def wrap_angle(x: jax.Array) -> jax.Array:

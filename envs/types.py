@@ -108,9 +108,7 @@ class Environment(abc.ABC):
         return self.action_spec[0].kind == "category"
 
 
-def sample_action(
-    key: jax.Array, spec: tuple[Component, ...], legal: jax.Array | None = None
-) -> jax.Array:
+def sample_action(key: jax.Array, spec: tuple[Component, ...], legal: jax.Array | None = None) -> jax.Array:
     """Draw a uniform action of `spec`: int32 `[]` for one category, else float32 `[A]`.
 
     `legal` (bool `[..., A]`, `Environment.legal_actions`) restricts the draw, one a mask. An
@@ -142,7 +140,5 @@ def contains(spec: tuple[Component, ...], value: jax.Array) -> jax.Array:
     """Whether `value` (flattened, `[len(spec)]`) lies in the space that `spec` lists."""
     flat = jnp.reshape(value, (-1,)).astype(jnp.float32)
     low = jnp.array([0.0 if c.kind == "category" else c.low for c in spec], jnp.float32)
-    high = jnp.array(
-        [c.cardinality - 1.0 if c.kind == "category" else c.high for c in spec], jnp.float32
-    )
+    high = jnp.array([c.cardinality - 1.0 if c.kind == "category" else c.high for c in spec], jnp.float32)
     return jnp.all((flat >= low) & (flat <= high))

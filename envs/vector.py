@@ -65,9 +65,7 @@ class VectorEnv(NamedTuple):
         obs, env_state = self._vmap(self.env.reset, 1)(keys, params)
         return VectorState(obs, env_state, params, self._first_pool(key_pool, params))
 
-    def step(
-        self, key: jax.Array, state: VectorState, action: jax.Array
-    ) -> tuple[VectorState, Transition]:
+    def step(self, key: jax.Array, state: VectorState, action: jax.Array) -> tuple[VectorState, Transition]:
         """Step every lane and reset finished ones; `final_obs` keeps what the reset replaced."""
         self._check_action(state.params, action)
         if self.is_hashed:
@@ -88,13 +86,9 @@ class VectorEnv(NamedTuple):
     def _step_hashed(self, key, state, action):
         consume(key)
         words = self._words(key, state.params, self.env.num_step_words, STEP_STREAM)
-        stepped, reward, terminated, truncated = self.env.step_words(
-            words, state.env, action, state.params
-        )
+        stepped, reward, terminated, truncated = self.env.step_words(words, state.env, action, state.params)
         # Time is never negative.
-        stepped, terminated, truncated = computed_once(
-            (stepped, terminated, truncated), stepped.time >= 0
-        )
+        stepped, terminated, truncated = computed_once((stepped, terminated, truncated), stepped.time >= 0)
         env_state = select(terminated | truncated, self._first(key, state.params), stepped)
         obs = self._observe(env_state, state.params)
         final_obs = self._observe(stepped, state.params)
@@ -103,9 +97,7 @@ class VectorEnv(NamedTuple):
 
     def _step_pooled(self, key, state, action):
         key_step, key_pool = jax.random.split(key)
-        final_obs, stepped, reward, terminated, truncated = self._step_lanes(
-            key_step, state, action
-        )
+        final_obs, stepped, reward, terminated, truncated = self._step_lanes(key_step, state, action)
         done, lanes = terminated | truncated, (final_obs, stepped)
         take = partial(_take, self.env, self._pool_size)
         if self.num_lanes is None:  # a lane's pool serves a batch of one
@@ -132,13 +124,9 @@ class VectorEnv(NamedTuple):
 
         def step_lane(key, env_state, action, params):
             key_step, key_reset = jax.random.split(key)
-            return self.env.step(key_step, env_state, action, params)[:5], self.env.reset(
-                key_reset, params
-            )
+            return self.env.step(key_step, env_state, action, params)[:5], self.env.reset(key_reset, params)
 
-        out, (first_obs, first_state) = self._vmap(step_lane, 3)(
-            keys, state.env, action, state.params
-        )
+        out, (first_obs, first_state) = self._vmap(step_lane, 3)(keys, state.env, action, state.params)
         final_obs, stepped, reward, terminated, truncated = out
         first, lanes = (first_obs, first_state), (final_obs, stepped)
         obs, env_state = select(terminated | truncated, first, lanes)
@@ -182,12 +170,12 @@ class VectorEnv(NamedTuple):
         pairs = zip(*map(jax.tree.leaves, (params, self.env.default_params)), strict=False)
         wrong = [jnp.shape(x) for x, one in pairs if jnp.ndim(x) != jnp.ndim(one) + extra]
         if wrong:
-            wanted = "leaves [B, ...] (`broadcast_params`), or `num_lanes` given" if extra else (
-                f"one task, which all {self.num_lanes} lanes share"
-            )  # fmt: skip
-            raise ValueError(
-                f"{self.env.name}: got params with a leaf {wrong[0]}, expected {wanted}."
+            wanted = (
+                "leaves [B, ...] (`broadcast_params`), or `num_lanes` given"
+                if extra
+                else (f"one task, which all {self.num_lanes} lanes share")
             )
+            raise ValueError(f"{self.env.name}: got params with a leaf {wrong[0]}, expected {wanted}.")
         if self._pool_size < 0:
             raise ValueError(f"pool_size: got {self.pool_size}, expected 0 (no pool) or more.")
         if self.is_compact and not self.is_hashed:

@@ -51,9 +51,7 @@ def run(
 
 
 @contextmanager
-def _held(
-    out: Path, about: Mapping[str, Any], cells: Mapping[str, Any], *, replace: bool
-) -> Iterator[None]:
+def _held(out: Path, about: Mapping[str, Any], cells: Mapping[str, Any], *, replace: bool) -> Iterator[None]:
     """Hold the grid: the one that `about` describes, begun before, or a new one."""
     if folders.kind_of(out) == "grid" and not replace:
         with folders.hold(out, "grid"):
@@ -92,9 +90,8 @@ def summarise(out: Path, cells: Mapping[str, Any], command: str) -> dict[str, An
     scores = {c: np.array([s["scores"][ARM][t] for t in tasks]) for c, s in summaries.items()}
     about = {c: _about(c, scores, summaries[c], command) for c in cells}
     result = judged(
-        claims=[], scores=scores, preconditions=[], preset="smoke", shown=scores, about=about,
-        tasks=tasks,
-    )  # fmt: skip
+        claims=[], scores=scores, preconditions=[], preset="smoke", shown=scores, about=about, tasks=tasks
+    )
     return result | {
         "score_title": f"The arm {ARM!r} of every cell",
         "limits": ["Cells are compared on the same downstream seeds; no claim is made."],
@@ -102,9 +99,7 @@ def summarise(out: Path, cells: Mapping[str, Any], command: str) -> dict[str, An
     }
 
 
-def _about(
-    cell: str, scores: Mapping[str, np.ndarray], summary: Mapping[str, Any], command: str
-) -> str:
+def _about(cell: str, scores: Mapping[str, np.ndarray], summary: Mapping[str, Any], command: str) -> str:
     """The gain on the baseline with its interval, and the command of the cell."""
     redo = f"{command} --only {cell!r}"
     if cell == BASELINE or BASELINE not in scores:

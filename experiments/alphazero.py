@@ -53,15 +53,23 @@ def claims(config: Config) -> list[Claim]:
         better("Z1", "search helps the trained network", arm_b="raw", margin=0.05),
         better("Z3", "it beats the saboteur's network", arm_b="saboteur", margin=0.2),
         better("Z4", "learning adds to search", arm_b="untrained", margin=0.2, **aside),
-        Claim("Z6", "Gumbel teaches at least as well as PUCT", "non_inferiority", "search", "puct",
-              margin=0.1, **aside),
-    ]  # fmt: skip
+        Claim(
+            "Z6",
+            "Gumbel teaches at least as well as PUCT",
+            "non_inferiority",
+            "search",
+            "puct",
+            margin=0.1,
+            **aside,
+        ),
+    ]
     games = [game.name for game in config.games]
     if "tic_tac_toe" in games:
         result.append(above("Z2", "it never loses at tic-tac-toe", metric="unbeaten", margin=0.98))
     if "connect_four" in games:
-        result.append(above("Z5", "it beats alpha-beta at connect four", metric="points",
-                            margin=0.5, **aside))  # fmt: skip
+        result.append(
+            above("Z5", "it beats alpha-beta at connect four", metric="points", margin=0.5, **aside)
+        )
     return result
 
 
@@ -70,8 +78,7 @@ def stages(config: Config) -> list[Stage]:
     result = []
     for game in config.games:
         result += [
-            Stage(f"train/{game.name}/{name}", partial(train, config, game, name))
-            for name in study.TRAINED
+            Stage(f"train/{game.name}/{name}", partial(train, config, game, name)) for name in study.TRAINED
         ]
         result.append(Stage(f"evaluate/{game.name}", partial(evaluate, config, game)))
     return result
@@ -95,10 +102,11 @@ def evaluate(config: Config, game: GameConfig, folder: Path) -> Work:
         final = {n: jax.tree.map(lambda x: x[-1], nets) for n, nets in kept.items()}
         final[""] = jax.tree.map(lambda x: x[0], kept["gumbel"])
         points = {
-            arm: study.results(setting, study.player(config, setting, how), final[network],
-                               config.evaluation.games, of_seeds)
+            arm: study.results(
+                setting, study.player(config, setting, how), final[network], config.evaluation.games, of_seeds
+            )
             for arm, (network, how) in PLAYERS.items()
-        }  # fmt: skip
+        }
         between = study.references(config, setting, keys.derive(0, f"games/{game.name}/between"))
         study.paint(config, setting, final["gumbel"], folder)
         return {
@@ -125,7 +133,11 @@ def summary(config: Config, folder: Path, preset: str) -> dict[str, Any]:
     done = {g.name: read_done(folder, f"evaluate/{g.name}")["summary"] for g in config.games}
     scores = report.scores(config, done)
     return judged(
-        claims=claims(config), scores=scores, preset=preset,
+        claims=claims(config),
+        scores=scores,
+        preset=preset,
         preconditions=report.preconditions(config, done),
-        shown={arm: scores[arm] for arm in PLAYERS}, about=report.ABOUT, tasks=list(done),
-    ) | report.extras(config, folder, done)  # fmt: skip
+        shown={arm: scores[arm] for arm in PLAYERS},
+        about=report.ABOUT,
+        tasks=list(done),
+    ) | report.extras(config, folder, done)

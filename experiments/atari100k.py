@@ -38,11 +38,18 @@ def claims(config: Config) -> list[Claim]:
     first = config.agents[0]
     result = [Claim("A1", f"{first} is better than random play", "threshold", first, margin=0.0)]
     if config.rainbow.num_updates == STEPS:
-        result.append(Claim("A2", f"{first} is not below the published SPR, in the mean over games",
-                            "threshold", first, metric="over published", margin=-0.1))  # fmt: skip
+        result.append(
+            Claim(
+                "A2",
+                f"{first} is not below the published SPR, in the mean over games",
+                "threshold",
+                first,
+                metric="over published",
+                margin=-0.1,
+            )
+        )
     if {"spr", "rainbow"} <= set(config.agents):
-        result.append(Claim("A3", "self-prediction helps", "superiority", "spr", "rainbow",
-                            gated=False))  # fmt: skip
+        result.append(Claim("A3", "self-prediction helps", "superiority", "spr", "rainbow", gated=False))
     return result
 
 
@@ -51,8 +58,7 @@ def stages(config: Config) -> list[Stage]:
     result = []
     for game in config.games:
         result += [
-            Stage(f"train/{game}/{agent}", partial(train, config, game, agent))
-            for agent in config.agents
+            Stage(f"train/{game}/{agent}", partial(train, config, game, agent)) for agent in config.agents
         ]
         result.append(Stage(f"evaluate/{game}", partial(evaluate, config, game)))
     return result
@@ -82,7 +88,11 @@ def summary(config: Config, folder: Path, preset: str) -> dict[str, Any]:
     about = {agent: ARMS[agent] for agent in config.agents}
     about["published"] = "SPR's mean over 100 runs (Agarwal et al. 2021), the same for every seed"
     return judged(
-        claims=claims(config), preset=preset, about=about, tasks=list(config.games),
-        scores=table, preconditions=report.preconditions(config, folder),
+        claims=claims(config),
+        preset=preset,
+        about=about,
+        tasks=list(config.games),
+        scores=table,
+        preconditions=report.preconditions(config, folder),
         shown={arm: table[arm] for arm in about},
-    ) | report.extras(config, folder, returns, table)  # fmt: skip
+    ) | report.extras(config, folder, returns, table)

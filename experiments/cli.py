@@ -34,8 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments, rest = _parser().parse_known_args(argv)
     if rest and arguments.command not in ("run", "ablate"):
-        print(f"error: got unknown arguments {rest}; see jaxagent {arguments.command} --help",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"error: got unknown arguments {rest}; see jaxagent {arguments.command} --help", file=sys.stderr
+        )
         return USAGE
     try:
         return COMMANDS[arguments.command](arguments, rest)
@@ -62,9 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("name", help="experiment, see jaxagent list")
     run.add_argument("--preset", default="cpu", help="smoke, cpu, gpu or paper")
     run.add_argument(
-        "--out", type=Path,
+        "--out",
+        type=Path,
         help="run folder (default runs/NAME-PRESET, with a fingerprint where flags differ)",
-    )  # fmt: skip
+    )
     run.add_argument("--devices", type=int, help="devices of this host to use (1, 2 or 4)")
     run.add_argument("--dry-run", action="store_true", help="print the cost and stop")
     run.add_argument(
@@ -76,9 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument("name", help="experiment that has a grid")
     ablate.add_argument("--preset", default="cpu", help="the configuration that cells change")
     ablate.add_argument(
-        "--out", type=Path,
+        "--out",
+        type=Path,
         help="folder (default runs/ablate-NAME-PRESET, with a fingerprint where flags differ)",
-    )  # fmt: skip
+    )
     ablate.add_argument("--overwrite", action="store_true", help="replace a whole grid of ours")
     ablate.add_argument("--only", action="append", default=[], help="a cell; repeat for several")
     ablate.add_argument("--devices", type=int, help="devices of this host to use (1, 2 or 4)")
@@ -131,9 +134,14 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
     if arguments.dry_run:
         return session.dry_run(arguments.name, config)
     return session.start(
-        arguments.name, arguments.preset, config, out, command,
-        tensorboard=arguments.tensorboard, replace=arguments.overwrite,
-    )  # fmt: skip
+        arguments.name,
+        arguments.preset,
+        config,
+        out,
+        command,
+        tensorboard=arguments.tensorboard,
+        replace=arguments.overwrite,
+    )
 
 
 def _ablate(arguments: argparse.Namespace, rest: list[str]) -> int:
@@ -239,8 +247,10 @@ def _manifest(run: Path, *kinds: str) -> dict[str, Any]:
     import json
 
     if kinds == ("run",) and folders.kind_of(run) == "grid":
-        raise UsageError(f"{run}: got a grid; repeat its `jaxagent ablate` to continue it, or pass "
-                         f"one of the runs in {run / 'cells'}.")  # fmt: skip
+        raise UsageError(
+            f"{run}: got a grid; repeat its `jaxagent ablate` to continue it, or pass "
+            f"one of the runs in {run / 'cells'}."
+        )
     folders.check_ours(run, *kinds)
     return json.loads((run / folders.MANIFEST).read_text())
 
@@ -279,9 +289,7 @@ def _report(arguments: argparse.Namespace, rest: list[str]) -> int:
 def _report_elsewhere(run: Path, page: Path, *, with_events: bool) -> int:
     """The page of a run that may be at work: nothing is written into its folder."""
     if page.suffix != ".html" or page.exists() or page.is_symlink() or with_events:
-        raise UsageError(
-            f"--out: got {page}, expected the name of a new .html file, without --tensorboard."
-        )
+        raise UsageError(f"--out: got {page}, expected the name of a new .html file, without --tensorboard.")
     from jaxagent.report.html import write_report
 
     print(write_report(run, page))

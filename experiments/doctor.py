@@ -17,8 +17,21 @@ OK, WARNING, BROKEN = "ok", "warning", "broken"
 LANES = {(3, 11): "0.10", (3, 12): "0.11"}  # Python to the JAX minor that CI runs on it
 MINIMUM = {"jax": (0, 10, 2), "gymnax": (1, 0, 1), "numpy": (2, 1)}
 JAX_CEILING = (0, 12)  # gymnax 1.0.1 caps below it
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "gymnax", "numpy", "six",
-            "tensorboardX", "tyro", "matplotlib", "pillow")  # fmt: skip
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "chex",
+    "gymnax",
+    "numpy",
+    "six",
+    "tensorboardX",
+    "tyro",
+    "matplotlib",
+    "pillow",
+)
 
 PSUM = """
 import os
@@ -81,11 +94,12 @@ def _versions() -> list[Finding]:
 
 def _lane(lane: str | None, jax_version: str) -> Finding:
     if lane and jax_version.startswith(lane):
-        return Finding(
-            OK, f"version lane py{sys.version_info[0]}{sys.version_info[1]} + jax {lane}"
-        )
-    return Finding(WARNING, f"no CI lane runs Python {platform.python_version()} with jax "
-                   f"{jax_version}", "use Python 3.11 with jax 0.10 or 3.12 with 0.11")  # fmt: skip
+        return Finding(OK, f"version lane py{sys.version_info[0]}{sys.version_info[1]} + jax {lane}")
+    return Finding(
+        WARNING,
+        f"no CI lane runs Python {platform.python_version()} with jax {jax_version}",
+        "use Python 3.11 with jax 0.10 or 3.12 with 0.11",
+    )
 
 
 def judge_versions(installed: dict[str, str]) -> list[Finding]:
@@ -102,8 +116,11 @@ def judge_versions(installed: dict[str, str]) -> list[Finding]:
                 )
             )
     if _parse(installed["jax"]) >= JAX_CEILING:
-        findings.append(Finding(WARNING, f"jax {installed['jax']} is newer than what was tested",
-                                "pip install 'jax<0.12'"))  # fmt: skip
+        findings.append(
+            Finding(
+                WARNING, f"jax {installed['jax']} is newer than what was tested", "pip install 'jax<0.12'"
+            )
+        )
     if installed["jax"] != installed["jaxlib"]:
         findings.append(Finding(WARNING, "jax and jaxlib differ in version", "pip install -U jax"))
     return findings
@@ -117,11 +134,16 @@ def _devices() -> list[Finding]:
     import jax
 
     devices = jax.devices()
-    found = Finding(OK, f"JAX runs on {len(devices)} x {devices[0].device_kind} "
-                    f"({devices[0].platform}), {len(os.sched_getaffinity(0))} cores")  # fmt: skip
+    found = Finding(
+        OK,
+        f"JAX runs on {len(devices)} x {devices[0].device_kind} "
+        f"({devices[0].platform}), {len(os.sched_getaffinity(0))} cores",
+    )
     if devices[0].platform == "cpu" and has_nvidia():
-        return [found, Finding(BROKEN, "an NVIDIA GPU is visible but JAX uses the CPU",
-                               "pip install -e '.[cuda]'")]  # fmt: skip
+        return [
+            found,
+            Finding(BROKEN, "an NVIDIA GPU is visible but JAX uses the CPU", "pip install -e '.[cuda]'"),
+        ]
     return [found]
 
 
@@ -172,8 +194,13 @@ def _environment() -> list[Finding]:
     obs, state = env.reset(jax.random.key(0), params)
     out = env.step(jax.random.key(1), state, jax.numpy.array(1, jax.numpy.int32), params)
     good = len(out) == 6 and obs.shape == env.obs_shape
-    return [Finding(OK if good else BROKEN, "gymnax steps with six values",
-                    "" if good else "pip install 'gymnax>=1.0.1'")]  # fmt: skip
+    return [
+        Finding(
+            OK if good else BROKEN,
+            "gymnax steps with six values",
+            "" if good else "pip install 'gymnax>=1.0.1'",
+        )
+    ]
 
 
 def _writable() -> list[Finding]:

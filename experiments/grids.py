@@ -16,9 +16,7 @@ def folder_of(out: Path, cell: str) -> Path:
     return out / "cells" / re.sub(r"[^A-Za-z0-9.-]+", "-", cell)
 
 
-def check(
-    out: Path, config: Any, cells: Mapping[str, Any], *, replace: bool, is_whole: bool
-) -> None:
+def check(out: Path, config: Any, cells: Mapping[str, Any], *, replace: bool, is_whole: bool) -> None:
     """Raise `NotOurs` unless a grid may begin or go on in `out`; `is_whole` has every cell."""
     if folders.kind_of(out) != "grid":
         folders.check_new(out, "grid")

@@ -45,30 +45,83 @@ def claims(config: Config) -> list[Claim]:
     """What is claimed of this configuration; margins were fixed before the claim seeds ran."""
     below, aside = partial(Claim, direction="below"), {"gated": False}
     result = [
-        below("B1", "closer to exact Bayes than to anything else", "ratio", study.EXACT,
-              "next best", margin=0.2, metric="gap"),
-        below("B3", "the saboteur is farther from Bayes", "superiority", "as many updates",
-              "saboteur", metric="gap", **aside),
-        below("B4a", "linear attention set by hand is ridge regression", "threshold",
-              "linear attention", margin=1e-5, metric="construction", **aside),
-        Claim("B4b", "softmax attention tends to the conditional mean", "slope",
-              metric="construction", high=0.0, **_lengths(SIZES), **aside),
-    ]  # fmt: skip
+        below(
+            "B1",
+            "closer to exact Bayes than to anything else",
+            "ratio",
+            study.EXACT,
+            "next best",
+            margin=0.2,
+            metric="gap",
+        ),
+        below(
+            "B3",
+            "the saboteur is farther from Bayes",
+            "superiority",
+            "as many updates",
+            "saboteur",
+            metric="gap",
+            **aside,
+        ),
+        below(
+            "B4a",
+            "linear attention set by hand is ridge regression",
+            "threshold",
+            "linear attention",
+            margin=1e-5,
+            metric="construction",
+            **aside,
+        ),
+        Claim(
+            "B4b",
+            "softmax attention tends to the conditional mean",
+            "slope",
+            metric="construction",
+            high=0.0,
+            **_lengths(SIZES),
+            **aside,
+        ),
+    ]
     if config.prompts.task == "pool":
         lengths = _lengths([t for t in SIZES if t <= config.prompts.num_steps])
         slope = partial(Claim, kind="slope", low=-1.2, high=-0.8, **lengths)
         result += [
             slope("B2", "regret per step falls like 1/T", metric="regret"),
             slope("B2x", "so does that of exact Bayes", metric="exact regret", **aside),
-            Claim("B5", "wrong labels cost what Bayes' formula says", "threshold", "model",
-                  margin=0.95, metric="wrong labels", **aside),
-            below("B6", "on a new pool it averages over the old one", "ratio", "trained pool",
-                  "new pool", margin=0.5, metric="new pool", **aside),
-        ]  # fmt: skip
+            Claim(
+                "B5",
+                "wrong labels cost what Bayes' formula says",
+                "threshold",
+                "model",
+                margin=0.95,
+                metric="wrong labels",
+                **aside,
+            ),
+            below(
+                "B6",
+                "on a new pool it averages over the old one",
+                "ratio",
+                "trained pool",
+                "new pool",
+                margin=0.5,
+                metric="new pool",
+                **aside,
+            ),
+        ]
     depths = [f"depth {d}" for d in reversed(config.depths)]
     if len(depths) > 1:
-        result.append(below("B8", "deeper models are nearer", "ordering", depths[0], depths[-1],
-                            between=tuple(depths[1:-1]), metric="distance", **aside))  # fmt: skip
+        result.append(
+            below(
+                "B8",
+                "deeper models are nearer",
+                "ordering",
+                depths[0],
+                depths[-1],
+                between=tuple(depths[1:-1]),
+                metric="distance",
+                **aside,
+            )
+        )
     return result
 
 
@@ -92,9 +145,7 @@ def pretrain(config: Config, depth: int | None, folder: Path) -> Work:
     task, fit = study.task_of(config, depth or config.depths[-1]), config.fit_of(depth)
     lanes = [task.lane(s, depth is None) for s in seeds_of(config)]
     lanes = jax.tree.map(lambda *x: np.stack(x), *jax.device_get(lanes))
-    return in_context.pretrain(
-        task.setting, lanes, task.draw, seeds_of(config), fit, config.runtime
-    )
+    return in_context.pretrain(task.setting, lanes, task.draw, seeds_of(config), fit, config.runtime)
 
 
 def evaluate(config: Config, folder: Path) -> Work:
@@ -127,10 +178,14 @@ def _snapshots(config: Config, folder: Path, depth: int | None) -> Any:
 def costs(config: Config) -> list[Cost]:
     """Of every stage, for --dry-run."""
     rows = [
-        in_context.cost(stage.name, study.task_of(config, depth or config.depths[-1]).setting,
-                        config.num_seeds, config.fit_of(depth))
+        in_context.cost(
+            stage.name,
+            study.task_of(config, depth or config.depths[-1]).setting,
+            config.num_seeds,
+            config.fit_of(depth),
+        )
         for stage, depth in zip(stages(config), (*config.depths, None), strict=False)
-    ]  # fmt: skip
+    ]
     return [*rows, Cost("evaluate", 0, 0.0, 0.0, 0.1, 40.0)]
 
 
@@ -139,8 +194,11 @@ def summary(config: Config, folder: Path, preset: str) -> dict[str, Any]:
     done = read_done(folder, "evaluate")["summary"]
     scores = report.scores(config, done)
     return judged(
-        claims=claims(config), scores=scores, preset=preset,
+        claims=claims(config),
+        scores=scores,
+        preset=preset,
         preconditions=report.preconditions(config, done),
         shown={n: scores["gap", n] for n in report.ABOUT if ("gap", n) in scores},
-        about=report.ABOUT, tasks=[config.prompts.task],
-    ) | report.extras(config, folder, done)  # fmt: skip
+        about=report.ABOUT,
+        tasks=[config.prompts.task],
+    ) | report.extras(config, folder, done)

@@ -44,36 +44,55 @@ def claims(config: Config) -> list[Claim]:
     less = partial(Claim, kind="superiority", direction="below", metric="kl", arm_a="model")
     above = partial(Claim, kind="threshold", gated=False)
     result = [
-        above("R1", "held-out places between M and G are predicted", arm_a=study.SEEN, margin=0.8,
-              reach=0.9, metric="correlation", gated=True),
+        above(
+            "R1",
+            "held-out places between M and G are predicted",
+            arm_a=study.SEEN,
+            margin=0.8,
+            reach=0.9,
+            metric="correlation",
+            gated=True,
+        ),
         less("R2a", "it beats loss without complexity", arm_b="loss only"),
         less("R2b", "it beats complexity without loss", arm_b="complexity only"),
         less("R2c", "it beats a logistic curve in log N and log D", arm_b="logistic"),
-        less("R3", "the theory given losses and bits of other sizes is worse", arm_b="permuted",
-             gated=False),
-        above("R1x", "on new tasks too", arm_a=study.NEW, margin=0.8, reach=0.9,
-              metric="correlation"),
-    ]  # fmt: skip
+        less("R3", "the theory given losses and bits of other sizes is worse", arm_b="permuted", gated=False),
+        above("R1x", "on new tasks too", arm_a=study.NEW, margin=0.8, reach=0.9, metric="correlation"),
+    ]
     if len(config.prompts.sizes) >= 6:
         result += [
-            above("R4", "transitions come superlinearly late with D", arm_a="slope", margin=1.0,
-                  metric="transition"),
-            above("R5", "generalisation is transient", arm_a="share of seeds", margin=0.8,
-                  metric="transience"),
-        ]  # fmt: skip
+            above(
+                "R4",
+                "transitions come superlinearly late with D",
+                arm_a="slope",
+                margin=1.0,
+                metric="transition",
+            ),
+            above(
+                "R5", "generalisation is transient", arm_a="share of seeds", margin=0.8, metric="transience"
+            ),
+        ]
     if len(config.mlp_factors) > 1:
         names = [f"MLP x{f}" for f in sorted(config.mlp_factors, reverse=True)]
         between = tuple(names[1:-1])
-        result.append(Claim("R6", "wider MLPs memorise earlier", "ordering", names[0], names[-1],
-                            between=between, metric="memorising", gated=False))  # fmt: skip
+        result.append(
+            Claim(
+                "R6",
+                "wider MLPs memorise earlier",
+                "ordering",
+                names[0],
+                names[-1],
+                between=between,
+                metric="memorising",
+                gated=False,
+            )
+        )
     return result
 
 
 def stages(config: Config) -> list[Stage]:
     """The run, in order."""
-    training = [
-        Stage(f"pretrain/mlp-{f}", partial(pretrain, config, f)) for f in config.mlp_factors
-    ]
+    training = [Stage(f"pretrain/mlp-{f}", partial(pretrain, config, f)) for f in config.mlp_factors]
     return [*training, Stage("theory", partial(theory, config))]
 
 
@@ -97,9 +116,11 @@ def theory(config: Config, folder: Path) -> Work:
         for factor in config.mlp_factors:
             setting, num_sizes = study.setting_of(config, factor), len(config.prompts.sizes)
             kept = in_context.snapshots(
-                setting, num_sizes * config.num_seeds, config.fit,
+                setting,
+                num_sizes * config.num_seeds,
+                config.fit,
                 stage_folder(folder, f"pretrain/mlp-{factor}"),
-            )  # fmt: skip
+            )
             rows = []
             for i, seed in enumerate(seeds_of(config)):
                 of_seed = slice(i * num_sizes, (i + 1) * num_sizes)
@@ -128,8 +149,11 @@ def summary(config: Config, folder: Path, preset: str) -> dict[str, Any]:
     done = read_done(folder, "theory")["summary"]
     scores = report.scores(config, done)
     return judged(
-        claims=claims(config), scores=scores, preset=preset,
+        claims=claims(config),
+        scores=scores,
+        preset=preset,
         preconditions=report.preconditions(config, done),
         shown={v: scores["kl", v] for v in (*study.VARIANTS, *report.FLOORS)},
-        about=report.ABOUT, tasks=["held-out cells"],
-    ) | report.extras(config, folder, done)  # fmt: skip
+        about=report.ABOUT,
+        tasks=["held-out cells"],
+    ) | report.extras(config, folder, done)

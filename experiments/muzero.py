@@ -38,11 +38,19 @@ def claims(config: Config) -> list[Claim]:
     return [
         better("M1", "search helps the trained model", arm_b="raw", margin=0.05),
         better("M2", "it beats the saboteur", arm_b="saboteur", margin=0.2),
-        better("M3", "the consistency loss helps", arm_b="no-consistency", margin=0.02,
-               gated=is_large),
-        Claim("M4", "it reaches PPO's return in fewer steps", "ratio", "muzero", "ppo", margin=1.0,
-              metric="steps", direction="below", gated=is_large),
-    ]  # fmt: skip
+        better("M3", "the consistency loss helps", arm_b="no-consistency", margin=0.02, gated=is_large),
+        Claim(
+            "M4",
+            "it reaches PPO's return in fewer steps",
+            "ratio",
+            "muzero",
+            "ppo",
+            margin=1.0,
+            metric="steps",
+            direction="below",
+            gated=is_large,
+        ),
+    ]
 
 
 def stages(config: Config) -> list[Stage]:
@@ -89,7 +97,11 @@ def summary(config: Config, folder: Path, preset: str) -> dict[str, Any]:
     done = {t.name: read_done(folder, f"evaluate/{t.name}")["summary"] for t in config.tasks}
     scores = report.scores(config, done)
     return judged(
-        claims=claims(config), scores=scores, preset=preset,
+        claims=claims(config),
+        scores=scores,
+        preset=preset,
         preconditions=report.preconditions(config, scores),
-        shown={arm: scores[arm] for arm in report.ABOUT}, about=report.ABOUT, tasks=list(done),
-    ) | report.extras(config, folder, done)  # fmt: skip
+        shown={arm: scores[arm] for arm in report.ABOUT},
+        about=report.ABOUT,
+        tasks=list(done),
+    ) | report.extras(config, folder, done)

@@ -36,34 +36,92 @@ def claims(config: Config) -> list[Claim]:
     below, aside = partial(Claim, direction="below"), {"gated": False}
     better, not_worse = (partial(Claim, kind=k) for k in ("superiority", "non_inferiority"))
     result = [
-        below("A1a", "pretraining beats each component's frequencies", "threshold", "loss",
-              margin=0.8, metric="pretraining", **aside),
-        below("A1b", "and predicts next states better than copying", "threshold", "copy",
-              margin=1.0, metric="pretraining", **aside),
-        better("A3", "pretrained and tuned beats from scratch", arm_a="full", arm_b="scratch",
-               margin=config.adapt.margin),
+        below(
+            "A1a",
+            "pretraining beats each component's frequencies",
+            "threshold",
+            "loss",
+            margin=0.8,
+            metric="pretraining",
+            **aside,
+        ),
+        below(
+            "A1b",
+            "and predicts next states better than copying",
+            "threshold",
+            "copy",
+            margin=1.0,
+            metric="pretraining",
+            **aside,
+        ),
+        better(
+            "A3",
+            "pretrained and tuned beats from scratch",
+            arm_a="full",
+            arm_b="scratch",
+            margin=config.adapt.margin,
+        ),
         Claim("A4", "(IA)^3 keeps what full tuning has", "ratio", "ia3", "full", margin=0.85),
         Claim("A4x", "so does LoRA", "ratio", "lora", "full", margin=0.85, **aside),
-        not_worse("A2", "components are no worse than modalities", arm_a="full", arm_b="M-GPT",
-                  margin=0.05, **aside),
-        not_worse("A2b", "nor at equal operations", arm_a="full", arm_b="M-GPT flops",
-                  margin=0.05, **aside),
-        *(not_worse(f"A5 {kind}", "one model of all domains is no worse than one of each",
-                    arm_a="full", arm_b=f"single, equal {kind}", margin=0.05, **aside)
-          for kind in ("tokens", "epochs")),
-        better("A5x", "pretraining on other robots helps a robot never seen", arm_a="held out",
-               arm_b="scratch", **aside),
-        *(not_worse(f"A6 {arm}", "the simple objective is no worse", arm_a="full", arm_b=arm,
-                    margin=0.05, **aside) for arm in ("C-MTM", "C-SMART")),
-        better("A8", "failing sensors: pretrained beats the raw MLP", arm_a="full", arm_b="mlp",
-               metric="sensors", margin=0.10, **aside),
-        not_worse("A9", "changed gravity: pretrained is no worse than the raw MLP", arm_a="full",
-                  arm_b="mlp", metric="gravity", margin=0.03, **aside),
-        *(better(f"A11 {metric}", f"{metric}: T(s) beats raw observations", arm_a=arm, arm_b="mlp",
-                 metric=metric, **aside)
-          for metric, arm in (("td3_bc", "full"), ("iql", "full"), ("online", "probe"))),
+        not_worse(
+            "A2", "components are no worse than modalities", arm_a="full", arm_b="M-GPT", margin=0.05, **aside
+        ),
+        not_worse("A2b", "nor at equal operations", arm_a="full", arm_b="M-GPT flops", margin=0.05, **aside),
+        *(
+            not_worse(
+                f"A5 {kind}",
+                "one model of all domains is no worse than one of each",
+                arm_a="full",
+                arm_b=f"single, equal {kind}",
+                margin=0.05,
+                **aside,
+            )
+            for kind in ("tokens", "epochs")
+        ),
+        better(
+            "A5x",
+            "pretraining on other robots helps a robot never seen",
+            arm_a="held out",
+            arm_b="scratch",
+            **aside,
+        ),
+        *(
+            not_worse(
+                f"A6 {arm}", "the simple objective is no worse", arm_a="full", arm_b=arm, margin=0.05, **aside
+            )
+            for arm in ("C-MTM", "C-SMART")
+        ),
+        better(
+            "A8",
+            "failing sensors: pretrained beats the raw MLP",
+            arm_a="full",
+            arm_b="mlp",
+            metric="sensors",
+            margin=0.10,
+            **aside,
+        ),
+        not_worse(
+            "A9",
+            "changed gravity: pretrained is no worse than the raw MLP",
+            arm_a="full",
+            arm_b="mlp",
+            metric="gravity",
+            margin=0.03,
+            **aside,
+        ),
+        *(
+            better(
+                f"A11 {metric}",
+                f"{metric}: T(s) beats raw observations",
+                arm_a=arm,
+                arm_b="mlp",
+                metric=metric,
+                **aside,
+            )
+            for metric, arm in (("td3_bc", "full"), ("iql", "full"), ("online", "probe"))
+        ),
         better("A10", "full tuning beats the probe", arm_a="full", arm_b="probe", **aside),
-    ]  # fmt: skip
+    ]
     return result
 
 
@@ -84,15 +142,15 @@ def stages(config: Config) -> list[Stage]:
 def rewards(config: Config, domain: DomainConfig) -> list[Stage]:
     """Learning from rewards on top of T(s), where it is asked for."""
     offline = [
-        Stage(f"offline/{domain.name}/{algorithm}/{arm}",
-              partial(reward_study.learn_offline, config, domain, algorithm, arm))
+        Stage(
+            f"offline/{domain.name}/{algorithm}/{arm}",
+            partial(reward_study.learn_offline, config, domain, algorithm, arm),
+        )
         for algorithm in config.reward.offline
         for arm in config.reward.arms
-    ]  # fmt: skip
+    ]
     return offline + [
-        Stage(
-            f"online/{domain.name}/{arm}", partial(reward_study.learn_online, config, domain, arm)
-        )
+        Stage(f"online/{domain.name}/{arm}", partial(reward_study.learn_online, config, domain, arm))
         for arm in config.reward.online_arms
     ]
 
@@ -126,8 +184,11 @@ def summary(config: Config, folder: Path, preset: str) -> dict[str, Any]:
     scores = report.scores(config, folder)
     asked = [c for c in claims(config) if all(report.has(scores, c.metric, a) for a in c.arms)]
     return judged(
-        claims=asked, scores=scores, preset=preset,
+        claims=asked,
+        scores=scores,
+        preset=preset,
         preconditions=report.preconditions(config, folder, scores),
         shown={name: scores[name] for name in report.shown(config, scores)},
-        about=report.about(config), tasks=[d.name for d in config.domains],
-    ) | report.extras(config, folder, scores)  # fmt: skip
+        about=report.about(config),
+        tasks=[d.name for d in config.domains],
+    ) | report.extras(config, folder, scores)

@@ -38,21 +38,21 @@ def claims(config: Config) -> list[Claim]:
     true, learned = f"true {sims[-1]}", f"learned {sims[-1]}"
     better, aside = partial(Claim, kind="superiority"), {"gated": False}
     result = [
-        better("P1", "search in the true world adds to the policy's mode", arm_a=true,
-               arm_b="mode", margin=0.1),
-        better("P2", "search in the learned world adds to it", arm_a=learned, arm_b="mode",
-               margin=0.1),
-        better("P3", "a world of shuffled actions is worse", arm_a=learned, arm_b="saboteur",
-               margin=0.1),
-        better("P5", "pretrained proposals beat uniform ones", arm_a=true, arm_b="no prior",
-               margin=0.02, **aside),
-        better("P6", "a tree beats one step ahead", arm_a=true, arm_b="one step", margin=0.02,
-               **aside),
-    ]  # fmt: skip
+        better(
+            "P1", "search in the true world adds to the policy's mode", arm_a=true, arm_b="mode", margin=0.1
+        ),
+        better("P2", "search in the learned world adds to it", arm_a=learned, arm_b="mode", margin=0.1),
+        better("P3", "a world of shuffled actions is worse", arm_a=learned, arm_b="saboteur", margin=0.1),
+        better(
+            "P5", "pretrained proposals beat uniform ones", arm_a=true, arm_b="no prior", margin=0.02, **aside
+        ),
+        better("P6", "a tree beats one step ahead", arm_a=true, arm_b="one step", margin=0.02, **aside),
+    ]
     if len(sims) > 1:
         middle = tuple(f"true {n}" for n in reversed(sims[:-1]))
-        result.append(Claim("P4", "more simulations, more return", "ordering", true, "policy",
-                            between=middle, **aside))  # fmt: skip
+        result.append(
+            Claim("P4", "more simulations, more return", "ordering", true, "policy", between=middle, **aside)
+        )
     return result
 
 
@@ -108,7 +108,12 @@ def summary(config: Config, folder: Path, preset: str) -> dict[str, Any]:
     done = {t.name: read_done(folder, f"evaluate/{t.name}")["summary"] for t in config.tasks}
     scores = report.scores(config, done)
     return judged(
-        claims=claims(config), scores=scores, preset=preset,
-        preconditions=report.preconditions(config, folder, scores), shown=scores,
-        about=report.about(config), tasks=list(done), shared_seeds=True,
-    ) | report.extras(config, folder, done)  # fmt: skip
+        claims=claims(config),
+        scores=scores,
+        preset=preset,
+        preconditions=report.preconditions(config, folder, scores),
+        shown=scores,
+        about=report.about(config),
+        tasks=list(done),
+        shared_seeds=True,
+    ) | report.extras(config, folder, done)

@@ -88,9 +88,15 @@ def freeze(config: Config, domain: DomainConfig, folder: Path) -> Work:
             "date": datetime.date.today().isoformat(),
         }
         return policies.freeze(
-            place, domain.env, domain.agent, snapshots, num_snapshots=config.num_snapshots,
-            episodes=config.episodes, seed=config.seed, recipe=recipe,
-        )  # fmt: skip
+            place,
+            domain.env,
+            domain.agent,
+            snapshots,
+            num_snapshots=config.num_snapshots,
+            episodes=config.episodes,
+            seed=config.seed,
+            recipe=recipe,
+        )
 
     return Work(finish)
 
@@ -113,6 +119,11 @@ def summary(config: Config, folder: Path, preset: str) -> dict[str, Any]:
         for arm, row in (("first", 0), ("last", -1))
     }
     return judged(
-        claims=claims(config), scores=scores, preconditions=[], preset=preset, shown=scores,
-        about=ABOUT, tasks=list(cards),
-    ) | {"cards": cards, "curves": CURVES}  # fmt: skip
+        claims=claims(config),
+        scores=scores,
+        preconditions=[],
+        preset=preset,
+        shown=scores,
+        about=ABOUT,
+        tasks=list(cards),
+    ) | {"cards": cards, "curves": CURVES}

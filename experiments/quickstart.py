@@ -56,10 +56,7 @@ def claims(config: Config) -> list[Claim]:
 def stages(config: Config) -> list[Stage]:
     """The run, in order."""
     result = [Stage(f"agents/{t.name}", partial(train_agents, config, t)) for t in config.tasks]
-    result += [
-        Stage("collect", partial(collect, config)),
-        Stage("pretrain", partial(pretrain, config)),
-    ]
+    result += [Stage("collect", partial(collect, config)), Stage("pretrain", partial(pretrain, config))]
     for index, task in enumerate(config.tasks):
         for group in ("network", "lora", "mlp"):
             result.append(Stage(f"clone/{task.name}/{group}", partial(clone, config, index, group)))
@@ -85,9 +82,8 @@ def pretrain(config: Config, folder: Path) -> Work:
     """One transformer on all nominal tasks; its saboteur is the second lane."""
     corpus, data = study.load(config, folder)
     return sequences.pretrain(
-        corpus, data["train"], data["validation"], config.seed, config.pretrain,
-        config.runtime.devices,
-    )  # fmt: skip
+        corpus, data["train"], data["validation"], config.seed, config.pretrain, config.runtime.devices
+    )
 
 
 def clone(config: Config, index: int, group: str, folder: Path) -> Work:

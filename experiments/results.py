@@ -17,19 +17,34 @@ from jaxagent.files import write_json
 RESULTS = Path(__file__).with_name("results")
 PAGE = Path(__file__).with_name("README.md")
 KEPT = (
-    "experiment", "preset", "command", "fingerprint", "git", "versions", "device", "precision",
-    "wall_seconds", "compile_seconds", "throughput", "claims", "preconditions", "scores", "arms",
-    "budgets", "limits", "notes", "returns", "agent_scores",
-)  # fmt: skip
+    "experiment",
+    "preset",
+    "command",
+    "fingerprint",
+    "git",
+    "versions",
+    "device",
+    "precision",
+    "wall_seconds",
+    "compile_seconds",
+    "throughput",
+    "claims",
+    "preconditions",
+    "scores",
+    "arms",
+    "budgets",
+    "limits",
+    "notes",
+    "returns",
+    "agent_scores",
+)
 
 
 def add(folder: Path) -> Path:
     """Write the row of a finished run; raises ValueError where there is no summary."""
     path = folder / "summary.json"
     if not path.is_file():
-        raise ValueError(
-            f"{folder}: got no summary.json, expected a finished run; resume it first."
-        )
+        raise ValueError(f"{folder}: got no summary.json, expected a finished run; resume it first.")
     summary = json.loads(path.read_text())
     manifest = json.loads((folder / "manifest.json").read_text())
     row = {key: summary[key] for key in KEPT if key in summary}

@@ -196,7 +196,9 @@ def dry_run(name: str, config: Any) -> int:
     for row in experiment.costs(config):
         seconds = row.flops / (rate * row.efficiency) + row.compile_seconds
         total += seconds
-        print(f"{row.stage:28s} {row.parameters:11,d} {row.flops / 1e9:10.1f} "
-              f"{row.bytes / 2**20:8.1f} {seconds:7.0f}")  # fmt: skip
+        print(
+            f"{row.stage:28s} {row.parameters:11,d} {row.flops / 1e9:10.1f} "
+            f"{row.bytes / 2**20:8.1f} {seconds:7.0f}"
+        )
     print(f"total ETA {total:.0f} s at {rate / 1e9:.0f} GFLOP/s of matrix product measured now")
     return 0

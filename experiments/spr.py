@@ -40,31 +40,33 @@ def claims(config: Config) -> list[Claim]:
     tokens = partial(Claim, kind="threshold", arm_a="tokens")
     falls = partial(Claim, kind="threshold", metric="collapse", margin=0.5)
     probe = [
-        Claim("S1", "self-prediction adds to linear probes", "superiority", "spr", "untrained",
-              margin=0.1),
-        sound("S2", "predictions beat 'nothing changes'", metric="copy_ratio", margin=0.8,
-              direction="below"),
+        Claim("S1", "self-prediction adds to linear probes", "superiority", "spr", "untrained", margin=0.1),
+        sound("S2", "predictions beat 'nothing changes'", metric="copy_ratio", margin=0.8, direction="below"),
         sound("S3", "predictions depend on actions", metric="action_sensitivity", margin=1.05),
-        sound("S4", "latents keep a fifth of their dimensions", metric="effective_rank",
-              margin=0.2),
+        sound("S4", "latents keep a fifth of their dimensions", metric="effective_rank", margin=0.2),
         falls("S5", "where the target learns, latents collapse", arm_a="target learns"),
         falls("S6", "without a predictor they collapse", arm_a="no predictor", **aside),
         falls("S7", "without transition and predictor too", arm_a="no transition", **aside),
-        sound("S8", "the sound arm trips no alarm", metric="alarm", margin=0.5, direction="below",
-              **aside),
-    ]  # fmt: skip
+        sound("S8", "the sound arm trips no alarm", metric="alarm", margin=0.5, direction="below", **aside),
+    ]
     probe += [
-        Claim("T1", "in the transformer it adds to linear probes too", "superiority", "tokens",
-              "untrained tokens", margin=0.1),
-        tokens("T2", "its predictions beat 'nothing changes'", metric="copy_ratio", margin=0.8,
-               direction="below"),
+        Claim(
+            "T1",
+            "in the transformer it adds to linear probes too",
+            "superiority",
+            "tokens",
+            "untrained tokens",
+            margin=0.1,
+        ),
+        tokens(
+            "T2", "its predictions beat 'nothing changes'", metric="copy_ratio", margin=0.8, direction="below"
+        ),
         tokens("T3", "they depend on actions", metric="action_sensitivity", margin=1.05),
         tokens("T4", "it trips no alarm", metric="alarm", margin=0.5, direction="below", **aside),
-    ]  # fmt: skip
+    ]
     rainbow = [
-        Claim("R1", "Rainbow is better with self-prediction", "superiority", *agents.AGENTS,
-              metric="returns"),
-    ]  # fmt: skip
+        Claim("R1", "Rainbow is better with self-prediction", "superiority", *agents.AGENTS, metric="returns")
+    ]
     return (probe if config.has_probe else []) + (rainbow if config.tasks else [])
 
 
@@ -119,8 +121,9 @@ def summary(config: Config, folder: Path, preset: str) -> dict[str, Any]:
     table = report.scores(found) if found else {}
     returns = report.agent_scores(config, done) if done else {}
     return judged(
-        claims=claims(config), preset=preset,
+        claims=claims(config),
+        preset=preset,
         scores=table | {("returns", name): x for name, x in returns.items()},
         preconditions=report.preconditions(table) if found else [],
         **report.shown(config, table, returns),
-    ) | report.extras(config, folder, found, done)  # fmt: skip
+    ) | report.extras(config, folder, found, done)

@@ -26,12 +26,21 @@ MANIFEST, INDEX, LOCK = "manifest.json", "index.json", ".jaxagent-lock"
 # What each kind of folder consists of; `*` crosses folders. Anything else is another's.
 OURS = {
     "run": (
-        LOCK, MANIFEST, "metrics.jsonl", "summary.json", "report.html", "*.partial", "stages/*",
-        "pictures/*.gif", "pictures/*.png", "policies/*/params.npz", "policies/*/policy.json",
+        LOCK,
+        MANIFEST,
+        "metrics.jsonl",
+        "summary.json",
+        "report.html",
+        "*.partial",
+        "stages/*",
+        "pictures/*.gif",
+        "pictures/*.png",
+        "policies/*/params.npz",
+        "policies/*/policy.json",
         "tensorboard/events.*",
     ),
     "store": (INDEX, "shard_*.npz"),
-}  # fmt: skip
+}
 OURS["grid"] = (*OURS["run"], *(f"cells/*/{pattern}" for pattern in OURS["run"]))
 LISTED = 4  # names that a refusal lists
 
@@ -52,9 +61,7 @@ def kind_of(folder: Path) -> str | None:
     return "store" if _is_index(_json(folder / INDEX)) else None
 
 
-def check_new(
-    folder: Path, kind: str, *, replace: bool = False, within: Path | None = None
-) -> None:
+def check_new(folder: Path, kind: str, *, replace: bool = False, within: Path | None = None) -> None:
     """Raise `NotOurs` unless `folder` may become a new folder of a kind.
 
     It may where it is absent or empty or, with `replace`, where it is of this kind already; never
@@ -66,9 +73,7 @@ def check_new(
         if within is not None and outer == within.resolve():
             break
         if kind_of(outer):
-            raise NotOurs(
-                f"{folder}: lies inside {outer}, a {kind_of(outer)}; choose another --out."
-            )
+            raise NotOurs(f"{folder}: lies inside {outer}, a {kind_of(outer)}; choose another --out.")
     if folder.exists() and not folder.is_dir():
         raise NotOurs(f"{folder}: got a file, expected a folder; choose another --out.")
     if not _is_occupied(folder):
@@ -82,8 +87,7 @@ def check_new(
     if not replace:
         going_on = f"continue it with `jaxagent resume {folder}`, " if kind == "run" else ""
         raise NotOurs(
-            f"{folder}: holds a {kind} already; {going_on}choose another --out, or pass "
-            "--overwrite."
+            f"{folder}: holds a {kind} already; {going_on}choose another --out, or pass --overwrite."
         )
 
 
@@ -315,6 +319,4 @@ def _is_index(content: Mapping[str, Any]) -> bool:
     """Whether JSON is the index of a store: shards, each with its file and hash."""
     shards = content.get("shards")
     is_list = isinstance(shards, list) and shards and isinstance(content.get("version"), int)
-    return bool(is_list) and all(
-        isinstance(s, dict) and {"file", "sha256"} <= set(s) for s in shards
-    )
+    return bool(is_list) and all(isinstance(s, dict) and {"file", "sha256"} <= set(s) for s in shards)

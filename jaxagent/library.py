@@ -72,9 +72,7 @@ class LoadedPolicy(NamedTuple):
         """The memory of `batch_size` lanes."""
         return self.policy.init(batch_size)
 
-    def act(
-        self, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, Any]:
+    def act(self, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
         """Actions for `obs [B, ...]`; `is_first [B]` marks lanes whose episode begins."""
         action, _, carry = self.policy.act(self.params, carry, obs, is_first, key)
         return action, carry
@@ -135,9 +133,7 @@ def rebuild(description: AnyDescription) -> tuple[Policy, Any]:
         )
         init = jax.eval_shape(lambda: network.init(jax.random.key(0)))
         moments = jax.eval_shape(lambda: normalize.init((domain.obs_size,)))
-        return offline.raw_policy(network, description.rule), offline.RawParams(
-            init, codec, moments
-        )
+        return offline.raw_policy(network, description.rule), offline.RawParams(init, codec, moments)
     model = transformer.model(TransformerConfig(**description.model), vocabulary)
     params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     return sequence.policy(model, domain, description.rule), sequence.SequenceParams(params, codec)

@@ -10,23 +10,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("jaxagent", "envs", "kernels", "experiments")
 THIRD_PARTY_ENVS = {"gymnax", "brax", "ale_py", "pgx", "craftax", "xminigrid", "gymnasium", "mctx"}
-GROUND = {
-    "envs.types",
-    "envs.branch",
-    "envs.foreign",
-    "envs.names",
-    "envs.returns",
-}  # of envs, for jaxagent
+GROUND = {"envs.types", "envs.branch", "envs.foreign", "envs.names", "envs.returns"}  # of envs, for jaxagent
 FORBIDDEN_CALLS = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-DEVICE_NAMES = {
-    "pmap",
-    "shard_map",
-    "device_put",
-    "pmean",
-    "psum",
-    "local_devices",
-    "NamedSharding",
-}
+DEVICE_NAMES = {"pmap", "shard_map", "device_put", "pmean", "psum", "local_devices", "NamedSharding"}
 
 
 def sources(package: str) -> list[Path]:
@@ -67,10 +53,10 @@ def violations(path: Path) -> list[str]:
     if package == "jaxagent":
         bad += [i for i in found if top(i) == "experiments"]
         bad += [
-            i for i in found
-            if top(i) == "envs" and not any(i == g or i.startswith(f"{g}.") for g in GROUND)
-            and i != "envs"
-        ]  # fmt: skip
+            i
+            for i in found
+            if top(i) == "envs" and not any(i == g or i.startswith(f"{g}.") for g in GROUND) and i != "envs"
+        ]
     part = path.relative_to(ROOT).parts[:2]
     if part == ("jaxagent", "agents"):
         bad += [i for i in found if i.startswith("jaxagent.train")]

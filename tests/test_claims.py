@@ -31,9 +31,8 @@ THRESHOLD = Claim("c", "A reaches 0.5", "threshold", "a", margin=0.5)
 RATIO = Claim("c", "A is twice B", "ratio", "a", "b", margin=2.0)
 ORDERING = Claim("c", "A > B > C", "ordering", "a", "c", between=("b",))
 SLOPE = Claim(
-    "c", "near the power law", "slope", "a", "c", between=("b",), sizes=(1, 10, 100), low=-0.6,
-    high=-0.4,
-)  # fmt: skip
+    "c", "near the power law", "slope", "a", "c", between=("b",), sizes=(1, 10, 100), low=-0.6, high=-0.4
+)
 
 
 def simulate(effect, num_seeds, noise=0.05, num_strata=3, seed=0):
@@ -49,9 +48,7 @@ def around(centres, num_seeds=8, noise=0.02, num_strata=2):
     generator = np.random.default_rng(0)
     shape = (num_strata, num_seeds)
     names = "abcdef"[: len(centres)]
-    return {
-        n: c + noise * generator.normal(size=shape) for n, c in zip(names, centres, strict=True)
-    }
+    return {n: c + noise * generator.normal(size=shape) for n, c in zip(names, centres, strict=True)}
 
 
 def verdict(claim, scores, **options):
@@ -81,8 +78,7 @@ def test_a_threshold_may_ask_more_of_the_point_than_of_the_interval():
 def test_without_an_effect_at_most_one_in_twenty_passes(num_seeds, margin):
     claim = dataclasses.replace(SUPERIORITY, margin=margin)
     found = [
-        verdict(claim, simulate(0.0, num_seeds, 0.3, seed=k), num_samples=200, seed=k)
-        for k in range(300)
+        verdict(claim, simulate(0.0, num_seeds, 0.3, seed=k), num_samples=200, seed=k) for k in range(300)
     ]
     assert found.count(PASS) <= 15
     assert found.count(INCONCLUSIVE) >= 150
@@ -385,8 +381,7 @@ def test_shared_seeds_reach_the_interval():
     generator = np.random.default_rng(0)
     scores = {n: np.repeat(generator.normal(size=(1, 10)), 6, axis=0) for n in "ab"}
     own, shared = (
-        judge([SUPERIORITY], scores, shared_seeds=is_shared)[0].interval
-        for is_shared in (False, True)
+        judge([SUPERIORITY], scores, shared_seeds=is_shared)[0].interval for is_shared in (False, True)
     )
     assert shared[1] - shared[0] > 1.5 * (own[1] - own[0])
 

@@ -86,9 +86,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("argv", "hint"), BAD, ids=lambda x: " ".join(x) if type(x) is list else ""
-)
+@pytest.mark.parametrize(("argv", "hint"), BAD, ids=lambda x: " ".join(x) if type(x) is list else "")
 def test_bad_input_exits_2_and_helps(argv, hint):
     out = io.StringIO()
     with contextlib.redirect_stderr(out), contextlib.redirect_stdout(out):
@@ -104,8 +102,12 @@ def test_bad_input_is_refused_before_jax_is_imported():
     started = time.perf_counter()
     result = subprocess.run(
         [sys.executable, "-c", GUARD, "run", "quickstart", "--preset", "cpuu"],
-        capture_output=True, text=True, cwd=ROOT, timeout=60, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+        check=False,
+    )
     assert result.returncode == 2, result.stderr
     assert "Did you mean cpu" in result.stderr
     assert time.perf_counter() - started < 20  # the promise is 2 s on an idle machine
@@ -114,8 +116,12 @@ def test_bad_input_is_refused_before_jax_is_imported():
 def test_list_needs_no_jax():
     result = subprocess.run(
         [sys.executable, "-c", GUARD, "list"],
-        capture_output=True, text=True, cwd=ROOT, timeout=60, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+        check=True,
+    )
     assert "quickstart" in result.stdout
     assert "gymnax/CartPole-v1" in result.stdout
 
@@ -141,9 +147,7 @@ def test_every_preset_is_legal_and_survives_json(name, preset):
     assert configs.from_dict(config, json.loads(text)) == config
 
 
-@pytest.mark.parametrize(
-    ("name", "preset"), [x for x in presets() if x[0] not in ("pasta", "populations")]
-)
+@pytest.mark.parametrize(("name", "preset"), [x for x in presets() if x[0] not in ("pasta", "populations")])
 def test_every_preset_builds_its_stages_claims_and_costs(name, preset):
     """Those of robots build every body, which tests/slow and tests/parts do anyway."""
     from jaxagent.evaluate.claims import check_claims, check_preset

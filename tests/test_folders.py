@@ -127,8 +127,12 @@ def test_it_is_refused_before_jax_is_imported(tmp_path):
     others_files(tmp_path / "place")
     result = subprocess.run(
         [sys.executable, "-c", GUARD, *RUN, str(tmp_path / "place")],
-        capture_output=True, text=True, cwd=ROOT, timeout=60, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+        check=False,
+    )
     assert result.returncode == cli.USAGE, result.stderr
     assert "sub, thesis.tex" in result.stderr
 
@@ -205,9 +209,13 @@ def toy(finish, name="toy"):
         claims=lambda config: [],
         stages=lambda config: [stage],
         summary=lambda config, out, preset: {
-            "tasks": [], "arms": {}, "scores": {}, "preconditions": [], "claims": [],
+            "tasks": [],
+            "arms": {},
+            "scores": {},
+            "preconditions": [],
+            "claims": [],
         },
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -302,9 +310,7 @@ def test_a_replaced_run_that_holds_others_files_stays_aside(tmp_path, experiment
 
 def test_a_manifest_cannot_name_another_folder_to_delete(tmp_path):
     victim = make_run(tmp_path / "victim")
-    out = make_run(
-        tmp_path / "place", replaces=["victim", "../victim", "place.replaced-/../victim"]
-    )
+    out = make_run(tmp_path / "place", replaces=["victim", "../victim", "place.replaced-/../victim"])
     folders.finish(out)
     assert (victim / "summary.json").exists()
 
@@ -403,9 +409,7 @@ def test_of_two_starts_at_once_one_wins_whole(tmp_path):
     """Fifty races: the manifest's seed is the one that was computed, whoever comes first."""
     pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     command = [sys.executable, "-c", RACE, str(tmp_path)]
-    racers = [
-        subprocess.Popen([*command, str(seed)], text=True, cwd=ROOT, **pipe) for seed in (1, 2)
-    ]
+    racers = [subprocess.Popen([*command, str(seed)], text=True, cwd=ROOT, **pipe) for seed in (1, 2)]
     try:
         read_until(racers, "ready")
         for race in range(50):

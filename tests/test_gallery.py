@@ -29,9 +29,7 @@ def curves(**changes):
 
 
 def maps(**changes):
-    panels = [
-        {"title": f"panel {i}", "values": [[-1.0, 0.0, 1.0], [0.5, None, -0.5]]} for i in range(2)
-    ]
+    panels = [{"title": f"panel {i}", "values": [[-1.0, 0.0, 1.0], [0.5, None, -0.5]]} for i in range(2)]
     ticks = {"x_ticks": [10, 20000, "end"], "y_ticks": ["D=4", "D=8"]}
     return {"kind": "maps", **NAMES, "panels": panels, "low": -1, "high": 1} | ticks | changes
 

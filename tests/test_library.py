@@ -26,10 +26,17 @@ MODELS = {
 def saved(request, tmp_path):
     """A run folder with one random policy, and its description."""
     about = library.Description(
-        arm="finetune", task="CartPole-v1", env="gymnax/CartPole-v1", overrides={"length": 1.0},
-        kind=request.param, rule="argmax", seed=0, domain=DOMAIN, vocabulary=VOCABULARY,
+        arm="finetune",
+        task="CartPole-v1",
+        env="gymnax/CartPole-v1",
+        overrides={"length": 1.0},
+        kind=request.param,
+        rule="argmax",
+        seed=0,
+        domain=DOMAIN,
+        vocabulary=VOCABULARY,
         model=MODELS[request.param],
-    )  # fmt: skip
+    )
     _, template = library.rebuild(about)
     rng = np.random.default_rng(0)
 
@@ -71,8 +78,7 @@ def test_it_acts_the_same_in_a_loop_and_in_a_scan(saved):
 
 
 @pytest.mark.parametrize(
-    ("encoder", "obs_shape", "is_stack"),
-    [("board", (10, 10, 4), False), ("nature", (84, 84, 4), True)],
+    ("encoder", "obs_shape", "is_stack"), [("board", (10, 10, 4), False), ("nature", (84, 84, 4), True)]
 )
 def test_a_policy_of_values_comes_back(tmp_path, encoder, obs_shape, is_stack):
     """It takes observations as the environment has them, stacks of frames first."""
@@ -82,9 +88,16 @@ def test_a_policy_of_values_comes_back(tmp_path, encoder, obs_shape, is_stack):
     shapes = jax.eval_shape(network.init, jax.random.key(0))
     params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(x.dtype), shapes)
     about = library.ValueDescription(
-        arm="spr", task="Game", env="minatar/Breakout", overrides={}, seed=7,
-        obs_shape=list(obs_shape), is_stack=is_stack, num_actions=3, config=to_dict(config),
-    )  # fmt: skip
+        arm="spr",
+        task="Game",
+        env="minatar/Breakout",
+        overrides={},
+        seed=7,
+        obs_shape=list(obs_shape),
+        is_stack=is_stack,
+        num_actions=3,
+        config=to_dict(config),
+    )
     library.save(tmp_path, about, params)
     loaded = library.load(tmp_path, arm="spr")
     assert loaded.description == about
@@ -106,9 +119,16 @@ def breakout_run(folder):
     network = q_network(config.model, (10, 10, 4), 3)
     for number, arm in enumerate(("rainbow + spr", "rainbow")):
         about = library.ValueDescription(
-            arm=arm, task="Breakout", env="minatar/Breakout", overrides={"max_steps": 30}, seed=7,
-            obs_shape=[10, 10, 4], is_stack=False, num_actions=3, config=to_dict(config),
-        )  # fmt: skip
+            arm=arm,
+            task="Breakout",
+            env="minatar/Breakout",
+            overrides={"max_steps": 30},
+            seed=7,
+            obs_shape=[10, 10, 4],
+            is_stack=False,
+            num_actions=3,
+            config=to_dict(config),
+        )
         library.save(folder, about, jax.jit(network.init)(jax.random.key(number)))
     return folder
 

@@ -51,18 +51,12 @@ def test_painter_takes_zero_dimensional_arrays():
     params, state, _ = SCENES["CartPole-v1"]
     leaves = {key: np.float32(value) for key, value in state.items()}
     boxed = {key: np.array(value) for key, value in params.items()}
-    np.testing.assert_array_equal(
-        paint("CartPole-v1", leaves, boxed), paint("CartPole-v1", state, params)
-    )
+    np.testing.assert_array_equal(paint("CartPole-v1", leaves, boxed), paint("CartPole-v1", state, params))
 
 
 @pytest.mark.parametrize(
     ("name", "longer"),
-    [
-        ("CartPole-v1", {"length": 1.0}),
-        ("Acrobot-v1", {"link_length_2": 1.3}),
-        ("Pendulum-v1", {"l": 1.2}),
-    ],
+    [("CartPole-v1", {"length": 1.0}), ("Acrobot-v1", {"link_length_2": 1.3}), ("Pendulum-v1", {"l": 1.2})],
 )
 def test_longer_rod_moves_more_pixels(name, longer):
     params, state, _ = SCENES[name]

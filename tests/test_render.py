@@ -29,8 +29,7 @@ def test_a_png_holds_the_last_frame(tmp_path):
 
 def frames_of(env_id, name, num_steps, seed=0):
     env, params = envs.make(env_id)
-    return render.play(render.Episode(env, params), render.policy(name, env, params),
-                       num_steps, seed)  # fmt: skip
+    return render.play(render.Episode(env, params), render.policy(name, env, params), num_steps, seed)
 
 
 def test_a_seed_fixes_the_film():

@@ -223,9 +223,7 @@ def test_sign_flips_equal_their_enumeration(differences):
 def test_probability_of_improvement_equals_mann_whitney():
     generator = np.random.default_rng(12)
     a, b = generator.integers(0, 5, size=(3, 6)), generator.integers(0, 5, size=(3, 4))
-    oracle = np.mean(
-        [scipy.stats.mannwhitneyu(x, y).statistic / 24 for x, y in zip(a, b, strict=True)]
-    )
+    oracle = np.mean([scipy.stats.mannwhitneyu(x, y).statistic / 24 for x, y in zip(a, b, strict=True)])
     assert statistics.probability_of_improvement(a, b) == pytest.approx(oracle)
     reverse = statistics.probability_of_improvement(b, a)
     assert reverse == pytest.approx(1.0 - oracle)

@@ -201,9 +201,7 @@ class AtariVector:
         self._handle, reset, step = foreign(self._source.xla)()
         self._reset, self._step = _unbatched(env, reset), _unbatched(env, step)
 
-    def reset(
-        self, key: jax.Array, params: AtariParams, after: AtariState | None = None
-    ) -> AtariState:
+    def reset(self, key: jax.Array, params: AtariParams, after: AtariState | None = None) -> AtariState:
         """Seed every lane from `key` and start its first game; `params` has leaves `[B]`.
 
         There is one emulator, so a reset ends the games of every earlier state. On the host it
@@ -212,9 +210,7 @@ class AtariVector:
         """
         return self.start(lane_seeds(key, self.num_lanes), params, after)
 
-    def start(
-        self, seeds: jax.Array, params: AtariParams, after: AtariState | None = None
-    ) -> AtariState:
+    def start(self, seeds: jax.Array, params: AtariParams, after: AtariState | None = None) -> AtariState:
         """Start from ALE's own seeds, int32 `[B]` in [0, 2^31 - 1): equal seeds, equal games."""
         for name, value in {"seeds": seeds, "params.max_steps": params.max_steps}.items():
             if jnp.shape(value) != (self.num_lanes,):
@@ -354,9 +350,7 @@ def _check_value(name: str, field: str, value: Any) -> None:
     is_number = isinstance(value, int | float if kind is float else int)
     low, high = LIMITS[field]
     if isinstance(value, bool) or not is_number or not low <= value <= high:
-        raise ValueError(
-            f"ale/{name}.{field}: got {value!r}, expected {kind.__name__} from {low} to {high}."
-        )
+        raise ValueError(f"ale/{name}.{field}: got {value!r}, expected {kind.__name__} from {low} to {high}.")
 
 
 def _unbatched(env: AtariEnvironment, fn: Any) -> Any:

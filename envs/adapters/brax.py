@@ -27,9 +27,7 @@ with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
 
 # brax 0.14.2 calls `jnp.clip(x, a_min=)`, an argument that jax has removed, in this one module;
 # without the repair the swimmer, the only robot in a fluid, does not trace.
-brax.fluid.jp = types.SimpleNamespace(
-    **{**vars(jnp), "clip": lambda x, a_min: jnp.clip(x, min=a_min)}
-)
+brax.fluid.jp = types.SimpleNamespace(**{**vars(jnp), "clip": lambda x, a_min: jnp.clip(x, min=a_min)})
 
 BACKENDS = ("spring", "generalized", "positional", "mjx")
 # The first is the default. Brax refuses the others for the swimmer; `fast` has no physics at all.
@@ -182,9 +180,7 @@ def make(
     for field, value in overrides.items():
         check_name(f"parameter of brax/{name}", field, params._fields)
         _check_value(name, field, value)
-    params = params._replace(
-        **{f: jnp.asarray(v, getattr(params, f).dtype) for f, v in overrides.items()}
-    )
+    params = params._replace(**{f: jnp.asarray(v, getattr(params, f).dtype) for f, v in overrides.items()})
     return BraxEnvironment(name, source, params, backend), params
 
 
@@ -273,9 +269,7 @@ def _capsules(model: Any, pos: np.ndarray, rot: np.ndarray) -> list[bodies.Capsu
         body = model.geom_bodyid[i]
         half = model.geom_size[i, 1] if kind == mujoco.mjtGeom.mjGEOM_CAPSULE else 0.0
         along = _rotate(np.array([0.0, 0.0, half]), model.geom_quat[i])
-        ends = [
-            pos[body] + _rotate(model.geom_pos[i] + sign * along, rot[body]) for sign in (-1, 1)
-        ]
+        ends = [pos[body] + _rotate(model.geom_pos[i] + sign * along, rot[body]) for sign in (-1, 1)]
         radius = float(model.geom_size[i, 0])
         found.append(bodies.Capsule(ends[0], ends[1], radius, limbs[body]))
     return found

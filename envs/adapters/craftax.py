@@ -243,10 +243,7 @@ BLOCK_FILES: dict[Any, str] = {
 OUTSIDE = (128, 128, 128)  # what is not on the map
 NIGHT = np.array([0, 16, 64])
 # Two rows of what the player has, as in craftax: the needs, then goods, then tools.
-SHELF = (
-    (*NEEDS, "sapling", "wood", "stone", "coal", "iron"),
-    ("diamond", *TOOLS),
-)
+SHELF = ((*NEEDS, "sapling", "wood", "stone", "coal", "iron"), ("diamond", *TOOLS))
 
 
 def paint(world: Any) -> np.ndarray:

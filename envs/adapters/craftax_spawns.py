@@ -28,15 +28,9 @@ def spawn_mobs(rng, state, params, static_params):
     zombie_chance = p.spawn_zombie_base_chance + night_chance
     kinds = (
         ("cows", is_grass & (distance > 3), p.spawn_cow_chance, p.cow_health, s.max_cows),
-        (
-            "zombies", (is_grass | is_path) & (distance > 9), zombie_chance, p.zombie_health,
-            s.max_zombies,
-        ),
-        (
-            "skeletons", is_path & (distance > 9), p.spawn_skeleton_chance, p.skeleton_health,
-            s.max_skeletons,
-        ),
-    )  # fmt: skip
+        ("zombies", (is_grass | is_path) & (distance > 9), zombie_chance, p.zombie_health, s.max_zombies),
+        ("skeletons", is_path & (distance > 9), p.spawn_skeleton_chance, p.skeleton_health, s.max_skeletons),
+    )
     for name, is_allowed, chance, health, most in kinds:
         rng, key_whether = jax.random.split(rng)
         rng, key_where = jax.random.split(rng)

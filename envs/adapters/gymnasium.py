@@ -171,9 +171,7 @@ def components(space: Any, prefix: str) -> tuple[Component, ...]:
             "gymnasium.wrappers.FlattenObservation."
         )
     low, high = (np.asarray(b, np.float64).reshape(-1) for b in (space.low, space.high))
-    return tuple(
-        Component(f"{prefix}[{i}]", "real", float(low[i]), float(high[i])) for i in range(low.size)
-    )
+    return tuple(Component(f"{prefix}[{i}]", "real", float(low[i]), float(high[i])) for i in range(low.size))
 
 
 def _autoreset_mode(source: gymnasium.vector.VectorEnv) -> AutoresetMode:
@@ -235,9 +233,7 @@ class ExportedEnv(gymnasium.Env):
     def step(self, action: Any):
         if self._state is None:
             raise gymnasium.error.ResetNeeded("got a step before the first reset; call reset().")
-        action = jnp.asarray(
-            np.asarray(action), jnp.int32 if self._env.is_discrete else jnp.float32
-        )
+        action = jnp.asarray(np.asarray(action), jnp.int32 if self._env.is_discrete else jnp.float32)
         self._key, obs, self._state, reward, terminated, truncated, info = self._step(
             self._key, self._state, action, self._params
         )
@@ -258,9 +254,7 @@ class ExportedEnv(gymnasium.Env):
 
     def _pure_step(self, key, state, action, params):
         key, key_step = jax.random.split(key)
-        obs, state, reward, terminated, truncated, info = self._env.step(
-            key_step, state, action, params
-        )
+        obs, state, reward, terminated, truncated, info = self._env.step(key_step, state, action, params)
         info = info | self._mask(state, params)
         return key, obs, state, reward, terminated, truncated, info
 
@@ -335,8 +329,9 @@ def box(spec: tuple[Component, ...], shape: tuple[int, ...], dtype: Any) -> spac
     """The Box of an observation; a category is the number that our observations show it as."""
     low = [0.0 if c.kind == "category" else c.low for c in spec]
     high = [c.cardinality - 1.0 if c.kind == "category" else c.high for c in spec]
-    return spaces.Box(np.reshape(low, shape).astype(dtype), np.reshape(high, shape).astype(dtype),
-                      shape, dtype)  # fmt: skip
+    return spaces.Box(
+        np.reshape(low, shape).astype(dtype), np.reshape(high, shape).astype(dtype), shape, dtype
+    )
 
 
 def action_space(env: Environment) -> spaces.Discrete | spaces.Box:

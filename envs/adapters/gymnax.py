@@ -51,9 +51,7 @@ class GymnaxEnvironment(Environment):
 
     def step(self, key, state, action, params):
         action = clip_category(self.action_spec, action)
-        obs, next_state, reward, terminated, info = foreign(self._env.step_env)(
-            key, state, action, params
-        )
+        obs, next_state, reward, terminated, info = foreign(self._env.step_env)(key, state, action, params)
         truncated = foreign(self._env.is_truncated)(next_state, params)
         next_state = cast_like(next_state, state)
         return (
@@ -122,9 +120,7 @@ def _components(space: Any, prefix: str) -> tuple[Component, ...]:
     size = math.prod(space.shape)
     low = np.broadcast_to(np.asarray(space.low, np.float64), space.shape).reshape(size)
     high = np.broadcast_to(np.asarray(space.high, np.float64), space.shape).reshape(size)
-    return tuple(
-        Component(f"{prefix}[{i}]", "real", _bound(low[i]), _bound(high[i])) for i in range(size)
-    )
+    return tuple(Component(f"{prefix}[{i}]", "real", _bound(low[i]), _bound(high[i])) for i in range(size))
 
 
 def _bound(x: float) -> float:

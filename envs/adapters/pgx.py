@@ -59,9 +59,7 @@ class PgxEnvironment(Environment):
         first = jax.eval_shape(foreign(self._env.init), jax.random.key(0))
         self.obs_shape = first.observation.shape
         self.obs_spec = _obs_spec(name, first.observation)
-        self.action_spec = (
-            Component("action", "category", cardinality=first.legal_action_mask.shape[0]),
-        )
+        self.action_spec = (Component("action", "category", cardinality=first.legal_action_mask.shape[0]),)
 
     @property
     def default_params(self) -> PgxParams:
@@ -96,8 +94,7 @@ class PgxEnvironment(Environment):
         game = state.game
         holds = {
             "a_move_exists": jnp.any(game.legal_action_mask),
-            "the_mover_is_a_player": (game.current_player >= 0)
-            & (game.current_player < self.num_players),
+            "the_mover_is_a_player": (game.current_player >= 0) & (game.current_player < self.num_players),
         }
         if self.num_players == 2:
             holds["zero_sum"] = jnp.sum(game.rewards) == 0
@@ -143,9 +140,7 @@ def _obs_spec(name: str, obs: jax.ShapeDtypeStruct) -> tuple[Component, ...]:
         places = [f"point[{i}]" for i in range(24)] + ["my_bar", "bar", "my_off", "off"]
         checkers = tuple(Component(p, "real", -15.0, 15.0) for p in places)
         # A double leaves four dice of one number to play.
-        return checkers + tuple(
-            Component(f"dice[{i + 1}]", "category", cardinality=5) for i in range(6)
-        )
+        return checkers + tuple(Component(f"dice[{i + 1}]", "category", cardinality=5) for i in range(6))
     counters = COUNTER_PLANES.get(name, ())
     return tuple(
         Component(f"obs{list(index)}", "real", 0.0, 1.0)

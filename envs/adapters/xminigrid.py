@@ -118,9 +118,7 @@ class XMiniGrid(Environment):
         """xminigrid's `Environment.step`, with its rules as one formula."""
         acted = take_action(world.grid, world.agent, action)
         grid, agent, changed = computed_once(acted, params.max_steps > 0)
-        grid, pocket = apply_rules(
-            world.rule_encoding, grid, agent.position, agent.pocket, action, changed
-        )
+        grid, pocket = apply_rules(world.rule_encoding, grid, agent.position, agent.pocket, action, changed)
         grid, pocket = computed_once((grid, pocket), params.max_steps > 0)
         agent, time = agent.replace(pocket=pocket), world.step_num + 1
         view = self._params.view_size

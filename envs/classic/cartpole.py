@@ -51,12 +51,7 @@ class CartPole(WordEnvironment):
         self.obs_spec = (
             Component("x", "real", -2 * task.x_threshold, 2 * task.x_threshold),
             Component("x_dot", "real"),
-            Component(
-                "theta",
-                "real",
-                -2 * task.theta_threshold_radians,
-                2 * task.theta_threshold_radians,
-            ),
+            Component("theta", "real", -2 * task.theta_threshold_radians, 2 * task.theta_threshold_radians),
             Component("theta_dot", "real"),
         )
 

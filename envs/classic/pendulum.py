@@ -67,9 +67,7 @@ class Pendulum(WordEnvironment):
         acceleration = 1.5 * params.g / params.l * sine + 3.0 / (params.m * params.l**2) * torque
         theta_dot = state.theta_dot + acceleration * params.dt
         theta_dot = jnp.clip(theta_dot, -params.max_speed, params.max_speed)
-        after = state._replace(
-            theta=state.theta + theta_dot * params.dt, theta_dot=theta_dot, last_u=torque
-        )
+        after = state._replace(theta=state.theta + theta_dot * params.dt, theta_dot=theta_dot, last_u=torque)
         return after, -cost, jnp.zeros_like(cost, bool)
 
     def observe(self, state, params):

@@ -51,8 +51,7 @@ def line_scores(game: Any, shape: tuple[int, int], length: int) -> tuple[jax.Arr
     defence = jnp.where(mine == 0, other_worth[other], 0)
     none = jnp.zeros(game.board.shape, jnp.int32)
     return tuple(
-        none.at[lines].add(jnp.broadcast_to(value[:, None], lines.shape))
-        for value in (attack, defence)
+        none.at[lines].add(jnp.broadcast_to(value[:, None], lines.shape)) for value in (attack, defence)
     )
 
 

@@ -11,9 +11,7 @@ FAR = 10_000  # cells: not to be reached
 STEPS = np.array([[-1, 0], [0, 1], [1, 0], [0, -1]], np.int32)  # up, right, down, left
 
 # xminigrid.core.constants: tiles, and actions in the order of xminigrid.core.actions.
-EMPTY, FLOOR, BALL, PYRAMID, GOAL, KEY, LOCKED, CLOSED, OPEN, HEX, STAR = (
-    0, 1, 3, 5, 6, 7, 8, 9, 10, 11, 12
-)  # fmt: skip
+EMPTY, FLOOR, BALL, PYRAMID, GOAL, KEY, LOCKED, CLOSED, OPEN, HEX, STAR = (0, 1, 3, 5, 6, 7, 8, 9, 10, 11, 12)
 FORWARD, TURN_RIGHT, TURN_LEFT, PICK_UP, PUT_DOWN, TOGGLE = range(6)
 TILE_AT = 5  # xminigrid.core.goals: a tile on a position; the others name a tile only
 

@@ -84,9 +84,7 @@ def asterix(state: Any, params: Any) -> jax.Array:
     nothing = jnp.zeros((), jnp.uint32)
     draws = asterix_game.draw((nothing, nothing))
     quiet = state._replace(spawn_timer=jnp.full_like(state.spawn_timer, 2 * HORIZON))
-    now, after = _imagine(
-        lambda s: asterix_game.play(s, jnp.zeros((), jnp.int32), draws, params)[0], quiet
-    )
+    now, after = _imagine(lambda s: asterix_game.play(s, jnp.zeros((), jnp.int32), draws, params)[0], quiet)
 
     def boards(state):
         shift = 4 * jnp.arange(8, dtype=jnp.uint32)

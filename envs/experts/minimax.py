@@ -159,9 +159,7 @@ class Search(NamedTuple):
     ply: jax.Array  # int32
 
 
-def connect_four(
-    state: Any, params: Any, *, depth: int | jax.Array, deepest: int | None = None
-) -> jax.Array:
+def connect_four(state: Any, params: Any, *, depth: int | jax.Array, deepest: int | None = None) -> jax.Array:
     """Value of each column for the mover, `depth` plies deep with this move: float32 `[7]`.
 
     A win is worth `WIN` less the plies to it, a draw 0, and the horizon the promise of the lines
@@ -176,8 +174,7 @@ def connect_four(
     most = depth if deepest is None else deepest
     if most < 1 or (isinstance(depth, int) and not 1 <= depth <= most):
         raise ValueError(
-            f"depth: got {depth}, expected at least 1, the move itself, and no more than deepest, "
-            f"{deepest}."
+            f"depth: got {depth}, expected at least 1, the move itself, and no more than deepest, {deepest}."
         )
     stones = _stones(state.game._x.board, state.game._x.color)
     is_over = jnp.any(_line_counts(stones) == 4)
@@ -244,9 +241,7 @@ def _note(search: Search, value: jax.Array) -> Search:
     ply = search.ply
     left = search.columns[ply] & (search.columns[ply] - 1)
     bound = jnp.maximum(search.bound[ply + 1], value)
-    return search._replace(
-        columns=_put(search.columns, ply, left), bound=_put(search.bound, ply + 1, bound)
-    )
+    return search._replace(columns=_put(search.columns, ply, left), bound=_put(search.bound, ply + 1, bound))
 
 
 def _lowest(columns: jax.Array) -> jax.Array:

@@ -190,9 +190,7 @@ class Seaquest(Game):
         in_row = [_equals(fleet.y, jnp.full_like(state.y, y)) & fleet.alive for y in rows]
         is_one_way = [((m & fleet.right) == 0) | ((m & ~fleet.right) == 0) for m in in_row]
         afloat = (fleet.alive & _is_outside(fleet.x)) | (fleet.shot & _is_outside(fleet.shot_x))
-        paces = (state.spawn_interval >= MIN_SPAWN_INTERVAL) & (
-            state.move_interval >= MIN_MOVE_INTERVAL
-        )
+        paces = (state.spawn_interval >= MIN_SPAWN_INTERVAL) & (state.move_interval >= MIN_MOVE_INTERVAL)
         return super().invariants(state, params) | {
             "player_on_board": _is_inside(state.x) & (state.y >= 0) & (state.y <= DEEPEST),
             "enemies_on_board": (afloat == 0) & (_any(in_row) == fleet.alive),
@@ -250,9 +248,7 @@ def _spawn_enemy(state, draws):
     )
     return state._replace(
         fleet=jax.tree.map(
-            lambda word, new: jnp.where(comes, (word >> 1) | (new << 31), word),
-            fleet,
-            newcomer,
+            lambda word, new: jnp.where(comes, (word >> 1) | (new << 31), word), fleet, newcomer
         ),
         spawn_timer=jnp.where(is_due, state.spawn_interval, state.spawn_timer),
     )

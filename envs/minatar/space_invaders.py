@@ -115,8 +115,7 @@ class SpaceInvaders(Game):
             bullets=bullets,
             enemy_bullets=enemy_bullets,
             aliens=tuple(
-                jnp.where(is_cleared, jnp.uint32(new), old)
-                for new, old in zip(WAVE, aliens, strict=True)
+                jnp.where(is_cleared, jnp.uint32(new), old) for new, old in zip(WAVE, aliens, strict=True)
             ),
             alien_dir=alien_dir,
             move_interval=state.move_interval - jnp.where(ramps, 1, 0),
@@ -147,10 +146,7 @@ class SpaceInvaders(Game):
         inside = (state.pos >= 0) & (state.pos < SIZE)
         for cells in (state.bullets, state.enemy_bullets, state.aliens):
             inside = inside & (_any(cells) <= WORD_MASK)
-        return super().invariants(state, params) | {
-            "on_board": inside,
-            "has_aliens": _any(state.aliens) != 0,
-        }
+        return super().invariants(state, params) | {"on_board": inside, "has_aliens": _any(state.aliens) != 0}
 
 
 def _fly_up(bullets, fires, pos):
@@ -168,8 +164,7 @@ def _down(cells):
     """Cells one row down; those of row 9 are gone."""
     above = (jnp.zeros_like(cells[0]), *cells[:2])
     upper = (
-        ((word << 10) & WORD_MASK) | (previous >> 20)
-        for word, previous in zip(cells, above, strict=False)
+        ((word << 10) & WORD_MASK) | (previous >> 20) for word, previous in zip(cells, above, strict=False)
     )
     return (*upper, cells[2] >> 20)
 

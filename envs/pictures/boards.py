@@ -277,9 +277,7 @@ def _hexagon(center: tuple[float, float], radius: float) -> list[tuple[float, fl
     return [(center[0] + radius * math.sin(a), center[1] + radius * math.cos(a)) for a in angles]
 
 
-def _away(
-    point: tuple[float, float], middle: tuple[float, float], amount: float
-) -> tuple[float, float]:
+def _away(point: tuple[float, float], middle: tuple[float, float], amount: float) -> tuple[float, float]:
     """Moves a point away from the middle by `amount` cells."""
     dx, dy = point[0] - middle[0], point[1] - middle[1]
     grown = 1 + amount / math.hypot(dx, dy)

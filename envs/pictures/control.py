@@ -161,11 +161,7 @@ def _torque_arrow(canvas: Canvas, fraction: float, radius: float) -> None:
     center = (radius * math.cos(end), radius * math.sin(end))
     forward = (-turn * math.sin(end), turn * math.cos(end))
     outward = (math.cos(end), math.sin(end))
-    head = [
-        add(center, forward, 0.17),
-        add(center, outward, 0.1),
-        add(center, outward, -0.1),
-    ]
+    head = [add(center, forward, 0.17), add(center, outward, 0.1), add(center, outward, -0.1)]
     polygon(canvas, head, BLUE)
 
 

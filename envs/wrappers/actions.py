@@ -10,9 +10,7 @@ from envs.types import Component, Environment, Params, contains
 from envs.wrappers.wrapper import Wrapper, require_reals, wrap
 
 
-def sticky_actions(
-    env: Environment, params: Params, probability: float = 0.1
-) -> tuple[Wrapper, Params]:
+def sticky_actions(env: Environment, params: Params, probability: float = 0.1) -> tuple[Wrapper, Params]:
     """Execute the previous action again with `probability` (Machado et al. 2018, section 5.2).
 
     The action before the first is 0, as in MinAtar (probability 0.1 there, 0.25 in ALE).
@@ -39,9 +37,7 @@ def sticky_actions(
         return action, step
 
     own = jnp.asarray(probability, jnp.float32)
-    return wrap(
-        env, params, own, "sticky actions", begin=begin, act=act, after=after, is_random=True
-    )
+    return wrap(env, params, own, "sticky actions", begin=begin, act=act, after=after, is_random=True)
 
 
 def normalize_actions(env: Environment, params: Params) -> tuple[Wrapper, Params]:

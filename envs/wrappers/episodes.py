@@ -62,9 +62,8 @@ def reset_free(env: Environment, params: Params, reset_every: int = 0) -> tuple[
     own = jnp.asarray(reset_every, jnp.int32)
     limit = reset_every or jnp.iinfo(jnp.int32).max
     return wrap(
-        env, params, own, "reset-free", begin=begin, after=after,
-        max_steps=int(limit), invariants=invariants,
-    )  # fmt: skip
+        env, params, own, "reset-free", begin=begin, after=after, max_steps=int(limit), invariants=invariants
+    )
 
 
 def _check_steps(name: str, value: int, least: int) -> None:

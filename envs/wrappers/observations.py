@@ -20,11 +20,7 @@ class Noise(NamedTuple):
 
 
 def exogenous_noise(
-    env: Environment,
-    params: Params,
-    scale: float,
-    correlation: float = 0.0,
-    num_components: int = 0,
+    env: Environment, params: Params, scale: float, correlation: float = 0.0, num_components: int = 0
 ) -> tuple[Wrapper, Params]:
     """Gaussian noise that no action changes, independent or correlated in time.
 
@@ -60,11 +56,17 @@ def exogenous_noise(
     unbounded = [c._replace(kind="real", low=-math.inf, high=math.inf) for c in env.obs_spec]
     extra = [Component(f"noise[{i}]", "real") for i in range(num_components)]
     return wrap(
-        env, params, own, "exogenous noise", begin=begin, after=after, is_random=True,
+        env,
+        params,
+        own,
+        "exogenous noise",
+        begin=begin,
+        after=after,
+        is_random=True,
         obs_spec=(*(env.obs_spec if num_components else unbounded), *extra),
         obs_shape=(len(env.obs_spec) + num_components,) if num_components else env.obs_shape,
         obs_dtype=np.float32,
-    )  # fmt: skip
+    )
 
 
 def frame_stack(env: Environment, params: Params, num_frames: int) -> tuple[Wrapper, Params]:
@@ -96,9 +98,15 @@ def frame_stack(env: Environment, params: Params, num_frames: int) -> tuple[Wrap
         for c in row
     )
     return wrap(
-        env, params, (), "frame stack", begin=begin, after=after,
-        obs_spec=spec, obs_shape=(*outer, depth * num_frames),
-    )  # fmt: skip
+        env,
+        params,
+        (),
+        "frame stack",
+        begin=begin,
+        after=after,
+        obs_spec=spec,
+        obs_shape=(*outer, depth * num_frames),
+    )
 
 
 class Scale(NamedTuple):
@@ -143,9 +151,8 @@ def normalize_observations(
     )
     own = Scale(jnp.asarray(mean.reshape(env.obs_shape)), jnp.asarray(std.reshape(env.obs_shape)))
     return wrap(
-        env, params, own, "normalized observations", **show(scaled), obs_spec=spec,
-        obs_dtype=np.float32,
-    )  # fmt: skip
+        env, params, own, "normalized observations", **show(scaled), obs_spec=spec, obs_dtype=np.float32
+    )
 
 
 def flat_observations(env: Environment, params: Params) -> tuple[Wrapper, Params]:

@@ -12,10 +12,7 @@ from envs.wrappers.wrapper import Wrapper, show, wrap
 
 
 def sensor_failure(
-    env: Environment,
-    params: Params,
-    sensors: Sequence[int],
-    mode: Literal["zero", "mask", "drop"] = "zero",
+    env: Environment, params: Params, sensors: Sequence[int], mode: Literal["zero", "mask", "drop"] = "zero"
 ) -> tuple[Wrapper, Params]:
     """Lose the components `sensors` of the flattened observation.
 

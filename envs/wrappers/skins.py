@@ -51,9 +51,7 @@ def skin(env: Environment, params: Params, skin: Skin) -> tuple[Wrapper, Params]
     is_symbol = jnp.asarray((alphabet >= 0).reshape(env.obs_shape))
 
     def shown(own, obs):
-        renamed = own.symbols[
-            rows, jnp.where(is_symbol, obs, jnp.zeros_like(obs)).astype(jnp.int32)
-        ]
+        renamed = own.symbols[rows, jnp.where(is_symbol, obs, jnp.zeros_like(obs)).astype(jnp.int32)]
         return jnp.where(is_symbol, renamed.astype(obs.dtype), obs)
 
     def act(key, own, memory, action):

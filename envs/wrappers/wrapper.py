@@ -114,9 +114,7 @@ class Wrapper(Environment):
         key_env, key_act, key_after = jax.random.split(key, 3)
         executed = self._act(key_act, params.own, state.own, action)
         obs, inner, *flags, info = self.inner.step(key_env, state.env, executed, params.env)
-        memory, step = self._after(
-            key_after, params.own, state.own, executed, Step(obs, *flags, info)
-        )
+        memory, step = self._after(key_after, params.own, state.own, executed, Step(obs, *flags, info))
         obs, *rest = step
         return obs, WrappedState(inner, memory), *rest
 
@@ -147,6 +145,4 @@ def require_reals(env: Environment, spec: tuple[Component, ...], what: str) -> N
     """Raise `ValueError` unless every component of `spec` is real and bounded."""
     for c in spec:
         if c.kind != "real" or not np.isfinite([c.low, c.high]).all():
-            raise ValueError(
-                f"{env.name}: got {what} component {c}, expected real components with bounds."
-            )
+            raise ValueError(f"{env.name}: got {what} component {c}, expected real components with bounds.")

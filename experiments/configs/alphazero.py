@@ -81,9 +81,11 @@ class Config:
         require_at_least(self.evaluation, 2, "num_snapshots")
         for what in ("games", "rating_games"):
             require_divides(
-                f"EvaluationConfig.{what}", 2, getattr(self.evaluation, what),
+                f"EvaluationConfig.{what}",
+                2,
+                getattr(self.evaluation, what),
                 "each game is played with both sides",
-            )  # fmt: skip
+            )
         require_positive(self, "num_seeds")
         self.runtime.check()
 
@@ -115,15 +117,20 @@ CPU = Config(
             levels=(0, 1, 2),
             opening=2,
         ),
-    ),
+    )
 )
 
 
 def _tiny(game: GameConfig) -> GameConfig:
     fit = dataclasses.replace(
-        game.fit, num_envs=4, num_steps=4, num_minibatches=1, num_updates=2, updates_per_chunk=1,
+        game.fit,
+        num_envs=4,
+        num_steps=4,
+        num_minibatches=1,
+        num_updates=2,
+        updates_per_chunk=1,
         search=SearchConfig(4, 4),
-    )  # fmt: skip
+    )
     levels = (0, min(game.levels[-1], 2)) if game.name == "connect_four" else game.levels
     return dataclasses.replace(game, fit=fit, trunk=TrunkConfig(width=16), levels=levels)
 
@@ -144,8 +151,13 @@ GPU = dataclasses.replace(
         GameConfig(
             "connect_four",
             AlphaZeroConfig(
-                num_envs=1024, num_steps=32, num_updates=200, updates_per_chunk=10,
-                num_minibatches=16, exploration=0.25, search=SearchConfig(32, 7),
+                num_envs=1024,
+                num_steps=32,
+                num_updates=200,
+                updates_per_chunk=10,
+                num_minibatches=16,
+                exploration=0.25,
+                search=SearchConfig(32, 7),
             ),
             TrunkConfig(channels=64, width=64, num_blocks=6),
             levels=(0, 2, 4, 6),
@@ -154,5 +166,5 @@ GPU = dataclasses.replace(
     ),
     evaluation=EvaluationConfig(games=256, rating_games=64, num_snapshots=8),
     num_seeds=8,
-)  # fmt: skip
+)
 PRESETS = {"smoke": SMOKE, "cpu": CPU, "gpu": GPU}

@@ -38,10 +38,17 @@ class Config:
     # `num_gradient_steps` after each from `warmup_steps` on; importance weights are annealed as if
     # those of the warm-up were fitted too.
     rainbow: RainbowConfig = RainbowConfig(
-        num_envs=1, num_gradient_steps=2, capacity=102_400, warmup_steps=2000, num_updates=STEPS,
-        updates_per_chunk=2500, reward_limit=1.0, is_augmented=True,
-        model=QNetworkConfig(encoder="nature"), spr=SPRConfig(tau=1.0),
-    )  # fmt: skip
+        num_envs=1,
+        num_gradient_steps=2,
+        capacity=102_400,
+        warmup_steps=2000,
+        num_updates=STEPS,
+        updates_per_chunk=2500,
+        reward_limit=1.0,
+        is_augmented=True,
+        model=QNetworkConfig(encoder="nature"),
+        spr=SPRConfig(tau=1.0),
+    )
     episodes: int = 100  # whole games of each agent and seed at the end
     eval_lanes: int = 10  # of each seed, which play them side by side
     first_seed: int = 0  # claim seeds are 0..7; development seeds are 1000 and up
@@ -58,8 +65,12 @@ class Config:
             count = len(set(values))
             require_equal(f"Config.{name}", len(values), max(count, 1), "name each once")
         self.runtime.check()
-        require_equal("RuntimeConfig.devices", self.runtime.devices, 1,
-                      "an emulator feeds one; run other games on other devices")  # fmt: skip
+        require_equal(
+            "RuntimeConfig.devices",
+            self.runtime.devices,
+            1,
+            "an emulator feeds one; run other games on other devices",
+        )
         self._check_fit(self.rainbow)
         require_source("atari100k", "ale")
 
@@ -67,17 +78,20 @@ class Config:
         fit.check_learner()
         require_positive(fit, "num_gradient_steps", "batch_size", "updates_per_chunk")
         for name in ("num_envs", "num_steps"):
-            require_equal(f"RainbowConfig.{name}", getattr(fit, name), 1,
-                          "a seed plays one game, and learns after every step")  # fmt: skip
+            require_equal(
+                f"RainbowConfig.{name}",
+                getattr(fit, name),
+                1,
+                "a seed plays one game, and learns after every step",
+            )
         require_divides(
             "RainbowConfig.num_updates", fit.updates_per_chunk, fit.num_updates, "chunks are whole"
         )
         # Both programs are compiled in the first chunk.
         require_at_least(fit, fit.warmup_steps + fit.window, "updates_per_chunk")
         require_fits_memory(
-            "frames kept: num_seeds * rainbow.capacity * 84 * 84",
-            self.num_seeds * fit.capacity * FRAME, 0.5,
-        )  # fmt: skip
+            "frames kept: num_seeds * rainbow.capacity * 84 * 84", self.num_seeds * fit.capacity * FRAME, 0.5
+        )
 
 
 GPU = Config()
@@ -92,12 +106,21 @@ GPU_SHORT = dataclasses.replace(
 SMOKE = Config(
     games=("pong",),
     rainbow=dataclasses.replace(
-        GPU.rainbow, batch_size=4, capacity=128, warmup_steps=32, num_updates=96,
-        updates_per_chunk=48, num_td_steps=3, num_gradient_steps=1,
+        GPU.rainbow,
+        batch_size=4,
+        capacity=128,
+        warmup_steps=32,
+        num_updates=96,
+        updates_per_chunk=48,
+        num_td_steps=3,
+        num_gradient_steps=1,
         model=QNetworkConfig(encoder="nature", hidden_size=8, num_atoms=11),
         spr=SPRConfig(num_steps=2, tau=1.0),
     ),
-    episodes=1, eval_lanes=1, first_seed=1000, num_seeds=2,
+    episodes=1,
+    eval_lanes=1,
+    first_seed=1000,
+    num_seeds=2,
     runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
-)  # fmt: skip
+)
 PRESETS = {"smoke": SMOKE, "gpu-short": GPU_SHORT, "gpu": GPU}

@@ -98,9 +98,7 @@ SMOKE = dataclasses.replace(
     prompts=PromptConfig(sizes=(2, 4, 8), num_outcomes=3, num_steps=6),
     model=TransformerConfig(width=8, num_layers=1, num_heads=1, mlp_factor=1, context=6),
     mlp_factors=(1,),
-    fit=dataclasses.replace(
-        CPU.fit, num_updates=20, updates_per_chunk=2, batch_size=8, warmup_updates=1
-    ),
+    fit=dataclasses.replace(CPU.fit, num_updates=20, updates_per_chunk=2, batch_size=8, warmup_updates=1),
     theory=TheoryConfig(num_starts=2, least_gap=1e-4),
     first_seed=1000,
     num_seeds=2,

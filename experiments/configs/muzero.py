@@ -70,9 +70,11 @@ class Config:
             # The saboteur remembers the action of the lane beside it.
             require_at_least(task.muzero, 2 * NUM_SHARDS, "num_envs")
             require_divides(
-                f"{task.name}: env steps of muzero", task.ppo_chunk, task.env_steps,
+                f"{task.name}: env steps of muzero",
+                task.ppo_chunk,
+                task.env_steps,
                 "PPO needs a snapshot after as many steps; change updates_per_chunk",
-            )  # fmt: skip
+            )
             ppo_steps = task.ppo.num_updates * task.ppo.num_envs * task.ppo.num_steps
             if ppo_steps < task.env_steps:
                 raise ValueError(
@@ -97,11 +99,9 @@ CPU = Config(
                 # Values are at most 33, squashed 4.9: nothing is clipped, and bins are narrow.
                 model=LatentConfig(num_bins=61, reach=6.0),
             ),
-            PPOConfig(
-                num_envs=8, num_steps=32, num_updates=320, updates_per_chunk=4, reward_scale=0.1
-            ),
+            PPOConfig(num_envs=8, num_steps=32, num_updates=320, updates_per_chunk=4, reward_scale=0.1),
         ),
-    ),
+    )
 )
 SMOKE = dataclasses.replace(
     CPU,
@@ -109,8 +109,16 @@ SMOKE = dataclasses.replace(
         TaskConfig(
             "gymnax/CartPole-v1",
             MuZeroConfig(
-                num_envs=8, num_steps=4, num_gradient_steps=1, batch_size=16, capacity=128,
-                warmup_steps=64, num_updates=2, updates_per_chunk=1, unroll=2, num_td_steps=2,
+                num_envs=8,
+                num_steps=4,
+                num_gradient_steps=1,
+                batch_size=16,
+                capacity=128,
+                warmup_steps=64,
+                num_updates=2,
+                updates_per_chunk=1,
+                unroll=2,
+                num_td_steps=2,
                 model=LatentConfig(TrunkConfig(width=8, num_blocks=1), num_bins=11),
                 search=SearchConfig(num_simulations=4),
             ),
@@ -123,7 +131,7 @@ SMOKE = dataclasses.replace(
     first_seed=1000,
     num_seeds=2,
     runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
-)  # fmt: skip
+)
 # One accelerator: MinAtar at 100k steps, convolutions. Never run so far.
 _MINATAR = MuZeroConfig(
     num_envs=64,
@@ -136,11 +144,10 @@ _MINATAR = MuZeroConfig(
     updates_per_chunk=20,
     discount=0.99,
     model=LatentConfig(
-        TrunkConfig(channels=32, width=128, num_blocks=2), num_bins=51, reach=12.0,
-        projection_size=512,
+        TrunkConfig(channels=32, width=128, num_blocks=2), num_bins=51, reach=12.0, projection_size=512
     ),
     search=SearchConfig(num_simulations=32),
-)  # fmt: skip
+)
 GPU = dataclasses.replace(
     CPU,
     tasks=tuple(
@@ -148,12 +155,17 @@ GPU = dataclasses.replace(
             f"minatar/{name}",
             _MINATAR,
             PPOConfig(
-                num_envs=64, num_steps=64, num_updates=1248, updates_per_chunk=13, hidden_size=256,
-                learning_rate=3e-4, entropy_weight=0.01,
+                num_envs=64,
+                num_steps=64,
+                num_updates=1248,
+                updates_per_chunk=13,
+                hidden_size=256,
+                learning_rate=3e-4,
+                entropy_weight=0.01,
             ),
         )
         for name in ("Breakout", "Asterix", "SpaceInvaders", "Freeway")
     ),
     episodes=64,
-)  # fmt: skip
+)
 PRESETS = {"smoke": SMOKE, "cpu": CPU, "gpu": GPU}

@@ -58,9 +58,7 @@ class ModelConfig:
     """One pretrained model."""
 
     name: str
-    objective: Literal[
-        "gpt", "bert", "mtm", "smart", "maskdp", "spr", "spr_tokens", "spr_token"
-    ] = "gpt"
+    objective: Literal["gpt", "bert", "mtm", "smart", "maskdp", "spr", "spr_tokens", "spr_token"] = "gpt"
     granularity: Literal["component", "modality"] = "component"
     values: Literal["bins", "two_hot", "reals"] = "bins"
     data: Literal["intact", "shuffled"] = "intact"  # shuffled: the saboteur's
@@ -112,9 +110,7 @@ class RewardConfig:
 
     offline: tuple[Literal["td3_bc", "iql"], ...] = ()
     online: bool = False
-    arms: tuple[Literal["full", "probe", "scratch", "mlp"], ...] = (
-        "full", "probe", "scratch", "mlp",
-    )  # fmt: skip
+    arms: tuple[Literal["full", "probe", "scratch", "mlp"], ...] = ("full", "probe", "scratch", "mlp")
     td3_bc: TD3BCConfig = TD3BCConfig()
     iql: IQLConfig = IQLConfig()
     ppo: PPOConfig = PPOConfig()
@@ -179,9 +175,7 @@ class Config:
         if not domain.updates:
             return self.adapt.fit
         chunk = math.gcd(domain.updates, self.adapt.fit.updates_per_chunk)
-        return dataclasses.replace(
-            self.adapt.fit, num_updates=domain.updates, updates_per_chunk=chunk
-        )
+        return dataclasses.replace(self.adapt.fit, num_updates=domain.updates, updates_per_chunk=chunk)
 
     def fit_of(self, model: ModelConfig) -> FitConfig:
         """A model's pretraining."""
@@ -206,9 +200,11 @@ class Config:
             require_at_least(domain, 0, "updates")
             self.imitation_of(domain).check()
             require_at_most(
-                domain, self.collect.demonstration_episodes, "demonstrations",
+                domain,
+                self.collect.demonstration_episodes,
+                "demonstrations",
                 "collect.demonstration_episodes",
-            )  # fmt: skip
+            )
         for model in self.models:
             for domain in filter(None, (model.domains, model.held_out)):
                 check_name(f"domain of model {model.name}", domain, names)
@@ -245,18 +241,17 @@ CPU = Config(
     network=TransformerConfig(width=64, num_layers=3, num_heads=4, context=4),
     pretrain=FitConfig(num_updates=2000, updates_per_chunk=100),
     adapt=AdaptConfig(
-        num_seeds=8, arms=("scratch", "full", "probe", "lora", "ia3", "M-GPT", "mlp"),
+        num_seeds=8,
+        arms=("scratch", "full", "probe", "lora", "ia3", "M-GPT", "mlp"),
         tested=("full", "M-GPT", "mlp"),
     ),
     runtime=RuntimeConfig(optimization_level=1, lanes_in_turn=True),
-)  # fmt: skip
+)
 
 SMOKE = dataclasses.replace(
     CPU,
     domains=(
-        DomainConfig(
-            "classic/Pendulum-v1", horizon=20, sensors=(0,), failures=("zero", "mask", "drop")
-        ),
+        DomainConfig("classic/Pendulum-v1", horizon=20, sensors=(0,), failures=("zero", "mask", "drop")),
         DomainConfig("brax/inverted_pendulum", horizon=20, gravities=(0.5,)),
     ),
     collect=CollectConfig(lanes=2, steps=20, demonstration_episodes=2),
@@ -264,19 +259,21 @@ SMOKE = dataclasses.replace(
     network=TransformerConfig(width=16, num_layers=1, num_heads=2, context=2),
     pretrain=FitConfig(num_updates=4, updates_per_chunk=2, batch_size=4, warmup_updates=1),
     adapt=AdaptConfig(
-        first_seed=1000, num_seeds=2, episodes=2, head_size=8,
-        fit=FitConfig(num_updates=2, updates_per_chunk=1, batch_size=4, warmup_updates=1,
-                      weight_decay=0.0),
+        first_seed=1000,
+        num_seeds=2,
+        episodes=2,
+        head_size=8,
+        fit=FitConfig(num_updates=2, updates_per_chunk=1, batch_size=4, warmup_updates=1, weight_decay=0.0),
     ),
     reward=RewardConfig(
-        td3_bc=TD3BCConfig(num_updates=4, updates_per_chunk=2, batch_size=8, hidden_size=8,
-                           critic_hidden_size=8),
-        iql=IQLConfig(num_updates=4, updates_per_chunk=2, batch_size=8, hidden_size=8,
-                      critic_hidden_size=8),
+        td3_bc=TD3BCConfig(
+            num_updates=4, updates_per_chunk=2, batch_size=8, hidden_size=8, critic_hidden_size=8
+        ),
+        iql=IQLConfig(num_updates=4, updates_per_chunk=2, batch_size=8, hidden_size=8, critic_hidden_size=8),
         ppo=PPOConfig(num_envs=4, num_steps=8, num_updates=2, updates_per_chunk=1, hidden_size=8),
     ),
     runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
-)  # fmt: skip
+)
 
 _OBJECTIVES = ("gpt", "bert", "mtm", "smart", "maskdp", "spr")
 _TOKENS = {"hopper": 14, "halfcheetah": 23, "walker2d": 23, "ant": 35}  # a transition
@@ -287,8 +284,7 @@ def single_domain(tokens: dict[str, int]) -> tuple[ModelConfig, ...]:
     total = sum(tokens.values())
     epochs = [ModelConfig(f"{name} epochs", domains=name) for name in tokens]
     matched = [
-        ModelConfig(f"{name} tokens", domains=name, updates=total / own)
-        for name, own in tokens.items()
+        ModelConfig(f"{name} tokens", domains=name, updates=total / own) for name, own in tokens.items()
     ]
     return (*epochs, *matched)
 
@@ -297,8 +293,12 @@ def single_domain(tokens: dict[str, int]) -> tuple[ModelConfig, ...]:
 GPU = Config(
     domains=tuple(
         DomainConfig(
-            f"brax/{name}", horizon=1000, demonstrations=1, gravities=(0.5, 0.75, 1.25, 1.5),
-            sensors=tuple(range(11)), failures=("zero", "mask", "drop"),
+            f"brax/{name}",
+            horizon=1000,
+            demonstrations=1,
+            gravities=(0.5, 0.75, 1.25, 1.5),
+            sensors=tuple(range(11)),
+            failures=("zero", "mask", "drop"),
         )
         for name in _TOKENS
     ),
@@ -318,42 +318,54 @@ GPU = Config(
     tokens=TokenConfig(num_bins=1024),
     network=TransformerConfig(width=256, num_layers=6, num_heads=4, context=8, dtype="bfloat16"),
     pretrain=FitConfig(
-        num_updates=3000, updates_per_chunk=100, batch_size=128, learning_rate=3e-4,
-        warmup_updates=300, weight_decay=0.1,
+        num_updates=3000,
+        updates_per_chunk=100,
+        batch_size=128,
+        learning_rate=3e-4,
+        warmup_updates=300,
+        weight_decay=0.1,
     ),
     adapt=AdaptConfig(
-        episodes=256, head_size=256,
+        episodes=256,
+        head_size=256,
         fit=FitConfig(num_updates=1000, updates_per_chunk=100, batch_size=256, weight_decay=0.0),
     ),
     reward=RewardConfig(
-        offline=("td3_bc", "iql"), online=True,
+        offline=("td3_bc", "iql"),
+        online=True,
         ppo=PPOConfig(
-            num_envs=512, num_steps=32, num_updates=300, updates_per_chunk=30, num_minibatches=8,
-            learning_rate=3e-4, discount=0.99, initial_log_std=-0.5, reward_scale=0.1,
+            num_envs=512,
+            num_steps=32,
+            num_updates=300,
+            updates_per_chunk=30,
+            num_minibatches=8,
+            learning_rate=3e-4,
+            discount=0.99,
+            initial_log_std=-0.5,
+            reward_scale=0.1,
         ),
     ),
-)  # fmt: skip
+)
 # One robot in about ten minutes of one accelerator, most of which compiles.
 ROBOT = dataclasses.replace(
     GPU,
     models=(C_GPT, M_GPT),
     collect=CollectConfig(lanes=64, steps=500),
-    pretrain=dataclasses.replace(
-        GPU.pretrain, num_updates=1000, learning_rate=1e-3, warmup_updates=100
-    ),
+    pretrain=dataclasses.replace(GPU.pretrain, num_updates=1000, learning_rate=1e-3, warmup_updates=100),
     adapt=AdaptConfig(
-        num_seeds=8, episodes=32, head_size=256, filmed=(),
-        fit=FitConfig(num_updates=300, updates_per_chunk=100, batch_size=64, warmup_updates=10,
-                      weight_decay=0.0),
+        num_seeds=8,
+        episodes=32,
+        head_size=256,
+        filmed=(),
+        fit=FitConfig(
+            num_updates=300, updates_per_chunk=100, batch_size=64, warmup_updates=10, weight_decay=0.0
+        ),
     ),
     reward=RewardConfig(),
-)  # fmt: skip
+)
 ROBOTS = {
     f"gpu-{name}": dataclasses.replace(
-        ROBOT,
-        domains=(
-            DomainConfig(f"brax/{name}", horizon=500, gravities=(0.75, 1.25), sensors=(0, 1)),
-        ),
+        ROBOT, domains=(DomainConfig(f"brax/{name}", horizon=500, gravities=(0.75, 1.25), sensors=(0, 1)),)
     )
     for name in _TOKENS
 }
@@ -398,9 +410,7 @@ def ablations(config: Config) -> dict[str, Config]:
     for factor in (0.5, 2.0):
         width = int(factor * config.network.width)
         vary(f"width x{factor:g}", "network", width=width)
-        vary(
-            f"context x{factor:g}", "network", context=max(1, int(factor * config.network.context))
-        )
+        vary(f"context x{factor:g}", "network", context=max(1, int(factor * config.network.context)))
     for factor in (0.25, 0.5):
         vary(f"data x{factor:g}", "collect", steps=max(1, int(factor * config.collect.steps)))
     for tier in ("expert", "mixed", "replay"):

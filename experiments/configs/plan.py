@@ -26,9 +26,13 @@ class ModelConfig:
     """The learned world, and what states are worth in both."""
 
     fit: FitConfig = FitConfig(
-        num_updates=3000, updates_per_chunk=300, batch_size=256, warmup_updates=100,
-        learning_rate=1e-3, weight_decay=0.0,
-    )  # fmt: skip
+        num_updates=3000,
+        updates_per_chunk=300,
+        batch_size=256,
+        warmup_updates=100,
+        learning_rate=1e-3,
+        weight_decay=0.0,
+    )
     hidden_size: int = 128
     tau: float = 0.01  # share of the new values in the slow copy, per update
 
@@ -102,9 +106,7 @@ SMOKE = dataclasses.replace(
     tokens=QUICKSTART_SMOKE.tokens,
     model=QUICKSTART_SMOKE.model,
     pretrain=FitConfig(num_updates=4, updates_per_chunk=2, batch_size=4, warmup_updates=1),
-    world=ModelConfig(
-        FitConfig(num_updates=4, updates_per_chunk=2, batch_size=8, warmup_updates=1), 8
-    ),
+    world=ModelConfig(FitConfig(num_updates=4, updates_per_chunk=2, batch_size=8, warmup_updates=1), 8),
     plan=PlanConfig((2, 4), num_samples=2, episodes=2, first_seed=1000, num_seeds=2),
     runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
 )

@@ -5,13 +5,7 @@ from typing import Literal
 
 from envs.names import check_name
 from envs.registry import registered
-from jaxagent.config import (
-    PPOConfig,
-    RuntimeConfig,
-    SACConfig,
-    require_at_least,
-    require_positive,
-)
+from jaxagent.config import PPOConfig, RuntimeConfig, SACConfig, require_at_least, require_positive
 
 DESCRIPTION = "PPO and SAC agents on real physics: the policies that sequence data come from"
 
@@ -69,52 +63,88 @@ PENDULUM = DomainConfig(
     "classic/Pendulum-v1",
     "sac",
     sac=SACConfig(
-        num_envs=16, batch_size=128, capacity=65_536, warmup_steps=1024, num_updates=2000,
-        learning_rate=1e-3, critic_hidden_size=128, reward_scale=0.1, hidden_size=32,
+        num_envs=16,
+        batch_size=128,
+        capacity=65_536,
+        warmup_steps=1024,
+        num_updates=2000,
+        learning_rate=1e-3,
+        critic_hidden_size=128,
+        reward_scale=0.1,
+        hidden_size=32,
     ),
-)  # fmt: skip
+)
 INVERTED_PENDULUM = DomainConfig(
     "brax/inverted_pendulum",
     "ppo",
     ppo=PPOConfig(
-        num_envs=64, num_steps=64, num_updates=120, learning_rate=1e-3, reward_scale=0.1,
-        hidden_size=32, initial_log_std=-0.5,
+        num_envs=64,
+        num_steps=64,
+        num_updates=120,
+        learning_rate=1e-3,
+        reward_scale=0.1,
+        hidden_size=32,
+        initial_log_std=-0.5,
     ),
-)  # fmt: skip
+)
 REACHER = DomainConfig(
     "brax/reacher",
     "sac",
     sac=SACConfig(
-        num_envs=16, batch_size=256, capacity=262_144, warmup_steps=4096, num_updates=4000,
-        updates_per_chunk=500, num_gradient_steps=4, learning_rate=6e-4, critic_hidden_size=128,
-        hidden_size=32, discount=0.95,
+        num_envs=16,
+        batch_size=256,
+        capacity=262_144,
+        warmup_steps=4096,
+        num_updates=4000,
+        updates_per_chunk=500,
+        num_gradient_steps=4,
+        learning_rate=6e-4,
+        critic_hidden_size=128,
+        hidden_size=32,
+        discount=0.95,
     ),
-)  # fmt: skip
+)
 # A discount of 0.99 ends in standing still: a hop takes longer than it can see.
 _LEGS = PPOConfig(
-    num_envs=256, num_steps=128, num_epochs=6, num_minibatches=16, num_updates=100,
-    updates_per_chunk=10, learning_rate=3e-4, final_learning_rate=1.0, discount=0.997,
-    entropy_weight=1e-3, initial_log_std=-0.5, max_gradient_norm=1.0, reward_scale=0.03,
-)  # fmt: skip
+    num_envs=256,
+    num_steps=128,
+    num_epochs=6,
+    num_minibatches=16,
+    num_updates=100,
+    updates_per_chunk=10,
+    learning_rate=3e-4,
+    final_learning_rate=1.0,
+    discount=0.997,
+    entropy_weight=1e-3,
+    initial_log_std=-0.5,
+    max_gradient_norm=1.0,
+    reward_scale=0.03,
+)
 _RUN = PPOConfig(
-    num_envs=1024, num_steps=16, num_epochs=4, num_minibatches=8, num_updates=2000,
-    updates_per_chunk=50, learning_rate=3e-4, final_learning_rate=1.0, discount=0.97,
-    entropy_weight=1e-3, initial_log_std=-0.5, max_gradient_norm=1.0,
-)  # fmt: skip
+    num_envs=1024,
+    num_steps=16,
+    num_epochs=4,
+    num_minibatches=8,
+    num_updates=2000,
+    updates_per_chunk=50,
+    learning_rate=3e-4,
+    final_learning_rate=1.0,
+    discount=0.97,
+    entropy_weight=1e-3,
+    initial_log_std=-0.5,
+    max_gradient_norm=1.0,
+)
 HOPPER = DomainConfig("brax/hopper", "ppo", ppo=_LEGS)
 # With `_LEGS` it stands for 1000 steps; with this discount it walks, and falls sooner or later.
 WALKER = DomainConfig(
-    "brax/walker2d", "ppo",
-    ppo=dataclasses.replace(_RUN, reward_scale=0.1, discount=0.99, num_updates=4300),
-)  # fmt: skip
+    "brax/walker2d", "ppo", ppo=dataclasses.replace(_RUN, reward_scale=0.1, discount=0.99, num_updates=4300)
+)
 CHEETAH = DomainConfig(
     "brax/halfcheetah",
     "ppo",
     ppo=dataclasses.replace(_RUN, reward_scale=0.1, discount=0.95, num_updates=1600),
 )
-ANT = DomainConfig(
-    "brax/ant", "ppo", ppo=dataclasses.replace(_RUN, reward_scale=0.1, num_updates=2800)
-)
+ANT = DomainConfig("brax/ant", "ppo", ppo=dataclasses.replace(_RUN, reward_scale=0.1, num_updates=2800))
 
 GPU = Config((PENDULUM, INVERTED_PENDULUM, REACHER, HOPPER, WALKER, CHEETAH, ANT))
 # Two cores train the cheap domains in minutes and the hopper in ten; the others would need hours.
@@ -130,20 +160,27 @@ SMOKE = Config(
             "classic/Pendulum-v1",
             "sac",
             sac=SACConfig(
-                num_envs=4, num_gradient_steps=2, batch_size=8, capacity=256, warmup_steps=32,
-                num_updates=4, updates_per_chunk=2, hidden_size=8, critic_hidden_size=8,
+                num_envs=4,
+                num_gradient_steps=2,
+                batch_size=8,
+                capacity=256,
+                warmup_steps=32,
+                num_updates=4,
+                updates_per_chunk=2,
+                hidden_size=8,
+                critic_hidden_size=8,
             ),
         ),
         DomainConfig(
             "classic/MountainCarContinuous-v0",
             "ppo",
-            ppo=PPOConfig(
-                num_envs=4, num_steps=8, num_updates=4, updates_per_chunk=2, hidden_size=8
-            ),
+            ppo=PPOConfig(num_envs=4, num_steps=8, num_updates=4, updates_per_chunk=2, hidden_size=8),
         ),
     ),
-    num_agents=2, num_snapshots=2, episodes=2,
+    num_agents=2,
+    num_snapshots=2,
+    episodes=2,
     runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
-)  # fmt: skip
+)
 
 PRESETS = {"smoke": SMOKE, "cpu": CPU, "gpu": GPU}

@@ -134,9 +134,7 @@ CPU = Config(
         TaskConfig(
             env="gymnax/Pendulum-v1",
             change=(("g", 2.0),),
-            ppo=PPOConfig(
-                num_updates=60, updates_per_chunk=3, num_epochs=8, discount=0.95, reward_scale=0.1
-            ),
+            ppo=PPOConfig(num_updates=60, updates_per_chunk=3, num_epochs=8, discount=0.95, reward_scale=0.1),
             demonstrations=20,
             cloning=_cloning(300, learning_rate=3e-3),
             # Whole greedy episodes mostly show balancing at rest, which clones into copying the

@@ -49,9 +49,7 @@ class ProbeConfig:
     env_steps: int = 20_000  # of random play
     num_envs: int = 16
     measured: int = 4096  # states of other episodes, half to fit linear probes, half to score them
-    model: LatentConfig = LatentConfig(
-        TrunkConfig(width=64, num_blocks=1), num_bins=2, projection_size=64
-    )
+    model: LatentConfig = LatentConfig(TrunkConfig(width=64, num_blocks=1), num_bins=2, projection_size=64)
     tokens: LatentConfig = LatentConfig(
         # 16 wide it says little (R^2 0.60). Of patches of 2 x 2 cells, and as wide as this, an
         # untrained one knows as much as 0.86, and an update takes three times as long.
@@ -64,9 +62,15 @@ class ProbeConfig:
     # Tang et al. 2023: latents do not collapse where the predictor is nearly optimal all the time.
     predictor_rate: float = 10.0  # multiple of the learning rate
     fit: FitConfig = FitConfig(
-        num_updates=3000, updates_per_chunk=300, batch_size=32, learning_rate=1e-3,
-        warmup_updates=1, final_learning_rate=1.0, weight_decay=0.0, max_gradient_norm=10.0,
-    )  # fmt: skip
+        num_updates=3000,
+        updates_per_chunk=300,
+        batch_size=32,
+        learning_rate=1e-3,
+        warmup_updates=1,
+        final_learning_rate=1.0,
+        weight_decay=0.0,
+        max_gradient_norm=10.0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +103,13 @@ class Config:
     def check(self) -> None:
         """Raise ValueError with got / expected / fix for an illegal configuration."""
         check_name("game of the probe", self.probe.env, TRUTHS)
-        require(self.has_probe or self.tasks, "Config.tasks", self.tasks, "a game",
-                "there is no probe either; name one, or set has_probe")  # fmt: skip
+        require(
+            self.has_probe or self.tasks,
+            "Config.tasks",
+            self.tasks,
+            "a game",
+            "there is no probe either; name one, or set has_probe",
+        )
         for task in self.tasks:
             check_name("environment", task.env, [n for n in registered() if "minatar/" in n])
         for task in self.tasks:
@@ -126,24 +135,38 @@ _RAINBOW = RainbowConfig(
 # no augmentation, which shifts a board of ten cells too far; smaller heads.
 _SR_SPR = dataclasses.replace(
     _RAINBOW,
-    num_gradient_steps=32, target_tau=0.005, acts_by_target=True, reset_period=40_000,
-    reset_share=0.2, max_gradient_norm=0.0, importance_exponent=0.5,
+    num_gradient_steps=32,
+    target_tau=0.005,
+    acts_by_target=True,
+    reset_period=40_000,
+    reset_share=0.2,
+    max_gradient_norm=0.0,
+    importance_exponent=0.5,
     final_importance_exponent=0.5,
     model=dataclasses.replace(_RAINBOW.model, noise=0.0, is_shared=True, dropout=0.0),
     spr=SPRConfig(tau=0.005),
-)  # fmt: skip
+)
 # In the manner of BBF (Schwarzer et al. 2023): a wider residual encoder, harder resets, horizons
 # that grow after each, weight decay.
 _BBF = dataclasses.replace(
     _SR_SPR,
-    num_gradient_steps=8, reset_share=0.5, num_td_steps=3, first_td_steps=10, discount=0.997,
-    first_discount=0.97, anneal_updates=10_000, weight_decay=0.1,
+    num_gradient_steps=8,
+    reset_share=0.5,
+    num_td_steps=3,
+    first_td_steps=10,
+    discount=0.997,
+    first_discount=0.97,
+    anneal_updates=10_000,
+    weight_decay=0.1,
     model=QNetworkConfig(encoder="impala", width=4, hidden_size=512, noise=0.0, is_shared=True),
-)  # fmt: skip
+)
 CPU = Config()
 SMOKE = Config(
     probe=dataclasses.replace(
-        ProbeConfig(), env_steps=512, num_envs=8, measured=64,
+        ProbeConfig(),
+        env_steps=512,
+        num_envs=8,
+        measured=64,
         model=LatentConfig(TrunkConfig(width=8, num_blocks=1), num_bins=2, projection_size=8),
         tokens=LatentConfig(
             TrunkConfig(width=8, num_blocks=1, patch=5, num_heads=2), num_bins=2, projection_size=8
@@ -155,15 +178,23 @@ SMOKE = Config(
         TaskConfig(
             "minatar/Breakout",
             RainbowConfig(
-                num_gradient_steps=2, batch_size=8, capacity=256, warmup_steps=64, num_updates=4,
-                updates_per_chunk=2, num_td_steps=3,
-                model=QNetworkConfig(hidden_size=8, num_atoms=11), spr=SPRConfig(num_steps=2),
+                num_gradient_steps=2,
+                batch_size=8,
+                capacity=256,
+                warmup_steps=64,
+                num_updates=4,
+                updates_per_chunk=2,
+                num_td_steps=3,
+                model=QNetworkConfig(hidden_size=8, num_atoms=11),
+                spr=SPRConfig(num_steps=2),
             ),
         ),
     ),
-    episodes=2, first_seed=1000, num_seeds=2,
+    episodes=2,
+    first_seed=1000,
+    num_seeds=2,
     runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
-)  # fmt: skip
+)
 
 
 # One accelerator: MinAtar at 100k steps after 2,048 random ones.
@@ -180,9 +211,7 @@ _SHORT = dataclasses.replace(_RAINBOW, num_gradient_steps=4, updates_per_chunk=2
 GPU_SHORT = _on_minatar(_SHORT, "Breakout", has_probe=False)
 # A million steps, an update after four, of the last 102,400 steps: about 20 minutes on an H100, by
 # what an update takes above. Never run.
-_LONG = dataclasses.replace(
-    _RAINBOW, num_gradient_steps=1, num_updates=250_000, updates_per_chunk=25_000
-)
+_LONG = dataclasses.replace(_RAINBOW, num_gradient_steps=1, num_updates=250_000, updates_per_chunk=25_000)
 GPU_1M = _on_minatar(_LONG, "Breakout", has_probe=False)
 PRESETS = {
     "smoke": SMOKE,

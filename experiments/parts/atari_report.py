@@ -22,18 +22,30 @@ LIMITS = [
 ]
 CURVES = [
     {
-        "metric": "train/return", "stages": ["train/*"], "title": "Return of games in training",
-        "x": "env_steps", "x_label": "steps (all seeds)", "y_label": "return",
+        "metric": "train/return",
+        "stages": ["train/*"],
+        "title": "Return of games in training",
+        "x": "env_steps",
+        "x_label": "steps (all seeds)",
+        "y_label": "return",
     },
     {
-        "metric": "train/loss/spr", "stages": ["train/*"], "title": "Self-predictive loss",
-        "x": "env_steps", "x_label": "steps (all seeds)", "y_label": "2 - 2 cos",
+        "metric": "train/loss/spr",
+        "stages": ["train/*"],
+        "title": "Self-predictive loss",
+        "x": "env_steps",
+        "x_label": "steps (all seeds)",
+        "y_label": "2 - 2 cos",
     },
     {
-        "metric": "train/loss/q", "stages": ["train/*"], "title": "Divergence of returns",
-        "x": "env_steps", "x_label": "steps (all seeds)", "y_label": "nats",
+        "metric": "train/loss/q",
+        "stages": ["train/*"],
+        "title": "Divergence of returns",
+        "x": "env_steps",
+        "x_label": "steps (all seeds)",
+        "y_label": "nats",
     },
-]  # fmt: skip
+]
 
 
 def returns_of(config: Config, done: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -69,9 +81,7 @@ def preconditions(config: Config, folder: Path) -> list[Precondition]:
     for agent in config.agents:
         done = [read_done(folder, f"train/{game}/{agent}")["summary"] for game in config.games]
         found = sorted({count for summary in done for count in summary["updates"]})
-        result.append(
-            Precondition(f"{agent}: {wanted} gradient steps", found == [wanted], f"got {found}")
-        )
+        result.append(Precondition(f"{agent}: {wanted} gradient steps", found == [wanted], f"got {found}"))
     return result
 
 
@@ -95,8 +105,7 @@ def extras(
         "limits": LIMITS,
         "notes": lines,
         "returns": {
-            agent: dict(zip(config.games, rows.tolist(), strict=True))
-            for agent, rows in returns.items()
+            agent: dict(zip(config.games, rows.tolist(), strict=True)) for agent, rows in returns.items()
         },
         "references": {
             game: {"random": ATARI_100K[game].random, "expert": ATARI_100K[game].human}

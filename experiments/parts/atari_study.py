@@ -48,9 +48,11 @@ def fit_of(config: Config, agent: str) -> RainbowConfig:
         return dataclasses.replace(fit, spr=dataclasses.replace(spr, weight=0.0))
     if agent == "plain":
         return dataclasses.replace(
-            fit, is_augmented=False, spr=dataclasses.replace(spr, tau=0.01),
+            fit,
+            is_augmented=False,
+            spr=dataclasses.replace(spr, tau=0.01),
             model=dataclasses.replace(fit.model, dropout=0.5),
-        )  # fmt: skip
+        )
     return fit
 
 
@@ -116,9 +118,7 @@ def train(config: Config, game: str, agent: str) -> Work:
 def load(config: Config, setting: Setting, place: Path) -> Any:
     """Parameters of all seeds, leaves `[N, ...]`, as `train` left them in `place`."""
     one = jax.eval_shape(setting.network.init, jax.random.key(0))
-    template = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((config.num_seeds, *x.shape), x.dtype), one
-    )
+    template = jax.tree.map(lambda x: jax.ShapeDtypeStruct((config.num_seeds, *x.shape), x.dtype), one)
     return tree_file.load(place / PARAMS, template)
 
 
@@ -130,9 +130,14 @@ def evaluate(config: Config, game: str, folder: Path) -> dict[str, Any]:
         params = load(config, setting, stage_folder(folder, f"train/{game}/{agent}"))
         found[agent] = play_games(config, setting, game, params).tolist()
         about = rainbow_study.describe_policy(
-            setting, setting.fit, arm=agent, task=game, seed=config.first_seed,
-            overrides={"episodic_life": False}, is_stack=True,
-        )  # fmt: skip
+            setting,
+            setting.fit,
+            arm=agent,
+            task=game,
+            seed=config.first_seed,
+            overrides={"episodic_life": False},
+            is_stack=True,
+        )
         library.save(folder, about, jax.tree.map(lambda x: x[0], params))
         film(config, setting, game, params, folder / "pictures" / f"{agent}--{game}.gif")
     return {"returns": found}

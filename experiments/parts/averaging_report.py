@@ -66,18 +66,20 @@ def preconditions(config: Any, done: dict[str, Any]) -> list[Precondition]:
     share = [r["informative_share"] for r in rows]
     result = [
         Precondition(
-            "some positions tell the predictors apart", min(share) > 0.01,
+            "some positions tell the predictors apart",
+            min(share) > 0.01,
             f"share of positions {min(share):.3f} to {max(share):.3f}; expected above 0.01",
-        ),
-    ]  # fmt: skip
+        )
+    ]
     if config.prompts.task == "pool":
         worst = max(r["violation"] for r in rows)
         result.append(
             Precondition(
-                "exact Bayes keeps its regret bound on every prefix", worst <= 1e-9,
+                "exact Bayes keeps its regret bound on every prefix",
+                worst <= 1e-9,
                 f"most beyond the bound {worst:.2g} nats; expected at most 1e-9",
             )
-        )  # fmt: skip
+        )
     return result
 
 
@@ -110,26 +112,32 @@ def figures(config: Any, done: dict[str, Any]) -> list[dict[str, Any]]:
         _curves(
             "Distance from exact Bayes along the prompt",
             "At each position, mean over prompts; a line a seed.",
-            "steps seen", "gap to exact Bayes",
-            [_series("model", steps, [r["by_position"] for r in rows]),
-             _series("saboteur", steps, [r["saboteur_by_position"] for r in rows])],
+            "steps seen",
+            "gap to exact Bayes",
+            [
+                _series("model", steps, [r["by_position"] for r in rows]),
+                _series("saboteur", steps, [r["saboteur_by_position"] for r in rows]),
+            ],
             log_y=True,
         )
-    ]  # fmt: skip
+    ]
     if config.prompts.task == "pool":
         bound = np.log(config.prompts.num_tasks) / np.array(steps)
         result.append(
             _curves(
                 "Regret per step to the best task in hindsight",
-                "Model and exact Bayes on the same prompts; dashed: the bound log D / T of a "
-                "uniform pool.",
-                "steps T", "nats per step",
-                [_series("model", steps, _per_step([r["model_excess"] for r in rows])),
-                 _series("exact Bayes", steps, _per_step([r["exact_excess"] for r in rows])),
-                 _series("bound", steps, [bound]) | {"style": "dashed"}],
-                log_x=True, log_y=True,
+                "Model and exact Bayes on the same prompts; dashed: the bound log D / T of a uniform pool.",
+                "steps T",
+                "nats per step",
+                [
+                    _series("model", steps, _per_step([r["model_excess"] for r in rows])),
+                    _series("exact Bayes", steps, _per_step([r["exact_excess"] for r in rows])),
+                    _series("bound", steps, [bound]) | {"style": "dashed"},
+                ],
+                log_x=True,
+                log_y=True,
             )
-        )  # fmt: skip
+        )
     per_update = config.fit.updates_per_chunk
     by_tokens = [
         _series(name, [per_update * i for i in range(1, len(by_seed[0]))], [s[1:] for s in by_seed])
@@ -139,18 +147,25 @@ def figures(config: Any, done: dict[str, Any]) -> list[dict[str, Any]]:
         _curves(
             "Distance from exact Bayes while training",
             "Total variation (regression: root mean squared gap), mean over positions.",
-            "updates", "distance", by_tokens, log_x=True, log_y=True,
+            "updates",
+            "distance",
+            by_tokens,
+            log_x=True,
+            log_y=True,
         )
-    )  # fmt: skip
+    )
     softmax = [r["construction"]["softmax"] for r in rows]
     result.append(
         _curves(
             "Softmax attention set by hand",
             "Root mean squared error against the conditional mean to which it tends.",
-            "pairs in the prompt", "error", [_series("error", list(SIZES), softmax)],
-            log_x=True, log_y=True,
+            "pairs in the prompt",
+            "error",
+            [_series("error", list(SIZES), softmax)],
+            log_x=True,
+            log_y=True,
         )
-    )  # fmt: skip
+    )
     return result
 
 

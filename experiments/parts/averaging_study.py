@@ -89,9 +89,7 @@ def _pool_lane(p: Any, setting: Setting, seed: int, is_broken: bool) -> Lane:
 
 def draw_pool(p: Any, setting: Setting, key: jax.Array) -> Pool:
     """A frozen pool of the configured size and prior."""
-    stack = prompts.dirichlet_tables(
-        key, p.num_tasks, setting.num_contexts, setting.num_outcomes, p.alpha
-    )
+    stack = prompts.dirichlet_tables(key, p.num_tasks, setting.num_contexts, setting.num_outcomes, p.alpha)
     if p.prior == "zipf":
         return prompts.zipf_pool(stack, p.num_tasks, 1.0)
     return prompts.uniform_pool(stack, p.num_tasks)
@@ -116,9 +114,7 @@ def _fresh_task(p: Any, model: Any) -> Task:
 
     def excess(lane: Lane, prompt: Prompt, log_probs: jax.Array) -> jax.Array:
         del lane
-        best = _by_row(
-            prompt, lambda r: regret.hindsight_losses(r, setting.num_contexts, num_outcomes)
-        )
+        best = _by_row(prompt, lambda r: regret.hindsight_losses(r, setting.num_contexts, num_outcomes))
         losses = jax.vmap(regret.log_losses)(log_probs, prompt.rows.outcome)
         return jnp.cumsum(losses, axis=1) - best
 
@@ -240,9 +236,7 @@ def _weight(task: Task, references: dict[str, jax.Array]) -> jax.Array:
     return (is_late & is_told).astype(jnp.float32) * jnp.ones_like(gap)
 
 
-def distances_to_exact(
-    task: Task, num_prompts: int, snapshots: Any, lane: Lane, key: jax.Array
-) -> jax.Array:
+def distances_to_exact(task: Task, num_prompts: int, snapshots: Any, lane: Lane, key: jax.Array) -> jax.Array:
     """Mean total variation (or root squared gap) of each snapshot `[M]` from exact Bayes."""
     key_draw, key_refs = jax.random.split(key)
     prompt = task.draw(key_draw, lane, num_prompts)
@@ -300,9 +294,7 @@ def new_pool(
     model = task.setting.predict(params, prompt)
     pools = {"trained pool": lane, "new pool": other}
     return {
-        name: jnp.mean(
-            task.gap(_by_row(prompt, partial(tables.memorising, of.pool)), model)[:, FIRST:]
-        )
+        name: jnp.mean(task.gap(_by_row(prompt, partial(tables.memorising, of.pool)), model)[:, FIRST:])
         for name, of in pools.items()
     }
 
@@ -345,9 +337,7 @@ def construction_errors(size: int, num_prompts: int, key: jax.Array) -> dict[str
                 constructions.kernel_by_attention(x[:length], y[:length], query, SHARPNESS)
                 - SHARPNESS * jnp.dot(w, query)
             )
-        error = jnp.abs(jnp.stack(found) - jnp.stack(exact)) / jnp.maximum(
-            jnp.abs(jnp.stack(exact)), 1.0
-        )
+        error = jnp.abs(jnp.stack(found) - jnp.stack(exact)) / jnp.maximum(jnp.abs(jnp.stack(exact)), 1.0)
         return error, jnp.stack(kernel)
 
     with jax.enable_x64(True):

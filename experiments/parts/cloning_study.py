@@ -94,15 +94,10 @@ def collect_task(config: Any, task: Any, place: Path) -> tuple[list[Shard], dict
 
     sampled = experts.as_policy(env, task.ppo, is_greedy=False)
     tasks = [nominal] * num_nominal + [changed] * c.demonstrators
-    returns = experts.mean_returns(
-        env, sampled, snapshots, tasks, c.evaluation_episodes, key("evaluate")
-    )
+    returns = experts.mean_returns(env, sampled, snapshots, tasks, c.evaluation_episodes, key("evaluate"))
     ref = reference(task.env)
     scores = statistics.normalise(returns, ref.random, ref.expert)
-    splits = {
-        "train": range(c.train_agents),
-        "validation": range(c.train_agents, num_nominal),
-    }
+    splits = {"train": range(c.train_agents), "validation": range(c.train_agents, num_nominal)}
     pairs, metas = [], []
     for split, agents in splits.items():
         chosen = experts.early_checkpoints(scores, agents, c.max_return, c.checkpoints_per_agent)
@@ -115,10 +110,14 @@ def collect_task(config: Any, task: Any, place: Path) -> tuple[list[Shard], dict
     last = returns.shape[0] - 1
     best = num_nominal + int(np.argmax(returns[last, num_nominal:]))
     expert = experts.roll_out(
-        env, experts.as_policy(env, task.ppo, is_greedy=not task.sampled_demonstrations),
-        experts.take(snapshots, [(last, best)]), changed, c.demonstration_episodes, env.max_steps,
+        env,
+        experts.as_policy(env, task.ppo, is_greedy=not task.sampled_demonstrations),
+        experts.take(snapshots, [(last, best)]),
+        changed,
+        c.demonstration_episodes,
+        env.max_steps,
         key("demonstration"),
-    )  # fmt: skip
+    )
     episodes = experts.first_episodes(jax.tree.map(lambda x: x[0], expert))
     mean = float(np.mean([e.reward.sum() for e in episodes]))
     changed_ref = reference(task.env, task.overrides)
@@ -152,8 +151,7 @@ def load(config: Any, folder: Path) -> tuple[Corpus, dict[str, list[list[Any]]]]
 
     def of(split: str) -> list[list[Shard]]:
         return [
-            [s for s in shards if s.meta["env"] == t.env and s.meta["split"] == split]
-            for t in config.tasks
+            [s for s in shards if s.meta["env"] == t.env and s.meta["split"] == split] for t in config.tasks
         ]
 
     environments = [experts.make_tasks(t.env, t.overrides)[0] for t in config.tasks]
@@ -191,9 +189,7 @@ def raw_network(config: Any, corpus: Corpus, index: int) -> RawNetwork:
     return RawNetwork(corpus.domains[index], vocabulary.num_bins, vocabulary.size, (size, size))
 
 
-def arm_params(
-    config: Any, corpus: Corpus, index: int, folder: Path, tuned: Sequence[str]
-) -> dict[str, Any]:
+def arm_params(config: Any, corpus: Corpus, index: int, folder: Path, tuned: Sequence[str]) -> dict[str, Any]:
     """Network parameters `[seeds, ...]` of every arm of a task."""
     name, n = config.tasks[index].name, config.adapt.num_seeds
     base, _ = pretrained(corpus, folder)
@@ -205,13 +201,8 @@ def arm_params(
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), tree)
 
     lanes = sequences.load_params(place("network"), template(base, len(tuned) * n))
-    arms = {
-        arm: jax.tree.map(lambda x, i=i: x[i * n : (i + 1) * n], lanes)
-        for i, arm in enumerate(tuned)
-    }
-    adapters = jax.eval_shape(
-        lambda: sequences.lora_init(base, config.adapt.lora_rank, seeds(config))
-    )
+    arms = {arm: jax.tree.map(lambda x, i=i: x[i * n : (i + 1) * n], lanes) for i, arm in enumerate(tuned)}
+    adapters = jax.eval_shape(lambda: sequences.lora_init(base, config.adapt.lora_rank, seeds(config)))
     adapters = sequences.load_params(place("lora"), adapters)
     raw = raw_network(config, corpus, index)
     raw_template = jax.eval_shape(lambda: sequences.raw_init(raw, seeds(config)))
@@ -268,9 +259,7 @@ def evaluate_task(
     return dict(zip(arms, by_arm, strict=True))
 
 
-def describe_policy(
-    config: Any, corpus: Corpus, index: int, arm: str, kind: str
-) -> library.Description:
+def describe_policy(config: Any, corpus: Corpus, index: int, arm: str, kind: str) -> library.Description:
     """What `library.load` needs to rebuild the first seed's policy."""
     task = config.tasks[index]
     hidden = list(raw_network(config, corpus, index).hidden_sizes)
@@ -312,15 +301,23 @@ def preconditions(
     )
     early = [max(c["train"]["scores"]) for c in cards.values()]
     return [
-        check("demonstrators solve the changed tasks",
-              [c["demonstration"]["scores"][0] for c in cards.values()], EXPERT_SCORE, math.inf),
+        check(
+            "demonstrators solve the changed tasks",
+            [c["demonstration"]["scores"][0] for c in cards.values()],
+            EXPERT_SCORE,
+            math.inf,
+        ),
         check("pretraining data are early", early, -math.inf, config.collect.max_return),
-        check("pretraining learned (validation loss / unigram entropy)",
-              [r["model"] / r["unigram"] for r in rows], 0.0, UNIGRAM_SHARE),
+        check(
+            "pretraining learned (validation loss / unigram entropy)",
+            [r["model"] / r["unigram"] for r in rows],
+            0.0,
+            UNIGRAM_SHARE,
+        ),
         check("scratch is neither at floor nor at ceiling", by_task("scratch"), *SCRATCH_RANGE),
         check("zero-shot leaves room", by_task("zero-shot"), -math.inf, ZERO_SHOT_BELOW),
         Precondition("splits are disjoint by agent", disjoint, f"agents per split {splits}"),
-    ]  # fmt: skip
+    ]
 
 
 def _range(low: float, high: float) -> str:
@@ -384,9 +381,7 @@ def costs(config: Any) -> list[Cost]:
     def fit(stage: str, settings: FitConfig, periods: Sequence[int], lanes: int) -> Cost:
         windows = settings.batch_size * config.model.context * lanes
         tokens = windows * settings.num_updates
-        flops = sum(
-            tokens * p * transformer.flops_per_token(config.model, vocabulary, p) for p in periods
-        )
+        flops = sum(tokens * p * transformer.flops_per_token(config.model, vocabulary, p) for p in periods)
         activations = windows * max(periods) * width * config.model.num_layers * 16 * 4
         memory = activations + lanes * parameters * 4 * 4
         return Cost(stage, parameters * lanes, flops, memory, 0.2, 8.0)

@@ -75,9 +75,7 @@ def judged(
 
     `shared_seeds`: one training gives a seed's scores of all tasks.
     """
-    verdicts = harness.judge(
-        claims, scores, preconditions, preset=preset, shared_seeds=shared_seeds
-    )
+    verdicts = harness.judge(claims, scores, preconditions, preset=preset, shared_seeds=shared_seeds)
     return {
         "arms": {name: _row(about[name], table) for name, table in shown.items()},
         "tasks": list(tasks),
@@ -103,16 +101,13 @@ def table(summary: Mapping[str, Any]) -> str:
     tasks = summary["tasks"]
     width = max(12, *(len(name) for name in summary["arms"]))
     lines = [
-        f"{'arm':{width}s} {'IQM':>6s}  {'95 % interval':>15s}  "
-        + "  ".join(f"{t:>14s}" for t in tasks)
+        f"{'arm':{width}s} {'IQM':>6s}  {'95 % interval':>15s}  " + "  ".join(f"{t:>14s}" for t in tasks)
     ]
     for name, row in summary["arms"].items():
         low, high = row["interval"]
         cells = [f"{_number(np.mean(summary['scores'][name][t])):>14s}" for t in tasks]
         interval = f"[{_number(low)}, {_number(high)}]"
-        lines.append(
-            f"{name:{width}s} {_number(row['iqm']):>6s}  {interval:>15s}  " + "  ".join(cells)
-        )
+        lines.append(f"{name:{width}s} {_number(row['iqm']):>6s}  {interval:>15s}  " + "  ".join(cells))
     lines += summary.get("notes", [])
     for check in summary["preconditions"]:
         lines.append(f"{'ok ' if check['passed'] else 'NOT'} {check['name']}: {check['detail']}")

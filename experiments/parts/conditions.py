@@ -61,9 +61,13 @@ def conditions(domain: DomainConfig, data: RobotData) -> tuple[list[str], Condit
 
 
 def acting(
-    config: Config, domain: DomainConfig, group: str, arms: Mapping[str, ArmConfig],
-    data: Mapping[str, RobotData], folder: Path,
-) -> Callable[[Condition], Policy]:  # fmt: skip
+    config: Config,
+    domain: DomainConfig,
+    group: str,
+    arms: Mapping[str, ArmConfig],
+    data: Mapping[str, RobotData],
+    folder: Path,
+) -> Callable[[Condition], Policy]:
     """The policy of a group's arms under a condition; its params are a `Learned`."""
     own = data[domain.name]
     if group == "raw":
@@ -102,9 +106,13 @@ def _policy(env: Any, decide: Callable) -> Callable[[Condition], Policy]:
 
 
 def arm_params(
-    config: Config, domain: DomainConfig, group: str, arms: Mapping[str, ArmConfig],
-    data: Mapping[str, RobotData], folder: Path,
-) -> Any:  # fmt: skip
+    config: Config,
+    domain: DomainConfig,
+    group: str,
+    arms: Mapping[str, ArmConfig],
+    data: Mapping[str, RobotData],
+    folder: Path,
+) -> Any:
     """What a group's imitation left, lanes `[arms x seeds]`, ready to act."""
     params, _, extra = imitation.lanes_of(config, domain, arms, group, data, folder)
     place = stage_folder(folder, f"imitate/{domain.name}/{group}")
@@ -117,9 +125,14 @@ def arm_params(
 
 
 def play_conditions(
-    env: Any, under: Callable[[Condition], Policy], params: Any, tests: Condition,
-    lane_keys: jax.Array, episodes: int, in_turn: bool,
-) -> jax.Array:  # fmt: skip
+    env: Any,
+    under: Callable[[Condition], Policy],
+    params: Any,
+    tests: Condition,
+    lane_keys: jax.Array,
+    episodes: int,
+    in_turn: bool,
+) -> jax.Array:
     """Mean returns `[N, C]` of parameter lanes `[N, ...]` under C conditions.
 
     Lanes run one after another where `in_turn`, their conditions at once; a lane meets the same
@@ -158,9 +171,12 @@ def evaluate(config: Config, domain: DomainConfig, folder: Path) -> dict[str, An
         under = acting(config, domain, group, arms, data, folder)
         params = arm_params(config, domain, group, arms, data, folder)
         play_all = partial(
-            play_conditions, own.env, under, episodes=config.adapt.episodes,
+            play_conditions,
+            own.env,
+            under,
+            episodes=config.adapt.episodes,
             in_turn=config.runtime.lanes_in_turn,
-        )  # fmt: skip
+        )
         run = programs.setdefault(_network_of(config, arms), jax.jit(play_all))
         for i, arm in enumerate(arms):
             count = len(names) if arm in (config.adapt.tested or arms) else 1
@@ -191,9 +207,13 @@ def _first(params: Any, arms: Mapping[str, ArmConfig], arm: str) -> Any:
 
 
 def _film(
-    config: Config, domain: DomainConfig, folder: Path, under: Callable, own: RobotData,
+    config: Config,
+    domain: DomainConfig,
+    folder: Path,
+    under: Callable,
+    own: RobotData,
     params: Mapping[str, Any],
-) -> None:  # fmt: skip
+) -> None:
     """Draw one nominal episode of each arm, from the same first state."""
     nominal = jax.tree.map(lambda x: jnp.asarray(x[0]), conditions(domain, own)[1])
     policy = under(nominal)
@@ -221,9 +241,7 @@ def zero_shot_returns(
     codec = jax.tree.map(jnp.asarray, study.tokenizer(domain.name).codec)
     params = stack(
         [
-            sequence_model.acting_params(
-                pasta_study.pretrained(config, study, folder, model.name, s)
-            )
+            sequence_model.acting_params(pasta_study.pretrained(config, study, folder, model.name, s))
             for s in pasta_study.seeds(config)
         ]
     )

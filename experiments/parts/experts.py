@@ -53,11 +53,14 @@ def _algorithm(env: Any, config: AgentConfig) -> Algorithm:
     if isinstance(config, SACConfig):
         agent = soft_actor_critic.soft_actor_critic(*sizes, config)
         loop = loops.replay(
-            agent, vector, optimizer.plain_adam(config.learning_rate), config,
+            agent,
+            vector,
+            optimizer.plain_adam(config.learning_rate),
+            config,
             explore=soft_actor_critic.uniform(env.action_spec),
             as_steps=soft_actor_critic.as_steps,
             slow=loops.moving_average(lambda params: params.critics, config.tau),
-        )  # fmt: skip
+        )
         return Algorithm(agent, loop, lambda x: (x.params.actor, x.normalizer), env_steps)
     agent = actor_critic.ppo(*sizes, config)
     optimiser = optimizer.adam(optimizer.linear_decay(config), config.max_gradient_norm)
@@ -77,9 +80,8 @@ def train(env: Any, tasks: list[Any], config: AgentConfig, seed: int, devices: i
         return keys.per_index(keys.derive(seed, f"{purpose}/init"), jnp.arange(len(tasks)))
 
     return train_lanes(
-        _algorithm(env, config), tasks, config, first_keys, keys.derive(seed, f"{purpose}/update"),
-        devices,
-    )  # fmt: skip
+        _algorithm(env, config), tasks, config, first_keys, keys.derive(seed, f"{purpose}/update"), devices
+    )
 
 
 def seeds_of(part: Any) -> tuple[int, ...]:
@@ -88,9 +90,15 @@ def seeds_of(part: Any) -> tuple[int, ...]:
 
 
 def train_seeds(
-    algorithm: Algorithm, task: Any, config: Any, seeds: tuple[int, ...], purpose: str,
-    devices: int, *, in_turn: bool = False,
-) -> Work:  # fmt: skip
+    algorithm: Algorithm,
+    task: Any,
+    config: Any,
+    seeds: tuple[int, ...],
+    purpose: str,
+    devices: int,
+    *,
+    in_turn: bool = False,
+) -> Work:
     """Train one agent a seed on one task, a lane each.
 
     Agents of a seed begin alike and draw alike whatever the algorithm, so that arms are paired.
@@ -100,9 +108,15 @@ def train_seeds(
         return jnp.stack([keys.derive(seed, f"{purpose}/init") for seed in seeds])
 
     return train_lanes(
-        algorithm, [task] * len(seeds), config, first_keys, keys.derive(0, f"{purpose}/update"),
-        devices, lane_ids=jnp.array(seeds), in_turn=in_turn,
-    )  # fmt: skip
+        algorithm,
+        [task] * len(seeds),
+        config,
+        first_keys,
+        keys.derive(0, f"{purpose}/update"),
+        devices,
+        lane_ids=jnp.array(seeds),
+        in_turn=in_turn,
+    )
 
 
 def train_lanes(
@@ -168,17 +182,14 @@ def cost(stage: str, env: Any, config: AgentConfig, num_agents: int) -> Cost:
 def load_snapshots(place: Path, env: Any, config: AgentConfig, num_agents: int) -> Any:
     """Read the artefact of `train`."""
     num_snapshots = config.num_updates // config.updates_per_chunk + 1
-    return tree_file.load(
-        place / SNAPSHOTS, snapshot_template(env, config, (num_snapshots, num_agents))
-    )
+    return tree_file.load(place / SNAPSHOTS, snapshot_template(env, config, (num_snapshots, num_agents)))
 
 
 def load_lanes(place: Path, init: Callable[[jax.Array], Any], config: Any, num_lanes: int) -> Any:
     """Read what `train_lanes` left where snapshots are the parameters that `init(key)` makes."""
     lead = (config.num_updates // config.updates_per_chunk + 1, num_lanes)
     template = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype),
-        jax.eval_shape(init, jax.random.key(0)),
+        lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype), jax.eval_shape(init, jax.random.key(0))
     )
     return tree_file.load(place / SNAPSHOTS, template)
 
@@ -196,9 +207,7 @@ def snapshot_template(env: Any, config: AgentConfig, lead: tuple[int, ...]) -> A
         params = algorithm.agent.init(jax.random.key(0))
         return algorithm.select(loops.Learner(params, (), normalize.init(env.obs_shape)))
 
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype), jax.eval_shape(one)
-    )
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype), jax.eval_shape(one))
 
 
 def as_policy(env: Any, config: AgentConfig, *, is_greedy: bool) -> Policy:
@@ -228,9 +237,7 @@ def mean_returns(
 
     by_agent = jax.vmap(one)
     lane_tasks = stack(tasks)
-    return np.asarray(
-        jax.jit(lambda s: jax.lax.map(lambda p: by_agent(p, lane_tasks), s))(snapshots)
-    )
+    return np.asarray(jax.jit(lambda s: jax.lax.map(lambda p: by_agent(p, lane_tasks), s))(snapshots))
 
 
 def early_checkpoints(
@@ -291,9 +298,7 @@ def take(snapshots: Any, pairs: list[tuple[int, int]]) -> Any:
 
 def shards_of(trajectories: Trajectory, metas: list[dict[str, Any]]) -> list[Shard]:
     """Split `[M, T, B, ...]` into one shard per meta."""
-    return [
-        Shard(meta, jax.tree.map(lambda x, i=i: x[i], trajectories)) for i, meta in enumerate(metas)
-    ]
+    return [Shard(meta, jax.tree.map(lambda x, i=i: x[i], trajectories)) for i, meta in enumerate(metas)]
 
 
 def make_tasks(env_id: str, overrides: dict[str, float]) -> tuple[Any, Any, Any]:

@@ -13,9 +13,7 @@ from jaxagent import keys
 from jaxagent.evaluate.ratings import elo
 
 
-def rate_snapshots(
-    config: Config, setting: Setting, networks: Any, between: np.ndarray
-) -> dict[str, Any]:
+def rate_snapshots(config: Config, setting: Setting, networks: Any, between: np.ndarray) -> dict[str, Any]:
     """Elo of even snapshots of networks `[snapshots, seeds, ...]`, with search and without.
 
     `between` is of `game_study.references`.

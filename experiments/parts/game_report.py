@@ -47,8 +47,9 @@ def scores(config: Config, done: Mapping[str, Any]) -> dict[Any, np.ndarray]:
     rows = {arm: np.stack([_normalised(done[g.name], arm) for g in config.games]) for arm in ABOUT}
     table: dict[Any, np.ndarray] = dict(rows)
     for name, metric, field in (
-        ("tic_tac_toe", "unbeaten", "unbeaten"), ("connect_four", "points", "points"),
-    ):  # fmt: skip
+        ("tic_tac_toe", "unbeaten", "unbeaten"),
+        ("connect_four", "points", "points"),
+    ):
         if name in done:
             table[metric, "search"] = np.array(done[name][field]["search"])[None, :, -1]
     return table
@@ -65,24 +66,30 @@ def preconditions(config: Config, done: Mapping[str, Any]) -> list[Precondition]
     table = scores(config, done)
     untrained, raw = (float(table[arm].mean()) for arm in ("untrained", "raw"))
     result = [
-        Precondition("search over a random network is weak", untrained < FLOOR,
-                     f"mean score {untrained:.2f}; expected below {FLOOR}"),
-        Precondition("the raw network leaves room", raw < CEILING,
-                     f"mean score {raw:.2f}; expected below {CEILING}"),
-    ]  # fmt: skip
+        Precondition(
+            "search over a random network is weak",
+            untrained < FLOOR,
+            f"mean score {untrained:.2f}; expected below {FLOOR}",
+        ),
+        Precondition(
+            "the raw network leaves room", raw < CEILING, f"mean score {raw:.2f}; expected below {CEILING}"
+        ),
+    ]
     for game in config.games:
         between = np.array(done[game.name]["between"])
         random, itself = between[0, -1], between[-1, -1]
         result += [
             Precondition(
-                f"{game.name}: {game.reference} beats random play", random < 0.2,
+                f"{game.name}: {game.reference} beats random play",
+                random < 0.2,
                 f"random play gets {random:.3f} points a game; expected below 0.2",
             ),
             Precondition(
-                f"{game.name}: {game.reference} is even with itself", abs(itself - DRAW) < 0.1,
+                f"{game.name}: {game.reference} is even with itself",
+                abs(itself - DRAW) < 0.1,
                 f"{itself:.3f} points a game; expected 0.5 within 0.1",
             ),
-        ]  # fmt: skip
+        ]
     return result
 
 
@@ -111,18 +118,27 @@ def _figures(game: GameConfig, found: Mapping[str, Any]) -> list[dict[str, Any]]
     table = [np.mean(found["points"][arm], axis=0).tolist() for arm in reversed(arms)]
     return [
         {
-            "kind": "curves", "title": f"Elo while learning {game.name}",
+            "kind": "curves",
+            "title": f"Elo while learning {game.name}",
             "caption": "Random play is 0; fixed opponents dashed; a line a seed.",
-            "x_label": "moves of a seed", "y_label": "Elo", "series": lines,
+            "x_label": "moves of a seed",
+            "y_label": "Elo",
+            "series": lines,
         },
         {
-            "kind": "maps", "title": f"Points at {game.name}",
+            "kind": "maps",
+            "title": f"Points at {game.name}",
             "caption": "Mean over seeds and games: 1 for a win, 0.5 for a draw.",
-            "panels": [{"title": game.name, "values": table}], "low": 0.0, "high": 1.0,
-            "x_label": "opponent", "y_label": "", "color_label": "points a game",
-            "x_ticks": list(game.opponents), "y_ticks": arms[::-1],
+            "panels": [{"title": game.name, "values": table}],
+            "low": 0.0,
+            "high": 1.0,
+            "x_label": "opponent",
+            "y_label": "",
+            "color_label": "points a game",
+            "x_ticks": list(game.opponents),
+            "y_ticks": arms[::-1],
         },
-    ]  # fmt: skip
+    ]
 
 
 def _budget(config: Config, game: GameConfig, folder: Path) -> dict[str, Any]:
@@ -146,7 +162,4 @@ def _throughput(folder: Path, game: GameConfig) -> dict[str, float]:
     if not lines:
         return {}
     moves = float(np.median([line["env_steps_per_second"] for line in lines]))
-    return {
-        "env_steps_per_second": moves,
-        "simulations_per_second": moves * game.fit.search.num_simulations,
-    }
+    return {"env_steps_per_second": moves, "simulations_per_second": moves * game.fit.search.num_simulations}

@@ -60,9 +60,7 @@ def algorithm_of(setting: Setting, name: str) -> experts.Algorithm:
     agent = alphazero(env, setting.network, plan, fit)
     optimiser = optimizer.adam(optimizer.linear_decay(fit), fit.max_gradient_norm)
     vector = VectorEnv(env, pool_size=POOL)
-    loop = loops.on_policy(
-        agent, vector, optimiser, fit, see=View, is_normalized=False, in_turn=True
-    )
+    loop = loops.on_policy(agent, vector, optimiser, fit, see=View, is_normalized=False, in_turn=True)
     return experts.Algorithm(agent, loop, lambda x: x.params, fit.num_envs * fit.num_steps)
 
 
@@ -71,10 +69,14 @@ def train(config: Config, game: GameConfig, name: str) -> Work:
     setting = setting_of(game)
     _, task = self_play(setting.env, setting.task)
     return experts.train_seeds(
-        algorithm_of(setting, name), task, game.fit, experts.seeds_of(config),
-        f"games/{game.name}", config.runtime.devices,
+        algorithm_of(setting, name),
+        task,
+        game.fit,
+        experts.seeds_of(config),
+        f"games/{game.name}",
+        config.runtime.devices,
         in_turn=True,  # a search copies its trees under vmap
-    )  # fmt: skip
+    )
 
 
 def snapshots(config: Config, setting: Setting, name: str, folder: Path) -> Any:
@@ -131,9 +133,7 @@ def results(
 
         def match(level: jax.Array) -> jax.Array:
             both, opening = (own, level), setting.config.opening
-            games = play_match(
-                setting.env, sides, both, tasks, jax.random.clone(key), opening=opening
-            )
+            games = play_match(setting.env, sides, both, tasks, jax.random.clone(key), opening=opening)
             return points(games.returns)
 
         return jax.lax.map(match, levels)
@@ -158,8 +158,9 @@ def cost(config: Config, game: GameConfig, name: str) -> Cost:
     moves = fit.num_envs * fit.num_steps * fit.num_updates * config.num_seeds
     passes = fit.search.num_simulations + 1 + 3 * fit.num_epochs
     nodes = fit.num_envs * fit.search.num_simulations * setting.env.action_spec[0].cardinality
-    return Cost(f"train/{game.name}/{name}", size, 2.0 * size * places * moves * passes,
-                20.0 * nodes, 0.15, 20.0)  # fmt: skip
+    return Cost(
+        f"train/{game.name}/{name}", size, 2.0 * size * places * moves * passes, 20.0 * nodes, 0.15, 20.0
+    )
 
 
 def paint(config: Config, setting: Setting, networks: Any, folder: Path) -> None:

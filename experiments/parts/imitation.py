@@ -87,17 +87,27 @@ def imitate(
 
     axes = (0, extra[1])
     return fit(
-        loss, sample, (robot_data.as_device(lanes), extra[0]), axes, params,
-        jnp.array(pasta_study.seeds(config) * len(arms)), settings,
-        purpose=f"imitate/{domain.name}", devices=config.runtime.devices,
+        loss,
+        sample,
+        (robot_data.as_device(lanes), extra[0]),
+        axes,
+        params,
+        jnp.array(pasta_study.seeds(config) * len(arms)),
+        settings,
+        purpose=f"imitate/{domain.name}",
+        devices=config.runtime.devices,
         tokens_per_update=settings.batch_size * len(arms) * config.adapt.num_seeds,
-    )  # fmt: skip
+    )
 
 
 def lanes_of(
-    config: Config, domain: DomainConfig, arms: Mapping[str, ArmConfig], group: str,
-    data: Mapping[str, RobotData], folder: Path,
-) -> tuple[Any, Callable, tuple[Any, Any]]:  # fmt: skip
+    config: Config,
+    domain: DomainConfig,
+    arms: Mapping[str, ArmConfig],
+    group: str,
+    data: Mapping[str, RobotData],
+    folder: Path,
+) -> tuple[Any, Callable, tuple[Any, Any]]:
     """First parameters `[lanes, ...]`, the loss, and what else it reads with its lane axis."""
     own = data[domain.name]
     to_unit = partial(from_env_action, spec=own.env.action_spec)
@@ -116,10 +126,7 @@ def lanes_of(
 
     study = pasta_study.study_of(config, model_of(config, arms), data)
     head = head_of(config, study.layout(domain.name).domain.action_size)
-    features, tokens = (
-        pasta_study.features_of(config, study, domain.name),
-        study.tokenizer(domain.name),
-    )
+    features, tokens = (pasta_study.features_of(config, study, domain.name), study.tokenizer(domain.name))
 
     def cloned(model_params: Any, learned: Learned, batch: Any) -> jax.Array:
         obs, action = batch
@@ -146,11 +153,7 @@ def lanes_of(
 
         return stack(first), subset_loss, (masks, 0)
 
-    which = [
-        jnp.float32(arm.method == "lora")
-        for arm in arms.values()
-        for _ in pasta_study.seeds(config)
-    ]
+    which = [jnp.float32(arm.method == "lora") for arm in arms.values() for _ in pasta_study.seeds(config)]
     base = [
         pasta_study.pretrained(config, study, folder, arm.model, seed)
         for arm in arms.values()
@@ -170,9 +173,7 @@ def merged(base: Any, adapters: Any, is_lora: jax.Array) -> Any:
     return ia3.merge(lora.merge(base, low_rank), scales)
 
 
-def first_params(
-    config: Config, study: Study, name: str, arm: ArmConfig, seed: int, folder: Path
-) -> Learned:
+def first_params(config: Config, study: Study, name: str, arm: ArmConfig, seed: int, folder: Path) -> Learned:
     """What an arm starts from; heads of a seed are equal in all arms."""
     layout = study.layout(name)
     head = head_of(config, layout.domain.action_size)

@@ -112,9 +112,7 @@ def _tables(config, vocabulary, draw, num_contexts, num_outcomes, num_steps, per
     return Setting(model.init, draw, predict, loss, length, flops, num_contexts, num_outcomes)
 
 
-def regressions(
-    input_size: int, num_steps: int, noise: float, config: TransformerConfig
-) -> Setting:
+def regressions(input_size: int, num_steps: int, noise: float, config: TransformerConfig) -> Setting:
     """Linear regression: pairs x, y of real vectors; y is predicted where x is read."""
     model = vectors.model(config, input_size)
 
@@ -135,9 +133,7 @@ def regressions(
 def draw_from_pool(setting: Setting, key: jax.Array, pool: Pool, num_prompts: int) -> Any:
     """Draw a task of the pool for each prompt, then the prompt."""
     key_task, key_prompt = jax.random.split(key)
-    return setting.draw(
-        jax.random.split(key_prompt, num_prompts), pool_tasks(key_task, pool, num_prompts)
-    )
+    return setting.draw(jax.random.split(key_prompt, num_prompts), pool_tasks(key_task, pool, num_prompts))
 
 
 def pool_tasks(key: jax.Array, pool: Pool, num_prompts: int) -> jax.Array:
@@ -170,10 +166,7 @@ def pretrain(
     loop = loops.offline(loss, sample, optimizer.adamw(fit))
     loop = loops.lanes(loop, 0, jnp.array(seeds, jnp.int32), in_turn=runtime.lanes_in_turn)
     chunk = parallel.chunked(loop, fit.updates_per_chunk, runtime.devices, lanes)
-    key, num_chunks = (
-        keys.derive(0, "in-context/pretrain"),
-        fit.num_updates // fit.updates_per_chunk,
-    )
+    key, num_chunks = (keys.derive(0, "in-context/pretrain"), fit.num_updates // fit.updates_per_chunk)
 
     def init() -> Any:
         lane_keys = jnp.stack([keys.derive(s, "in-context/init") for s in seeds])
@@ -183,16 +176,12 @@ def pretrain(
 
     def finish(state: Any, place: Path) -> dict[str, Any]:
         tree_file.save(place / SNAPSHOTS, state.learner.snapshots)
-        return {
-            "parameters": transformer.num_parameters(state.learner.learner.params) // len(seeds)
-        }
+        return {"parameters": transformer.num_parameters(state.learner.learner.params) // len(seeds)}
 
     return Work(
         finish=finish,
         init=init,
-        chunk=history.remembering(
-            lambda state: chunk(state, key), _params_of, fit.updates_per_chunk
-        ),
+        chunk=history.remembering(lambda state: chunk(state, key), _params_of, fit.updates_per_chunk),
         num_chunks=num_chunks,
         updates_per_chunk=fit.updates_per_chunk,
         units_per_update={"tokens": fit.batch_size * setting.tokens_per_prompt * len(seeds)},
@@ -207,9 +196,7 @@ def snapshots(setting: Setting, num_lanes: int, fit: FitConfig, place: Path) -> 
     """What `pretrain` left: parameters `[chunks + 1, N, ...]`, numpy."""
     num_kept = fit.num_updates // fit.updates_per_chunk + 1
     one = jax.eval_shape(setting.init, jax.random.key(0))
-    template = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((num_kept, num_lanes, *x.shape), x.dtype), one
-    )
+    template = jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_kept, num_lanes, *x.shape), x.dtype), one)
     return tree_file.load(place / SNAPSHOTS, template)
 
 

@@ -57,9 +57,7 @@ def scores(config: Config, done: Mapping[str, Any]) -> dict[Any, np.ndarray]:
         return np.stack(rows)
 
     arms = [arm for arm in ABOUT if arm != "ppo, all steps"]
-    table: dict[Any, np.ndarray] = {
-        arm: normalised(lambda found, a=arm: found["returns"][a]) for arm in arms
-    }
+    table: dict[Any, np.ndarray] = {arm: normalised(lambda found, a=arm: found["returns"][a]) for arm in arms}
     table["ppo, all steps"] = normalised(lambda found: found["ppo_final"])
     for arm in ("muzero", "ppo"):
         table["steps", arm] = np.stack(
@@ -88,14 +86,16 @@ def preconditions(config: Config, found: Mapping[Any, np.ndarray]) -> list[Preco
     first, raw = float(found["untrained"].mean()), float(found["raw"].mean())
     return [
         Precondition(
-            "PPO is far above search over an untrained model", anchor - first > GAP,
+            "PPO is far above search over an untrained model",
+            anchor - first > GAP,
             f"mean scores {anchor:.2f} and {first:.2f}; expected {GAP} between them",
         ),
         Precondition(
-            "the policy head alone leaves room", raw < CEILING,
+            "the policy head alone leaves room",
+            raw < CEILING,
             f"mean score {raw:.2f}; expected below {CEILING}",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def extras(config: Config, folder: Path, done: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,11 +124,14 @@ def _figure(config: Config, task: TaskConfig, found: Mapping[str, Any]) -> dict[
     anchor = _anchor(config, task, found)
     lines.append({"label": "anchor", "x": ends, "y": [anchor] * 2, "style": "dashed"})
     return {
-        "kind": "curves", "title": f"Returns on {task.name}",
+        "kind": "curves",
+        "title": f"Returns on {task.name}",
         "caption": f"Snapshots over {config.episodes} episodes; a line a seed; dashed: "
         f"{config.anchor:g} of PPO's final return.",
-        "x_label": "env steps of a seed", "y_label": "return", "series": lines,
-    }  # fmt: skip
+        "x_label": "env steps of a seed",
+        "y_label": "return",
+        "series": lines,
+    }
 
 
 def _budget(task: TaskConfig, name: str, folder: Path) -> dict[str, Any]:
@@ -142,5 +145,9 @@ def _budget(task: TaskConfig, name: str, folder: Path) -> dict[str, Any]:
         updates = fit.num_updates * fit.num_gradient_steps
         steps = task.env_steps
         simulations = (steps - fit.warmup_steps) * fit.search.num_simulations
-    return {"env_steps": steps, "simulations": simulations, "updates": updates,
-            "seconds_of_all_seeds": seconds}  # fmt: skip
+    return {
+        "env_steps": steps,
+        "simulations": simulations,
+        "updates": updates,
+        "seconds_of_all_seeds": seconds,
+    }

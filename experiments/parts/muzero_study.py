@@ -65,15 +65,17 @@ def algorithm_of(setting: Setting, name: str) -> experts.Algorithm:
     env, fit = setting.env, fit_of(setting, name)
     agent = muzero.muzero(env.obs_shape, env.action_spec, fit)
     loop = loops.replay(
-        agent, VectorEnv(env),
-        optimizer.decayed_adam(fit.learning_rate, fit.weight_decay, fit.max_gradient_norm), fit,
+        agent,
+        VectorEnv(env),
+        optimizer.decayed_adam(fit.learning_rate, fit.weight_decay, fit.max_gradient_norm),
+        fit,
         explore=muzero.uniform(env.action_spec),
         as_steps=of_another_lane if name == "saboteur" else muzero.as_steps,
         slow=loops.moving_average(lambda params: params, fit.tau),
         memory=replay.windows(muzero.window(fit)),
         is_normalized=False,
         in_turn=True,
-    )  # fmt: skip
+    )
     return experts.Algorithm(agent, loop, lambda x: x.params, fit.num_envs * fit.num_steps)
 
 
@@ -81,10 +83,14 @@ def train(config: Config, task: TaskConfig, name: str) -> Work:
     """One lane a seed; models of a seed begin alike and draw alike."""
     setting = setting_of(task)
     return experts.train_seeds(
-        algorithm_of(setting, name), setting.task, task.muzero, experts.seeds_of(config),
-        f"muzero/{task.name}", config.runtime.devices,
+        algorithm_of(setting, name),
+        setting.task,
+        task.muzero,
+        experts.seeds_of(config),
+        f"muzero/{task.name}",
+        config.runtime.devices,
         in_turn=True,  # a search copies its trees under vmap
-    )  # fmt: skip
+    )
 
 
 def train_ppo(config: Config, task: TaskConfig) -> Work:
@@ -116,9 +122,7 @@ def returns(
 ) -> np.ndarray:
     """Mean returns `[snapshots, seeds]`; a seed's episodes are the same for every arm."""
     run = partial(play_lanes, setting.env, policy, task=setting.task, num_episodes=num_episodes)
-    return np.asarray(
-        jax.jit(lambda p: jax.lax.map(lambda q: run(q, lane_keys=lane_keys), p))(params)
-    )
+    return np.asarray(jax.jit(lambda p: jax.lax.map(lambda q: run(q, lane_keys=lane_keys), p))(params))
 
 
 def evaluate(config: Config, setting: Setting, folder: Path) -> dict[str, Any]:
@@ -165,9 +169,7 @@ def _paint(setting: Setting, policy: Policy, model: Any, folder: Path, key: jax.
     pictures.write_episode(path, env, jax.device_get(task), episode, "muzero")
 
 
-def _play_ppo(
-    config: Config, setting: Setting, folder: Path, lane_keys: jax.Array
-) -> dict[str, Any]:
+def _play_ppo(config: Config, setting: Setting, folder: Path, lane_keys: jax.Array) -> dict[str, Any]:
     """PPO's curve, as fine as MuZero's where both are compared."""
     task = setting.config
     env, params = flat_observations(setting.env, setting.task)

@@ -62,10 +62,7 @@ def references(config: Config, folder: Path) -> dict[str, Reference]:
 
 def scores(config: Config, folder: Path) -> dict[Any, np.ndarray]:
     """Normalised scores: `[domains, seeds]` by arm, and `[tests, seeds]` by (metric, arm)."""
-    found = {
-        d.name: read_done(folder, f"evaluate/{d.name}")["summary"]["returns"]
-        for d in config.domains
-    }
+    found = {d.name: read_done(folder, f"evaluate/{d.name}")["summary"]["returns"] for d in config.domains}
     refs = references(config, folder)
     result: dict[Any, np.ndarray] = {}
     for arm in (*config.arms, "zero-shot"):
@@ -76,8 +73,9 @@ def scores(config: Config, folder: Path) -> dict[Any, np.ndarray]:
             if rows := _rows(found, refs, arm, prefix):
                 result[metric, arm] = np.stack(rows)
     for arm, pattern in OF_DOMAINS.items():  # every domain's own model, as one arm
-        own = [_rows({d.name: found[d.name]}, refs, pattern.format(d.name), "nominal")
-               for d in config.domains]  # fmt: skip
+        own = [
+            _rows({d.name: found[d.name]}, refs, pattern.format(d.name), "nominal") for d in config.domains
+        ]
         if all(own):
             result[arm] = np.stack([rows[0] for rows in own])
     result |= _rewards(config, folder, refs)
@@ -85,16 +83,19 @@ def scores(config: Config, folder: Path) -> dict[Any, np.ndarray]:
     for name, top, bottom in (("loss", "loss", "unigram"), ("copy", "forward", "copied_forward")):
         if all({top, bottom} <= set(row) for one in validation for row in one.values()):
             result["pretraining", name] = np.array(
-                [[one[d.name][top] / one[d.name][bottom] for one in validation]
-                 for d in config.domains_of(config.main)]
-            )  # fmt: skip
+                [
+                    [one[d.name][top] / one[d.name][bottom] for one in validation]
+                    for d in config.domains_of(config.main)
+                ]
+            )
     return result
 
 
 def _rewards(config: Config, folder: Path, refs: Mapping[str, Reference]) -> dict[Any, np.ndarray]:
     """Scores `[domains, seeds]` of what learned from rewards, by (algorithm, arm)."""
-    wanted = {(a, arm): f"offline/{{}}/{a}/{arm}" for a in config.reward.offline
-              for arm in config.reward.arms}  # fmt: skip
+    wanted = {
+        (a, arm): f"offline/{{}}/{a}/{arm}" for a in config.reward.offline for arm in config.reward.arms
+    }
     wanted |= {("online", arm): f"online/{{}}/{arm}" for arm in config.reward.online_arms}
     result = {}
     for key, pattern in wanted.items():
@@ -136,9 +137,7 @@ def about(config: Config) -> dict[str, str]:
     )
 
 
-def preconditions(
-    config: Config, folder: Path, found: Mapping[Any, np.ndarray]
-) -> list[Precondition]:
+def preconditions(config: Config, folder: Path, found: Mapping[Any, np.ndarray]) -> list[Precondition]:
     """What must hold for the comparison to mean anything."""
     names = [d.name for d in config.domains]
 
@@ -152,23 +151,20 @@ def preconditions(
     refs = references(config, folder)
     rooms = ", ".join(f"{n} {r.random:.0f} to {r.expert:.0f}" for n, r in refs.items())
     adapters = _adapters(config, folder)
-    sizes = [
-        read_done(folder, f"pretrain/{m.name}")["summary"]["parameters"] for m in config.models
-    ]
+    sizes = [read_done(folder, f"pretrain/{m.name}")["summary"]["parameters"] for m in config.models]
     result = [
-        Precondition(
-            "experts beat random actions", all(r.expert > r.random for r in refs.values()), rooms
-        ),
+        Precondition("experts beat random actions", all(r.expert > r.random for r in refs.values()), rooms),
         Precondition(
             f"adapters have fewer than {ADAPTER_LIMIT} parameters",
             max(adapters.values()) < ADAPTER_LIMIT,
             ", ".join(f"{k} {v}" for k, v in adapters.items()),
         ),
         Precondition(
-            f"models have fewer than {MODEL_LIMIT} parameters", max(sizes) < MODEL_LIMIT,
+            f"models have fewer than {MODEL_LIMIT} parameters",
+            max(sizes) < MODEL_LIMIT,
             f"at most {max(sizes)}",
         ),
-    ]  # fmt: skip
+    ]
     recompiled = {s: n for s, n in _recompiled(folder).items() if n}
     result.append(
         Precondition(
@@ -181,9 +177,7 @@ def preconditions(
         name = "scratch is neither at floor nor at ceiling"
         result.append(check(name, found["scratch"], *SCRATCH_RANGE))
     if "zero-shot" in found:
-        result.append(
-            check("zero-shot leaves room", found["zero-shot"], -math.inf, ZERO_SHOT_BELOW)
-        )
+        result.append(check("zero-shot leaves room", found["zero-shot"], -math.inf, ZERO_SHOT_BELOW))
     return result
 
 
@@ -240,9 +234,8 @@ def _clipped(summary: Mapping[str, Any]) -> list[str]:
 def _throughput(folder: Path, name: str) -> dict[str, float]:
     """Median tokens and operations a second of a pretraining, compilation apart."""
     lines = [
-        line for line in metrics_log.read(folder / "metrics.jsonl")
-        if line["stage"] == f"pretrain/{name}"
-    ][1:]  # fmt: skip
+        line for line in metrics_log.read(folder / "metrics.jsonl") if line["stage"] == f"pretrain/{name}"
+    ][1:]
     if not lines:
         return {}
     return {
@@ -291,14 +284,18 @@ def _figures(config: Config, folder: Path, found: Mapping[Any, np.ndarray]) -> l
                 edges = np.array(histogram["edges"])
                 share = np.array(histogram["counts"]) / sum(histogram["counts"])
                 series.append(
-                    {"label": part, "x": ((edges[1:] + edges[:-1]) / 2).tolist(),
-                     "y": share.tolist()}
-                )  # fmt: skip
+                    {"label": part, "x": ((edges[1:] + edges[:-1]) / 2).tolist(), "y": share.tolist()}
+                )
         result.append(
-            {"kind": "curves", "title": f"Returns of the data: {name}",
-             "caption": "Share of finished episodes by bin, all snapshots of each split.",
-             "x_label": "episode return", "y_label": "share of episodes", "series": series}
-        )  # fmt: skip
+            {
+                "kind": "curves",
+                "title": f"Returns of the data: {name}",
+                "caption": "Share of finished episodes by bin, all snapshots of each split.",
+                "x_label": "episode return",
+                "y_label": "share of episodes",
+                "series": series,
+            }
+        )
     return result
 
 
@@ -322,9 +319,7 @@ def costs(config: Config) -> list[Cost]:
     for domain, layout in zip(config.domains, main.layouts, strict=True):
         fit = config.imitation_of(domain)
         flops = 6.0 * size * fit.batch_size * fit.num_updates * layout.num_obs_tokens * lanes
-        rows.append(
-            Cost(f"imitate/{domain.name}", size * lanes, flops, 16.0 * size * lanes, 0.2, 40.0)
-        )
+        rows.append(Cost(f"imitate/{domain.name}", size * lanes, flops, 16.0 * size * lanes, 0.2, 40.0))
         played = 2.0 * size * layout.num_obs_tokens * domain.horizon * config.adapt.episodes * lanes
         rows.append(Cost(f"evaluate/{domain.name}", 0, played, 4.0 * size * lanes, 0.1, 40.0))
     return rows

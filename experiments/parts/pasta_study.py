@@ -95,10 +95,7 @@ def pretrain(config: Config, model: ModelConfig, folder: Path) -> Work:
         key_windows, key_loss = jax.random.split(key)
         domain_keys = jax.random.split(key_windows, len(data))
         size = settings.batch_size // NUM_SHARDS
-        batches = [
-            sampler.sample_units(w, k, size, context)
-            for w, k in zip(data, domain_keys, strict=True)
-        ]
+        batches = [sampler.sample_units(w, k, size, context) for w, k in zip(data, domain_keys, strict=True)]
         return batches, jax.random.split(key_loss, len(data))
 
     def loss(params: PretrainParams, minibatch: Any, slow: Any, count: Any) -> tuple[Any, dict]:
@@ -116,9 +113,8 @@ def pretrain(config: Config, model: ModelConfig, folder: Path) -> Work:
     lane_ids = jnp.arange(config.num_pretrainings, dtype=jnp.int32)
     in_turn, adamw = config.runtime.lanes_in_turn, optimizer.adamw(settings)
     loop = loops.lanes(
-        loops.slow_offline(loss, sample, adamw, config.slow_rate, in_turn),
-        lane_ids=lane_ids, in_turn=in_turn,
-    )  # fmt: skip
+        loops.slow_offline(loss, sample, adamw, config.slow_rate, in_turn), lane_ids=lane_ids, in_turn=in_turn
+    )
     chunk = parallel.chunked(loop, settings.updates_per_chunk, config.runtime.devices, train)
     key = keys.derive(config.seed, "pretrain")  # of all models: they see the same windows
 
@@ -163,12 +159,7 @@ def _progress(settings: FitConfig) -> Callable[[jax.Array], jax.Array]:
 
 
 def _windows(
-    study: Study,
-    name: str,
-    trajectories: Sequence[Any],
-    context: int,
-    model: ModelConfig,
-    seed: int,
+    study: Study, name: str, trajectories: Sequence[Any], context: int, model: ModelConfig, seed: int
 ) -> sampler.UnitWindows:
     windows = sampler.unit_windows(trajectories, study.tokenizer(name), context)
     if model.data == "intact":
@@ -187,9 +178,7 @@ def tokens_per_update(config: Config, layouts: Sequence[Layout]) -> int:
 def flops_per_update(config: Config, study: Study, layouts: Sequence[Layout]) -> float:
     """Operations of one update's passes, forward and backward; heads and stems are left out."""
     model = study.model
-    passes = {"smart": 3, "spr": 2, "spr_tokens": 2, "spr_token": 2}.get(
-        _name_of(study.objective), 1
-    )
+    passes = {"smart": 3, "spr": 2, "spr_tokens": 2, "spr_token": 2}.get(_name_of(study.objective), 1)
     total = 0.0
     for layout in layouts:
         tokens = config.pretrain.batch_size * config.network.context * layout.num_tokens

@@ -12,9 +12,7 @@ from jaxagent.report.render import write_gif
 MAX_FRAMES = 100
 
 
-def write_episode(
-    path: Path, env: Any, task: Any, episode: Any, label: str, fps: float = 20
-) -> None:
+def write_episode(path: Path, env: Any, task: Any, episode: Any, label: str, fps: float = 20) -> None:
     """Paint what `evaluate.episodes.record` returned, as at most `MAX_FRAMES` even frames."""
     states, rewards, num_real = episode
     shown = np.unique(np.linspace(0, int(num_real) - 1, MAX_FRAMES).astype(int))

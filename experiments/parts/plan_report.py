@@ -64,9 +64,7 @@ def scores(config: Config, done: Mapping[str, Any]) -> dict[Any, np.ndarray]:
     return table
 
 
-def preconditions(
-    config: Config, folder: Path, found: Mapping[Any, np.ndarray]
-) -> list[Precondition]:
+def preconditions(config: Config, folder: Path, found: Mapping[Any, np.ndarray]) -> list[Precondition]:
     """The base policy is neither at floor nor at ceiling, and the tasks can be solved."""
     result, (low, high) = [], BASE_RANGE
     cards = read_done(folder, "collect")["summary"]
@@ -75,14 +73,14 @@ def preconditions(
         expert = max(cards[task.name]["demonstration"]["scores"])
         result += [
             Precondition(
-                f"{task.name}: the policy leaves room", low < base < high,
+                f"{task.name}: the policy leaves room",
+                low < base < high,
                 f"mean score {base:.2f}, drawn or not; expected in ({low}, {high})",
             ),
             Precondition(
-                f"{task.name}: an agent solves it", expert > 0.85,
-                f"score {expert:.2f}; expected above 0.85",
+                f"{task.name}: an agent solves it", expert > 0.85, f"score {expert:.2f}; expected above 0.85"
             ),
-        ]  # fmt: skip
+        ]
     return result
 
 
@@ -117,9 +115,11 @@ def _figure(config: Config, name: str, returns: Mapping[str, Any]) -> dict[str, 
         level = float(np.mean(returns[arm]))
         lines.append({"label": arm, "x": [0, sims[-1]], "y": [level] * 2, "style": "dashed"})
     return {
-        "kind": "curves", "title": f"Return against simulations: {name}",
+        "kind": "curves",
+        "title": f"Return against simulations: {name}",
         "caption": f"Means over {config.plan.episodes} episodes; a line a seed; dashed: means of "
         f"other arms with {sims[-1]} simulations.",
-        "x_label": "simulations a step (0: the policy as it is)", "y_label": "return",
+        "x_label": "simulations a step (0: the policy as it is)",
+        "y_label": "return",
         "series": lines,
-    }  # fmt: skip
+    }

@@ -93,15 +93,18 @@ def fit_world(config: Config, index: int, folder: Path) -> Work:
 
     loop = loops.lanes(
         loops.slow_offline(setting.world.loss, sample, optimizer.adamw(fit), config.world.tau),
-        (None, 0), jnp.array(own * len(WORLDS)),
-    )  # fmt: skip
+        (None, 0),
+        jnp.array(own * len(WORLDS)),
+    )
     chunk = parallel.chunked(loop, fit.updates_per_chunk, config.runtime.devices, (data, which))
     key = keys.derive(0, f"plan/{name}/fit")
 
     def finish(state: Any, place: Path) -> dict[str, Any]:
         tree_file.save(place / PARAMS, state.learner.params)
-        return {"parameters": num_parameters(state.learner.params) // len(which),
-                "steps": int(setting.steps.reward.shape[0])}  # fmt: skip
+        return {
+            "parameters": num_parameters(state.learner.params) // len(which),
+            "steps": int(setting.steps.reward.shape[0]),
+        }
 
     return Work(
         finish=finish,
@@ -151,9 +154,7 @@ def planner(
     config: Config, setting: Setting, policy: Policy, model: str, sims: int, depth: int = 0
 ) -> Policy:
     """A policy with search in the "true" world or the "learned" one; depth 0: no limit."""
-    plan = planning.gumbel_search(
-        SearchConfig(sims, config.plan.num_samples, depth), gumbel_scale=0.0
-    )  # fmt: skip
+    plan = planning.gumbel_search(SearchConfig(sims, config.plan.num_samples, depth), gumbel_scale=0.0)
     step = setting.world.step
     if model == "true":
         step = planning.true_step(setting.env, discount=config.plan.discount)

@@ -51,9 +51,16 @@ class Population(NamedTuple):
 
 
 def freeze(
-    place: Path, env_id: str, config: AgentConfig, snapshots: Any, *, num_snapshots: int,
-    episodes: int, seed: int, recipe: Mapping[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+    place: Path,
+    env_id: str,
+    config: AgentConfig,
+    snapshots: Any,
+    *,
+    num_snapshots: int,
+    episodes: int,
+    seed: int,
+    recipe: Mapping[str, Any],
+) -> dict[str, Any]:
     """Write `NAME.npz` and `NAME.json` of evenly spaced snapshots to `place`; returns the card."""
     env, task = envs.make(env_id)
     last = jax.tree.leaves(snapshots)[0].shape[0] - 1
@@ -128,9 +135,8 @@ def _widened(snapshots: Any) -> Any:
 
 
 def _returns(
-    env: Any, task: Any, config: AgentConfig, policies: Any, episodes: int, seed: int, *,
-    is_greedy: bool,
-) -> list[list[float]]:  # fmt: skip
+    env: Any, task: Any, config: AgentConfig, policies: Any, episodes: int, seed: int, *, is_greedy: bool
+) -> list[list[float]]:
     """Mean returns `[snapshots, agents]`, all at once and under the same keys."""
     policy = experts.as_policy(env, config, is_greedy=is_greedy)
     lanes, key = broadcast_params(task, episodes), keys.derive(seed, f"populations/{env.name}")

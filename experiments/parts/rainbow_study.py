@@ -56,7 +56,10 @@ def rainbow_loop(env: Any, config: RainbowConfig) -> experts.Algorithm:
     agent = rainbow.rainbow(env.obs_shape, env.obs_dtype, env.action_spec, config)
     acts_by = acts_by_of(config)
     loop = loops.replay(
-        agent, VectorEnv(env), optimizer_of(agent, config), config,
+        agent,
+        VectorEnv(env),
+        optimizer_of(agent, config),
+        config,
         explore=rainbow.uniform(env.action_spec),
         # Boards are 0 or 1: a byte a cell.
         as_steps=partial(rainbow.as_steps, dtype=jnp.bool_),
@@ -64,7 +67,7 @@ def rainbow_loop(env: Any, config: RainbowConfig) -> experts.Algorithm:
         memory=prioritized_windows(config.window, config.priority_exponent),
         acts_by=acts_by,
         is_normalized=False,
-    )  # fmt: skip
+    )
     env_steps = config.num_envs * config.num_steps
     return experts.Algorithm(agent, loop, acts_by, env_steps)  # what acts is what is evaluated
 
@@ -92,9 +95,13 @@ def train(config: Config, task: TaskConfig, name: str) -> Work:
     """A lane a seed; agents of a seed begin alike and draw alike."""
     setting, fit = setting_of(task), fit_of(task, name)
     return experts.train_seeds(
-        rainbow_loop(setting.env, fit), setting.task, fit, experts.seeds_of(config),
-        f"rainbow/{task.name}", config.runtime.devices,
-    )  # fmt: skip
+        rainbow_loop(setting.env, fit),
+        setting.task,
+        fit,
+        experts.seeds_of(config),
+        f"rainbow/{task.name}",
+        config.runtime.devices,
+    )
 
 
 def evaluate(config: Config, task: TaskConfig, folder: Path) -> dict[str, Any]:
@@ -105,9 +112,14 @@ def evaluate(config: Config, task: TaskConfig, folder: Path) -> dict[str, Any]:
     policy = rainbow.policy(setting.network, fit)
     numbers, data = {}, measured_data(config, setting)
     run = partial(
-        play_lanes, setting.env, policy, task=setting.task, lane_keys=lane_keys,
-        num_episodes=config.episodes, over=parallel.map_lanes,
-    )  # fmt: skip
+        play_lanes,
+        setting.env,
+        policy,
+        task=setting.task,
+        lane_keys=lane_keys,
+        num_episodes=config.episodes,
+        over=parallel.map_lanes,
+    )
     every = jax.jit(partial(parallel.map_lanes, run))
     returns = {}
     for name in AGENTS:
@@ -116,9 +128,7 @@ def evaluate(config: Config, task: TaskConfig, folder: Path) -> dict[str, Any]:
         returns[name] = np.asarray(every(kept)).tolist()
         numbers[name] = diagnoses(setting, kept, data)
         last = jax.tree.map(lambda x: x[-1, 0], kept)
-        about = describe_policy(
-            setting, fit_of(task, name), arm=name, task=task.name, seed=config.first_seed
-        )
+        about = describe_policy(setting, fit_of(task, name), arm=name, task=task.name, seed=config.first_seed)
         library.save(folder, about, last)
         _paint(setting, name, policy, last, folder, jax.random.fold_in(key, 1))
     per_chunk = fit.updates_per_chunk * fit.num_envs * fit.num_steps
@@ -128,9 +138,15 @@ def evaluate(config: Config, task: TaskConfig, folder: Path) -> dict[str, Any]:
 
 
 def describe_policy(
-    setting: Any, fit: RainbowConfig, *, arm: str, task: str, seed: int,
-    overrides: dict[str, Any] | None = None, is_stack: bool = False,
-) -> library.ValueDescription:  # fmt: skip
+    setting: Any,
+    fit: RainbowConfig,
+    *,
+    arm: str,
+    task: str,
+    seed: int,
+    overrides: dict[str, Any] | None = None,
+    is_stack: bool = False,
+) -> library.ValueDescription:
     """What `library.load` needs to rebuild a policy; `setting` has `env` and `network`."""
     return library.ValueDescription(
         arm=arm,
@@ -169,9 +185,7 @@ def diagnoses(setting: Setting, kept: Any, data: spr_study.Measured) -> dict[str
     return jax.tree.map(lambda x: x.tolist(), jax.device_get(every(kept)))
 
 
-def _paint(
-    setting: Setting, name: str, policy: Any, params: Any, folder: Path, key: jax.Array
-) -> None:
+def _paint(setting: Setting, name: str, policy: Any, params: Any, folder: Path, key: jax.Array) -> None:
     """An episode of the first seed's agent."""
     env, task = setting.env, setting.task
     show = jax.jit(lambda p, k: record(env, policy, p, task, k, env.max_steps))

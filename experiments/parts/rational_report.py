@@ -87,14 +87,16 @@ def preconditions(config: Any, done: dict[str, Any]) -> list[Precondition]:
             f"worst differences {m_worse:.3g} and {g_worse:.3g} nats; expected at most 0",
         ),
         Precondition(
-            "they differ on most sizes", float(np.median(gaps)) >= config.theory.least_gap,
+            "they differ on most sizes",
+            float(np.median(gaps)) >= config.theory.least_gap,
             f"median gap {np.median(gaps):.3g} nats; expected {config.theory.least_gap:g}",
         ),
         Precondition(
-            "no cell is both fitted and held out", cells["fit"] + cells["held out"] == total,
+            "no cell is both fitted and held out",
+            cells["fit"] + cells["held out"] == total,
             f"{cells['fit']} fitted, {cells['held out']} held out of {total}",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def extras(config: Any, folder: Path, done: dict[str, Any]) -> dict[str, Any]:
@@ -111,13 +113,15 @@ def extras(config: Any, folder: Path, done: dict[str, Any]) -> dict[str, Any]:
         "limits": LIMITS,
         "budgets": {
             f"each of {lanes} sizes": {
-                "parameters": stage["parameters"], "updates": fit.num_updates, "tokens": tokens,
+                "parameters": stage["parameters"],
+                "updates": fit.num_updates,
+                "tokens": tokens,
             }
         },
         "fits": [r["scalars"]["model"] for r in rows],
         "correlations": [r["correlation"] for r in rows],
         "transitions": [r["transition"] for r in rows],
-    }  # fmt: skip
+    }
 
 
 def figures(config: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -130,7 +134,8 @@ def figures(config: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for key in ("relative", "predicted")
     )
     maps = {
-        "kind": "maps", "title": "Between generalising (-1) and memorising (+1)",
+        "kind": "maps",
+        "title": "Between generalising (-1) and memorising (+1)",
         "caption": "Relative distance, mean over seeds. The theory was fitted on the first "
         f"{config.theory.share:.0%} of updates and all but the largest sizes of the first map.",
         "panels": [
@@ -138,13 +143,17 @@ def figures(config: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             for who, of in (("model", observed), ("theory", predicted))
             for what, values in zip(("the pool", "new tasks"), of, strict=True)
         ],
-        "low": -1.0, "high": 1.0,
-    }  # fmt: skip
+        "low": -1.0,
+        "high": 1.0,
+    }
     _, held_out = rational.corner_split(len(steps), len(sizes), config.theory.share)
     scatter = {
-        "kind": "scatter", "title": "Predicted against observed, held-out cells",
+        "kind": "scatter",
+        "title": "Predicted against observed, held-out cells",
         "caption": "Relative distance of every held-out cell and seed; the line is y = x.",
-        "x_label": "observed", "y_label": "predicted", "diagonal": True,
+        "x_label": "observed",
+        "y_label": "predicted",
+        "diagonal": True,
         "series": [
             {
                 "label": f"prompts of {what}",
@@ -153,12 +162,15 @@ def figures(config: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             }
             for k, what in ((study.SEEN, "the pool"), (study.NEW, "new tasks"))
         ],
-    }  # fmt: skip
+    }
     weight = [0.5 * (1.0 - np.array(r["relative"][study.NEW])) for r in rows]
     transience = {
-        "kind": "curves", "title": "Weight on generalising, new tasks",
+        "kind": "curves",
+        "title": "Weight on generalising, new tasks",
         "caption": "A rise and a fall again is the transience of in-context generalisation.",
-        "x_label": "updates", "y_label": "weight on G", "log_x": True,
+        "x_label": "updates",
+        "y_label": "weight on G",
+        "log_x": True,
         "series": [
             {
                 "label": f"D = {d}",
@@ -167,7 +179,7 @@ def figures(config: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             }
             for i, d in enumerate(sizes)
         ],
-    }  # fmt: skip
+    }
     return [maps | names | marks, scatter, transience]
 
 

@@ -21,9 +21,7 @@ from jaxagent.data import prompts
 from jaxagent.data.prompts import Pool
 
 SEEN, NEW = "pool", "new"  # prompts of the pool's tasks, and of tasks never seen
-VARIANTS = (
-    "model", "loss only", "complexity only", "logistic", "alpha 0", "beta 1", "gamma 1", "permuted",
-)  # fmt: skip
+VARIANTS = ("model", "loss only", "complexity only", "logistic", "alpha 0", "beta 1", "gamma 1", "permuted")
 
 
 class Cells(NamedTuple):
@@ -49,9 +47,12 @@ def pools(config: Any, setting: Setting, seed: int) -> Pool:
     """One pool for each size, `[S, ...]`; a smaller pool is the beginning of a larger one."""
     sizes = jnp.array(config.prompts.sizes, jnp.int32)
     stack = prompts.dirichlet_tables(
-        keys.derive(seed, "rational/pool"), config.prompts.sizes[-1], setting.num_contexts,
-        setting.num_outcomes, config.prompts.alpha,
-    )  # fmt: skip
+        keys.derive(seed, "rational/pool"),
+        config.prompts.sizes[-1],
+        setting.num_contexts,
+        setting.num_outcomes,
+        config.prompts.alpha,
+    )
     return jax.vmap(prompts.uniform_pool, in_axes=(None, 0))(stack, sizes)
 
 
@@ -65,13 +66,9 @@ def cells(config: Any, setting: Setting, seed: int, snapshots: Any) -> Cells:
     def measure(snapshots, of_sizes):
         draw = partial(in_context.draw_from_pool, setting, num_prompts=num)
         seen = jax.vmap(lambda pool: draw(key_seen, pool))(of_sizes)
-        tables_new = prompts.dirichlet_tables(
-            key_new, num, setting.num_contexts, setting.num_outcomes, alpha
-        )
+        tables_new = prompts.dirichlet_tables(key_new, num, setting.num_contexts, setting.num_outcomes, alpha)
         new = setting.draw(jax.random.split(jax.random.fold_in(key_new, 1), num), tables_new)
-        new = jax.tree.map(
-            lambda x: jnp.broadcast_to(x, (len(config.prompts.sizes), *x.shape)), new
-        )
+        new = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(config.prompts.sizes), *x.shape)), new)
         return {
             kind: _against(setting, alpha, snapshots, of_sizes, prompt)
             for kind, prompt in ((SEEN, seen), (NEW, new))
@@ -91,12 +88,8 @@ def cells(config: Any, setting: Setting, seed: int, snapshots: Any) -> Cells:
 def _against(setting: Setting, alpha: float, snapshots: Any, of_sizes: Pool, prompt: Prompt):
     """Distances of every model from M, G and their mixtures; prompts `[S, B]`."""
     rows = prompt.rows
-    memorising = jax.vmap(lambda pool, r: jax.vmap(partial(tables.memorising, pool))(r))(
-        of_sizes, rows
-    )
-    generalising = jax.vmap(
-        jax.vmap(lambda r: tables.generalising(r, alpha, setting.num_outcomes))
-    )(rows)
+    memorising = jax.vmap(lambda pool, r: jax.vmap(partial(tables.memorising, pool))(r))(of_sizes, rows)
+    generalising = jax.vmap(jax.vmap(lambda r: tables.generalising(r, alpha, setting.num_outcomes)))(rows)
     pair = jnp.stack([memorising, generalising], axis=1)  # [S, 2, B, T, K]
     gap = _mean(distance.symmetric_kl(memorising, generalising))
 
@@ -126,9 +119,7 @@ def _kl_of_all(predictions: jax.Array, mixtures: jax.Array) -> jax.Array:
     Its cross term is one product of matrices for all pairs.
     """
     num_positions = predictions.shape[2] * predictions.shape[3]
-    p, log_p, log_q = (
-        x.reshape(*x.shape[:2], -1) for x in (jnp.exp(predictions), predictions, mixtures)
-    )
+    p, log_p, log_q = (x.reshape(*x.shape[:2], -1) for x in (jnp.exp(predictions), predictions, mixtures))
     cross = jnp.einsum("mse,gse->msg", p, log_q, precision=jax.lax.Precision.HIGHEST)
     return (jnp.sum(p * log_p, axis=-1)[..., None] - cross) / num_positions
 
@@ -142,9 +133,7 @@ def bits_of(config: Any, stack: np.ndarray) -> np.ndarray:
     kind = config.theory.complexity
     code = complexity.CODE_BITS * (5.0 if kind == "code_x5" else 1.0)
     of_tables = complexity.lzma_bits if kind == "lzma" else complexity.table_bits
-    return np.array(
-        [[of_tables(stack[:size], code_bits=code), code] for size in config.prompts.sizes]
-    )
+    return np.array([[of_tables(stack[:size], code_bits=code), code] for size in config.prompts.sizes])
 
 
 # --- the theory -----------------------------------------------------------------------------------
@@ -177,10 +166,7 @@ def predict(config: Any, found: Cells, variant: str, key: jax.Array) -> Predicti
         losses, bits = found.losses[SEEN][None], found.bits[None]
         if variant == "permuted":  # the saboteur: losses and bits of other sizes
             losses, bits = losses[:, ::-1], bits[:, ::-1]
-        flags = {
-            "has_loss": variant != "complexity only",
-            "has_complexity": variant != "loss only",
-        }
+        flags = {"has_loss": variant != "complexity only", "has_complexity": variant != "loss only"}
         fixed = FIXED.get(variant, rational.FREE)
         fit = rational.fit(loss, steps, losses, bits, is_fit, fixed=fixed, **flags, **search)
         with jax.enable_x64(True):
@@ -216,9 +202,7 @@ def relative_predicted(found: Cells, prediction: Prediction, kind: str) -> np.nd
 
 def judge_seed(config: Any, found: Cells, key: jax.Array) -> dict[str, Any]:
     """Fits of all variants, correlations and KL on held-out cells, and transitions, as JSON."""
-    fits = {
-        v: predict(config, found, v, jax.random.fold_in(key, i)) for i, v in enumerate(VARIANTS)
-    }
+    fits = {v: predict(config, found, v, jax.random.fold_in(key, i)) for i, v in enumerate(VARIANTS)}
     num_checkpoints, num_sizes = found.relative[SEEN].shape
     is_fit, is_held_out = rational.corner_split(num_checkpoints, num_sizes, config.theory.share)
     is_between = between(found.kl, config.theory.interpolation)
@@ -272,10 +256,7 @@ def transitions(config: Any, found: Cells, prediction: Prediction) -> dict[str, 
     """Updates at which M overtakes G on seen tasks, by size, observed and predicted; or None."""
     steps = steps_of(config)
     result: dict[str, list] = {"observed": [], "predicted": []}
-    for name, above in (
-        ("observed", found.relative[SEEN] > 0),
-        ("predicted", prediction.logit > 0),
-    ):
+    for name, above in (("observed", found.relative[SEEN] > 0), ("predicted", prediction.logit > 0)):
         # Overtaken for good: from the first checkpoint after the last at which G leads.
         for column in above.T:
             last = np.flatnonzero(~column)

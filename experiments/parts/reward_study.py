@@ -86,9 +86,7 @@ def agent_of(config: Config, domain: DomainConfig, algorithm: str, arm: str, rea
     )
 
 
-def learn_offline(
-    config: Config, domain: DomainConfig, algorithm: str, arm: str, folder: Path
-) -> Work:
+def learn_offline(config: Config, domain: DomainConfig, algorithm: str, arm: str, folder: Path) -> Work:
     """One arm's seeds as lanes; all arms of a seed draw the same transitions."""
     data = pasta_study.load(config, folder)
     own, settings = data[domain.name], getattr(config.reward, algorithm)
@@ -133,10 +131,9 @@ def learn_offline(
 def as_replay(data: RobotData) -> Replay:
     """The offline history as a full replay."""
     steps = [
-        jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]),
-                     as_steps(t, data.env.action_spec))
+        jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), as_steps(t, data.env.action_spec))
         for t in data.offline
-    ]  # fmt: skip
+    ]
     whole = jax.tree.map(lambda *x: jnp.asarray(np.concatenate(x)), *steps)
     count = jax.tree.leaves(whole)[0].shape[0]
     return Replay(whole, jnp.asarray(count, jnp.int32))
@@ -154,9 +151,7 @@ def _play(
         return policy.act(params, carry, obs, is_first, key)
 
     run = jax.jit(
-        lambda p, k: play_lanes(
-            own.env, Policy(policy.init, act), p, own.task, k, config.adapt.episodes
-        )
+        lambda p, k: play_lanes(own.env, Policy(policy.init, act), p, own.task, k, config.adapt.episodes)
     )
     return np.asarray(run(params, conditions.seed_keys(config, domain))).tolist()
 
@@ -176,18 +171,20 @@ def learn_online(config: Config, domain: DomainConfig, arm: str, folder: Path) -
     if arm != "mlp":
         env, task = see_through(own, read)
     tasks = [task] * config.adapt.num_seeds
-    work = experts.train(
-        env, tasks, config.reward.ppo, config.adapt.first_seed, config.runtime.devices
-    )
+    work = experts.train(env, tasks, config.reward.ppo, config.adapt.first_seed, config.runtime.devices)
 
     def finish(state: Any, place: Path) -> dict[str, Any]:
         work.finish(state, place)
         snapshots = state.learner.snapshots
         policy = experts.as_policy(env, config.reward.ppo, is_greedy=False)
         found = experts.mean_returns(
-            env, policy, snapshots, tasks, config.adapt.episodes,
+            env,
+            policy,
+            snapshots,
+            tasks,
+            config.adapt.episodes,
             keys.derive(config.seed, f"online/{domain.name}"),
-        )  # fmt: skip
+        )
         return {"returns": found.tolist()}
 
     return work._replace(finish=finish)
@@ -203,6 +200,12 @@ def see_through(own: RobotData, read: Input) -> tuple[Any, Any]:
 
     spec = tuple(Component(f"feature[{i}]", "real") for i in range(read.size))
     return wrap(
-        own.env, own.task, (), "T(s)", **show(seen), obs_spec=spec, obs_shape=(read.size,),
+        own.env,
+        own.task,
+        (),
+        "T(s)",
+        **show(seen),
+        obs_spec=spec,
+        obs_shape=(read.size,),
         obs_dtype=np.float32,
-    )  # fmt: skip
+    )

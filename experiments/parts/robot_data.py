@@ -46,11 +46,7 @@ def split(returns: np.ndarray) -> dict[str, list[int]]:
 
 def snapshots_of(tier: str, count: int) -> list[int]:
     """Snapshots of a history of `count` that a tier holds."""
-    return {
-        "expert": [count - 1],
-        "mixed": [count // 2, count - 1],
-        "replay": list(range(count)),
-    }[tier]
+    return {"expert": [count - 1], "mixed": [count // 2, count - 1], "replay": list(range(count))}[tier]
 
 
 def make(env_id: str, horizon: int, **overrides: float) -> tuple[Any, Any]:
@@ -86,10 +82,14 @@ def collect(domain: Any, config: Any, seed: int) -> tuple[list[Shard], dict[str,
     is_random = np.array([m["split"] == "random" for m in metas])
     # Actions as the policy draws them: a mean shows too little of how to recover.
     rolled = experts.roll_out(
-        env, or_random(env, population.policy(is_greedy=False)),
-        (experts.take(population.params, pairs), is_random), task,
-        config.lanes, max(config.steps, domain.horizon), keys.derive(seed, f"collect/{domain.env}"),
-    )  # fmt: skip
+        env,
+        or_random(env, population.policy(is_greedy=False)),
+        (experts.take(population.params, pairs), is_random),
+        task,
+        config.lanes,
+        max(config.steps, domain.horizon),
+        keys.derive(seed, f"collect/{domain.env}"),
+    )
     shards = experts.shards_of(rolled, metas)
     measured = {
         name: float(np.mean(_returns(shards, part)))
@@ -101,8 +101,7 @@ def collect(domain: Any, config: Any, seed: int) -> tuple[list[Shard], dict[str,
         "population": {k: population.card[k] for k in ("algorithm", "sha256", "command", "date")},
         "returns": _histograms({p: _returns(shards, p) for p in (*parts, "offline")}),
         "transitions": {
-            part: sum(s.trajectory.reward.size for s in shards if s.meta["split"] == part)
-            for part in parts
+            part: sum(s.trajectory.reward.size for s in shards if s.meta["split"] == part) for part in parts
         },
     }
     return shards, card
@@ -116,16 +115,11 @@ def load(place: Path, domain: Any, tier: str, reference: dict[str, float]) -> Ro
     wanted = snapshots_of(tier, count)
 
     def of(part: str, snapshots: Sequence[int] = wanted) -> list[Trajectory]:
-        return [
-            s.trajectory for s in shards
-            if s.meta["split"] == part and s.meta["snapshot"] in snapshots
-        ]  # fmt: skip
+        return [s.trajectory for s in shards if s.meta["split"] == part and s.meta["snapshot"] in snapshots]
 
     episodes = [e for t in of("demonstration") for e in experts.first_episodes(t)]
     history = of("offline", range(count))
-    return RobotData(
-        env, task, of("train"), of("validation"), episodes, history, Reference(**reference)
-    )
+    return RobotData(env, task, of("train"), of("validation"), episodes, history, Reference(**reference))
 
 
 def or_random(env: Any, policy: Policy) -> Policy:
@@ -145,9 +139,7 @@ def or_random(env: Any, policy: Policy) -> Policy:
 def flat(trajectories: Sequence[Trajectory]) -> tuple[np.ndarray, np.ndarray]:
     """Observations `[N, n]` and actions `[N, m]` of all steps."""
     return tuple(
-        np.concatenate(
-            [x.reshape(-1, x.shape[-1]) for x in (getattr(t, name) for t in trajectories)]
-        )
+        np.concatenate([x.reshape(-1, x.shape[-1]) for x in (getattr(t, name) for t in trajectories)])
         for name in ("obs", "action")
     )
 

@@ -81,9 +81,7 @@ def _tokens(batch: sampler.Batch, domain: Domain) -> stream.Tokens:
 
 def _sampler(corpus: Corpus, config: FitConfig) -> Callable:
     return partial(
-        sampler.sample,
-        batch_size=config.batch_size // NUM_SHARDS,
-        context=corpus.model.config.context,
+        sampler.sample, batch_size=config.batch_size // NUM_SHARDS, context=corpus.model.config.context
     )
 
 
@@ -298,9 +296,8 @@ def clone_lora(
     lane_ids = jnp.array(demos.seeds)
     data = (demos.windows, base)
     return _clone(
-        corpus, demos, loss, lambda d, k: draw(d[0], k), data, (0, None), adapters, lane_ids,
-        config, devices,
-    )  # fmt: skip
+        corpus, demos, loss, lambda d, k: draw(d[0], k), data, (0, None), adapters, lane_ids, config, devices
+    )
 
 
 def lora_init(base: Any, rank: int, seeds: Sequence[int]) -> Any:
@@ -315,11 +312,7 @@ def _lora_lanes(lane_keys: jax.Array, base: Any, rank: int) -> Any:
 
 
 def clone_raw(
-    corpus: Corpus,
-    demos: Demonstrations,
-    network: offline.RawNetwork,
-    config: FitConfig,
-    devices: int,
+    corpus: Corpus, demos: Demonstrations, network: offline.RawNetwork, config: FitConfig, devices: int
 ) -> Work:
     """Clone with the raw-observation MLP, one lane per seed."""
     moments = corpus.moments[demos.index]

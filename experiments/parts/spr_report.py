@@ -93,14 +93,14 @@ def _before(arm: str, table: Mapping[Any, np.ndarray]) -> list[Precondition]:
     first, fallen = (float(table[key].mean()) for key in (arm, ("collapse", arm)))
     return [
         Precondition(
-            f"the latent of '{arm}' leaves room", first < ROOM,
-            f"mean R^2 {first:.2f}; expected below {ROOM}",
+            f"the latent of '{arm}' leaves room", first < ROOM, f"mean R^2 {first:.2f}; expected below {ROOM}"
         ),
         Precondition(
-            f"the latent of '{arm}' trips no alarm of collapse", fallen == 0.0,
+            f"the latent of '{arm}' trips no alarm of collapse",
+            fallen == 0.0,
             f"in a share {fallen:.2f} of seeds; expected none",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def shown(
@@ -124,11 +124,7 @@ def extras(
         + [figure for name in done for figure in _of_game(config, name, done[name])],
         "limits": probe["limits"]
         + [line for task in config.tasks for line in _limits_of_agents(task)]
-        + [
-            line
-            for name in done
-            for line in _alarm_lines(f"{name}, ", done[name]["diagnoses"], AGENTS[:1])
-        ],
+        + [line for name in done for line in _alarm_lines(f"{name}, ", done[name]["diagnoses"], AGENTS[:1])],
         "budgets": probe["budgets"]
         | {
             f"{agent}, {task.name}": _budget(task, agent, folder, done[task.name])
@@ -194,16 +190,21 @@ def _of_game(config: Config, name: str, done: Mapping[str, Any]) -> list[dict[st
     numbers = partial(_curve, found, arms=AGENTS, x_label="env steps of a seed")
     return [
         _returns(config, name, done),
-        numbers("probes", f"Linear probes on {name}: {', '.join(TRUTHS[_env(config, name)])}",
-                "R^2"),
+        numbers("probes", f"Linear probes on {name}: {', '.join(TRUTHS[_env(config, name)])}", "R^2"),
         numbers("effective_rank", f"Effective rank on {name}", "share of the hidden units"),
         numbers("dormant", f"Dormant units on {name}", "share of the hidden units"),
         # The twin's predictor never learns.
-        numbers("copy_ratio", f"Error over that of 'nothing changes' on {name}", "ratio", log=True,
-                arms=AGENTS[:1]),
-        numbers("action_sensitivity", f"Error with others' actions over own on {name}", "ratio",
-                arms=AGENTS[:1]),
-    ]  # fmt: skip
+        numbers(
+            "copy_ratio",
+            f"Error over that of 'nothing changes' on {name}",
+            "ratio",
+            log=True,
+            arms=AGENTS[:1],
+        ),
+        numbers(
+            "action_sensitivity", f"Error with others' actions over own on {name}", "ratio", arms=AGENTS[:1]
+        ),
+    ]
 
 
 def _env(config: Config, name: str) -> str:
@@ -213,15 +214,17 @@ def _env(config: Config, name: str) -> str:
 def _returns(config: Config, name: str, done: Mapping[str, Any]) -> dict[str, Any]:
     """Returns of snapshots against env steps."""
     series = [
-        {"label": agent, "x": done["steps"], "y": returns}
-        for agent, returns in done["returns"].items()
+        {"label": agent, "x": done["steps"], "y": returns} for agent, returns in done["returns"].items()
     ]
     return {
-        "kind": "curves", "title": f"Returns on {name}",
+        "kind": "curves",
+        "title": f"Returns on {name}",
         "caption": f"Snapshots over {config.episodes} episodes; a line an agent, its band the "
         "seeds. " + "; ".join(f"{k}: {v}" for k, v in AGENTS_ABOUT.items()) + ".",
-        "x_label": "env steps of a seed", "y_label": "return", "series": series,
-    }  # fmt: skip
+        "x_label": "env steps of a seed",
+        "y_label": "return",
+        "series": series,
+    }
 
 
 def _alarm_lines(where: str, numbers: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
@@ -237,9 +240,15 @@ def _alarm_lines(where: str, numbers: Mapping[str, Any], arms: Sequence[str]) ->
 
 
 def _curve(
-    found: Mapping[str, Any], name: str, title: str, label: str, log: bool = False, *,
-    arms: Sequence[str] = TRAINED, x_label: str = "updates",
-) -> dict[str, Any]:  # fmt: skip
+    found: Mapping[str, Any],
+    name: str,
+    title: str,
+    label: str,
+    log: bool = False,
+    *,
+    arms: Sequence[str] = TRAINED,
+    x_label: str = "updates",
+) -> dict[str, Any]:
     """A number against updates, a line an arm and seed."""
     series = []
     for arm in arms:
@@ -249,9 +258,10 @@ def _curve(
         shown = np.log10(np.maximum(values, 1e-6)) if log else values
         series.append({"label": arm, "x": found["updates"], "y": shown.tolist()})
     return {
-        "kind": "curves", "title": title,
-        "caption": "States of other episodes; a line an arm, its band the seeds; below -1 is drawn "
-        "as -1.",
-        "x_label": x_label, "y_label": f"log10 of the {label}" if log else label,
+        "kind": "curves",
+        "title": title,
+        "caption": "States of other episodes; a line an arm, its band the seeds; below -1 is drawn as -1.",
+        "x_label": x_label,
+        "y_label": f"log10 of the {label}" if log else label,
         "series": series,
-    }  # fmt: skip
+    }

@@ -173,11 +173,11 @@ def train(config: Config, arm: str) -> Work:
 
     loop = loops.lanes(
         loops.slow_offline(
-            loss, sample, optimizer.adamw_by_part(fit, {"predictor": probe.predictor_rate}),
-            probe.tau,
+            loss, sample, optimizer.adamw_by_part(fit, {"predictor": probe.predictor_rate}), probe.tau
         ),
-        None, jnp.array(seeds),
-    )  # fmt: skip
+        None,
+        jnp.array(seeds),
+    )
     num_chunks = fit.num_updates // fit.updates_per_chunk
     chunk = parallel.chunked(loop, fit.updates_per_chunk, config.runtime.devices, data)
     key = keys.derive(0, "spr/fit")
@@ -197,13 +197,11 @@ def train(config: Config, arm: str) -> Work:
     return Work(
         finish=finish,
         init=init,
-        chunk=history.remembering(
-            lambda state: chunk(state, key), _select, fit.updates_per_chunk
-        ),
+        chunk=history.remembering(lambda state: chunk(state, key), _select, fit.updates_per_chunk),
         num_chunks=num_chunks,
         updates_per_chunk=fit.updates_per_chunk,
         units_per_update={"windows": fit.batch_size * config.num_seeds},
-    )  # fmt: skip
+    )
 
 
 def _select(learner: Any) -> tuple[Any, Any]:
@@ -234,9 +232,12 @@ def diagnosed(
         return spr.projections(parts, slow, obs[None])[0]
 
     found = collapse.diagnose(
-        summary, projected(data.obs), predicted(data.action),
-        predicted(jnp.roll(data.action, 1)), projected(data.later),
-    )  # fmt: skip
+        summary,
+        projected(data.obs),
+        predicted(data.action),
+        predicted(jnp.roll(data.action, 1)),
+        projected(data.later),
+    )
     return found._asdict() | {"probes": collapse.linear_probe(summary, data.truth)}
 
 
@@ -244,9 +245,11 @@ def evaluate(config: Config, arm: str, folder: Path) -> dict[str, Any]:
     """What is measured of an arm's snapshots, by name: `[snapshots][seeds]`; probes `[m]` more."""
     setting, init = setting_of(config), model_of(setting_of(config), arm).init
     kept = experts.load_lanes(
-        stage_folder(folder, f"probe/{arm}"), lambda key: (init(key), init(key)),
-        setting.config.fit, config.num_seeds,
-    )  # fmt: skip
+        stage_folder(folder, f"probe/{arm}"),
+        lambda key: (init(key), init(key)),
+        setting.config.fit,
+        config.num_seeds,
+    )
     run = jax.vmap(partial(measure, setting, arm, data=measured_data(setting)))
     found = jax.jit(lambda lanes: jax.lax.map(lambda x: run(*x), lanes))(kept)
     return jax.tree.map(lambda x: x.tolist(), jax.device_get(found))

@@ -23,10 +23,7 @@ def init(key: jax.Array, params: Any, rank: int, targets: Sequence[str]) -> dict
     ends = np.cumsum([rows * rank for rows, _ in shapes.values()])
     draws = jnp.split(jax.random.normal(key, (ends[-1],)), ends[:-1])
     return {
-        name: {
-            "down": draw.reshape(rows, rank) / math.sqrt(rows),
-            "up": jnp.zeros((rank, columns)),
-        }
+        name: {"down": draw.reshape(rows, rank) / math.sqrt(rows), "up": jnp.zeros((rank, columns))}
         for draw, (name, (rows, columns)) in zip(draws, shapes.items(), strict=True)
     }
 

@@ -17,9 +17,7 @@ def kernels(params: Any, targets: Sequence[str]) -> dict[str, jax.Array]:
     Raises ValueError where a target matches nothing.
     """
     named = {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    found = {
-        n: x for n, x in named.items() if n.endswith("/kernel") and n.split("/")[-2] in targets
-    }
+    found = {n: x for n, x in named.items() if n.endswith("/kernel") and n.split("/")[-2] in targets}
     missing = set(targets) - {n.split("/")[-2] for n in found}
     if missing:
         modules = sorted({n.split("/")[-2] for n in named if n.endswith("/kernel")})

@@ -39,11 +39,7 @@ def last_layer(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(mask, params)
 
 
-SUBSETS: dict[str, Callable[[Any], Any]] = {
-    "probe": nothing,
-    "last_layer": last_layer,
-    "full": everything,
-}
+SUBSETS: dict[str, Callable[[Any], Any]] = {"probe": nothing, "last_layer": last_layer, "full": everything}
 
 
 def moving(params: Any, mask: Any) -> Any:

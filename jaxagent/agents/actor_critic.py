@@ -140,14 +140,10 @@ def ppo(
     def loss(params: ActorCriticParams, batch: PPOBatch) -> tuple[jax.Array, dict]:
         dist = distribution(params, batch.obs)
         log_prob = dist.log_prob(batch.raw_action)
-        policy_loss = jnp.mean(
-            surrogate(log_prob, batch.log_prob, batch.advantage, clip=config.clip)
-        )
+        policy_loss = jnp.mean(surrogate(log_prob, batch.log_prob, batch.advantage, clip=config.clip))
         values = value(params, batch.obs)
         value_loss = jnp.mean(
-            clipped_value_loss(
-                values, batch.value, batch.target, clip=config.value_clip or math.inf
-            )
+            clipped_value_loss(values, batch.value, batch.target, clip=config.value_clip or math.inf)
         )
         entropy = jnp.mean(dist.entropy())
         total = policy_loss + config.value_weight * value_loss - config.entropy_weight * entropy

@@ -80,9 +80,7 @@ def alphazero(env: Any, network: PolicyValue, plan: Plan, config: AlphaZeroConfi
     return Agent(network.init, act, targets, loss)
 
 
-def explore(
-    key: jax.Array, action: jax.Array, legal: jax.Array, share: float
-) -> tuple[jax.Array, jax.Array]:
+def explore(key: jax.Array, action: jax.Array, legal: jax.Array, share: float) -> tuple[jax.Array, jax.Array]:
     """Replace a share of actions `[B]` by uniform legal ones; says which were (bool `[B]`)."""
     key_choose, key_draw = jax.random.split(key)
     is_explored = jax.random.uniform(key_choose, action.shape) < share
@@ -90,9 +88,7 @@ def explore(
     return jnp.where(is_explored, drawn, action), is_explored
 
 
-def value_targets(
-    trajectory: Trajectory, *, discount: float, trace: float
-) -> tuple[jax.Array, jax.Array]:
+def value_targets(trajectory: Trajectory, *, discount: float, trace: float) -> tuple[jax.Array, jax.Array]:
     """Returns `[T, B]` for each mover, and whether they say more than the step's own search.
 
     A step after which the rollout or the clock stops, or whose action was not the search's, has

@@ -8,14 +8,7 @@ import jax.numpy as jnp
 from envs.types import Component
 from jaxagent.agents.actions import require_reals
 from jaxagent.agents.soft_actor_critic import Step, values
-from jaxagent.agents.td3_bc import (
-    Encoder,
-    actor_of,
-    as_is,
-    critic_of,
-    greedy,
-    init_critics,
-)
+from jaxagent.agents.td3_bc import Encoder, actor_of, as_is, critic_of, greedy, init_critics
 from jaxagent.config import IQLConfig
 from jaxagent.nn.distributions import Gaussian
 from jaxagent.nn.mlp import MLP

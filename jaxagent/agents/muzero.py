@@ -51,9 +51,7 @@ class MuZeroBatch(NamedTuple):
     is_known: jax.Array  # bool: the state exists, or nothing follows a termination
 
 
-def muzero(
-    obs_shape: tuple[int, ...], action_spec: tuple[Component, ...], config: MuZeroConfig
-) -> Agent:
+def muzero(obs_shape: tuple[int, ...], action_spec: tuple[Component, ...], config: MuZeroConfig) -> Agent:
     """Gumbel MuZero (Danihelka et al. 2022; Schrittwieser et al. 2020) for one category of actions.
 
     `targets` reads windows of `window(config)` steps. Value targets bootstrap from the slow copy's
@@ -77,9 +75,13 @@ def muzero(
         weights = _reanalysed(model, plan, config, slow, steps, key)
         _, value = _over_time(partial(evaluate, model, config.model, slow), steps.obs)
         returns = n_step_returns(
-            steps.reward, steps.terminated, steps.truncated, value,
-            discount=config.discount, num_steps=config.num_td_steps,
-        )  # fmt: skip
+            steps.reward,
+            steps.terminated,
+            steps.truncated,
+            value,
+            discount=config.discount,
+            num_steps=config.num_td_steps,
+        )
         return make_batch(config.unroll, steps, returns, weights)
 
     def loss(params: Any, batch: MuZeroBatch) -> tuple[jax.Array, dict]:
@@ -138,9 +140,8 @@ def policy(model: LatentModel, plan: Plan, config: MuZeroConfig) -> Policy:
 
 
 def decide(
-    model: LatentModel, plan: Plan, config: MuZeroConfig, params: Any, obs: jax.Array,
-    key: jax.Array,
-) -> Decision:  # fmt: skip
+    model: LatentModel, plan: Plan, config: MuZeroConfig, params: Any, obs: jax.Array, key: jax.Array
+) -> Decision:
     """Plan in the learned model from observations `[B, ...]`."""
     latent = model.encode(params, obs)
     logits, value = _read(model, config.model, params, latent)
@@ -191,9 +192,7 @@ def categorical_loss(config: LatentConfig, logits: jax.Array, target: jax.Array)
     return scalar_loss(logits, squash(target) / config.reach, "two_hot")
 
 
-def make_batch(
-    unroll: int, steps: MuZeroStep, returns: jax.Array, weights: jax.Array
-) -> MuZeroBatch:
+def make_batch(unroll: int, steps: MuZeroStep, returns: jax.Array, weights: jax.Array) -> MuZeroBatch:
     """What the loss reads of windows `[L, b, ...]`: `returns [>= K + 1, b]`, `weights` likewise.
 
     After a termination a state is worth 0 and its rewards are 0, whatever is done (MuZero's
@@ -262,9 +261,8 @@ def _consistency(model: LatentModel, params: Any, latent: jax.Array, obs: jax.Ar
 
 
 def _reanalysed(
-    model: LatentModel, plan: Plan, config: MuZeroConfig, slow: Any, steps: MuZeroStep,
-    key: jax.Array,
-) -> jax.Array:  # fmt: skip
+    model: LatentModel, plan: Plan, config: MuZeroConfig, slow: Any, steps: MuZeroStep, key: jax.Array
+) -> jax.Array:
     """Policy targets `[L, b, A]`, of which the first windows are searched anew (Reanalyze)."""
     count = config.unroll + 1
     fresh = round(config.reanalyse * steps.reward.shape[1])

@@ -47,13 +47,17 @@ def gumbel_search(
 
     def plan(params: Any, key: jax.Array, root: Any, model: Any, invalid: jax.Array) -> Decision:
         output = mcts.gumbel_muzero_policy(
-            params, key, root, model, config.num_simulations,
+            params,
+            key,
+            root,
+            model,
+            config.num_simulations,
             invalid_actions=invalid,
             max_depth=config.max_depth or None,
             max_num_considered_actions=config.num_considered,
             gumbel_scale=gumbel_scale,
             qtransform=qtransform,
-        )  # fmt: skip
+        )
         # The root's mean counts every move that halving had to try; this is the better policy's.
         completed = jax.vmap(completed_qvalues, (0, None))(output.search_tree, mcts.Tree.ROOT_INDEX)
         value = jnp.sum(output.action_weights * completed, axis=-1)
@@ -66,9 +70,7 @@ def gumbel_search(
 # between equal moves becomes a firm preference, and self-play settles on helping the first player
 # win. Five times the scale (c_scale 1 over [0, 1], as the paper has it for Go) gave targets that
 # small networks could not learn.
-results_as_they_are = partial(
-    mcts.qtransform_completed_by_mix_value, rescale_values=False, value_scale=0.1
-)
+results_as_they_are = partial(mcts.qtransform_completed_by_mix_value, rescale_values=False, value_scale=0.1)
 
 
 # The same for PUCT, which stretches to a node's range by default (AlphaZero does not).
@@ -86,13 +88,17 @@ def puct_search(
 
     def plan(params: Any, key: jax.Array, root: Any, model: Any, invalid: jax.Array) -> Decision:
         output = mcts.muzero_policy(
-            params, key, root, model, config.num_simulations,
+            params,
+            key,
+            root,
+            model,
+            config.num_simulations,
             invalid_actions=invalid,
             max_depth=config.max_depth or None,
             dirichlet_fraction=dirichlet_fraction,
             temperature=temperature,
             qtransform=qtransform,
-        )  # fmt: skip
+        )
         value = output.search_tree.node_values[:, mcts.Tree.ROOT_INDEX]
         return Decision(output.action, output.action_weights, value)
 
@@ -150,14 +156,11 @@ def true_model(env: Any, evaluate: Evaluate, *, discount: float) -> mcts.Recurre
 
 
 def decide(
-    env: Any, evaluate: Evaluate, plan: Plan, discount: float, params: Any, view: View,
-    key: jax.Array,
-) -> Decision:  # fmt: skip
+    env: Any, evaluate: Evaluate, plan: Plan, discount: float, params: Any, view: View, key: jax.Array
+) -> Decision:
     """Plan from the true state of every lane."""
     logits, value = evaluate(params, view.obs)
-    root = mcts.RootFnOutput(
-        prior_logits=logits, value=value, embedding=(view.state, view.task)
-    )  # fmt: skip
+    root = mcts.RootFnOutput(prior_logits=logits, value=value, embedding=(view.state, view.task))
     model = true_model(env, evaluate, discount=discount)
     return plan(params, key, root, model, _invalid(env, view.state, view.task))
 
@@ -212,18 +215,15 @@ def true_step(env: Any, *, discount: float) -> Step:
     def step(params: Any, key: jax.Array, action: jax.Array, view: View) -> tuple:
         del params
         step_keys = jax.random.split(key, view.obs.shape[0])
-        obs, state, reward, terminated, _, _ = jax.vmap(env.step)(
-            step_keys, view.state, action, view.task
-        )
+        obs, state, reward, terminated, _, _ = jax.vmap(env.step)(step_keys, view.state, action, view.task)
         return reward, jnp.where(terminated, 0.0, discount), View(obs, state, view.task)
 
     return step
 
 
 def sample_planner(
-    policy: Policy, step: Step, value: Callable[[Any, jax.Array], jax.Array], plan: Plan, *,
-    num_samples: int,
-) -> Policy:  # fmt: skip
+    policy: Policy, step: Step, value: Callable[[Any, jax.Array], jax.Array], plan: Plan, *, num_samples: int
+) -> Policy:
     """Any policy with search over its own samples (Sampled MuZero, Hubert et al. 2021).
 
     At every node the policy draws `num_samples` actions; as they are its own, all have the same

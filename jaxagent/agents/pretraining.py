@@ -208,9 +208,7 @@ def smart(model, params, slow, layout, batch, key, progress):
     inverse, _ = _scored(model, predicted, batch, real_action & has_next)
 
     hidden = masking.hindsight(key, batch.unit.shape[0], num_steps, kinds, progress)
-    predicted = predict_hidden(
-        model, params.model, layout, batch, hidden, masking.full(num_steps, size)
-    )
+    predicted = predict_hidden(model, params.model, layout, batch, hidden, masking.full(num_steps, size))
     control, _ = _scored(model, predicted, batch, real_action & layout.per_scalar(hidden))
     total = forward + inverse + control
     return total, {

@@ -62,9 +62,8 @@ class Batch(NamedTuple):
 
 
 def rainbow(
-    obs_shape: tuple[int, ...], obs_dtype: Any, action_spec: tuple[Component, ...],
-    config: RainbowConfig,
-) -> Agent:  # fmt: skip
+    obs_shape: tuple[int, ...], obs_dtype: Any, action_spec: tuple[Component, ...], config: RainbowConfig
+) -> Agent:
     """C51, double, dueling, noisy, prioritised n-step Q-learning (Hessel et al. 2018) with SPR.
 
     The self-predictive part is that of mila-iqia/spr: the head's first layer projects, a linear
@@ -97,9 +96,7 @@ def rainbow(
         losses = {"q": jnp.mean(batch.weight * surprise)}
         total = losses["q"]
         if config.spr.weight:
-            distance = prediction_loss(
-                network, params, latent, batch.action, batch.later, batch.is_same
-            )
+            distance = prediction_loss(network, params, latent, batch.action, batch.later, batch.is_same)
             losses["spr"] = jnp.mean(batch.weight * distance)
             total = total + config.spr.weight * losses["spr"]
         priority = jnp.where(batch.is_known, jnp.maximum(surprise, SMALLEST_PRIORITY), 0.0)
@@ -141,9 +138,12 @@ def memory_of_frames(config: RainbowConfig, depth: int) -> Memory:
         return later._replace(obs=stacks(steps.obs, depth))
 
     return prioritized_windows(
-        config.window, config.priority_exponent,
-        context=context, view=view, may_begin=lambda steps: steps.valid,
-    )  # fmt: skip
+        config.window,
+        config.priority_exponent,
+        context=context,
+        view=view,
+        may_begin=lambda steps: steps.valid,
+    )
 
 
 def uniform(action_spec: tuple[Component, ...]) -> Callable:
@@ -208,9 +208,8 @@ def _toward(old: Any, new: Any, tau: float, is_reset: jax.Array) -> Any:
 
 
 def greedy(
-    network: QNetwork, config: RainbowConfig, params: Any, obs: jax.Array,
-    key: jax.Array | None = None,
-) -> jax.Array:  # fmt: skip
+    network: QNetwork, config: RainbowConfig, params: Any, obs: jax.Array, key: jax.Array | None = None
+) -> jax.Array:
     """Best actions int32 `[B]` of observations `[B, ...]`; with a key, under noise."""
     logits = network.judge(params, network.encode(params, obs), key)
     values = expected_return(logits, config.model.max_return)
@@ -256,9 +255,14 @@ def _geometric(first: float, last: float, done: jax.Array) -> jax.Array:
 
 
 def _targets(
-    network: QNetwork, config: RainbowConfig, params: Any, copies: Copies, drawn: Drawn,
-    key: jax.Array, key_noise: jax.Array,
-) -> Batch:  # fmt: skip
+    network: QNetwork,
+    config: RainbowConfig,
+    params: Any,
+    copies: Copies,
+    drawn: Drawn,
+    key: jax.Array,
+    key_noise: jax.Array,
+) -> Batch:
     """What the loss reads of windows `[L, b, ...]`; nothing here has a gradient."""
     key_next, key_obs, key_dropout = jax.random.split(key, 3)
     key_double, key_target = jax.random.split(key_noise)
@@ -268,9 +272,8 @@ def _targets(
         reward = jnp.clip(reward, -config.reward_limit, config.reward_limit)
     num_steps, discount = horizon(config, num_updates)
     total, weight, at = n_step_parts(
-        reward[:-1], steps.terminated[:-1], steps.truncated[:-1],
-        discount=discount, num_steps=num_steps,
-    )  # fmt: skip
+        reward[:-1], steps.terminated[:-1], steps.truncated[:-1], discount=discount, num_steps=num_steps
+    )
     see = augment.shift_and_scale if config.is_augmented else lambda obs, key: obs
     after = see(steps.obs[at, jnp.arange(at.shape[0])], key_next)
     best = greedy(network, config, params, after, key_double)
@@ -302,9 +305,7 @@ def _later(network: QNetwork, params: Any, obs: jax.Array) -> jax.Array:
     return projections(network, params, obs) if obs.shape[0] else jnp.zeros((1, obs.shape[1], 1))
 
 
-def _value_loss(
-    network: QNetwork, params: Any, latent: jax.Array, batch: Batch, key: jax.Array
-) -> jax.Array:
+def _value_loss(network: QNetwork, params: Any, latent: jax.Array, batch: Batch, key: jax.Array) -> jax.Array:
     """Divergence `[b]` of the distribution of returns from its target; 0 where nothing is known."""
     logits = network.judge(params, latent, key)
     taken = logits[jnp.arange(logits.shape[0]), batch.action[0]]

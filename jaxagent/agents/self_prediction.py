@@ -37,9 +37,7 @@ def latent_parts(model: LatentModel) -> Parts:
     return Parts(model.encode, step, model.project, model.predict)
 
 
-def predictions(
-    parts: Parts | QNetwork, params: Any, latent: jax.Array, action: jax.Array
-) -> jax.Array:
+def predictions(parts: Parts | QNetwork, params: Any, latent: jax.Array, action: jax.Array) -> jax.Array:
     """Predicted projections `[K, b, ...]` of what follows latents under `action [K, b]`."""
 
     def step(latent: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -66,9 +64,13 @@ def projections(
 
 
 def prediction_loss(
-    parts: Parts | QNetwork, params: Any, latent: jax.Array, action: jax.Array, later: jax.Array,
+    parts: Parts | QNetwork,
+    params: Any,
+    latent: jax.Array,
+    action: jax.Array,
+    later: jax.Array,
     is_same: jax.Array,
-) -> jax.Array:  # fmt: skip
+) -> jax.Array:
     """Mean `[b]` over K steps of `2 - 2 cos`, 0 where `is_same [K, b]` is not (SPR, eq. 6).
 
     `later [K, b, ...]` are `projections` of what came. The divisor stays K whatever is masked, as

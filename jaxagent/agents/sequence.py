@@ -75,9 +75,7 @@ def policy(model: Model, domain: Domain, rule: Rule) -> Policy:
         value = jnp.concatenate([memory.action, component.encode_obs(params.codec, obs)], axis=1)
         places = jnp.concatenate([action_places, obs_places])
         times = time - (places >= obs_size).astype(jnp.int32)
-        logits, cache = model.step(
-            params.network, chunk(value, places, times), (time % rows) * period, cache
-        )
+        logits, cache = model.step(params.network, chunk(value, places, times), (time % rows) * period, cache)
         keys = jax.random.split(key, domain.action_size)
         chosen = [component.choose_token(logits[:, -1], legal, rule, keys[0])]
         next_slot = ((time + 1) % rows) * period

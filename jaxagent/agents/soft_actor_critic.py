@@ -46,9 +46,7 @@ class SACBatch(NamedTuple):
     noise: jax.Array  # [b, A] standard normal, for the policy's own actions
 
 
-def soft_actor_critic(
-    obs_size: int, action_spec: tuple[Component, ...], config: SACConfig
-) -> Agent:
+def soft_actor_critic(obs_size: int, action_spec: tuple[Component, ...], config: SACConfig) -> Agent:
     """SAC (Haarnoja et al. 2018b, algorithm 1) with two critics and a learned temperature.
 
     `targets(params, target_critics, steps, key)` makes a minibatch of replayed `Step`s; `loss` is

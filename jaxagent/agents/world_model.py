@@ -50,8 +50,7 @@ class WorldModel(NamedTuple):
         key_dynamics, key_value = jax.random.split(key)
         obs = jnp.zeros((1, self.obs_size))
         inputs = jnp.zeros((1, self.obs_size + self.action_size))
-        return WorldModelParams(self._dynamics.init(key_dynamics, inputs),
-                                self._value.init(key_value, obs))  # fmt: skip
+        return WorldModelParams(self._dynamics.init(key_dynamics, inputs), self._value.init(key_value, obs))
 
     def step(
         self, params: WorldModelParams, key: jax.Array, action: jax.Array, view: View
@@ -71,9 +70,8 @@ class WorldModel(NamedTuple):
         return self._value_unit * self._worth(params, obs)
 
     def loss(
-        self, params: WorldModelParams, steps: ModelStep, slow: WorldModelParams,
-        num_updates: jax.Array,
-    ) -> tuple[jax.Array, dict]:  # fmt: skip
+        self, params: WorldModelParams, steps: ModelStep, slow: WorldModelParams, num_updates: jax.Array
+    ) -> tuple[jax.Array, dict]:
         """Squared errors of change and reward, cross-entropy of ends, TD(0) of values (b steps).
 
         For `loops.slow_offline`: the value bootstraps from the slow copy.
@@ -143,8 +141,7 @@ def world_model(
     scale = float(jnp.max(jnp.abs(steps.reward)))
     if scale == 0.0:
         raise ValueError(
-            "world_model: got steps whose rewards are all 0, expected some reward; values would "
-            "have no unit."
+            "world_model: got steps whose rewards are all 0, expected some reward; values would have no unit."
         )
     change = steps.final_obs - steps.obs
     spread = jnp.maximum(jnp.std(change, axis=0), 1e-6)

@@ -42,11 +42,7 @@ def _masked(model: SequenceModel, params: Any, layout: Layout, batch: UnitBatch)
     kinds = layout.kinds()
     time = jnp.arange(num_steps)[:, None]
     last, is_action = time == num_steps - 1, (kinds == masking.ACTION)[None]
-    queries = {
-        "action": last & is_action,
-        "forward": last,
-        "inverse": (time == num_steps - 2) & is_action,
-    }
+    queries = {"action": last & is_action, "forward": last, "inverse": (time == num_steps - 2) & is_action}
     size = layout.num_tokens
     result = {}
     for name, hidden in queries.items():

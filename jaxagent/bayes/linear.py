@@ -51,9 +51,7 @@ def pool_mean(pool: LinearPool, x: jax.Array, y: jax.Array, noise: float | jax.A
     return jax.lax.scan(step, pool.log_prior, (outputs, y))[1]
 
 
-def pool_posterior(
-    pool: LinearPool, x: jax.Array, y: jax.Array, noise: float | jax.Array
-) -> jax.Array:
+def pool_posterior(pool: LinearPool, x: jax.Array, y: jax.Array, noise: float | jax.Array) -> jax.Array:
     """Log posterior over the pool, `[T + 1, D]`: before each pair, and after the last."""
 
     def step(log_weights: jax.Array, inputs: tuple[jax.Array, jax.Array]):

@@ -169,9 +169,7 @@ def fit_logistic(
     """Fit the logistic baseline in the same way; steps, sizes and `is_fit` are `[...]`."""
     steps, sizes = np.asarray(steps, np.float64), np.asarray(sizes, np.float64)
     is_fit = np.asarray(is_fit, bool)
-    log_steps, log_sizes = (
-        np.log(np.broadcast_to(a, is_fit.shape)[is_fit]) for a in (steps, sizes)
-    )
+    log_steps, log_sizes = (np.log(np.broadcast_to(a, is_fit.shape)[is_fit]) for a in (steps, sizes))
 
     def objective(vector: jax.Array) -> jax.Array:
         weights = logistic_log_weights(Logistic(*vector), jnp.asarray(steps), jnp.asarray(sizes))
@@ -251,9 +249,7 @@ def _minimise(objective, starts, bounds) -> tuple[np.ndarray, float, np.ndarray]
         return float(value), np.array(grad)
 
     results = [
-        scipy.optimize.minimize(
-            call, start, jac=True, method="L-BFGS-B", bounds=bounds, options=TOLERANCES
-        )
+        scipy.optimize.minimize(call, start, jac=True, method="L-BFGS-B", bounds=bounds, options=TOLERANCES)
         for start in starts
     ]
     values = np.array([float(result.fun) for result in results])

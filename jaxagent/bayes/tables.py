@@ -113,10 +113,7 @@ def bigram(rows: Rows, num_outcomes: int, floor: float | jax.Array = 1e-6) -> ja
 
 
 def kernel_smoother(
-    rows: Rows,
-    bandwidth: float | jax.Array,
-    num_outcomes: int,
-    pseudo_count: float | jax.Array = 1.0,
+    rows: Rows, bandwidth: float | jax.Array, num_outcomes: int, pseudo_count: float | jax.Array = 1.0
 ) -> jax.Array:
     """Softmax attention over past outcomes with logit bandwidth * [c_i == c_t], `[T, K]`.
 

@@ -28,13 +28,7 @@ from jaxagent.config.checks import (
     require_positive,
     require_replay,
 )
-from jaxagent.config.networks import (
-    LatentConfig,
-    QNetworkConfig,
-    TokenConfig,
-    TransformerConfig,
-    TrunkConfig,
-)
+from jaxagent.config.networks import LatentConfig, QNetworkConfig, TokenConfig, TransformerConfig, TrunkConfig
 from jaxagent.config.record import fingerprint, from_dict, to_dict
 from jaxagent.config.runs import FitConfig, RuntimeConfig
 

@@ -41,9 +41,7 @@ class PPOConfig:
 
     def check(self) -> None:
         """Raise ValueError with got / expected / fix for an illegal configuration."""
-        require_positive(
-            self, "num_envs", "num_steps", "num_epochs", "num_minibatches", "num_updates"
-        )
+        require_positive(self, "num_envs", "num_steps", "num_epochs", "num_minibatches", "num_updates")
         require_positive(self, "updates_per_chunk", "learning_rate", "hidden_size", "clip")
         require_at_least_zero(self, "value_clip", "entropy_weight", "value_weight")
         require_positive(self, "max_gradient_norm", "reward_scale")
@@ -168,15 +166,19 @@ class MuZeroConfig:
         shard = self.batch_size // NUM_SHARDS
         require(
             self.reanalyse == 0.0 or round(self.reanalyse * shard) > 0,
-            "MuZeroConfig.reanalyse", self.reanalyse,
-            f"0 or a share that is a window of {shard}, the part of a shard", "raise it",
-        )  # fmt: skip
+            "MuZeroConfig.reanalyse",
+            self.reanalyse,
+            f"0 or a share that is a window of {shard}, the part of a shard",
+            "raise it",
+        )
         # Every window and its bootstrap lie within what the warm-up wrote.
         require(
             self.warmup_steps // self.num_envs > self.unroll + self.num_td_steps,
-            "MuZeroConfig.warmup_steps / num_envs", self.warmup_steps // self.num_envs,
-            "more than unroll + num_td_steps, a window", "raise it",
-        )  # fmt: skip
+            "MuZeroConfig.warmup_steps / num_envs",
+            self.warmup_steps // self.num_envs,
+            "more than unroll + num_td_steps, a window",
+            "raise it",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,9 +240,7 @@ class RainbowConfig:
     @property
     def num_resets(self) -> int:
         """In all; after the last one a whole period remains to recover in."""
-        return (
-            max(self.total_gradient_steps // self.reset_period - 1, 0) if self.reset_period else 0
-        )
+        return max(self.total_gradient_steps // self.reset_period - 1, 0) if self.reset_period else 0
 
     @property
     def window(self) -> int:
@@ -267,14 +267,18 @@ class RainbowConfig:
         # A whole window has to be there at the first draw.
         require(
             self.warmup_steps // self.num_envs >= self.window,
-            "RainbowConfig.warmup_steps / num_envs", self.warmup_steps // self.num_envs,
-            f"at least {self.window}, a window of num_td_steps or spr.num_steps", "raise it",
-        )  # fmt: skip
+            "RainbowConfig.warmup_steps / num_envs",
+            self.warmup_steps // self.num_envs,
+            f"at least {self.window}, a window of num_td_steps or spr.num_steps",
+            "raise it",
+        )
         require(
-            self.capacity >= self.batch_size * self.num_td_steps, "RainbowConfig.capacity",
-            self.capacity, f"at least {self.batch_size * self.num_td_steps}, a minibatch of "
-            "n-step targets", "raise it",
-        )  # fmt: skip
+            self.capacity >= self.batch_size * self.num_td_steps,
+            "RainbowConfig.capacity",
+            self.capacity,
+            f"at least {self.batch_size * self.num_td_steps}, a minibatch of n-step targets",
+            "raise it",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -334,6 +338,4 @@ def _check_offline(config: TD3BCConfig | IQLConfig) -> None:
     require_fraction(config, "discount", "tau")
     name = type(config).__name__
     require_divides(f"{name}.batch_size", NUM_SHARDS, config.batch_size, "one part per shard")
-    require_divides(
-        f"{name}.num_updates", config.updates_per_chunk, config.num_updates, "chunks are whole"
-    )
+    require_divides(f"{name}.num_updates", config.updates_per_chunk, config.num_updates, "chunks are whole")

@@ -73,9 +73,7 @@ def require_on_policy(config: Any) -> None:
     """Raise unless lanes, updates and minibatches of an on-policy loop divide."""
     name = type(config).__name__
     require_divides(f"{name}.num_envs", NUM_SHARDS, config.num_envs, "data have that many shards")
-    require_divides(
-        f"{name}.num_updates", config.updates_per_chunk, config.num_updates, "chunks are whole"
-    )
+    require_divides(f"{name}.num_updates", config.updates_per_chunk, config.num_updates, "chunks are whole")
     per_shard = config.num_envs * config.num_steps // NUM_SHARDS
     require_divides(
         f"{name}.num_envs * num_steps / shards", config.num_minibatches, per_shard, "or change it"
@@ -88,21 +86,12 @@ def require_replay(config: Any) -> None:
     require_positive(config, "num_envs", "num_steps", "num_gradient_steps", "batch_size")
     require_positive(config, "capacity", "warmup_steps", "num_updates", "updates_per_chunk")
     for what in ("num_envs", "batch_size", "capacity", "warmup_steps"):
-        require_divides(
-            f"{name}.{what}", NUM_SHARDS, getattr(config, what), "data have that many shards"
-        )
+        require_divides(f"{name}.{what}", NUM_SHARDS, getattr(config, what), "data have that many shards")
     per_update = config.num_envs * config.num_steps
     for what in ("capacity", "warmup_steps"):
-        require_divides(
-            f"{name}.{what}",
-            per_update,
-            getattr(config, what),
-            "it is filled in whole updates",
-        )
+        require_divides(f"{name}.{what}", per_update, getattr(config, what), "it is filled in whole updates")
     require_at_most(config, config.capacity, "warmup_steps", "capacity")
     require_divides(
         f"{name}.capacity", config.warmup_steps, config.capacity, "the warm-up is one block of it"
     )
-    require_divides(
-        f"{name}.num_updates", config.updates_per_chunk, config.num_updates, "chunks are whole"
-    )
+    require_divides(f"{name}.num_updates", config.updates_per_chunk, config.num_updates, "chunks are whole")

@@ -30,9 +30,12 @@ class TrunkConfig:
         require_at_least_zero(self, "channels", "num_blocks", "patch")
         require_positive(self, "width", "num_heads")
         require(
-            not (self.patch and self.channels), "TrunkConfig.patch", self.patch,
-            "0 beside channels", "choose tokens or convolutions",
-        )  # fmt: skip
+            not (self.patch and self.channels),
+            "TrunkConfig.patch",
+            self.patch,
+            "0 beside channels",
+            "choose tokens or convolutions",
+        )
         if self.patch:
             require_divides("TrunkConfig.width", self.num_heads, self.width, "heads are equal")
 
@@ -114,6 +117,4 @@ class TransformerConfig:
     def check(self) -> None:
         """Raise ValueError for an illegal configuration."""
         require_positive(self, "width", "num_layers", "num_heads", "mlp_factor", "context")
-        require_divides(
-            "TransformerConfig.width", 2 * self.num_heads, self.width, "rotary halves each head"
-        )
+        require_divides("TransformerConfig.width", 2 * self.num_heads, self.width, "rotary halves each head")

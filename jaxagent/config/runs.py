@@ -42,9 +42,7 @@ class FitConfig:
             "shorten the warm-up",
         )
         require_divides(f"{name}.batch_size", NUM_SHARDS, self.batch_size, "one part per shard")
-        require_divides(
-            f"{name}.num_updates", self.updates_per_chunk, self.num_updates, "chunks are whole"
-        )
+        require_divides(f"{name}.num_updates", self.updates_per_chunk, self.num_updates, "chunks are whole")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -81,9 +81,7 @@ def read(
     next_obs = None
     if arrays.next_observations is not None:
         next_obs = reals(arrays.next_observations, where, "next_observations")
-        truncated = truncated | _jumps(
-            where, obs, next_obs, terminated | truncated, is_cut=cut_at_jumps
-        )
+        truncated = truncated | _jumps(where, obs, next_obs, terminated | truncated, is_cut=cut_at_jumps)
     flat = Trajectory(
         obs=obs,
         action=actions(arrays.actions, where, "actions"),
@@ -118,9 +116,7 @@ def _arrays(path: Path) -> Arrays:
             terminals=scalars("terminals", FLAGS),
             timeouts=scalars("timeouts", FLAGS) if "timeouts" in names else None,
             next_observations=(
-                array(file, "next_observations", REALS, (2,))
-                if "next_observations" in names
-                else None
+                array(file, "next_observations", REALS, (2,)) if "next_observations" in names else None
             ),
         )
     for name, values in result._asdict().items():
@@ -217,8 +213,7 @@ def _without_unknown(path: Path, flat: Trajectory) -> Trajectory:
     is_known = flat.terminated | ~flat.truncated
     is_before_unknown = np.append(~is_known[1:], False) & ~ends
     result = flat._replace(
-        truncated=flat.truncated | is_before_unknown,
-        final_obs=np.where(ends[:, None], flat.obs, following),
+        truncated=flat.truncated | is_before_unknown, final_obs=np.where(ends[:, None], flat.obs, following)
     )
     if not is_known.any():
         raise StoreError(

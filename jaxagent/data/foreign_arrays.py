@@ -145,8 +145,7 @@ def flags(values: np.ndarray, where: Where, name: str) -> np.ndarray:
     if bad.size:
         row = int(bad[0])
         raise StoreError(
-            f"{where(row)}: {name}[{row}] is {values[row]}, expected a flag, 0 or 1; is it "
-            "another quantity?"
+            f"{where(row)}: {name}[{row}] is {values[row]}, expected a flag, 0 or 1; is it another quantity?"
         )
     return values.astype(bool)
 

@@ -191,8 +191,7 @@ def _check_attributes(group: Any, place: str, index: int, num_steps: int) -> Non
         )
     if "id" in group.attrs and _count(place, group.attrs, "id") != index:
         raise StoreError(
-            f"{place}: id is {group.attrs['id']}, expected {index} of its name; the episodes were "
-            "mixed up."
+            f"{place}: id is {group.attrs['id']}, expected {index} of its name; the episodes were mixed up."
         )
 
 
@@ -214,10 +213,7 @@ def _check_bounds(place: str, ends: dict[str, np.ndarray]) -> None:
 
 def _check_fit(place: str, observations: np.ndarray, action: np.ndarray, spaces: Spaces) -> None:
     """Refuse arrays that are not of the stated spaces."""
-    if (
-        spaces.observation is not None
-        and list(observations.shape[1:]) != spaces.observation["shape"]
-    ):
+    if spaces.observation is not None and list(observations.shape[1:]) != spaces.observation["shape"]:
         raise StoreError(
             f"{place}: observations has rows of shape {list(observations.shape[1:])}, expected "
             f"observation_space's {spaces.observation['shape']}; the metadata are of other data."
@@ -252,10 +248,7 @@ def _check_totals(path: Path, about: Mapping[str, Any], episodes: list[Trajector
 def _check_alike(path: Path, episodes: list[Trajectory]) -> None:
     first = episodes[0]
     for i, e in enumerate(episodes):
-        for got, expected, name in (
-            (e.obs, first.obs, "observations"),
-            (e.action, first.action, "actions"),
-        ):
+        for got, expected, name in ((e.obs, first.obs, "observations"), (e.action, first.action, "actions")):
             if got.shape[1:] != expected.shape[1:] or got.dtype != expected.dtype:
                 raise StoreError(
                     f"{path}: episode_{i}: {name} has {got.dtype} rows of shape "

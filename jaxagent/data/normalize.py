@@ -22,9 +22,7 @@ def init(shape: tuple[int, ...]) -> Moments:
     return Moments(jnp.zeros(()), jnp.zeros(shape), jnp.ones(shape))
 
 
-def batch_moments(
-    x: jax.Array, average: Callable, num_axes: int = 2
-) -> tuple[jax.Array, jax.Array]:
+def batch_moments(x: jax.Array, average: Callable, num_axes: int = 2) -> tuple[jax.Array, jax.Array]:
     """Mean and variance of `x [s, T, b, ...]` over shards and `num_axes` axes: time and lanes.
 
     `average` means over all shards, wherever they are. Two passes: the mean square minus the
@@ -41,11 +39,7 @@ def update(moments: Moments, mean: jax.Array, variance: jax.Array, count: Any) -
     total = moments.count + count
     delta = mean - moments.mean
     share = count / total
-    merged = (
-        moments.variance * (1.0 - share)
-        + variance * share
-        + jnp.square(delta) * share * (1.0 - share)
-    )
+    merged = moments.variance * (1.0 - share) + variance * share + jnp.square(delta) * share * (1.0 - share)
     return Moments(total, moments.mean + delta * share, merged)
 
 

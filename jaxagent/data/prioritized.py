@@ -30,9 +30,13 @@ class Drawn(NamedTuple):
 
 
 def prioritized_windows(
-    length: int, exponent: float, *,
-    context: int = 0, view: Callable | None = None, may_begin: Callable | None = None,
-) -> Memory:  # fmt: skip
+    length: int,
+    exponent: float,
+    *,
+    context: int = 0,
+    view: Callable | None = None,
+    may_begin: Callable | None = None,
+) -> Memory:
     """Stretches of time, drawn in proportion to `priority ** exponent` of the step they begin with.
 
     As `replay.windows`, but minibatches are `Drawn`, and `rank` takes their new priorities, at
@@ -118,9 +122,7 @@ def _sample(windows: _Windows, memory: Prioritized, key: jax.Array, batch_size: 
     return Drawn(windows.view(steps), index, 1.0 / (num_windows * share))
 
 
-def _rank(
-    memory: Prioritized, drawn: Drawn, priority: jax.Array, *, exponent: float
-) -> Prioritized:
+def _rank(memory: Prioritized, drawn: Drawn, priority: jax.Array, *, exponent: float) -> Prioritized:
     # 0 to the power of 0 is 1: an exponent of 0 must not revive what is never to be drawn.
     weight = jnp.where(priority > 0.0, priority**exponent, 0.0)
     largest = jnp.maximum(memory.largest, jnp.max(weight))

@@ -41,12 +41,7 @@ def _check_positive(where: str, **values) -> None:
 
 
 def dirichlet_tables(
-    key: jax.Array,
-    num_tasks: int,
-    num_contexts: int,
-    num_outcomes: int,
-    alpha: float,
-    dtype=jnp.float32,
+    key: jax.Array, num_tasks: int, num_contexts: int, num_outcomes: int, alpha: float, dtype=jnp.float32
 ) -> jax.Array:
     """Draw tables `[D, C, K]` whose rows are Dirichlet(alpha, ..., alpha), all independent."""
     shape = {"num_tasks": num_tasks, "num_contexts": num_contexts, "num_outcomes": num_outcomes}
@@ -66,9 +61,7 @@ def urn(key: jax.Array, table: jax.Array, num_steps: int) -> Rows:
     return Rows(jnp.zeros((num_steps,), jnp.int32), outcome.astype(jnp.int32))
 
 
-def walk(
-    key: jax.Array, table: jax.Array, num_actions: int, num_steps: int
-) -> tuple[jax.Array, jax.Array]:
+def walk(key: jax.Array, table: jax.Array, num_actions: int, num_steps: int) -> tuple[jax.Array, jax.Array]:
     """Walk through an MDP `[S A, S]` by uniform actions from a uniform state.
 
     Returns int32 states `[T + 1]` and actions `[T]`.
@@ -133,17 +126,13 @@ def draw_task(key: jax.Array, pool: Pool | LinearPool) -> jax.Array:
     return jax.random.categorical(key, pool.log_prior).astype(jnp.int32)
 
 
-def linear_tasks(
-    key: jax.Array, num_tasks: int, size: int, scale: float, dtype=jnp.float32
-) -> jax.Array:
+def linear_tasks(key: jax.Array, num_tasks: int, size: int, scale: float, dtype=jnp.float32) -> jax.Array:
     """Draw regression tasks `[D, d]` from N(0, scale^2 I)."""
     _check_positive("linear_tasks", num_tasks=num_tasks, size=size, scale=scale)
     return scale * jax.random.normal(key, (num_tasks, size), dtype)
 
 
-def linear(
-    key: jax.Array, w: jax.Array, num_steps: int, noise: float
-) -> tuple[jax.Array, jax.Array]:
+def linear(key: jax.Array, w: jax.Array, num_steps: int, noise: float) -> tuple[jax.Array, jax.Array]:
     """Draw x `[T, d]` from N(0, I) and y `[T]` = x.w + noise N(0, 1) of the task w `[d]`."""
     key_x, key_noise = jax.random.split(key)
     x = jax.random.normal(key_x, (num_steps, *w.shape), w.dtype)

@@ -48,9 +48,7 @@ def add(replay: Replay, block: Any) -> Replay:
         )
     start = replay.num_written % capacity
     data = jax.tree.map(
-        lambda ring, new: jax.lax.dynamic_update_slice_in_dim(ring, new, start, axis=0),
-        replay.data,
-        block,
+        lambda ring, new: jax.lax.dynamic_update_slice_in_dim(ring, new, start, axis=0), replay.data, block
     )
     return Replay(data, replay.num_written + count)
 
@@ -97,9 +95,7 @@ def transitions() -> Memory:
 def windows(length: int) -> Memory:
     """All lanes at one time an entry; minibatches are stretches, leaves `[length, batch, ...]`."""
 
-    return Memory(
-        partial(room_for_windows, length=length), add, partial(sample_windows, length=length)
-    )
+    return Memory(partial(room_for_windows, length=length), add, partial(sample_windows, length=length))
 
 
 def room_for_windows(steps: Any, capacity: int, *, length: int) -> Replay:

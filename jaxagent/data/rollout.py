@@ -18,12 +18,7 @@ class ActorState(NamedTuple):
 
 
 def rollout(
-    vector: Any,
-    act: Callable,
-    key: jax.Array,
-    actor: ActorState,
-    num_steps: int,
-    see: Callable = see_obs,
+    vector: Any, act: Callable, key: jax.Array, actor: ActorState, num_steps: int, see: Callable = see_obs
 ) -> tuple[ActorState, Trajectory]:
     """Act for `num_steps` in every lane: the new actor state and a `[T, B, ...]` trajectory.
 

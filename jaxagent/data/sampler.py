@@ -112,10 +112,7 @@ class UnitBatch(NamedTuple):
 
 
 def unit_windows(
-    trajectories: Sequence[Trajectory],
-    tokenizer: Tokenizer,
-    context: int,
-    num_steps: int | None = None,
+    trajectories: Sequence[Trajectory], tokenizer: Tokenizer, context: int, num_steps: int | None = None
 ) -> UnitWindows:
     """Lay out trajectories as `windows` does."""
     obs, action, segment = lay_out(trajectories, tokenizer.domain.obs_size)
@@ -144,9 +141,7 @@ def shuffled_units(data: UnitWindows, key: jax.Array, obs_size: int) -> UnitWind
     return data._replace(unit=jnp.concatenate(moved, axis=1))
 
 
-def lay_out(
-    trajectories: Sequence[Trajectory], obs_size: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def lay_out(trajectories: Sequence[Trajectory], obs_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Steps of all lanes one after another: obs `[N, n]`, action `[N, ...]`, episode int32 `[N]`.
 
     Episodes are cut at terminations, truncations and lane ends.
@@ -180,9 +175,7 @@ def _lay_out(t: Trajectory, obs_size: int) -> tuple[np.ndarray, np.ndarray, np.n
 def _tokenise(
     codec: Codec, obs: jax.Array, action: jax.Array, domain: Domain, num_bins: int
 ) -> tuple[jax.Array, jax.Array]:
-    return component.encode_obs(codec, obs), component.encode_action(
-        codec, domain, num_bins, action
-    )
+    return component.encode_obs(codec, obs), component.encode_action(codec, domain, num_bins, action)
 
 
 def _pad(x: np.ndarray, pad: int) -> np.ndarray:

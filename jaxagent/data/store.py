@@ -66,9 +66,7 @@ def index(folder: Path) -> list[dict[str, Any]]:
         content = json.loads(path.read_text())
         entries, version = content["shards"], content["version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{path}: not a readable index ({error}); collect the data again."
-        ) from error
+        raise StoreError(f"{path}: not a readable index ({error}); collect the data again.") from error
     for entry in entries:
         if not set(entry) >= ENTRY or set(entry["arrays"]) != set(FIELDS):
             raise StoreError(f"{path}: an entry lacks {sorted(ENTRY)} or arrays {FIELDS}.")

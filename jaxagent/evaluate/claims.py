@@ -163,10 +163,7 @@ def _adjust(trials: Sequence[Trial]) -> list[float | None]:
     gated = [i for i, trial in enumerate(trials) if trial.claim.gated]
     raw = [1.0 if trials[i].p_value is None else trials[i].p_value for i in gated]
     held = dict(zip(gated, statistics.holm(raw).tolist(), strict=True))
-    return [
-        None if trial.p_value is None else held.get(i, trial.p_value)
-        for i, trial in enumerate(trials)
-    ]
+    return [None if trial.p_value is None else held.get(i, trial.p_value) for i, trial in enumerate(trials)]
 
 
 def _decide(
@@ -282,9 +279,7 @@ def _interval(evidence: Evidence) -> tuple[float | None, float | None]:
 
 def _void(claim: Claim, failed: Sequence[Precondition]) -> Verdict:
     """VOID, named after the preconditions that failed; no number of the arms is read."""
-    names = "; ".join(
-        f"{check.name} ({check.detail})" if check.detail else check.name for check in failed
-    )
+    names = "; ".join(f"{check.name} ({check.detail})" if check.detail else check.name for check in failed)
     return Verdict(
         id=claim.id,
         statement=claim.statement,

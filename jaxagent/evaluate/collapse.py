@@ -61,9 +61,7 @@ def diagnose(
     was predicted of it and `other` the same under actions of other states. Errors are mean
     `1 - cos`.
     """
-    error, of_other, of_copy = (
-        jnp.mean(cosine_distance(x, later)) for x in (predicted, other, now)
-    )
+    error, of_other, of_copy = (jnp.mean(cosine_distance(x, later)) for x in (predicted, other, now))
     return Diagnosis(
         effective_rank=effective_rank(latent) / latent.shape[1],
         srank=srank(latent) / latent.shape[1],

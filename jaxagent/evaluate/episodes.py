@@ -105,13 +105,7 @@ def play_lanes(
 
 
 def record(
-    env: Any,
-    policy: Policy,
-    params: Any,
-    task: Any,
-    key: jax.Array,
-    num_steps: int,
-    see: Callable = see_obs,
+    env: Any, policy: Policy, params: Any, task: Any, key: jax.Array, num_steps: int, see: Callable = see_obs
 ) -> tuple[Any, jax.Array, jax.Array]:
     """One episode to look at: states `[T, ...]`, rewards `[T]` and how many steps are real."""
     key_reset, key_run = jax.random.split(key)
@@ -123,9 +117,7 @@ def record(
         is_first = (t == 0)[None]
         seen = see(*jax.tree.map(lambda x: jnp.asarray(x)[None], (obs, env_state, task)))
         action, _, carry = policy.act(params, carry, seen, is_first, key_act)
-        obs, env_state, reward, terminated, truncated, _ = env.step(
-            key_env, env_state, action[0], task
-        )
+        obs, env_state, reward, terminated, truncated, _ = env.step(key_env, env_state, action[0], task)
         now_over = is_over | terminated | truncated
         return (env_state, obs, carry, now_over), (env_state, reward, ~is_over)
 

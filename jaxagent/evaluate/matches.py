@@ -11,13 +11,7 @@ from jaxagent.types import Policy, View
 
 
 def play_match(
-    env: Any,
-    policies: tuple[Policy, Policy],
-    params: tuple,
-    tasks: Any,
-    key: jax.Array,
-    *,
-    opening: int = 0,
+    env: Any, policies: tuple[Policy, Policy], params: tuple, tasks: Any, key: jax.Array, *, opening: int = 0
 ) -> Episodes:
     """One game a lane of a game of two; returns are the first policy's, `tasks` leaves `[B, ...]`.
 
@@ -35,9 +29,16 @@ def play_match(
     seat = lanes % 2  # of the first policy
     both = opening_moves(env, opposed(env, *policies, seat), opening)
     return play(
-        env, both, params, tasks, key, env.max_steps, View,
-        lane_ids=lanes // 2, score=lambda reward: reward[lanes, seat],
-    )  # fmt: skip
+        env,
+        both,
+        params,
+        tasks,
+        key,
+        env.max_steps,
+        View,
+        lane_ids=lanes // 2,
+        score=lambda reward: reward[lanes, seat],
+    )
 
 
 def opening_moves(env: Any, policy: Policy, count: int) -> Policy:
@@ -72,9 +73,7 @@ def opposed(env: Any, first: Policy, second: Policy, seat: jax.Array) -> Policy:
     def act(params: tuple, carry: tuple, view: View, is_first: jax.Array, key: jax.Array) -> tuple:
         asked = [
             side.act(own, memory, view, is_first, own_key)
-            for side, own, memory, own_key in zip(
-                sides, params, carry, jax.random.split(key), strict=True
-            )
+            for side, own, memory, own_key in zip(sides, params, carry, jax.random.split(key), strict=True)
         ]
         is_first_to_move = jax.vmap(env.current_player)(view.state) == seat
         action = jnp.where(is_first_to_move, asked[0][0], asked[1][0])

@@ -296,11 +296,7 @@ def fit_log_log_slope(x, y) -> np.ndarray:
 
 
 def log_log_slope(
-    x,
-    y,
-    confidence: float = CONFIDENCE,
-    num_samples: int = NUM_SAMPLES,
-    seed: int = 0,
+    x, y, confidence: float = CONFIDENCE, num_samples: int = NUM_SAMPLES, seed: int = 0
 ) -> Slope:
     """Slope of log mean y on log x, sizes x [K] and runs y [K, N], with a bootstrap interval.
 

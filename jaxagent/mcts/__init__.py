@@ -13,11 +13,7 @@ from jaxagent.mcts.base import (
     RootActionSelectionFn,
     RootFnOutput,
 )
-from jaxagent.mcts.policies import (
-    gumbel_muzero_policy,
-    muzero_policy,
-    stochastic_muzero_policy,
-)
+from jaxagent.mcts.policies import gumbel_muzero_policy, muzero_policy, stochastic_muzero_policy
 from jaxagent.mcts.qtransforms import (
     qtransform_by_min_max,
     qtransform_by_parent_and_siblings,
@@ -25,13 +21,7 @@ from jaxagent.mcts.qtransforms import (
 )
 from jaxagent.mcts.reuse import subtree
 from jaxagent.mcts.rollouts import rollout_model, rollout_value, uct_policy
-from jaxagent.mcts.sampled import (
-    Samples,
-    chosen,
-    merge_copies,
-    sampled_model,
-    sampled_root,
-)
+from jaxagent.mcts.sampled import Samples, chosen, merge_copies, sampled_model, sampled_root
 from jaxagent.mcts.search import search
 from jaxagent.mcts.selection import (
     GumbelMuZeroExtraData,

@@ -65,9 +65,7 @@ def check_shape(name: str, x: jax.Array, expected: tuple[int, ...]) -> None:
 
 def check_embedding(before: Any, after: Any, name: str = "recurrent_fn's embedding") -> None:
     """Raise ValueError unless structure, shapes and dtypes are kept."""
-    shapes = [
-        jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), t) for t in (before, after)
-    ]
+    shapes = [jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), t) for t in (before, after)]
     if shapes[0] != shapes[1]:
         raise ValueError(
             f"{name}: got {shapes[1]}, expected {shapes[0]} as it was given; a "

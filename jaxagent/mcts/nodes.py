@@ -79,9 +79,7 @@ def replant(root: RootFnOutput, tree: Tree, num_simulations: int) -> tuple[Nodes
     def if_empty(x: jax.Array, new: jax.Array) -> jax.Array:
         return at_root(x, jnp.where(is_empty, new.astype(x.dtype), x[:, 0]))
 
-    reward, discount = (
-        _of_nodes(tree, x) for x in (tree.children_rewards, tree.children_discounts)
-    )
+    reward, discount = (_of_nodes(tree, x) for x in (tree.children_rewards, tree.children_discounts))
     logits = at_root(tree.children_prior_logits, root.prior_logits)
     visits = if_empty(tree.node_visits, jnp.ones((batch_size,)))
     nodes = Nodes(
@@ -98,11 +96,9 @@ def replant(root: RootFnOutput, tree: Tree, num_simulations: int) -> tuple[Nodes
         discount=rows(discount),
         parent=rows(tree.parents, Tree.NO_PARENT),
         action=rows(tree.action_from_parent, Tree.NO_PARENT),
-        embedding=jax.tree.map(
-            lambda x, new: rows(at_root(x, new)), tree.embeddings, root.embedding
-        ),
+        embedding=jax.tree.map(lambda x, new: rows(at_root(x, new)), tree.embeddings, root.embedding),
         invalid=None,
-    )  # fmt: skip
+    )
     index = jnp.arange(size, dtype=jnp.int32)[None]
     used = 1 + jnp.max(jnp.where(tree.parents >= 0, index, 0), axis=1)
     return nodes, used

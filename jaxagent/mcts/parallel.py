@@ -90,11 +90,7 @@ def simulate_several(
 
 
 def descend_apart(
-    nodes: Nodes,
-    rules: Rules,
-    key: jax.Array,
-    num_leaves: int,
-    virtual: tuple[float, float | None],
+    nodes: Nodes, rules: Rules, key: jax.Array, num_leaves: int, virtual: tuple[float, float | None]
 ) -> Walk:
     """Walk down L times, one after another; fields `[B L]`, a lane's L walks side by side."""
     base = first_rows(nodes, rules)
@@ -152,15 +148,12 @@ def _passed(trace: Trace, rows: jax.Array, depth: Any, num_actions: int) -> jax.
     return jnp.sum(jnp.where(is_here, jax.nn.one_hot(action, num_actions), 0.0), axis=1)
 
 
-def _with_unobserved(
-    at: Node, passed: jax.Array, virtual_visits: float, virtual_loss: float | None
-) -> Node:
+def _with_unobserved(at: Node, passed: jax.Array, virtual_visits: float, virtual_loss: float | None) -> Node:
     """Nodes `[B, 1, ...]` as rules may see them with `passed [B, A]` walks on their way."""
     unobserved = virtual_visits * passed[:, None]
     observed, qvalues = at.children_visits, at.children_qvalues
     at = at._replace(
-        node_visits=at.node_visits + jnp.sum(unobserved, axis=-1),
-        children_visits=observed + unobserved,
+        node_visits=at.node_visits + jnp.sum(unobserved, axis=-1), children_visits=observed + unobserved
     )
     if virtual_loss is None:
         # For rules that ask for the value of every action with a visit.
@@ -216,9 +209,7 @@ def back_up_together(nodes: Nodes, walk: Walk, leaf: jax.Array, num_leaves: int)
             value=nodes.value.at[target].set(mean, mode="drop"),
             num_visits=nodes.num_visits.at[target].set(after, mode="drop"),
             visits=nodes.visits.at[target, action].add(1.0, mode="drop"),
-            qvalues=nodes.qvalues.at[target, action].set(
-                reward + discount * child_value, mode="drop"
-            ),
+            qvalues=nodes.qvalues.at[target, action].set(reward + discount * child_value, mode="drop"),
         )
         child, child_value = (
             jnp.where(is_active, new, old) for new, old in ((rows, child), (mean, child_value))

@@ -20,10 +20,7 @@ from jaxagent.mcts.base import (
     StochasticRecurrentState,
 )
 from jaxagent.mcts.checks import check_inputs
-from jaxagent.mcts.qtransforms import (
-    qtransform_by_parent_and_siblings,
-    qtransform_completed_by_mix_value,
-)
+from jaxagent.mcts.qtransforms import qtransform_by_parent_and_siblings, qtransform_completed_by_mix_value
 from jaxagent.mcts.search import TieBreak, search
 from jaxagent.mcts.selection import (
     GumbelMuZeroExtraData,
@@ -219,9 +216,7 @@ def stochastic_muzero_policy(
         params,
         key_search,
         root=root,
-        recurrent_fn=_stochastic_model(
-            decision_recurrent_fn, chance_recurrent_fn, num_actions, num_outcomes
-        ),
+        recurrent_fn=_stochastic_model(decision_recurrent_fn, chance_recurrent_fn, num_actions, num_outcomes),
         root_action_selection_fn=functools.partial(interior, depth=0),
         interior_action_selection_fn=interior,
         num_simulations=num_simulations,
@@ -245,9 +240,7 @@ def _by_visits(key: jax.Array, tree: Tree, temperature: float) -> PolicyOutput:
     return PolicyOutput(action=action, action_weights=weights, search_tree=tree)
 
 
-def _noisy(
-    root: RootFnOutput, key: jax.Array, fraction: float, alpha: float, invalid: Any
-) -> RootFnOutput:
+def _noisy(root: RootFnOutput, key: jax.Array, fraction: float, alpha: float, invalid: Any) -> RootFnOutput:
     """Priors mixed with Dirichlet noise; invalid actions have none."""
     probs = jax.nn.softmax(root.prior_logits)
     batch_size, num_actions = probs.shape
@@ -274,9 +267,7 @@ def _in_turn(decide: InteriorActionSelectionFn, num_actions: int) -> InteriorAct
 
 
 def _part(node: Node, which: slice) -> Node:
-    noise, unobserved = (
-        None if x is None else x[..., which] for x in (node.noise, node.children_unobserved)
-    )
+    noise, unobserved = (None if x is None else x[..., which] for x in (node.noise, node.children_unobserved))
     return node._replace(
         children_prior_logits=node.children_prior_logits[..., which],
         children_prior_probs=jax.nn.softmax(node.children_prior_logits[..., which]),
@@ -296,10 +287,7 @@ def _actions_of(tree: Tree, num_actions: int) -> Tree:
 
 
 def _stochastic_model(
-    decision_fn: DecisionRecurrentFn,
-    chance_fn: ChanceRecurrentFn,
-    num_actions: int,
-    num_outcomes: int,
+    decision_fn: DecisionRecurrentFn, chance_fn: ChanceRecurrentFn, num_actions: int, num_outcomes: int
 ) -> RecurrentFn:
     """One model of both kinds of nodes; each function runs only if a lane needs it."""
 
@@ -317,9 +305,11 @@ def _stochastic_model(
             logits = [never(num_actions, out.chance_logits.dtype), out.chance_logits]
             value = out.afterstate_value
             step = RecurrentFnOutput(
-                prior_logits=jnp.concatenate(logits, axis=-1), value=value,
-                reward=jnp.zeros_like(value), discount=jnp.ones_like(value),
-            )  # fmt: skip
+                prior_logits=jnp.concatenate(logits, axis=-1),
+                value=value,
+                reward=jnp.zeros_like(value),
+                discount=jnp.ones_like(value),
+            )
             return step, afterstate
 
         def chance() -> tuple:
@@ -327,9 +317,11 @@ def _stochastic_model(
             out, next_state = chance_fn(params, key, own, state.afterstate_embedding)
             logits = [out.action_logits, never(num_outcomes, out.action_logits.dtype)]
             step = RecurrentFnOutput(
-                prior_logits=jnp.concatenate(logits, axis=-1), value=out.value,
-                reward=out.reward, discount=out.discount,
-            )  # fmt: skip
+                prior_logits=jnp.concatenate(logits, axis=-1),
+                value=out.value,
+                reward=out.reward,
+                discount=out.discount,
+            )
             return step, next_state
 
         def nothing(run: Any) -> Any:
@@ -344,9 +336,7 @@ def _stochastic_model(
             return jnp.where(mask, a, b)
 
         new = StochasticRecurrentState(
-            state_embedding=next_state,
-            afterstate_embedding=afterstate,
-            is_decision_node=~is_decision,
+            state_embedding=next_state, afterstate_embedding=afterstate, is_decision_node=~is_decision
         )
         return jax.tree.map(where, decided, chanced), new
 

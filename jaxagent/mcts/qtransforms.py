@@ -8,18 +8,14 @@ import jax.numpy as jnp
 from jaxagent.mcts.tree import observed_visits, prior_probs
 
 
-def qtransform_by_min_max(
-    tree: Any, node_index: Any, *, min_value: float, max_value: float
-) -> jax.Array:
+def qtransform_by_min_max(tree: Any, node_index: Any, *, min_value: float, max_value: float) -> jax.Array:
     """Values `[A]` scaled from known limits to [0, 1]; 0 of unvisited actions."""
     visited = observed_visits(tree, node_index) > 0
     qvalues = jnp.where(visited, tree.qvalues(node_index), min_value)
     return (qvalues - min_value) / (max_value - min_value)
 
 
-def qtransform_by_parent_and_siblings(
-    tree: Any, node_index: Any, *, epsilon: float = 1e-8
-) -> jax.Array:
+def qtransform_by_parent_and_siblings(tree: Any, node_index: Any, *, epsilon: float = 1e-8) -> jax.Array:
     """Values `[A]` scaled to [0, 1] by the least and the most of the node's and its actions'.
 
     0 of unvisited actions (MuZero, Schrittwieser et al. 2020, eq. 5, with the node's own limits).
@@ -64,9 +60,7 @@ def completed_qvalues(tree: Any, node_index: Any, *, use_mixed_value: bool = Tru
     return jnp.where(visits > 0, qvalues, value)
 
 
-def _mixed_value(
-    raw_value: jax.Array, qvalues: jax.Array, visits: jax.Array, probs: jax.Array
-) -> jax.Array:
+def _mixed_value(raw_value: jax.Array, qvalues: jax.Array, visits: jax.Array, probs: jax.Array) -> jax.Array:
     """The raw value and the prior's mean of visited actions, weighted by one and by visits."""
     visited, num_visits = visits > 0, jnp.sum(visits, axis=-1)
     # A visited action may have no prior at all.

@@ -57,9 +57,7 @@ def subtree(tree: Tree, action: jax.Array, num_nodes: int | None = None) -> Tree
         raw_values=at(tree.raw_values),
         node_values=at(tree.node_values),
         parents=parent,
-        action_from_parent=jnp.where(
-            is_root, Tree.NO_PARENT, at(tree.action_from_parent, Tree.NO_PARENT)
-        ),
+        action_from_parent=jnp.where(is_root, Tree.NO_PARENT, at(tree.action_from_parent, Tree.NO_PARENT)),
         children_index=jnp.where(stays, moved, Tree.UNVISITED),
         children_prior_logits=at(tree.children_prior_logits),
         children_visits=edges(tree.children_visits),

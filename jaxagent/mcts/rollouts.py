@@ -19,9 +19,14 @@ StepFn = Callable[..., tuple[jax.Array, jax.Array, Any, jax.Array | None]]
 
 
 def rollout_value(
-    step_fn: StepFn, params: Params, key: jax.Array, state: Any, invalid: jax.Array | None,
-    num_actions: int, num_steps: int,
-) -> jax.Array:  # fmt: skip
+    step_fn: StepFn,
+    params: Params,
+    key: jax.Array,
+    state: Any,
+    invalid: jax.Array | None,
+    num_actions: int,
+    num_steps: int,
+) -> jax.Array:
     """Discounted return `[B]` of one play of uniformly random valid actions, at most `num_steps`.
 
     What comes after the last step counts 0; a discount of 0 ends, one below 0 passes the move.
@@ -44,9 +49,7 @@ def rollout_value(
     return total
 
 
-def rollout_model(
-    step_fn: StepFn, num_actions: int, num_steps: int, num_rollouts: int = 1
-) -> RecurrentFn:
+def rollout_model(step_fn: StepFn, num_actions: int, num_steps: int, num_rollouts: int = 1) -> RecurrentFn:
     """A `recurrent_fn` of the true environment: values by rollouts, priors flat, masks as given."""
 
     def model(params: Params, key: jax.Array, action: jax.Array, state: Any) -> tuple:
@@ -57,9 +60,12 @@ def rollout_model(
             jax.random.split(key_play, num_rollouts)
         )
         step = RecurrentFnOutput(
-            reward=reward, discount=discount, value=jnp.mean(values, axis=0),
-            prior_logits=jnp.zeros((*reward.shape, num_actions)), invalid_actions=invalid,
-        )  # fmt: skip
+            reward=reward,
+            discount=discount,
+            value=jnp.mean(values, axis=0),
+            prior_logits=jnp.zeros((*reward.shape, num_actions)),
+            invalid_actions=invalid,
+        )
         return step, state
 
     return model

@@ -60,9 +60,7 @@ def corrected_logits(samples: Samples) -> jax.Array:
 def sampled_root(value: jax.Array, state: Any, samples: Samples) -> RootFnOutput:
     """The root of a search over `samples` at `state`, worth `value [B]`."""
     return RootFnOutput(
-        prior_logits=corrected_logits(samples),
-        value=value,
-        embedding=Sampled(state, samples.actions),
+        prior_logits=corrected_logits(samples), value=value, embedding=Sampled(state, samples.actions)
     )
 
 
@@ -82,9 +80,12 @@ def sampled_model(
         reward, discount, state = step_fn(params, key_step, action, node.state)
         value, samples = propose(params, key_propose, state)
         step = RecurrentFnOutput(
-            reward=reward, discount=discount, value=value,
-            prior_logits=corrected_logits(samples), invalid_actions=samples.is_copy,
-        )  # fmt: skip
+            reward=reward,
+            discount=discount,
+            value=value,
+            prior_logits=corrected_logits(samples),
+            invalid_actions=samples.is_copy,
+        )
         return step, Sampled(state, samples.actions)
 
     return model

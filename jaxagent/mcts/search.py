@@ -103,10 +103,7 @@ def search(
     advance = simulate
     if num_leaves > 1:
         advance = functools.partial(
-            simulate_several,
-            num_leaves=num_leaves,
-            virtual_visits=virtual_visits,
-            virtual_loss=virtual_loss,
+            simulate_several, num_leaves=num_leaves, virtual_visits=virtual_visits, virtual_loss=virtual_loss
         )
     elif tree is not None:
         nodes = choose_everywhere(nodes, rules, depths(tree.parents))
@@ -125,9 +122,7 @@ def search(
     return to_tree(state[1], invalid, extra_data)
 
 
-def _until_decided(
-    num_steps: int, num_leaves: int, one_step: Any, state: tuple, batch_size: int
-) -> tuple:
+def _until_decided(num_steps: int, num_leaves: int, one_step: Any, state: tuple, batch_size: int) -> tuple:
     """Simulate until the lead of every lane exceeds what is left."""
 
     def is_open(state: tuple) -> jax.Array:

@@ -10,10 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxagent.mcts.base import QTransform
-from jaxagent.mcts.qtransforms import (
-    qtransform_by_parent_and_siblings,
-    qtransform_completed_by_mix_value,
-)
+from jaxagent.mcts.qtransforms import qtransform_by_parent_and_siblings, qtransform_completed_by_mix_value
 from jaxagent.mcts.tree import Node, prior_probs
 
 TIE_BREAK = 1e-7
@@ -125,12 +122,7 @@ def gumbel_muzero_interior_action_selection(
 
 
 def ucb1_action_selection(
-    rng_key: jax.Array,
-    tree: Any,
-    node_index: Any,
-    depth: Any,
-    *,
-    exploration: float = math.sqrt(2.0),
+    rng_key: jax.Array, tree: Any, node_index: Any, depth: Any, *, exploration: float = math.sqrt(2.0)
 ) -> jax.Array:
     """UCT without priors (Kocsis and Szepesvari 2006): every action once, then mean plus bonus.
 
@@ -158,11 +150,7 @@ def _as_float(visits: jax.Array) -> jax.Array:
 
 
 def score_considered(
-    considered: jax.Array,
-    gumbel: jax.Array,
-    logits: jax.Array,
-    qvalues: jax.Array,
-    visits: jax.Array,
+    considered: jax.Array, gumbel: jax.Array, logits: jax.Array, qvalues: jax.Array, visits: jax.Array
 ) -> jax.Array:
     """Scores of actions with as many visits as considered; -inf of all others."""
     logits = logits - jnp.max(logits, keepdims=True, axis=-1)

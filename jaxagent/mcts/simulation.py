@@ -50,12 +50,7 @@ class Rules(NamedTuple):
 
 
 def simulate(
-    nodes: Nodes,
-    rules: Rules,
-    model: Model,
-    free: jax.Array,
-    key_walk: jax.Array,
-    key_model: jax.Array,
+    nodes: Nodes, rules: Rules, model: Model, free: jax.Array, key_walk: jax.Array, key_model: jax.Array
 ) -> Nodes:
     """Trees with one simulation more; a new node takes slot `free [B]` of its lane."""
     noise, key_rules = None, key_walk
@@ -158,9 +153,13 @@ def ask_at_root(rules: Rules, select_keys: jax.Array, at: Node) -> jax.Array:
 
 
 def look(
-    nodes: Nodes, rules: Rules, rows: jax.Array, noise: jax.Array | None,
-    lanes: jax.Array | None = None, is_root: bool = False,
-) -> Node:  # fmt: skip
+    nodes: Nodes,
+    rules: Rules,
+    rows: jax.Array,
+    noise: jax.Array | None,
+    lanes: jax.Array | None = None,
+    is_root: bool = False,
+) -> Node:
     """What rules may see of the nodes at `rows [K]` of `lanes [K]`, None for all in order."""
     if is_root:
         invalid = rules.invalid
@@ -217,9 +216,14 @@ def judge(
 
 
 def write(
-    nodes: Nodes, walk: Walk, base: jax.Array, slot: jax.Array, step: RecurrentFnOutput,
-    embedding: Any, is_first: jax.Array | None = None,
-) -> Nodes:  # fmt: skip
+    nodes: Nodes,
+    walk: Walk,
+    base: jax.Array,
+    slot: jax.Array,
+    step: RecurrentFnOutput,
+    embedding: Any,
+    is_first: jax.Array | None = None,
+) -> Nodes:
     """Write the judged nodes; a walk that `max_depth` ended writes its last node again.
 
     Of walks that share a slot only the one that `is_first [K]` writes, None: no two share one.
@@ -250,9 +254,14 @@ def write(
 
 
 def _choose_first(
-    nodes: Nodes, rules: Rules, walk: Walk, rows: jax.Array, step: RecurrentFnOutput, noise: Any,
+    nodes: Nodes,
+    rules: Rules,
+    walk: Walk,
+    rows: jax.Array,
+    step: RecurrentFnOutput,
+    noise: Any,
     key: jax.Array,
-) -> Nodes:  # fmt: skip
+) -> Nodes:
     """Note the first choice of new nodes: they have met nothing, so it reads no row of the tree."""
     nothing = jnp.zeros_like(step.prior_logits)
     invalid = jnp.zeros(nothing.shape, bool)
@@ -275,9 +284,7 @@ def _choose_first(
     return nodes._replace(choice=nodes.choice.at[rows].set(choice, **SCATTER))
 
 
-def _back_up(
-    nodes: Nodes, rules: Rules, walk: Walk, slot: jax.Array, noise: Any, key: jax.Array
-) -> Nodes:
+def _back_up(nodes: Nodes, rules: Rules, walk: Walk, slot: jax.Array, noise: Any, key: jax.Array) -> Nodes:
     """Carry each lane's new value to its root, and decide anew at every node on the way.
 
     Lanes go in order of depth, so that those still on their way at a level are the first ones: deep
@@ -312,17 +319,13 @@ def _back_up(
             value=nodes.value.at[target].set(mean, mode="drop"),
             num_visits=nodes.num_visits.at[target].set(count + 1.0, mode="drop"),
             visits=nodes.visits.at[target, action].add(1.0, mode="drop"),
-            qvalues=nodes.qvalues.at[target, action].set(
-                reward + discount * child_value, mode="drop"
-            ),
+            qvalues=nodes.qvalues.at[target, action].set(reward + discount * child_value, mode="drop"),
         )
 
         def put(x: jax.Array, new: jax.Array) -> jax.Array:
             return jax.lax.dynamic_update_slice_in_dim(x, jnp.where(active, new, part(x)), start, 0)
 
-        climb = Climb(
-            nodes, put(climb.child, rows), put(climb.child_value, mean), put(climb.found, found)
-        )
+        climb = Climb(nodes, put(climb.child, rows), put(climb.child_value, mean), put(climb.found, found))
         return climb, own, rows, target, mean, count + 1.0
 
     def interior(depth: jax.Array, start: Any, climb: Climb, width: int) -> Climb:

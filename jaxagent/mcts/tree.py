@@ -69,9 +69,7 @@ class Tree:
         total = jnp.sum(visits, axis=-1, keepdims=True)
         probs = jnp.where(total > 0, visits / jnp.maximum(total, 1.0), 1.0 / self.num_actions)
         root = jnp.zeros(value.shape, jnp.int32)
-        return SearchSummary(
-            visit_counts=visits, visit_probs=probs, value=value, qvalues=self.qvalues(root)
-        )
+        return SearchSummary(visit_counts=visits, visit_probs=probs, value=value, qvalues=self.qvalues(root))
 
 
 def _qvalues(tree: Tree, index: Any) -> jax.Array:
@@ -118,8 +116,5 @@ def prior_probs(tree: Any, node_index: Any) -> jax.Array:
 
 def observed_visits(tree: Any, node_index: Any) -> jax.Array:
     """Visits `[A]` whose values the node knows."""
-    visits, unobserved = (
-        tree.children_visits[node_index],
-        getattr(tree, "children_unobserved", None),
-    )
+    visits, unobserved = (tree.children_visits[node_index], getattr(tree, "children_unobserved", None))
     return visits if unobserved is None else visits - unobserved[node_index]

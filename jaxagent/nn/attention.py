@@ -51,8 +51,7 @@ def mark(cache: Cache, order: jax.Array, time: jax.Array, slot: jax.Array) -> Ca
     """Note which tokens `[L]` the slots from `slot` on will hold."""
     update = jax.lax.dynamic_update_slice
     return cache._replace(
-        order=update(cache.order, order, (slot,)),
-        token_time=update(cache.token_time, time, (slot,)),
+        order=update(cache.order, order, (slot,)), token_time=update(cache.token_time, time, (slot,))
     )
 
 
@@ -68,11 +67,7 @@ def remember(past: Past | None, key: jax.Array, value: jax.Array) -> tuple[jax.A
 
 
 def window_mask(
-    query_order: jax.Array,
-    query_time: jax.Array,
-    key_order: jax.Array,
-    key_time: jax.Array,
-    context: int,
+    query_order: jax.Array, query_time: jax.Array, key_order: jax.Array, key_time: jax.Array, context: int
 ) -> jax.Array:
     """Causal and within the last `context` transitions: bool `[Lq, Lk]` from ids `[Lq]`, `[Lk]`."""
     is_past = key_order[None, :] <= query_order[:, None]
@@ -119,9 +114,7 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) 
     return jnp.moveaxis(jnp.einsum("bhqk,bhkd->bhqd", weights, value), 1, 2)
 
 
-def attend_linearly(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array
-) -> jax.Array:
+def attend_linearly(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
     """Attention without the softmax: the mean of `(q . k / sqrt D) v` over the keys seen.
 
     Shapes as `attend`. A mean rather than a sum keeps its size as a prompt grows.
@@ -137,12 +130,7 @@ KINDS = {"softmax": attend, "linear": attend_linearly}
 
 
 def mix(
-    kind: str,
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: jax.Array,
-    is_causal: bool = False,
+    kind: str, query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, is_causal: bool = False
 ) -> jax.Array:
     """Attention of one of `KINDS`, with its shapes.
 

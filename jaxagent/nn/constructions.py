@@ -23,9 +23,7 @@ def ridge_by_attention(x: jax.Array, y: jax.Array, query: jax.Array, ratio: floa
     return _one_query(attend_linearly, x, y, preconditioned)
 
 
-def kernel_by_attention(
-    x: jax.Array, y: jax.Array, query: jax.Array, sharpness: float
-) -> jax.Array:
+def kernel_by_attention(x: jax.Array, y: jax.Array, query: jax.Array, sharpness: float) -> jax.Array:
     """Softmax attention: the mean of `y` under weights `exp(sharpness q . x)`.
 
     For x ~ N(0, I) and y = w . x the weights tilt the Gaussian, so it tends to
@@ -38,6 +36,4 @@ def _one_query(attention, x: jax.Array, y: jax.Array, query: jax.Array) -> jax.A
     """One head, one query that sees every key."""
     mask = jnp.ones((1, 1, x.shape[0]), bool)
     value = jnp.broadcast_to(y[:, None], x.shape)  # a value is as wide as a key
-    return attention(query[None, None, None], x[None, :, None], value[None, :, None], mask)[
-        0, 0, 0, 0
-    ]
+    return attention(query[None, None, None], x[None, :, None], value[None, :, None], mask)[0, 0, 0, 0]

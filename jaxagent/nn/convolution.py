@@ -8,9 +8,7 @@ import jax
 import jax.numpy as jnp
 
 
-def convolve(
-    x: jax.Array, kernel: jax.Array, window_strides: Any, padding: Any, **options: Any
-) -> jax.Array:
+def convolve(x: jax.Array, kernel: jax.Array, window_strides: Any, padding: Any, **options: Any) -> jax.Array:
     """`lax.conv_general_dilated` of `x [B, H, W, C]` and `kernel [h, w, C, N]`; for `nn.Conv`.
 
     The patches under the kernel become rows of one matrix. XLA's own convolution is slow for

@@ -16,10 +16,7 @@ from jaxagent.nn.gradients import scale_gradient
 from jaxagent.nn.latent_model import rescale
 
 # (channels, kernel, stride) of the layers; "nature": Mnih et al. 2015, "board": Young and Tian 2019
-CONVOLUTIONS = {
-    "nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)),
-    "board": ((16, 3, 1),),
-}
+CONVOLUTIONS = {"nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)), "board": ((16, 3, 1),)}
 IMPALA_CHANNELS = (16, 32, 32)  # of the three stages (Espeholt et al. 2018)
 IMPALA_BLOCKS = 2  # residual ones in a stage
 

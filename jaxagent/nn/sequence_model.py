@@ -24,13 +24,7 @@ import jax.numpy as jnp
 
 from jaxagent.config import TokenConfig, TransformerConfig
 from jaxagent.nn.dense import Dense
-from jaxagent.nn.transformer import (
-    NUM_FREQUENCIES,
-    Embedding,
-    Vocabulary,
-    run_blocks,
-    value_features,
-)
+from jaxagent.nn.transformer import NUM_FREQUENCIES, Embedding, Vocabulary, run_blocks, value_features
 from jaxagent.tokens import scalar, stream
 from jaxagent.tokens.component import Domain
 
@@ -91,9 +85,7 @@ class _Scalars(nn.Module):
     @nn.compact
     def __call__(self, unit: jax.Array) -> jax.Array:
         size = self.vocabulary.size
-        linear = self.param(
-            "features", nn.initializers.lecun_normal(), (2 * NUM_FREQUENCIES + 1, self.width)
-        )
+        linear = self.param("features", nn.initializers.lecun_normal(), (2 * NUM_FREQUENCIES + 1, self.width))
         if self.values == "reals":
             return _features(unit) @ linear
         table = self.param("value", nn.initializers.normal(0.02), (size, self.width))
@@ -119,8 +111,9 @@ class _Stem(nn.Module):
             tokens = stream.flatten(
                 scalar.bin_of(unit[..., : d.obs_size], v.num_bins),
                 scalar.bin_of(unit[..., d.obs_size :], v.num_bins),
-                jnp.zeros((batch_size, num_steps), jnp.int32), d,
-            )  # fmt: skip
+                jnp.zeros((batch_size, num_steps), jnp.int32),
+                d,
+            )
             x = Embedding(v, self.width, name="embedding")(tokens)
             return x.reshape(batch_size, num_steps, period, self.width)
         domain = self._table("domain", v.num_domains)[d.index]
@@ -190,9 +183,7 @@ class SequenceNetwork(nn.Module):
         self.head = _Head(self.vocabulary, self.values, self.config.dtype)
         self.mask = self.param("mask", nn.initializers.normal(0.02), (self.config.width,))
 
-    def encode(
-        self, unit, hidden, attention, layout: Layout, num_tokens: int | None, is_causal: bool
-    ):
+    def encode(self, unit, hidden, attention, layout: Layout, num_tokens: int | None, is_causal: bool):
         x = self.stem(unit, layout)
         batch_size, num_steps, group, width = x.shape
         if hidden is not None:
@@ -245,9 +236,7 @@ class SequenceModel(NamedTuple):
 
 
 @functools.cache
-def model(
-    config: TransformerConfig, tokens: TokenConfig, all_domains: tuple[Domain, ...]
-) -> SequenceModel:
+def model(config: TransformerConfig, tokens: TokenConfig, all_domains: tuple[Domain, ...]) -> SequenceModel:
     """Build the model of these domains; equal arguments give the same functions.
 
     Raises ValueError for a discrete action: its categories lie in no warped space.
@@ -271,9 +260,8 @@ def model(
 
     def encode(params, layout, unit, attention, hidden=None, num_tokens=None, *, is_causal=False):
         return network.apply(
-            {"params": params}, unit, hidden, attention, layout, num_tokens, is_causal,
-            method="encode",
-        )  # fmt: skip
+            {"params": params}, unit, hidden, attention, layout, num_tokens, is_causal, method="encode"
+        )
 
     def read(params, layout, states):
         return network.apply({"params": params}, states, layout, method="read")
@@ -283,8 +271,4 @@ def model(
 
 def acting_params(params: Any) -> Any:
     """The parameters of a component model of bins as `transformer.model` names them."""
-    return {
-        "embedding": params["stem"]["embedding"],
-        **params["trunk"],
-        "head": params["head"]["scalar"],
-    }
+    return {"embedding": params["stem"]["embedding"], **params["trunk"], "head": params["head"]["scalar"]}

@@ -61,9 +61,7 @@ class Embedding(nn.Module):
         def table(name: str, size: int) -> jax.Array:
             return self.param(name, init, (size, self.width), jnp.float32)
 
-        linear = self.param(
-            "features", nn.initializers.lecun_normal(), (2 * NUM_FREQUENCIES + 1, self.width)
-        )
+        linear = self.param("features", nn.initializers.lecun_normal(), (2 * NUM_FREQUENCIES + 1, self.width))
         # One small product makes the whole table; looking it up is cheaper than per-token features.
         values = table("value", v.size) + value_features(v) @ linear
         ids = table("component", v.num_components)[tokens.component]
@@ -170,9 +168,7 @@ def model(config: TransformerConfig, vocabulary: Vocabulary) -> Model:
         return module.init(key, example, jnp.ones((1, 1, 1), bool), None)["params"]
 
     def apply(params: Any, tokens: Tokens) -> jax.Array:
-        mask = attention.window_mask(
-            tokens.order, tokens.time, tokens.order, tokens.time, config.context
-        )
+        mask = attention.window_mask(tokens.order, tokens.time, tokens.order, tokens.time, config.context)
         same_episode = tokens.segment[:, :, None] == tokens.segment[:, None, :]
         return module.apply({"params": params}, tokens, mask[None] & same_episode, None)[0]
 
@@ -183,9 +179,7 @@ def model(config: TransformerConfig, vocabulary: Vocabulary) -> Model:
                 "learned positions end at `context`, an episode need not."
             )
         cache = attention.mark(cache, tokens.order, tokens.time, slot)
-        past = [
-            attention.Past(cache.keys[i], cache.values[i], slot) for i in range(config.num_layers)
-        ]
+        past = [attention.Past(cache.keys[i], cache.values[i], slot) for i in range(config.num_layers)]
         mask = attention.cache_mask(cache, tokens.order, tokens.time, config.context)
         logits, layers = module.apply({"params": params}, tokens, mask, past)
         layer_keys, layer_values = zip(*layers, strict=True)

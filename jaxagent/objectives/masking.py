@@ -88,9 +88,7 @@ def bert(key: jax.Array, shape: tuple[int, int, int], rate: float) -> tuple[jax.
     return chosen, jnp.where(chosen, fate, 1.0)
 
 
-def mtm(
-    key: jax.Array, num_steps: int, kinds: jax.Array, ratios: Sequence[float] = KEEP_RATIOS
-) -> jax.Array:
+def mtm(key: jax.Array, num_steps: int, kinds: jax.Array, ratios: Sequence[float] = KEEP_RATIOS) -> jax.Array:
     """MTM's random autoregressive mask, hidden bool `[K, G]` (Wu et al. 2023, section 3.2).
 
     A share of the tokens, drawn from `ratios`, is kept at random. Then a time t and a kind are
@@ -110,9 +108,7 @@ def mtm(
     return ~kept | (time >= starts)
 
 
-def maskdp(
-    key: jax.Array, shape: tuple[int, int, int], rates: Sequence[float] = DROP_RATES
-) -> jax.Array:
+def maskdp(key: jax.Array, shape: tuple[int, int, int], rates: Sequence[float] = DROP_RATES) -> jax.Array:
     """MaskDP's random mask, hidden bool `[B, K, G]`: one rate a batch (Liu et al. 2022, 3.1)."""
     key_rate, key_token = jax.random.split(key)
     rate = jax.random.choice(key_rate, jnp.array(rates, jnp.float32))

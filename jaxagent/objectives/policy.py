@@ -4,9 +4,7 @@ import jax
 import jax.numpy as jnp
 
 
-def ppo_clip(
-    log_prob: jax.Array, old_log_prob: jax.Array, advantage: jax.Array, *, clip: float
-) -> jax.Array:
+def ppo_clip(log_prob: jax.Array, old_log_prob: jax.Array, advantage: jax.Array, *, clip: float) -> jax.Array:
     """Clipped surrogate loss, per element (Schulman et al. 2017, eq. 7, negated)."""
     ratio = jnp.exp(log_prob - old_log_prob)
     clipped = jnp.clip(ratio, 1.0 - clip, 1.0 + clip)

@@ -23,8 +23,7 @@ def table_of(head: Sequence[str], rows: Iterable[Sequence[str]], numeric_from: i
 
     top = "".join(cell("th", i, escaped(name)) for i, name in enumerate(head))
     body = "".join(
-        "<tr>" + "".join(cell("td", i, content) for i, content in enumerate(row)) + "</tr>"
-        for row in rows
+        "<tr>" + "".join(cell("td", i, content) for i, content in enumerate(row)) + "</tr>" for row in rows
     )
     top = f"<thead><tr>{top}</tr></thead>" if any(head) else ""
     return f'<div class="scroll"><table>{top}<tbody>{body}</tbody></table></div>'

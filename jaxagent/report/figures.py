@@ -18,14 +18,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import (
-    FixedLocator,
-    FuncFormatter,
-    LogLocator,
-    MaxNLocator,
-    NullFormatter,
-    NullLocator,
-)
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from jaxagent.report.series import (
     MAX_THIN_SEEDS,
@@ -195,9 +188,7 @@ def heat_maps(
         _color_bar(figure, image, grid, color_label, everything, (low, high))
         figure.supxlabel(x_label, fontsize=9.5, color=INK)
         figure.supylabel(_fold(y_label, height - 0.9), fontsize=9.5, color=INK)
-        figure.suptitle(
-            _fold(title, width), x=0.01, ha="left", fontsize=10.5, fontweight="bold", color=INK
-        )
+        figure.suptitle(_fold(title, width), x=0.01, ha="left", fontsize=10.5, fontweight="bold", color=INK)
         return to_svg(figure, title)
 
 
@@ -355,9 +346,7 @@ def _color_bar(
     bar.set_label(label)
 
 
-def _draw_groups(
-    axes: Axes, places: np.ndarray, groups: Sequence[np.ndarray], color: str, width: float
-):
+def _draw_groups(axes: Axes, places: np.ndarray, groups: Sequence[np.ndarray], color: str, width: float):
     """Draws a faint bar to each group's mean, its end as a line, and the range of its seeds."""
     means = [float(seeds.mean()) if len(seeds) else 0.0 for seeds in groups]
     handle = axes.bar(places, means, width, color=color, alpha=0.3, linewidth=0)
@@ -369,9 +358,7 @@ def _draw_groups(
     return handle
 
 
-def _dots(
-    axes: Axes, x: np.ndarray, y: np.ndarray, color: str, marker: str = "o", size: float = 3.6
-):
+def _dots(axes: Axes, x: np.ndarray, y: np.ndarray, color: str, marker: str = "o", size: float = 3.6):
     edge = {"markeredgecolor": "white", "markeredgewidth": 0.5}
     (handle,) = axes.plot(x, y, marker, color=color, markersize=size, **edge)
     return handle

@@ -87,18 +87,11 @@ def _scatter(entry: Figure, title: str) -> Drawn:
     rows = _objects(entry, "series")
     series = [_points(row) for row in rows[:MAX_SERIES]]
     svg = figures.scatter(
-        series,
-        title,
-        _string(entry, "x_label"),
-        _string(entry, "y_label"),
-        diagonal=_flag(entry, "diagonal"),
+        series, title, _string(entry, "x_label"), _string(entry, "y_label"), diagonal=_flag(entry, "diagonal")
     )
     total = sum(len(x) for _, x, _ in series)
     thinned = f"{figures.MAX_SCATTER} of {total} points are drawn."
-    notes = (
-        _hidden(len(rows) - MAX_SERIES, "series"),
-        thinned if total > figures.MAX_SCATTER else "",
-    )
+    notes = (_hidden(len(rows) - MAX_SERIES, "series"), thinned if total > figures.MAX_SCATTER else "")
     return svg, " ".join(filter(None, notes)), False
 
 
@@ -164,8 +157,7 @@ def _is_dashed(row: Figure) -> bool:
     style = row.get("style")
     if not (style is None or isinstance(style, str)) or style not in STYLES:
         raise ValueError(
-            f"got style {style!r}; expected 'dashed' or 'solid'; fix: leave style out, then the "
-            "line is solid"
+            f"got style {style!r}; expected 'dashed' or 'solid'; fix: leave style out, then the line is solid"
         )
     return STYLES[style]
 

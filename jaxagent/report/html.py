@@ -30,15 +30,7 @@ from jaxagent.report.elements import (
     shown,
     table_of,
 )
-from jaxagent.report.fields import (
-    count_of,
-    dict_at,
-    dicts_at,
-    items_of,
-    number_of,
-    numbers_of,
-    pair_of,
-)
+from jaxagent.report.fields import count_of, dict_at, dicts_at, items_of, number_of, numbers_of, pair_of
 from jaxagent.report.page import CSS, PAGE
 from jaxagent.report.render import write_atomically
 from jaxagent.report.run_folder import PICTURE_TYPES, Run, read_run
@@ -314,10 +306,7 @@ def _arm_budgets(run: Run) -> str:
     arms, budgets = dict_at(run.summary, "arms"), dict_at(run.summary, "budgets")
     known = {"description", "iqm", "interval"}
     table = {
-        name: {
-            **{k: v for k, v in dict_at(arms, name).items() if k not in known},
-            **dict_at(budgets, name),
-        }
+        name: {**{k: v for k, v in dict_at(arms, name).items() if k not in known}, **dict_at(budgets, name)}
         for name in dict.fromkeys([*arms, *budgets])
     }
     table = {name: row for name, row in table.items() if row}  # what spent nothing has no row
@@ -326,8 +315,7 @@ def _arm_budgets(run: Run) -> str:
         return ""
     head = ["arm", *(column.replace("_", " ") for column in columns)]
     rows = [
-        [escaped(name), *(shown(count_of(row.get(key))) for key in columns)]
-        for name, row in table.items()
+        [escaped(name), *(shown(count_of(row.get(key))) for key in columns)] for name, row in table.items()
     ]
     return table_of(head, rows, numeric_from=1)
 

@@ -47,9 +47,7 @@ def write_png(path: str | os.PathLike, frame: np.ndarray) -> Path:
     return write_atomically(path, lambda file: image.save(file, format="PNG", optimize=True))
 
 
-def contact_sheet(
-    frames: Sequence[np.ndarray], columns: int, labels: Sequence[str] = ()
-) -> np.ndarray:
+def contact_sheet(frames: Sequence[np.ndarray], columns: int, labels: Sequence[str] = ()) -> np.ndarray:
     """Lays frames out row by row with a label below each: uint8 [rows * ., columns * ., 3].
 
     Shapes: frames, a sequence of uint8 [H, W, 3]; labels, one per frame or none.

@@ -35,11 +35,7 @@ def read_run(folder: Path) -> Run:
     summary = {}
     if (folder / "summary.json").is_file():
         summary = _read_object(folder / "summary.json", notes)
-    pictures = [
-        path
-        for path in folder.glob("pictures/*")
-        if path.suffix in PICTURE_TYPES and path.is_file()
-    ]
+    pictures = [path for path in folder.glob("pictures/*") if path.suffix in PICTURE_TYPES and path.is_file()]
     return Run(folder, manifest, metrics, summary, sorted(pictures), notes)
 
 

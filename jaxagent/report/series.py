@@ -28,9 +28,7 @@ def mean_and_band(y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return mean, low, high
 
 
-def drawable(
-    x: np.ndarray, y: np.ndarray, log_x: bool, log_y: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def drawable(x: np.ndarray, y: np.ndarray, log_x: bool, log_y: bool) -> tuple[np.ndarray, np.ndarray]:
     """Leaves out what the axes cannot show: rows by x [n], values of y [n, seeds] as nan."""
     keep = np.isfinite(x) & ((x > 0) | (not log_x))
     x, y = x[keep], y[keep]
@@ -113,11 +111,7 @@ def check_points(label: str, x: np.ndarray, y: np.ndarray) -> Series:
 
 
 def check_panels(
-    panels: Sequence[tuple[str, np.ndarray]],
-    low: float,
-    high: float,
-    x_ticks: Sequence,
-    y_ticks: Sequence,
+    panels: Sequence[tuple[str, np.ndarray]], low: float, high: float, x_ticks: Sequence, y_ticks: Sequence
 ) -> list[tuple[str, np.ndarray]]:
     """Checks panels (title, values [rows, columns]) and thins out their columns."""
     checked = [(str(name), np.asarray(values, np.float64)) for name, values in panels]
@@ -136,8 +130,7 @@ def check_panels(
     for name, ticks, count in (("x_ticks", x_ticks, num_columns), ("y_ticks", y_ticks, num_rows)):
         if len(ticks) not in (0, count):
             raise ValueError(
-                f"got {len(ticks)} {name}; expected {count}, a label for each, or none; "
-                f"fix: leave {name} out"
+                f"got {len(ticks)} {name}; expected {count}, a label for each, or none; fix: leave {name} out"
             )
     x = np.arange(num_columns)
     return [(name, thin_out(x, values.T, MAX_COLUMNS)[1].T) for name, values in checked]

@@ -96,9 +96,7 @@ class Tokenizer(NamedTuple):
         return centres[lower] + weight * (centres[lower + 1] - centres[lower])
 
 
-def fit(
-    env: Any, domain: Domain, obs: np.ndarray, action: np.ndarray, config: TokenConfig
-) -> Tokenizer:
+def fit(env: Any, domain: Domain, obs: np.ndarray, action: np.ndarray, config: TokenConfig) -> Tokenizer:
     """Fit the bins of `env` on training data: `obs [N, n]`, `action [N, m]`.
 
     Raises `TokenizerError` for discrete actions, whose categories lie in no warped space, or data

@@ -70,8 +70,9 @@ class _Tally:
 
     @classmethod
     def of(cls, played: Played) -> "_Tally":
-        return cls(np.array(played.actions), int(played.count), np.array(played.num_steps),
-                   np.array(played.running))  # fmt: skip
+        return cls(
+            np.array(played.actions), int(played.count), np.array(played.num_steps), np.array(played.running)
+        )
 
     def add(self, action: jax.Array, block: Block) -> None:
         """A step of the emulator; waits for it."""
@@ -97,11 +98,22 @@ class EmulatorLoop:
     """
 
     def __init__(
-        self, agent: Agent, vector: Any, optimizer: optax.GradientTransformation, config: Any, *,
-        memory: Memory, explore: Callable, slow: SlowCopy, as_entry: Callable, see: Callable,
-        seeds: jax.Array, lane_ids: jax.Array, key: jax.Array,
+        self,
+        agent: Agent,
+        vector: Any,
+        optimizer: optax.GradientTransformation,
+        config: Any,
+        *,
+        memory: Memory,
+        explore: Callable,
+        slow: SlowCopy,
+        as_entry: Callable,
+        see: Callable,
+        seeds: jax.Array,
+        lane_ids: jax.Array,
+        key: jax.Array,
         acts_by: Callable[[Learner], Any] = params_of,
-    ):  # fmt: skip
+    ):
         """`as_entry(state, action, transition)` and `see(state)` read the emulator's lanes.
 
         `seeds [N]` are the emulator's own; lane i draws from `fold_in(key, lane_ids[i])`.
@@ -124,9 +136,8 @@ class EmulatorLoop:
         self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
         self._put_back = jax.jit(jax.vmap(_either))
         self._fit = fit_from_memory(
-            agent, optimizer, memory, slow, config.batch_size,
-            is_normalized=False, over_shards=jax.vmap,
-        )  # fmt: skip
+            agent, optimizer, memory, slow, config.batch_size, is_normalized=False, over_shards=jax.vmap
+        )
 
     def init(self) -> RunState:
         """Before the first step."""
@@ -172,9 +183,7 @@ class EmulatorLoop:
             tally.add(action, block)
             entry, obs = parallel.to_device((block.entry, block.obs))
             action = self._choose(learner, obs, tally.num_steps < config.warmup_steps, count)
-            goes_on = tally.count < border or (
-                is_last and tally.num_steps.min() < config.num_updates
-            )
+            goes_on = tally.count < border or (is_last and tally.num_steps.min() < config.num_updates)
             # The emulator steps while the learner learns from the step before.
             coming = self._play(env, action) if goes_on else None
             is_due = tally.was_step & (tally.num_steps > config.warmup_steps)
@@ -182,9 +191,14 @@ class EmulatorLoop:
             learner, memory, totals = self._fit_due(learner, memory, totals, entry, is_due, count)
         self._check_sound(env)
         played = Played(
-            _without_ring(memory), jnp.asarray(tally.actions), jnp.int32(tally.count), action,
-            jnp.asarray(tally.num_steps), jnp.asarray(tally.running), self._vector.detach(env),
-        )  # fmt: skip
+            _without_ring(memory),
+            jnp.asarray(tally.actions),
+            jnp.int32(tally.count),
+            action,
+            jnp.asarray(tally.num_steps),
+            jnp.asarray(tally.running),
+            self._vector.detach(env),
+        )
         state = RunState(learner, played, jnp.int32(last_step))
         self._live = Live(state, env, memory)
         finished = Mean(jnp.asarray(tally.returns), jnp.asarray(tally.num_games))
@@ -204,9 +218,7 @@ class EmulatorLoop:
 
         return jax.lax.scan(step, env, actions)
 
-    def _act(
-        self, learner: Learner, obs: jax.Array, explores: jax.Array, count: jax.Array
-    ) -> jax.Array:
+    def _act(self, learner: Learner, obs: jax.Array, explores: jax.Array, count: jax.Array) -> jax.Array:
         """Actions `[N]`, of the explorer where `explores`; parameters before the fits to come."""
 
         def act(learner: Learner, obs: jax.Array, lane_key: jax.Array) -> jax.Array:
@@ -222,9 +234,14 @@ class EmulatorLoop:
         return jnp.where(explores, other, best)
 
     def _fit_due(
-        self, learner: Learner, memory: Any, totals: dict[str, Mean], entry: Any,
-        is_due: np.ndarray, count: np.ndarray,
-    ) -> tuple:  # fmt: skip
+        self,
+        learner: Learner,
+        memory: Any,
+        totals: dict[str, Mean],
+        entry: Any,
+        is_due: np.ndarray,
+        count: np.ndarray,
+    ) -> tuple:
         """Keep what was played, and fit the lanes where that `is_due [N]`.
 
         A step seldom begins a game. Where one does, its lane is put back to where it was; a choice
@@ -243,9 +260,7 @@ class EmulatorLoop:
             memory = weights._replace(ring=memory.ring)
         return learner, memory, totals
 
-    def _advance(
-        self, learner: Learner, memory: Any, totals: dict[str, Mean], count: jax.Array
-    ) -> tuple:
+    def _advance(self, learner: Learner, memory: Any, totals: dict[str, Mean], count: jax.Array) -> tuple:
         """Fit all lanes."""
         lane_keys = keys.per_index(jax.random.fold_in(self._key_fit, count), self._lane_ids)
         learner, memory, metrics = jax.vmap(self._fit_lane)(learner, memory, lane_keys)

@@ -12,14 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxagent import keys
-from jaxagent.config import (
-    NUM_SHARDS,
-    AlphaZeroConfig,
-    MuZeroConfig,
-    PPOConfig,
-    RainbowConfig,
-    SACConfig,
-)
+from jaxagent.config import NUM_SHARDS, AlphaZeroConfig, MuZeroConfig, PPOConfig, RainbowConfig, SACConfig
 from jaxagent.data import normalize
 from jaxagent.data import replay as replays
 from jaxagent.data.replay import Memory
@@ -127,9 +120,7 @@ def _observe(learner: Learner, trajectory: Trajectory, count: int) -> Learner:
     return learner._replace(normalizer=normalize.update(learner.normalizer, *observed, count))
 
 
-def _seen(
-    standardize: Callable, trajectory: Trajectory, config: PPOConfig | AlphaZeroConfig
-) -> Trajectory:
+def _seen(standardize: Callable, trajectory: Trajectory, config: PPOConfig | AlphaZeroConfig) -> Trajectory:
     """The trajectory as the agent saw it: standardised observations, scaled rewards."""
     return trajectory._replace(
         obs=standardize(trajectory.obs),
@@ -250,9 +241,14 @@ def replay(
         return Actors(actor, running), trajectory, returns
 
     fit = fit_from_memory(
-        agent, optimizer, memory, slow, config.batch_size // NUM_SHARDS,
-        is_normalized=is_normalized, over_shards=over_shards,
-    )  # fmt: skip
+        agent,
+        optimizer,
+        memory,
+        slow,
+        config.batch_size // NUM_SHARDS,
+        is_normalized=is_normalized,
+        over_shards=over_shards,
+    )
 
     def update(learner: Learner, shards: ReplayActors, data: Any, shard_ids: jax.Array, key):
         del data
@@ -279,9 +275,15 @@ def replay(
 
 
 def fit_from_memory(
-    agent: Agent, optimizer: optax.GradientTransformation, memory: Memory, slow: SlowCopy,
-    batch_size: int, *, is_normalized: bool, over_shards: Callable,
-) -> Callable:  # fmt: skip
+    agent: Agent,
+    optimizer: optax.GradientTransformation,
+    memory: Memory,
+    slow: SlowCopy,
+    batch_size: int,
+    *,
+    is_normalized: bool,
+    over_shards: Callable,
+) -> Callable:
     """One gradient step `(learner, ring, shard_ids [s], key) -> learner, ring, metrics`.
 
     `batch_size` is of a shard; memories `ring` have leaves `[s, ...]`; other arguments are those of
@@ -314,9 +316,7 @@ def fit_from_memory(
         else:
             batch = jax.vmap(make_targets, (0, 0, None))(steps, own_keys, shared[0])
             (value, metrics), gradients, ring = rank(learner.params, batch, ring, steps, shared[1])
-        params, opt_state = optimizers.apply(
-            optimizer, gradients, learner.opt_state, learner.params
-        )
+        params, opt_state = optimizers.apply(optimizer, gradients, learner.opt_state, learner.params)
         target = slow.follow(learner.target, params)
         learner = learner._replace(params=params, opt_state=opt_state, target=target)
         return learner, ring, {"train/loss": value, **metrics}
@@ -369,9 +369,7 @@ def offline(loss: Callable, sample: Callable, optimizer: optax.GradientTransform
     def update(learner: Learner, shards: tuple, data: Any, shard_ids: jax.Array, key: jax.Array):
         minibatch = jax.vmap(sample, in_axes=(None, 0))(data, keys.per_index(key, shard_ids))
         (value, metrics), gradients = value_and_mean_grad(loss)(learner.params, minibatch, data)
-        params, opt_state = optimizers.apply(
-            optimizer, gradients, learner.opt_state, learner.params
-        )
+        params, opt_state = optimizers.apply(optimizer, gradients, learner.opt_state, learner.params)
         means = {"train/loss": value, **metrics}
         means = {name: Mean(x, jnp.ones(())) for name, x in means.items()}
         return Learner(params, opt_state), shards, means
@@ -409,9 +407,7 @@ def slow_offline(
         (value, metrics), gradients = value_and_mean_grad(loss, in_turn)(
             learner.params, minibatch, slow.params, slow.num_updates
         )
-        params, opt_state = optimizers.apply(
-            optimizer, gradients, learner.opt_state, learner.params
-        )
+        params, opt_state = optimizers.apply(optimizer, gradients, learner.opt_state, learner.params)
         slow = Slow(soft_update(slow.params, params, tau), slow.num_updates + 1)
         means = {"train/loss": value, **metrics}
         means = {name: Mean(x, jnp.ones(())) for name, x in means.items()}

@@ -28,9 +28,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {p: metadata.version(p) for p in PACKAGES}
 
 
-def describe(
-    experiment: str, preset: str, config: Any, command: str, kind: str = "run"
-) -> dict[str, Any]:
+def describe(experiment: str, preset: str, config: Any, command: str, kind: str = "run") -> dict[str, Any]:
     """The manifest of a run or grid that starts now.
 
     It is what makes the folder ours (`jaxagent.folders`), and holds no user name and no
@@ -45,11 +43,7 @@ def describe(
         "config": to_dict(config),
         "fingerprint": fingerprint(config),
         "versions": versions(),
-        "device": {
-            "platform": device.platform,
-            "kind": device.device_kind,
-            "count": len(jax.devices()),
-        },
+        "device": {"platform": device.platform, "kind": device.device_kind, "count": len(jax.devices())},
         "precision": jax.config.jax_default_matmul_precision or "default",
         "prng": jax.config.jax_default_prng_impl,
         "xla_flags": os.environ.get("XLA_FLAGS", ""),

@@ -65,9 +65,7 @@ def _number(mean: Mean) -> Any:
     total, count = np.asarray(mean.total, np.float64), np.asarray(mean.count, np.float64)
     if total.ndim == 0:
         return float(total / count) if count else None
-    return [
-        _number(Mean(t, c)) for t, c in zip(total, np.broadcast_to(count, total.shape), strict=True)
-    ]
+    return [_number(Mean(t, c)) for t, c in zip(total, np.broadcast_to(count, total.shape), strict=True)]
 
 
 def is_clock(name: str) -> bool:

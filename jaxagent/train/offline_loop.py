@@ -26,9 +26,7 @@ class OfflineLearner(NamedTuple):
     num_updates: jax.Array  # int32 []
 
 
-def offline_rl(
-    agent: Any, sample: Callable, optimizer: optax.GradientTransformation, tau: float
-) -> Loop:
+def offline_rl(agent: Any, sample: Callable, optimizer: optax.GradientTransformation, tau: float) -> Loop:
     """Fit an agent of the form of `OfflineAgent` to stored steps (TD3+BC, IQL).
 
     `init(params, moments)` takes the parameters to start from, `agent.init`'s, and the moments to
@@ -47,18 +45,14 @@ def offline_rl(
         )
         return learner, ()
 
-    def update(
-        learner: OfflineLearner, shards: tuple, data: Any, shard_ids: jax.Array, key: jax.Array
-    ):
+    def update(learner: OfflineLearner, shards: tuple, data: Any, shard_ids: jax.Array, key: jax.Array):
         key_sample, key_targets = jax.random.split(key)
         steps = jax.vmap(sample, in_axes=(None, 0))(data, keys.per_index(key_sample, shard_ids))
         steps = _seen(learner.normalizer, steps)
         make_targets = partial(agent.targets, learner.params, learner.target)
         batch = jax.vmap(make_targets)(steps, keys.per_index(key_targets, shard_ids))
         (value, metrics), gradients = value_and_mean_grad(agent.loss)(learner.params, batch)
-        params, opt_state = optimizers.apply(
-            optimizer, gradients, learner.opt_state, learner.params
-        )
+        params, opt_state = optimizers.apply(optimizer, gradients, learner.opt_state, learner.params)
         num_updates = learner.num_updates + 1
         share = jnp.where(num_updates % agent.target_period == 0, tau, 0.0)
         learner = learner._replace(

@@ -13,13 +13,9 @@ from jaxagent.config import AlphaZeroConfig, FitConfig, PPOConfig, RainbowConfig
 from jaxagent.train.parallel import checksum
 
 
-def adam(
-    learning_rate: optax.ScalarOrSchedule, max_gradient_norm: float
-) -> optax.GradientTransformation:
+def adam(learning_rate: optax.ScalarOrSchedule, max_gradient_norm: float) -> optax.GradientTransformation:
     """Adam behind a global-norm clip; epsilon 1e-5 as in OpenAI baselines' PPO2."""
-    return optax.chain(
-        optax.clip_by_global_norm(max_gradient_norm), optax.adam(learning_rate, eps=1e-5)
-    )
+    return optax.chain(optax.clip_by_global_norm(max_gradient_norm), optax.adam(learning_rate, eps=1e-5))
 
 
 def plain_adam(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
@@ -76,9 +72,12 @@ def adamw_by_part(config: FitConfig, rates: Mapping[str, float]) -> optax.Gradie
 
     def at(rate: float) -> optax.GradientTransformation:
         return optax.adamw(
-            lambda count: rate * schedule(count), b1=0.9, b2=0.95,
-            weight_decay=config.weight_decay, mask=_is_matrix,
-        )  # fmt: skip
+            lambda count: rate * schedule(count),
+            b1=0.9,
+            b2=0.95,
+            weight_decay=config.weight_decay,
+            mask=_is_matrix,
+        )
 
     def labels(params: Any) -> Any:
         return {"params": {part: part if part in rates else "" for part in params["params"]}}
@@ -102,9 +101,8 @@ def decayed_adam(
 def rainbow_adam(config: RainbowConfig) -> optax.GradientTransformation:
     """Adam behind `rainbow_clip`; matrices decay where the configuration says so."""
     adam = optax.adamw(
-        config.learning_rate, eps=config.adam_epsilon, weight_decay=config.weight_decay,
-        mask=_is_matrix,
-    )  # fmt: skip
+        config.learning_rate, eps=config.adam_epsilon, weight_decay=config.weight_decay, mask=_is_matrix
+    )
     return optax.chain(rainbow_clip(config), adam)
 
 

@@ -52,9 +52,7 @@ def average_shards(tree: Any) -> Any:
     return average_devices(jax.tree.map(lambda x: jnp.mean(x, axis=0), tree))
 
 
-def value_and_mean_grad(
-    loss_fn: Callable, in_turn: bool = False, has_items: bool = False
-) -> Callable:
+def value_and_mean_grad(loss_fn: Callable, in_turn: bool = False, has_items: bool = False) -> Callable:
     """Differentiate `loss_fn(params, minibatch, *constants) -> loss, metrics` over all shards.
 
     The result maps `(params, minibatch [s, ...], *constants)` to `((loss, metrics), gradients)`,
@@ -81,9 +79,7 @@ def value_and_mean_grad(
             return jax.tree.map(jnp.add, total, found), None
 
         first = jax.tree.map(lambda x: x[0], minibatch)
-        shapes = jax.eval_shape(
-            jax.value_and_grad(loss_fn, has_aux=True), params, first, *constants
-        )
+        shapes = jax.eval_shape(jax.value_and_grad(loss_fn, has_aux=True), params, first, *constants)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         total, _ = jax.lax.scan(add, zeros, minibatch)
         num_shards = jax.tree.leaves(minibatch)[0].shape[0]
@@ -161,9 +157,7 @@ def chunked(loop: Loop, num_updates: int, num_devices: int, data: Any = ()) -> C
         learner, step, key = jax.device_put((state.learner, state.step, key), replicated)
         shards = jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), state.shards)
         shards = jax.device_put(shards, split)
-        learner, shards, metrics, is_finite, checksums = mapped(
-            (learner, data, step, key), shards, shard_ids
-        )
+        learner, shards, metrics, is_finite, checksums = mapped((learner, data, step, key), shards, shard_ids)
         shards = jax.tree.map(lambda x: x.reshape(NUM_SHARDS, *x.shape[2:]), shards)
         state = RunState(learner, shards, step + num_updates)
         return state, ChunkReport(metrics, is_finite, checksums)

@@ -39,18 +39,14 @@ def test_only_keys_values_and_hidden_units_are_scaled(base):
         )
         if not np.array_equal(a, b)
     }
-    assert changed == {
-        f"block_{i}/{name}/kernel" for i in (0, 1) for name in ("key", "value", "down")
-    }
+    assert changed == {f"block_{i}/{name}/kernel" for i in (0, 1) for name in ("key", "value", "down")}
 
 
 def test_merging_is_scaling_the_activations(base):
     """By hand in float64: keys and values behind their product, hidden units behind the GELU."""
     rng = np.random.default_rng(1)
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), base["block_0"])
-    scales = {
-        k: rng.uniform(0.5, 1.5, v.shape) for k, v in ia3.init({"block_0": base["block_0"]}).items()
-    }
+    scales = {k: rng.uniform(0.5, 1.5, v.shape) for k, v in ia3.init({"block_0": base["block_0"]}).items()}
     x = rng.normal(size=(1, 3, 8))
 
     def norm(x, scale):
@@ -78,9 +74,7 @@ def test_merging_is_scaling_the_activations(base):
     block = Block(CONFIG)
     time = jnp.zeros((3,), jnp.int32)  # no rotation
     mask = jnp.ones((1, 3, 3), bool)
-    ours, _ = block.apply(
-        {"params": merged["block_0"]}, jnp.asarray(x, jnp.float32), time, mask, None
-    )
+    ours, _ = block.apply({"params": merged["block_0"]}, jnp.asarray(x, jnp.float32), time, mask, None)
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 

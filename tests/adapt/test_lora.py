@@ -18,9 +18,7 @@ SHAPES = {"query": (8, 8), "value": (8, 8), "output": (8, 8), "up": (8, 24), "do
 
 @pytest.fixture(scope="module")
 def model():
-    vocabulary = transformer.Vocabulary(
-        num_bins=6, num_categories=0, num_components=3, num_domains=1
-    )
+    vocabulary = transformer.Vocabulary(num_bins=6, num_categories=0, num_components=3, num_domains=1)
     return transformer.model(CONFIG, vocabulary)
 
 
@@ -48,8 +46,7 @@ def tokens():
 def filled(adapters):
     """Adapters with random, non-zero `up`."""
     return jax.tree.map(
-        lambda x: jnp.asarray(np.random.default_rng(x.size).normal(size=x.shape), jnp.float32),
-        adapters,
+        lambda x: jnp.asarray(np.random.default_rng(x.size).normal(size=x.shape), jnp.float32), adapters
     )
 
 
@@ -142,8 +139,6 @@ def test_an_unknown_target_is_refused_with_the_known_ones(base):
 
 
 def test_adapters_of_another_model_are_refused(base):
-    adapters = lora.init(
-        jax.random.key(0), {"elsewhere": {"kernel": jnp.ones((3, 3))}}, 2, ("elsewhere",)
-    )
+    adapters = lora.init(jax.random.key(0), {"elsewhere": {"kernel": jnp.ones((3, 3))}}, 2, ("elsewhere",))
     with pytest.raises(ValueError, match="elsewhere"):
         lora.merge(base, adapters)

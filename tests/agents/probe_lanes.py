@@ -6,13 +6,7 @@ import jax.numpy as jnp
 import envs
 from envs.types import Component, Environment
 
-FIVE = (
-    "ConstantReward",
-    "ObservedReward",
-    "DelayedReward",
-    "ActionReward",
-    "ObservedActionReward",
-)
+FIVE = ("ConstantReward", "ObservedReward", "DelayedReward", "ActionReward", "ObservedActionReward")
 
 
 def choose(index, outcomes):

@@ -22,9 +22,13 @@ from jaxagent.types import View
 
 need("pgx")
 CONFIG = AlphaZeroConfig(
-    num_envs=64, num_steps=16, num_updates=40, updates_per_chunk=20, exploration=0.25,
+    num_envs=64,
+    num_steps=16,
+    num_updates=40,
+    updates_per_chunk=20,
+    exploration=0.25,
     search=SearchConfig(num_simulations=24, num_considered=9),
-)  # fmt: skip
+)
 TRUNK = TrunkConfig(width=64, num_blocks=1)
 
 
@@ -37,9 +41,8 @@ def parts(config=CONFIG):
     agent = alphazero(env, network, plan, config)
     adam = optimizer.adam(optimizer.linear_decay(config), config.max_gradient_norm)
     loop = loops.on_policy(
-        agent, VectorEnv(env, pool_size=4), adam, config, see=View, is_normalized=False,
-        in_turn=True,
-    )  # fmt: skip
+        agent, VectorEnv(env, pool_size=4), adam, config, see=View, is_normalized=False, in_turn=True
+    )
     return env, task, network, agent, loop
 
 
@@ -56,9 +59,8 @@ def test_the_loss_by_hand():
     weights /= weights.sum(-1, keepdims=True)
     target, has_target = rng.uniform(-1, 1, 4), np.array([1.0, 1.0, 0.0, 1.0])
     batch = AlphaZeroBatch(
-        obs, jnp.asarray(legal), *(jnp.asarray(x, jnp.float32)
-                                   for x in (weights, target, has_target)),
-    )  # fmt: skip
+        obs, jnp.asarray(legal), *(jnp.asarray(x, jnp.float32) for x in (weights, target, has_target))
+    )
     total, found = agent.loss(params, batch)
     logits, value = (np.asarray(x, np.float64) for x in network(params, obs))
     masked = np.where(legal, logits, -np.inf)
@@ -120,8 +122,9 @@ def test_the_value_knows_who_is_about_to_win():
 
 @pytest.mark.slow
 def test_shards_in_turn_are_the_same_on_four_devices():
-    config = dataclasses.replace(CONFIG, num_envs=8, num_steps=4, updates_per_chunk=2,
-                                 search=SearchConfig(4, 4))  # fmt: skip
+    config = dataclasses.replace(
+        CONFIG, num_envs=8, num_steps=4, updates_per_chunk=2, search=SearchConfig(4, 4)
+    )
     _, task, _, _, loop = parts(config)
     tasks = broadcast_params(task, config.num_envs)
 

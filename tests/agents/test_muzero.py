@@ -24,10 +24,22 @@ from jaxagent.train import loops, parallel
 
 SMALL = LatentConfig(TrunkConfig(width=16, num_blocks=1), num_bins=21, reach=4.0, projection_size=8)
 CONFIG = MuZeroConfig(
-    num_envs=8, num_steps=4, num_gradient_steps=4, batch_size=32, capacity=8192, warmup_steps=128,
-    num_updates=250, updates_per_chunk=125, learning_rate=3e-3, discount=0.7, unroll=2,
-    num_td_steps=2, tau=0.1, model=SMALL, search=SearchConfig(num_simulations=8, num_considered=4),
-)  # fmt: skip
+    num_envs=8,
+    num_steps=4,
+    num_gradient_steps=4,
+    batch_size=32,
+    capacity=8192,
+    warmup_steps=128,
+    num_updates=250,
+    updates_per_chunk=125,
+    learning_rate=3e-3,
+    discount=0.7,
+    unroll=2,
+    num_td_steps=2,
+    tau=0.1,
+    model=SMALL,
+    search=SearchConfig(num_simulations=8, num_considered=4),
+)
 K, B, A = 3, 4, 2
 
 
@@ -61,9 +73,7 @@ def test_what_follows_a_termination_is_zero_and_what_follows_a_clock_is_unknown(
         batch.is_alive.T, [[yes, yes, no, no], [yes, yes, no, no], [yes, no, no, no], [yes] * 4]
     )
     # Lane 2 ended before its clock ran out, which then belongs to the next episode.
-    np.testing.assert_array_equal(
-        batch.is_known.T, [[yes] * 4, [yes, yes, no, no], [yes] * 4, [yes] * 4]
-    )
+    np.testing.assert_array_equal(batch.is_known.T, [[yes] * 4, [yes, yes, no, no], [yes] * 4, [yes] * 4])
     np.testing.assert_array_equal(batch.value[:, 0], [1, 5, 0, 0])
     np.testing.assert_array_equal(batch.value[:, 2], [3, 0, 0, 0])
     np.testing.assert_array_equal(batch.value[:, 3], returns[:, 3])
@@ -83,8 +93,7 @@ def test_targets_bootstrap_from_the_slow_copy_and_search_a_share_anew():
     value = np.stack([np.asarray(read(obs)[1], np.float64) for obs in steps.obs])
     expected = steps.reward[0] + 0.7 * (steps.reward[1] + 0.7 * value[2])
     np.testing.assert_allclose(batch.value[0], expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(batch.value[1, 1], steps.reward[1, 1] + 0.7 * steps.reward[2, 1],
-                               rtol=1e-4)  # fmt: skip
+    np.testing.assert_allclose(batch.value[1, 1], steps.reward[1, 1] + 0.7 * steps.reward[2, 1], rtol=1e-4)
     same = np.isclose(batch.weights, steps.weights[: K + 1]).all(-1)
     assert not same[:, :2].any()  # half of the four windows were searched
     assert same[:, 2:].all()
@@ -106,8 +115,7 @@ def agent_of(config):
     noise = jax.random.normal(jax.random.key(1), (sum(x.size for x in jax.tree.leaves(params)),))
     leaves, structure = jax.tree.flatten(params)
     cuts = np.cumsum([x.size for x in leaves])[:-1]
-    parts = [x + 0.2 * e.reshape(x.shape)
-             for x, e in zip(leaves, jnp.split(noise, cuts), strict=True)]  # fmt: skip
+    parts = [x + 0.2 * e.reshape(x.shape) for x, e in zip(leaves, jnp.split(noise, cuts), strict=True)]
     return agent, model, jax.tree.unflatten(structure, parts)
 
 
@@ -119,9 +127,7 @@ def a_batch(config, **ends):
 
 def log_softmax(x):
     x = np.asarray(x, np.float64)
-    return x - x.max(-1, keepdims=True) - np.log(
-        np.exp(x - x.max(-1, keepdims=True)).sum(-1, keepdims=True)
-    )  # fmt: skip
+    return x - x.max(-1, keepdims=True) - np.log(np.exp(x - x.max(-1, keepdims=True)).sum(-1, keepdims=True))
 
 
 def two_bins(target):
@@ -158,8 +164,12 @@ def test_losses_in_float64():
         cosine /= np.linalg.norm(seen, axis=-1)
         sums["consistency"] += (np.asarray(batch.is_alive[k + 1]) * (1 - cosine)).sum()
     alive, known = np.asarray(batch.is_alive), np.asarray(batch.is_known)
-    counts = {"policy": alive.sum(), "value": known.sum(), "reward": known[:-1].sum(),
-              "consistency": alive[1:].sum()}  # fmt: skip
+    counts = {
+        "policy": alive.sum(),
+        "value": known.sum(),
+        "reward": known[:-1].sum(),
+        "consistency": alive[1:].sum(),
+    }
     for name, value in sums.items():
         got = float(found[f"train/loss/{name}"])
         np.testing.assert_allclose(got, value / counts[name], rtol=1e-3, err_msg=name)
@@ -172,8 +182,9 @@ def gradients(config, **changes):
     agent, _, params = agent_of(dataclasses.replace(config, **changes))
     batch = a_batch(config)
     grads = jax.jit(jax.grad(lambda p: agent.loss(p, batch)[0]))(params)["params"]
-    return {name: np.sqrt(sum(float((x**2).sum()) for x in jax.tree.leaves(part)))
-            for name, part in grads.items()}  # fmt: skip
+    return {
+        name: np.sqrt(sum(float((x**2).sum()) for x in jax.tree.leaves(part))) for name, part in grads.items()
+    }
 
 
 def test_the_consistency_loss_alone_moves_the_model_and_leaves_the_heads():
@@ -259,9 +270,7 @@ def test_search_in_the_model_equals_a_plain_search_of_it():
     logits, value = muzero.evaluate(model, SMALL, params, obs)
     root = mcts.RootFnOutput(prior_logits=logits, value=value, embedding=model.encode(params, obs))
     step = muzero.learned_model(model, SMALL, discount=0.7)
-    output = mcts.gumbel_muzero_policy(
-        params, jax.random.key(2), root, step, 8, max_num_considered_actions=4
-    )
+    output = mcts.gumbel_muzero_policy(params, jax.random.key(2), root, step, 8, max_num_considered_actions=4)
     np.testing.assert_array_equal(found.action, output.action)
     np.testing.assert_array_equal(found.weights, output.action_weights)
 
@@ -283,13 +292,19 @@ def learned():
     agent = muzero.muzero(env.obs_shape, env.action_spec, CONFIG)
     loop = loops.lanes(
         loops.replay(
-            agent, VectorEnv(env), optax.adam(CONFIG.learning_rate), CONFIG,
-            explore=muzero.uniform(env.action_spec), as_steps=muzero.as_steps, 
+            agent,
+            VectorEnv(env),
+            optax.adam(CONFIG.learning_rate),
+            CONFIG,
+            explore=muzero.uniform(env.action_spec),
+            as_steps=muzero.as_steps,
             slow=loops.moving_average(lambda p: p, CONFIG.tau),
-            memory=replays.windows(muzero.window(CONFIG)), is_normalized=False, in_turn=True,
+            memory=replays.windows(muzero.window(CONFIG)),
+            is_normalized=False,
+            in_turn=True,
         ),
         in_turn=True,
-    )  # fmt: skip
+    )
     size = len(PROBES), CONFIG.num_envs
     tasks = jnp.broadcast_to(jnp.arange(size[0], dtype=jnp.int32)[:, None], size)
     lane_keys = jax.random.split(jax.random.key(0), size[0])

@@ -17,12 +17,7 @@ from jaxagent import keys
 from jaxagent.agents.actions import from_env_action, to_env_action
 from jaxagent.agents.iql import IQLBatch, iql
 from jaxagent.agents.soft_actor_critic import Step
-from jaxagent.agents.td3_bc import (
-    TD3BCBatch,
-    as_steps,
-    smoothed,
-    td3_bc,
-)
+from jaxagent.agents.td3_bc import TD3BCBatch, as_steps, smoothed, td3_bc
 from jaxagent.config import IQLConfig, TD3BCConfig
 from jaxagent.data import replay as replays
 from jaxagent.objectives.policy import advantage_weight, value_weight
@@ -35,9 +30,7 @@ n, A, b, WIDTH = 3, 2, 8, 16  # observation, action, batch, hidden size
 SPEC = (Component("pull", "real", -2.0, 2.0), Component("push", "real", 0.0, 1.0))
 TD3BC = TD3BCConfig(hidden_size=WIDTH, critic_hidden_size=WIDTH, discount=0.9, reward_scale=2.0)
 IQL = IQLConfig(hidden_size=WIDTH, critic_hidden_size=WIDTH, discount=0.9, reward_scale=2.0)
-BOTH = pytest.mark.parametrize(
-    ("make", "config"), [(td3_bc, TD3BC), (iql, IQL)], ids=["td3_bc", "iql"]
-)
+BOTH = pytest.mark.parametrize(("make", "config"), [(td3_bc, TD3BC), (iql, IQL)], ids=["td3_bc", "iql"])
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
@@ -195,9 +188,7 @@ def test_advantage_weight_by_hand_and_without_overflow():
 def test_value_weight_by_hand_and_of_nothing():
     value = jnp.array([1.0, -3.0, 4.0, 0.0])
     np.testing.assert_allclose(value_weight(value, alpha=2.5), 1.25)
-    np.testing.assert_array_equal(
-        jax.grad(lambda v: value_weight(v, alpha=2.5))(value), jnp.zeros(4)
-    )
+    np.testing.assert_array_equal(jax.grad(lambda v: value_weight(v, alpha=2.5))(value), jnp.zeros(4))
     # Ten times the rewards are the same pull: lambda Q does not change.
     np.testing.assert_allclose(value_weight(10.0 * value, alpha=2.5), 0.125)
     assert jnp.isfinite(value_weight(jnp.zeros(4), alpha=2.5))
@@ -253,9 +244,7 @@ def test_iql_without_beta_is_cloning():
     expected = jax.grad(lambda p: agent.loss(p, batch)[1]["train/cloning"])(params)
     for part in ("actor", "log_std"):
         jax.tree.map(
-            partial(np.testing.assert_allclose, **CLOSE),
-            getattr(gradient, part),
-            getattr(expected, part),
+            partial(np.testing.assert_allclose, **CLOSE), getattr(gradient, part), getattr(expected, part)
         )
     pulled, _ = actor_gradient(iql, IQL, batch)
     assert difference(pulled.actor, expected.actor) > 0.1
@@ -304,17 +293,13 @@ def test_each_loss_is_blind_to_the_parameters_of_the_others(make, config, name, 
     agent, params, target, steps = setting(make, config, encoder=linear, is_frozen=False)
     batch = batch_for(agent, params, target, steps)
     with jax.debug_nans(True):
-        gradient = jax.jit(jax.grad(lambda p: agent.loss(p, batch)[1][f"train/loss/{name}"]))(
-            params
-        )
+        gradient = jax.jit(jax.grad(lambda p: agent.loss(p, batch)[1][f"train/loss/{name}"]))(params)
     sizes = {part: size(value) for part, value in gradient._asdict().items()}
     assert {part for part, value in sizes.items() if value > 0} == moved
     whole = jax.jit(jax.grad(lambda p: agent.loss(p, batch)[0]))(params)
     for part in moved:  # and nothing else moves these
         jax.tree.map(
-            partial(np.testing.assert_allclose, **CLOSE),
-            getattr(whole, part),
-            getattr(gradient, part),
+            partial(np.testing.assert_allclose, **CLOSE), getattr(whole, part), getattr(gradient, part)
         )
 
 

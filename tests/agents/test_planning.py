@@ -88,9 +88,7 @@ def test_tactics(plan, moves, best, value):
         return
     assert int(found.action[0]) == best
     if value is not None:
-        assert float(found.value[0]) > (
-            0.7 if plan == "puct" else 0.3
-        )  # Gumbel's mean has all moves
+        assert float(found.value[0]) > (0.7 if plan == "puct" else 0.3)  # Gumbel's mean has all moves
     weights = np.asarray(found.weights[0])
     np.testing.assert_allclose(weights.sum(), 1.0, rtol=1e-5)
     assert not weights[list(moves)].any()  # a square that is taken has no weight
@@ -147,9 +145,14 @@ def test_value_targets_by_hand():
     player = jnp.array([[0, 0], [1, 0], [1, 0], [0, 0]], jnp.int32)
     value = jnp.array([[0.1, 10], [0.2, 20], [0.3, 30], [0.4, 40]], jnp.float32)
     trajectory = Trajectory(
-        obs=(), action=(), reward=reward, terminated=terminated, truncated=truncated, final_obs=(),
+        obs=(),
+        action=(),
+        reward=reward,
+        terminated=terminated,
+        truncated=truncated,
+        final_obs=(),
         extras={"player": player, "value": value, "is_explored": jnp.zeros((4, 2), bool)},
-    )  # fmt: skip
+    )
     targets, is_known = value_targets(trajectory, discount=1.0, trace=1.0)
     np.testing.assert_allclose(targets[:, 0], [-1, 1, -0.4, 0.4], rtol=1e-6)
     np.testing.assert_array_equal(is_known[:, 0], [True, True, True, False])
@@ -232,9 +235,11 @@ def test_the_side_to_move_acts():
     constant = lambda move: Policy(  # noqa: E731
         lambda batch_size: (),
         lambda params, carry, view, is_first, key: (
-            jnp.full((view.obs.shape[0],), move, jnp.int32), (), carry,
+            jnp.full((view.obs.shape[0],), move, jnp.int32),
+            (),
+            carry,
         ),
-    )  # fmt: skip
+    )
     both = jax.tree.map(lambda *x: jnp.concatenate(x), after(0), after(0, 1))
     pair = opposed(env, constant(7), constant(8), jnp.array([0, 0], jnp.int32))
     action, _, _ = pair.act(((), ()), ((), ()), both, jnp.ones((2,), bool), jax.random.key(0))
@@ -249,9 +254,10 @@ def test_openings_are_drawn_legal_and_the_same_for_both_lanes_of_a_pair():
         lambda batch_size: (),
         lambda params, carry, view, is_first, key: (
             jnp.argmax(jax.vmap(env.legal_actions)(view.state, view.task), -1).astype(jnp.int32),
-            (), carry,
+            (),
+            carry,
         ),
-    )  # fmt: skip
+    )
     policy = opening_moves(env, first, 2)
     keys = jax.random.split(jax.random.key(0), 32)
     obs, state = jax.vmap(env.reset, (0, None))(jnp.repeat(keys, 2), task)

@@ -49,9 +49,7 @@ def relabelled(agent):
 class Run:
     """A learner in one environment."""
 
-    def __init__(
-        self, env, task, config=CONFIG, *, change=lambda agent: agent, num_lanes=None, tasks=None
-    ):
+    def __init__(self, env, task, config=CONFIG, *, change=lambda agent: agent, num_lanes=None, tasks=None):
         self.env, self.config = env, config
         self.agent = ppo(len(self.env.obs_spec), self.env.action_spec, config)
         adam = optimizer.adam(config.learning_rate, config.max_gradient_norm)
@@ -221,9 +219,7 @@ def test_the_train_step_compiles_once():
 
 @pytest.mark.slow
 def test_continuous_actions_stay_in_their_box_and_train():
-    tiny = dataclasses.replace(
-        CONFIG, num_envs=8, num_updates=1, updates_per_chunk=1, initial_log_std=1.0
-    )
+    tiny = dataclasses.replace(CONFIG, num_envs=8, num_updates=1, updates_per_chunk=1, initial_log_std=1.0)
     run = Run(*envs.make("gymnax/Pendulum-v1"), tiny)
     before = jax.device_get(run.state.learner.params)
     obs = jax.random.normal(jax.random.key(0), (64, 3))
@@ -238,6 +234,5 @@ def test_continuous_actions_stay_in_their_box_and_train():
     run.train()
     after = jax.device_get(run.state.learner.params)
     assert all(
-        not np.array_equal(x, y)
-        for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+        not np.array_equal(x, y) for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
     ), "every parameter, the standard deviation included, learns"

@@ -278,9 +278,7 @@ def test_bert_scores_what_it_chose_and_hides_most_of_it(kind):
 @OF_ALL_KINDS
 def test_an_autoencoder_scores_every_token(name, kind):
     seen = see(name, kind, windows(is_real=real_part()))
-    np.testing.assert_array_equal(
-        seen.scored[0], np.broadcast_to(real_part()[..., None], (B, K, P))
-    )
+    np.testing.assert_array_equal(seen.scored[0], np.broadcast_to(real_part()[..., None], (B, K, P)))
     assert 0 < seen.hidden[0].mean() < 1
 
 
@@ -445,9 +443,7 @@ def test_activations_may_be_bfloat16(name):
         params = first_params(name, kind, 0)
         loss = functools.partial(OBJECTIVES[name].loss, model)
         shape, _ = jax.eval_shape(
-            lambda p, b, k, loss=loss, model=model: loss(
-                p, p, model.layouts[1], b, k, jnp.float32(0.5)
-            ),
+            lambda p, b, k, loss=loss, model=model: loss(p, p, model.layouts[1], b, k, jnp.float32(0.5)),
             params,
             UnitBatch(jnp.zeros((2, K, 3)), jnp.ones((2, K), bool)),
             KEY(),

@@ -23,9 +23,7 @@ from jaxagent.train import loops, optimizer, parallel
 SHAPE, ACTIONS, K, B = (5, 5, 2), 3, 3, 6
 SPEC = (Component("action", "category", cardinality=ACTIONS),)
 CALM = QNetworkConfig(hidden_size=8, num_atoms=11, max_return=5.0, noise=0.0)
-CONFIG = RainbowConfig(
-    num_td_steps=2, discount=0.9, batch_size=8, model=CALM, spr=SPRConfig(num_steps=K),
-)  # fmt: skip
+CONFIG = RainbowConfig(num_td_steps=2, discount=0.9, batch_size=8, model=CALM, spr=SPRConfig(num_steps=K))
 LENGTH = CONFIG.window
 
 
@@ -75,9 +73,7 @@ def losses(batch, config=CONFIG):
 
 
 def spr_loss(network, params, latent, batch):
-    return self_prediction.prediction_loss(
-        network, params, latent, batch.action, batch.later, batch.is_same
-    )
+    return self_prediction.prediction_loss(network, params, latent, batch.action, batch.later, batch.is_same)
 
 
 # --- value targets --------------------------------------------------------------------------------
@@ -91,15 +87,18 @@ def test_value_targets_by_hand():
     copies = Copies(slow, params, jnp.int32(0))
     batch = batch_of(steps, copies=copies)
     reward, gamma = np.asarray(steps.reward), CONFIG.discount
-    total, weight, at = (np.array(column) for column in zip(
-        (reward[0, 0] + gamma * reward[1, 0], gamma**2, 2),
-        (reward[0, 1], 0.0, 1),
-        (reward[0, 2] + gamma * reward[1, 2], 0.0, 2),
-        (reward[0, 3], gamma, 1),  # what the time limit hid is the state before it
-        (0.0, 1.0, 0),
-        (reward[0, 5] + gamma * reward[1, 5], gamma**2, 2),
-        strict=True,
-    ))  # fmt: skip
+    total, weight, at = (
+        np.array(column)
+        for column in zip(
+            (reward[0, 0] + gamma * reward[1, 0], gamma**2, 2),
+            (reward[0, 1], 0.0, 1),
+            (reward[0, 2] + gamma * reward[1, 2], 0.0, 2),
+            (reward[0, 3], gamma, 1),  # what the time limit hid is the state before it
+            (0.0, 1.0, 0),
+            (reward[0, 5] + gamma * reward[1, 5], gamma**2, 2),
+            strict=True,
+        )
+    )
     after = steps.obs[at, np.arange(B)]
     judge = jax.jit(lambda p: network.judge(p, network.encode(p, after)))
     best = np.argmax(expected_return(judge(params), 5.0), axis=1)
@@ -119,9 +118,16 @@ def test_rewards_are_clipped_where_learned_from():
 
 def test_annealed_horizons_begin_again_after_a_reset():
     config = dataclasses.replace(
-        CONFIG, first_td_steps=10, num_td_steps=3, first_discount=0.97, discount=0.997,
-        anneal_updates=10_000, reset_period=20_000, num_updates=6250, num_gradient_steps=8,
-    )  # fmt: skip
+        CONFIG,
+        first_td_steps=10,
+        num_td_steps=3,
+        first_discount=0.97,
+        discount=0.997,
+        anneal_updates=10_000,
+        reset_period=20_000,
+        num_updates=6250,
+        num_gradient_steps=8,
+    )
     # 50,000 gradient steps: one reset, at 20,000; another would leave only 10,000.
     assert config.num_resets == 1
     times = (0, 5000, 10_000, 19_999, 20_000, 45_000)
@@ -215,9 +221,7 @@ def test_predictions_see_no_later_observation_and_every_earlier_action():
     predict = functools.partial(self_prediction.predictions, network, params)
     predicted = predict(latent, batch.action)
     changed = batch_of(other)
-    np.testing.assert_array_equal(
-        predicted, predict(network.encode(params, changed.obs), changed.action)
-    )
+    np.testing.assert_array_equal(predicted, predict(network.encode(params, changed.obs), changed.action))
     assert np.abs(np.asarray(batch.later - changed.later)).max() > 1e-3
     for k in range(K):
         action = batch.action.at[k].set((batch.action[k] + 1) % ACTIONS)
@@ -375,11 +379,21 @@ class AsBoard(AnyProbe):
 
 PROBES = ("DelayedReward", "ObservedActionReward", "TimeLimitTrap")
 TINY = RainbowConfig(
-    num_envs=4, num_steps=1, num_gradient_steps=2, batch_size=16, capacity=512, warmup_steps=64,
-    num_updates=400, updates_per_chunk=200, learning_rate=3e-3, discount=0.7, num_td_steps=2,
-    target_tau=0.05, model=QNetworkConfig(hidden_size=16, num_atoms=21, max_return=4.0),
+    num_envs=4,
+    num_steps=1,
+    num_gradient_steps=2,
+    batch_size=16,
+    capacity=512,
+    warmup_steps=64,
+    num_updates=400,
+    updates_per_chunk=200,
+    learning_rate=3e-3,
+    discount=0.7,
+    num_td_steps=2,
+    target_tau=0.05,
+    model=QNetworkConfig(hidden_size=16, num_atoms=21, max_return=4.0),
     spr=SPRConfig(num_steps=2, weight=1.0),
-)  # fmt: skip
+)
 
 
 @functools.cache
@@ -389,12 +403,17 @@ def learned():
     agent = rainbow.rainbow(env.obs_shape, env.obs_dtype, env.action_spec, TINY)
     loop = loops.lanes(
         loops.replay(
-            agent, VectorEnv(env), optimizer.rainbow_adam(TINY), TINY,
-            explore=rainbow.uniform(env.action_spec), as_steps=rainbow.as_steps,
+            agent,
+            VectorEnv(env),
+            optimizer.rainbow_adam(TINY),
+            TINY,
+            explore=rainbow.uniform(env.action_spec),
+            as_steps=rainbow.as_steps,
             slow=loops.SlowCopy(*rainbow.copying(TINY)),
-            memory=prioritized_windows(TINY.window, TINY.priority_exponent), is_normalized=False,
+            memory=prioritized_windows(TINY.window, TINY.priority_exponent),
+            is_normalized=False,
         )
-    )  # fmt: skip
+    )
     size = len(PROBES), TINY.num_envs
     tasks = jnp.broadcast_to(jnp.arange(size[0], dtype=jnp.int32)[:, None], size)
     lane_keys = jax.random.split(jax.random.key(0), size[0])
@@ -433,10 +452,17 @@ def test_the_time_limit_is_no_end():
 
 
 SLOW = dataclasses.replace(
-    TINY, num_updates=6, updates_per_chunk=2, num_gradient_steps=2, reset_period=4,
-    acts_by_target=True, anneal_updates=4, first_td_steps=3, target_tau=0.01,
+    TINY,
+    num_updates=6,
+    updates_per_chunk=2,
+    num_gradient_steps=2,
+    reset_period=4,
+    acts_by_target=True,
+    anneal_updates=4,
+    first_td_steps=3,
+    target_tau=0.01,
     model=QNetworkConfig(hidden_size=8, num_atoms=11, noise=0.0, is_shared=True),
-)  # fmt: skip
+)
 
 
 def breakout_loop(config, acts_by=loops.params_of, **changes):
@@ -444,11 +470,13 @@ def breakout_loop(config, acts_by=loops.params_of, **changes):
     agent = rainbow.rainbow(env.obs_shape, env.obs_dtype, env.action_spec, config)
     resets = functools.partial(rainbow.is_reset_after, config)
     arguments = {
-        "explore": rainbow.uniform(env.action_spec), "as_steps": rainbow.as_steps,
+        "explore": rainbow.uniform(env.action_spec),
+        "as_steps": rainbow.as_steps,
         "slow": loops.SlowCopy(*rainbow.copying(config)),
         "memory": prioritized_windows(config.window, config.priority_exponent),
-        "acts_by": acts_by, "is_normalized": False,
-    } | changes  # fmt: skip
+        "acts_by": acts_by,
+        "is_normalized": False,
+    } | changes
     optimiser = optimizer.rainbow_adam(config)
     if config.num_resets:
         shares = optimizer.rainbow_shares(config)
@@ -481,9 +509,11 @@ def test_resets_annealing_and_acting_by_the_slow_copy_go_together():
 def test_one_device_equals_two():
     """Prioritised replay is a shard's own; noise and dropout are drawn alike."""
     config = dataclasses.replace(
-        SLOW, reset_period=0, acts_by_target=False,
+        SLOW,
+        reset_period=0,
+        acts_by_target=False,
         model=dataclasses.replace(SLOW.model, noise=0.5, dropout=0.2),
-    )  # fmt: skip
+    )
     loop, state = breakout_loop(config)
     results = []
     for devices in (1, 2):
@@ -530,8 +560,7 @@ def test_dropout_is_drawn_by_shard():
     batch = batch_of(windows())
     other, network, params = agent_of()
     found = other.targets(
-        params, rainbow.first_copies(CONFIG, params), drawn(windows()), jax.random.key(9),
-        jax.random.key(3),
-    )  # fmt: skip
+        params, rainbow.first_copies(CONFIG, params), drawn(windows()), jax.random.key(9), jax.random.key(3)
+    )
     del network
     assert (jax.random.key_data(batch.key) != jax.random.key_data(found.key)).any()

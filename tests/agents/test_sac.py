@@ -183,9 +183,7 @@ def test_the_temperature_rises_where_the_policy_is_too_sure():
     _, log_prob = drawn(params.actor, batch().obs, batch().noise)
     temperature, entropy = np.exp(float(params.log_temperature)), -np.mean(log_prob)
     for per_action in (-1.0, 2.0):
-        other = soft_actor_critic(
-            n, SPEC, dataclasses.replace(CONFIG, entropy_per_action=per_action)
-        )
+        other = soft_actor_critic(n, SPEC, dataclasses.replace(CONFIG, entropy_per_action=per_action))
         slope = jax.jit(jax.grad(lambda p, o=other: o.loss(p, batch())[0]))(params).log_temperature
         np.testing.assert_allclose(slope, temperature * (entropy - per_action * A), **CLOSE)
     assert slope < 0, "more entropy is wanted than there is: descent raises the temperature"
@@ -321,9 +319,7 @@ def pendulum_loop(config=TINY):
 
 def pendulum_tasks(config=TINY, max_steps=HORIZON):
     """Short episodes, so that a few updates see their ends."""
-    return broadcast_params(
-        envs.make("classic/Pendulum-v1", max_steps=max_steps)[1], config.num_envs
-    )
+    return broadcast_params(envs.make("classic/Pendulum-v1", max_steps=max_steps)[1], config.num_envs)
 
 
 @functools.cache
@@ -334,9 +330,7 @@ def begun():
 
 def run(loop, first, num_updates, devices=1):
     chunk = parallel.chunked(loop, num_updates, devices)
-    state, report = jax.block_until_ready(
-        chunk(parallel.first_state(*first), keys.derive(0, "update"))
-    )
+    state, report = jax.block_until_ready(chunk(parallel.first_state(*first), keys.derive(0, "update")))
     parallel.check_replicas(report.checksums)
     assert report.is_finite.all()
     return jax.device_get(state), jax.device_get(report)
@@ -429,13 +423,8 @@ def test_a_lane_is_the_loop_alone():
 
     start = jax.jit(loop.init)(jax.random.fold_in(keys.derive(0, "init"), index), pendulum_tasks())
     alone, _ = run(loop._replace(update=update), start, 2)
-    ours = (
-        jax.tree.map(lambda x: x[index], both.learner),
-        jax.tree.map(lambda x: x[:, index], both.shards),
-    )
-    for x, y in zip(
-        jax.tree.leaves(ours), jax.tree.leaves((alone.learner, alone.shards)), strict=True
-    ):
+    ours = (jax.tree.map(lambda x: x[index], both.learner), jax.tree.map(lambda x: x[:, index], both.shards))
+    for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves((alone.learner, alone.shards)), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
 
 
@@ -453,10 +442,20 @@ def test_illegal_configurations_are_refused():
 def test_sac_swings_a_pendulum_up():
     """Uniform actions return about -1200 in 200 steps, a pendulum held upright about -150."""
     config = SACConfig(
-        num_envs=8, num_gradient_steps=4, batch_size=64, capacity=16_384, warmup_steps=1024,
-        num_updates=1200, updates_per_chunk=1200, learning_rate=2e-3, critic_hidden_size=64,
-        reward_scale=0.1, hidden_size=32, discount=0.98, tau=0.01,
-    )  # fmt: skip
+        num_envs=8,
+        num_gradient_steps=4,
+        batch_size=64,
+        capacity=16_384,
+        warmup_steps=1024,
+        num_updates=1200,
+        updates_per_chunk=1200,
+        learning_rate=2e-3,
+        critic_hidden_size=64,
+        reward_scale=0.1,
+        hidden_size=32,
+        discount=0.98,
+        tau=0.01,
+    )
     loop = pendulum_loop(config)
     tasks = pendulum_tasks(config, max_steps=200)
     first = jax.jit(loop.init)(keys.derive(0, "init"), tasks)

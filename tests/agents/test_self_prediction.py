@@ -18,12 +18,10 @@ from jaxagent.types import Trajectory
 
 K, T, B = 3, 6, 2
 LATENT = LatentConfig(TrunkConfig(width=8, num_blocks=0), num_bins=5, projection_size=6)
-TOKENS = dataclasses.replace(
-    LATENT, trunk=TrunkConfig(width=8, num_blocks=1, patch=5, num_heads=2)
-)  # fmt: skip
+TOKENS = dataclasses.replace(LATENT, trunk=TrunkConfig(width=8, num_blocks=1, patch=5, num_heads=2))
 CONFIG = PPOConfig(
-    num_envs=8, num_steps=8, num_epochs=8, num_minibatches=1, num_updates=16, updates_per_chunk=8,
-)  # fmt: skip
+    num_envs=8, num_steps=8, num_epochs=8, num_minibatches=1, num_updates=16, updates_per_chunk=8
+)
 env, TASK = envs.make("minatar/Breakout")
 
 
@@ -63,9 +61,7 @@ def test_what_follows_is_paired_with_the_actions_that_led_there():
             is_inside = t + k < T
             np.testing.assert_array_equal(found.is_same[0, t, :, k], is_inside)
             if is_inside:
-                np.testing.assert_allclose(
-                    found.later[0, t, :, k], vectors[t + k], rtol=1e-5, atol=1e-6
-                )
+                np.testing.assert_allclose(found.later[0, t, :, k], vectors[t + k], rtol=1e-5, atol=1e-6)
                 np.testing.assert_array_equal(found.action[0, t, :, k], steps.action[0, t + k])
 
 
@@ -76,8 +72,7 @@ def test_nothing_is_predicted_over_the_end_of_an_episode(how):
     found = agent.targets(params, rollout(**{how: (2,)}), mean_over_shards)
     # As in mila-iqia/spr, the step that ends it is masked too.
     np.testing.assert_array_equal(
-        found.is_same[0, :, 0],
-        [[1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 1, 1], [1, 1, 0], [1, 0, 0]],
+        found.is_same[0, :, 0], [[1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 1, 1], [1, 1, 0], [1, 0, 0]]
     )
     np.testing.assert_array_equal(found.is_same[0, :4, 1], True)
 
@@ -86,8 +81,9 @@ def test_nothing_is_predicted_over_the_end_of_an_episode(how):
 def test_the_loss_is_the_agent_s_and_the_weighted_distance(latent):
     agent, plain, _ = agent_of(weight=2.0, latent=latent)
     params = agent.init(jax.random.key(0))
-    both = jax.tree.map(lambda x: x[0].reshape(-1, *x.shape[3:]),
-                        agent.targets(params, rollout(), mean_over_shards))  # fmt: skip
+    both = jax.tree.map(
+        lambda x: x[0].reshape(-1, *x.shape[3:]), agent.targets(params, rollout(), mean_over_shards)
+    )
     total, metrics = jax.jit(agent.loss)(params, both)
     own, _ = jax.jit(plain.loss)(params, both.batch)
     np.testing.assert_allclose(total, own + 2.0 * metrics["train/loss/spr"], rtol=1e-5)
@@ -107,9 +103,7 @@ def test_no_gradient_reaches_what_is_predicted():
 
 def test_ppo_trains_with_it():
     agent, _, _ = agent_of(weight=5.0)
-    loop = loops.on_policy(
-        agent, VectorEnv(env), optimizer.adam(5e-3, 1.0), CONFIG, is_normalized=False
-    )
+    loop = loops.on_policy(agent, VectorEnv(env), optimizer.adam(5e-3, 1.0), CONFIG, is_normalized=False)
     tasks = broadcast_params(TASK, CONFIG.num_envs)
     state = parallel.first_state(*jax.jit(loop.init)(jax.random.key(0), tasks))
     chunk, distances = parallel.chunked(loop, 8, 1), []

@@ -28,8 +28,9 @@ def line(seed=0, size=2048):
     x, push = rng.uniform(-1, 1, (size, 1)), rng.uniform(-2, 2, (size, 1))
     after = x + 0.5 * push
     as_real = lambda x: jnp.asarray(x, jnp.float32)  # noqa: E731
-    return ModelStep(as_real(x), as_real(push), as_real(after[:, 0]),
-                     jnp.asarray(after[:, 0] > 1.0), as_real(after))  # fmt: skip
+    return ModelStep(
+        as_real(x), as_real(push), as_real(after[:, 0]), jnp.asarray(after[:, 0] > 1.0), as_real(after)
+    )
 
 
 @functools.cache
@@ -56,9 +57,7 @@ def view_of(x):
 def test_a_step_moves_pays_and_ends_as_the_line_does():
     world, params = learned()
     steps = line(seed=1, size=512)
-    reward, discount, after = jax.jit(world.step)(
-        params, jax.random.key(0), steps.action, view_of(steps.obs)
-    )
+    reward, discount, after = jax.jit(world.step)(params, jax.random.key(0), steps.action, view_of(steps.obs))
     np.testing.assert_allclose(after.obs, steps.final_obs, atol=0.12)
     np.testing.assert_allclose(reward, steps.reward, atol=0.12)
     clear = np.abs(np.asarray(steps.final_obs[:, 0]) - 1.0) > 0.2
@@ -73,8 +72,7 @@ def test_the_loss_by_hand():
     world = world_model.world_model(steps, SPEC, discount=DISCOUNT, hidden_size=8)
     zeros = jax.tree.map(jnp.zeros_like, world.init(jax.random.key(0)))
     total, named = world.loss(zeros, steps, zeros, jnp.int32(0))
-    x, after, reward = (np.asarray(v, np.float64)
-                        for v in (steps.obs, steps.final_obs, steps.reward))  # fmt: skip
+    x, after, reward = (np.asarray(v, np.float64) for v in (steps.obs, steps.final_obs, steps.reward))
     change, scale = after - x, np.abs(reward).max()
     expected = {
         "change": ((change / change.std(0)) ** 2).mean(),
@@ -93,10 +91,14 @@ def test_values_bootstrap_from_the_slow_copy_and_never_past_an_end():
     zeros = jax.tree.map(jnp.zeros_like, world.init(jax.random.key(0)))
     ones = zeros._replace(value=jax.tree.map(jnp.ones_like, zeros.value))
     apart = [
-        float(world.loss(zeros, steps._replace(terminated=jnp.full((64,), ended)), slow,
-                         jnp.int32(0))[1]["train/loss/value"])
-        for ended in (False, True) for slow in (zeros, ones)
-    ]  # fmt: skip
+        float(
+            world.loss(zeros, steps._replace(terminated=jnp.full((64,), ended)), slow, jnp.int32(0))[1][
+                "train/loss/value"
+            ]
+        )
+        for ended in (False, True)
+        for slow in (zeros, ones)
+    ]
     assert apart[0] != pytest.approx(apart[1])
     assert apart[2] == apart[3]
 
@@ -115,9 +117,7 @@ def test_categories_are_told_one_by_one():
 def test_rewards_that_are_all_zero_have_no_unit():
     steps = line(size=8)
     with pytest.raises(ValueError, match="rewards are all 0"):
-        world_model.world_model(
-            steps._replace(reward=jnp.zeros((8,))), SPEC, discount=0.9, hidden_size=8
-        )
+        world_model.world_model(steps._replace(reward=jnp.zeros((8,))), SPEC, discount=0.9, hidden_size=8)
 
 
 # --- search over a policy's samples ---------------------------------------------------------------

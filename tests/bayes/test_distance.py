@@ -16,9 +16,7 @@ def x64():
 
 
 def log_distributions(seed, shape=(4, 5)):
-    return jnp.log(
-        jnp.asarray(np.random.default_rng(seed).dirichlet(np.ones(shape[-1]), shape[:-1]))
-    )
+    return jnp.log(jnp.asarray(np.random.default_rng(seed).dirichlet(np.ones(shape[-1]), shape[:-1])))
 
 
 def test_distances_equal_their_definitions():
@@ -60,17 +58,13 @@ def test_relative_distance_is_one_at_a_minus_one_at_b_and_zero_half_way(d):
     mirror, centre = jnp.log(jnp.array([0.7, 0.2, 0.1])), jnp.log(jnp.array([0.4, 0.2, 0.4]))
     a, b = mirror, mirror[::-1]
     np.testing.assert_allclose(relative(centre), 0.0, atol=1e-12)
-    towards = [
-        float(relative(jnp.log(w * jnp.exp(a) + (1 - w) * jnp.exp(b)))) for w in (0.2, 0.5, 0.9)
-    ]
+    towards = [float(relative(jnp.log(w * jnp.exp(a) + (1 - w) * jnp.exp(b)))) for w in (0.2, 0.5, 0.9)]
     assert -1 < towards[0] < 0 < towards[2] < 1
     np.testing.assert_allclose(towards[1], 0.0, atol=1e-12)
 
 
 def test_relative_distance_clips_and_gives_zero_where_a_is_b():
-    to_b, to_a, between = (
-        jnp.array(v) for v in ([5.0, 0.1, 0.3], [0.1, 5.0, 0.3], [1.0, 1.0, 0.0])
-    )
+    to_b, to_a, between = (jnp.array(v) for v in ([5.0, 0.1, 0.3], [0.1, 5.0, 0.3], [1.0, 1.0, 0.0]))
     np.testing.assert_array_equal(distance.relative_distance(to_b, to_a, between), [1.0, -1.0, 0.0])
 
 

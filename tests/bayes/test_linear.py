@@ -88,8 +88,7 @@ def test_the_pool_mean_equals_enumeration(x64, prior):
         joint = [
             p
             * math.prod(
-                math.exp(-((v - u @ w) ** 2) / (2 * noise**2))
-                for u, v in zip(x[:t], y[:t], strict=True)
+                math.exp(-((v - u @ w) ** 2) / (2 * noise**2)) for u, v in zip(x[:t], y[:t], strict=True)
             )
             for p, w in zip(prior, weights, strict=True)
         ]

@@ -39,9 +39,7 @@ def observed(log_weights):
 
 
 def kl_to(targets):
-    return functools.partial(
-        rational.mixture_kl, log_predictions=predictions(), log_targets=targets
-    )
+    return functools.partial(rational.mixture_kl, log_predictions=predictions(), log_targets=targets)
 
 
 IS_FIT, IS_HELD_OUT = rational.corner_split(*CELLS)
@@ -50,9 +48,15 @@ IS_FIT, IS_HELD_OUT = rational.corner_split(*CELLS)
 def fitted(targets=None, seed=0, num_starts=8, **options):
     targets = observed(weights_of(TRUE)) if targets is None else targets
     return rational.fit(
-        kl_to(targets), STEPS, LOSSES, BITS, IS_FIT,
-        key=jax.random.key(seed), num_starts=num_starts, **options,
-    )  # fmt: skip
+        kl_to(targets),
+        STEPS,
+        LOSSES,
+        BITS,
+        IS_FIT,
+        key=jax.random.key(seed),
+        num_starts=num_starts,
+        **options,
+    )
 
 
 def held_out(fit, targets, **flags):
@@ -68,8 +72,7 @@ def test_log_weights_by_hand():
     np.testing.assert_allclose(np.exp(log_weights).sum(axis=-1), 1.0, rtol=1e-12)
     for i, j in ((0, 0), (5, 2), (11, 3)):
         scores = [
-            -math.log(2) * BITS[0, j, q] ** 0.4 - 2.5 * STEPS[i, 0] ** 0.4 * LOSSES[0, j, q]
-            for q in (0, 1)
+            -math.log(2) * BITS[0, j, q] ** 0.4 - 2.5 * STEPS[i, 0] ** 0.4 * LOSSES[0, j, q] for q in (0, 1)
         ]
         odds = log_weights[i, j, 0] - log_weights[i, j, 1]
         np.testing.assert_allclose(odds, scores[0] - scores[1], rtol=1e-9)
@@ -158,9 +161,7 @@ def test_the_logistic_baseline_recovers_itself_and_extrapolates_worse(full):
     sizes = SIZES[None]
     with jax.enable_x64(True):
         true = Logistic(-3.0, 1.5, -1.0)
-        own = np.asarray(
-            rational.logistic_log_weights(true, jnp.asarray(STEPS), jnp.asarray(sizes))
-        )
+        own = np.asarray(rational.logistic_log_weights(true, jnp.asarray(STEPS), jnp.asarray(sizes)))
     odds = -3.0 + 1.5 * np.log(STEPS) - np.log(sizes)
     np.testing.assert_allclose(np.exp(own[..., 0]), 1 / (1 + np.exp(-odds)), rtol=1e-10)
     options = {"key": jax.random.key(0), "num_starts": 4}
@@ -170,9 +171,7 @@ def test_the_logistic_baseline_recovers_itself_and_extrapolates_worse(full):
     options["key"] = jax.random.key(1)
     other = rational.fit_logistic(kl_to(targets), STEPS, sizes, IS_FIT, **options)
     with jax.enable_x64(True):
-        weights = rational.logistic_log_weights(
-            other.scalars, jnp.asarray(STEPS), jnp.asarray(sizes)
-        )
+        weights = rational.logistic_log_weights(other.scalars, jnp.asarray(STEPS), jnp.asarray(sizes))
         cells = np.asarray(kl_to(targets)(weights))
     print(other, cells[IS_HELD_OUT].mean())
     assert cells[IS_HELD_OUT].mean() > held_out(full, targets) + 5e-4

@@ -113,8 +113,9 @@ def test_hindsight_losses_are_the_likelihood_of_the_frequencies():
         counts = np.zeros((S * A, S))
         np.add.at(counts, (np.asarray(rows.context[:t]), np.asarray(rows.outcome[:t])), 1)
         total = counts.sum(axis=1, keepdims=True)
-        expected = -sum(n * math.log(n / m) for row, (m,) in zip(counts, total, strict=True)
-                        for n in row if n)  # fmt: skip
+        expected = -sum(
+            n * math.log(n / m) for row, (m,) in zip(counts, total, strict=True) for n in row if n
+        )
         np.testing.assert_allclose(result[t - 1], expected, rtol=1e-12, atol=1e-12)
 
 

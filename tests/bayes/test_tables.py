@@ -40,9 +40,7 @@ def random_rows(seed, num_steps=T, num_contexts=C, num_outcomes=K):
 
 
 def pairs(rows):
-    return list(
-        zip(np.asarray(rows.context).tolist(), np.asarray(rows.outcome).tolist(), strict=True)
-    )
+    return list(zip(np.asarray(rows.context).tolist(), np.asarray(rows.outcome).tolist(), strict=True))
 
 
 def enumerate_posterior(table, prior, past):
@@ -68,8 +66,7 @@ def enumerated(table, prior, rows, rule):
 
 
 def average(weights, table):
-    return [sum(w * Fraction(float(p)) for w, p in zip(weights, column, strict=True))
-            for column in table.T]  # fmt: skip
+    return [sum(w * Fraction(float(p)) for w, p in zip(weights, column, strict=True)) for column in table.T]
 
 
 def most_probable(weights, table):
@@ -82,8 +79,7 @@ PRIORS = (np.full(D, 1 / D), np.array([0.5, 0.25, 0.25]))
 @pytest.mark.parametrize("zeros", [False, True])
 @pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize(
-    ("predictor", "rule"),
-    [(tables.memorising, average), (tables.maximum_a_posteriori, most_probable)],
+    ("predictor", "rule"), [(tables.memorising, average), (tables.maximum_a_posteriori, most_probable)]
 )
 def test_predictors_over_a_pool_equal_enumeration(x64, predictor, rule, prior, zeros):
     for seed in range(4):
@@ -120,10 +116,11 @@ def test_generalising_equals_sequential_counting_and_the_marginal_likelihood_rat
         for c, r in past:
             counts[c, r] += 1
         return sum(
-            math.lgamma(K * alpha) - math.lgamma(K * alpha + n.sum())
+            math.lgamma(K * alpha)
+            - math.lgamma(K * alpha + n.sum())
             + sum(math.lgamma(alpha + v) - math.lgamma(alpha) for v in n)
             for n in counts
-        )  # fmt: skip
+        )
 
     for t, (c, _) in enumerate(steps):
         past = steps[:t]
@@ -138,9 +135,7 @@ def test_generalising_equals_sequential_counting_and_the_marginal_likelihood_rat
 
 def test_generalising_is_what_memorising_becomes_with_many_tasks():
     """Bayes under a pool of 50,000 Dirichlet tasks is near Bayes under the Dirichlet itself."""
-    pool = prompts.uniform_pool(
-        prompts.dirichlet_tables(jax.random.key(0), 50_000, 1, K, 1.0), 50_000
-    )
+    pool = prompts.uniform_pool(prompts.dirichlet_tables(jax.random.key(0), 50_000, 1, K, 1.0), 50_000)
     rows = random_rows(0, num_steps=8, num_contexts=1)
     error = np.exp(tables.memorising(pool, rows)) - np.exp(tables.generalising(rows, 1.0, K))
     assert np.abs(error).max() < 0.01
@@ -164,12 +159,7 @@ def test_bigram_kernel_smoother_prior_mean_and_oracle_by_hand(x64):
         mass = np.full(K, pseudo / K)
         for i, r in steps[:t]:
             mass[r] += math.exp(bandwidth * (i == c))
-        expected = (
-            (1 - floor) * frequency + floor / K,
-            mass / mass.sum(),
-            prior @ table[:, c],
-            table[1, c],
-        )
+        expected = ((1 - floor) * frequency + floor / K, mass / mass.sum(), prior @ table[:, c], table[1, c])
         for result, value in zip(results, expected, strict=True):
             assert result.dtype == jnp.float64
             np.testing.assert_allclose(np.exp(result[t]), value, rtol=EXACT)
@@ -178,12 +168,8 @@ def test_bigram_kernel_smoother_prior_mean_and_oracle_by_hand(x64):
 def test_limits_of_the_smoother():
     rows = random_rows(6, num_steps=20)
     sharp = tables.kernel_smoother(rows, 40.0, K, 1e-9)
-    seen = np.asarray(
-        [t > 0 and c in np.asarray(rows.context)[:t] for t, (c, _) in enumerate(pairs(rows))]
-    )
-    np.testing.assert_allclose(
-        np.exp(sharp)[seen], np.exp(tables.bigram(rows, K, 0.0))[seen], atol=1e-6
-    )
+    seen = np.asarray([t > 0 and c in np.asarray(rows.context)[:t] for t, (c, _) in enumerate(pairs(rows))])
+    np.testing.assert_allclose(np.exp(sharp)[seen], np.exp(tables.bigram(rows, K, 0.0))[seen], atol=1e-6)
     flat = tables.kernel_smoother(rows, 0.0, K, 3.0)
     one = rows._replace(context=jnp.zeros_like(rows.context))
     np.testing.assert_allclose(flat, tables.generalising(one, 1.0, K), atol=1e-6)
@@ -295,9 +281,7 @@ def test_an_outcome_that_rules_tasks_out(x64):
     with jax.debug_nans(True):
         result = np.exp(tables.memorising(pool, rows))
         weights = np.exp(tables.posterior(pool, rows))
-    np.testing.assert_allclose(
-        weights, [[1 / 2, 1 / 2], [2 / 3, 1 / 3], [0, 1], [0, 1]], atol=1e-15
-    )
+    np.testing.assert_allclose(weights, [[1 / 2, 1 / 2], [2 / 3, 1 / 3], [0, 1], [0, 1]], atol=1e-15)
     np.testing.assert_allclose(result[:, 0], [3 / 4, 5 / 6, 1 / 2], rtol=EXACT)
 
 

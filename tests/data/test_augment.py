@@ -16,9 +16,7 @@ def test_every_shift_comes_equally_often_and_borders_are_repeated():
     np.testing.assert_array_equal(moved[..., 1], 255 - moved[..., 0])  # channels move together
     padded = np.pad(frame, augment.SHIFT, mode="edge")
     found = np.zeros((9, 9), int)
-    windows = {
-        padded[y : y + size, x : x + size].tobytes(): (y, x) for y in range(9) for x in range(9)
-    }
+    windows = {padded[y : y + size, x : x + size].tobytes(): (y, x) for y in range(9) for x in range(9)}
     for one in moved[..., 0]:
         found[windows[one.tobytes()]] += 1
     expected = count / 81

@@ -295,9 +295,7 @@ def test_a_wrong_dtype_is_refused(tmp_path, name, kind):
     refuses(tmp_path, content, rf"probe-v2\.hdf5: {name} has dtype {kind}, expected float or int")
 
 
-@pytest.mark.parametrize(
-    "name", ["observations", "actions", "terminals", "timeouts", "next_observations"]
-)
+@pytest.mark.parametrize("name", ["observations", "actions", "terminals", "timeouts", "next_observations"])
 def test_unequal_lengths_are_refused(tmp_path, name):
     content = arrays(has_next=True)
     content[name] = content[name][1:]

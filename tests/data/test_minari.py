@@ -53,9 +53,7 @@ def write(folder, content, **metadata):
             group.attrs.update(id=i, seed=i, total_steps=len(arrays["rewards"]))
             group.create_group("infos").create_dataset("angle", data=np.zeros(3))
             for name, values in arrays.items():
-                group.create_dataset(
-                    name, data=values, chunks=True, maxshape=(None, *values.shape[1:])
-                )
+                group.create_dataset(name, data=values, chunks=True, maxshape=(None, *values.shape[1:]))
     is_discrete = content[0]["actions"].ndim == 1
     about = {
         "total_episodes": len(content),
@@ -248,9 +246,7 @@ def test_windows_never_leave_their_episode(tmp_path, is_discrete, limit):
 # What is refused: arrays.
 
 
-@pytest.mark.parametrize(
-    "name", ["observations", "actions", "rewards", "terminations", "truncations"]
-)
+@pytest.mark.parametrize("name", ["observations", "actions", "rewards", "terminations", "truncations"])
 def test_a_missing_array_is_refused(folder, name):
     edited(folder, lambda file: file["episode_2"].pop(name))
     refuses(folder, rf"main_data\.hdf5: episode_2: got .*infos.*, expected '{name}'")
@@ -309,10 +305,7 @@ def test_a_wrong_dtype_is_refused(folder, name, values, dtype):
     ],
 )
 def test_unequal_lengths_are_refused(folder, name, change, message):
-    edited(
-        folder,
-        lambda file: replace(file, f"episode_2/{name}", change(file[f"episode_2/{name}"][()])),
-    )
+    edited(folder, lambda file: replace(file, f"episode_2/{name}", change(file[f"episode_2/{name}"][()])))
     refuses(folder, rf"main_data\.hdf5: episode_2: {message}")
 
 
@@ -407,9 +400,7 @@ def test_an_end_inside_an_episode_is_refused(folder, name):
         file[f"episode_2/{name}"][1] = True
 
     edited(folder, change)
-    refuses(
-        folder, rf"main_data\.hdf5: episode_2: {name}\[1\] is True, expected only the last of 3"
-    )
+    refuses(folder, rf"main_data\.hdf5: episode_2: {name}\[1\] is True, expected only the last of 3")
 
 
 def test_an_episode_without_an_end_is_refused(folder):
@@ -461,13 +452,9 @@ def test_an_episode_of_another_kind_is_refused(tmp_path):
     content = [*episodes(), episode(3, 2, is_discrete=True)]
     content[1]["observations"] = np.zeros((2, 4), np.float32)
     folder = write(tmp_path / "d", content, observation_space=None, action_space=None)
-    refuses(
-        folder, r"episode_1: observations has float32 rows of shape \[4\], expected episode_0's"
-    )
+    refuses(folder, r"episode_1: observations has float32 rows of shape \[4\], expected episode_0's")
     edited(folder, lambda f: replace(f, "episode_1/observations", np.zeros((2, 3), np.float32)))
-    refuses(
-        folder, r"episode_3: actions has int32 rows of shape \[\], expected episode_0's float32"
-    )
+    refuses(folder, r"episode_3: actions has int32 rows of shape \[\], expected episode_0's float32")
 
 
 # What is refused: spaces.
@@ -547,9 +534,7 @@ def test_a_damaged_file_is_refused(folder, kind):
     path = folder / "data" / "main_data.hdf5"
     data = path.read_bytes()
     path.write_bytes(
-        {"half": data[: len(data) // 2], "head": data[:100], "nothing": b"", "text": b"x" * 999}[
-            kind
-        ]
+        {"half": data[: len(data) // 2], "head": data[:100], "nothing": b"", "text": b"x" * 999}[kind]
     )
     refuses(folder, r"main_data\.hdf5: not a readable HDF5 file")
 

@@ -72,10 +72,12 @@ def test_a_window_keeps_its_context_and_begins_where_it_may(block, number):
     """Every third entry begins none; two entries before a window come with it."""
     capacity, context = 12, 2
     memory = prioritized.prioritized_windows(
-        LENGTH, 1.0, context=context,
+        LENGTH,
+        1.0,
+        context=context,
         view=lambda steps: jax.tree.map(lambda x: (x[:-context], x[context:]), steps),
         may_begin=lambda entries: entries.time % 3 != 0,
-    )  # fmt: skip
+    )
     held, add = memory.init(items(0, 1), capacity * LANES), jax.jit(memory.add)
     for first in range(0, block * number, block):
         held = add(held, items(first, block))

@@ -150,9 +150,15 @@ def test_jit_and_vmap_draw_what_a_loop_draws():
 
 @pytest.mark.parametrize(
     "change",
-    [{"alpha": 0.0}, {"alpha": -1.0}, {"alpha": float("nan")}, {"num_tasks": 0},
-     {"num_contexts": -1}, {"num_outcomes": 0}],
-)  # fmt: skip
+    [
+        {"alpha": 0.0},
+        {"alpha": -1.0},
+        {"alpha": float("nan")},
+        {"num_tasks": 0},
+        {"num_contexts": -1},
+        {"num_outcomes": 0},
+    ],
+)
 def test_dirichlet_tables_refuse_what_is_not_positive(change):
     sizes = {"num_tasks": 2, "num_contexts": 1, "num_outcomes": 3, "alpha": 1.0}
     with pytest.raises(ValueError, match=rf"got {next(iter(change))} = .*, expected above 0; fix"):

@@ -123,8 +123,10 @@ def timed(first, count, num_lanes=3):
     """Entries `[T, b]` that say their time and lane."""
     time = jnp.arange(first, first + count, dtype=jnp.int32)[:, None]
     lane = jnp.arange(num_lanes, dtype=jnp.int32)[None]
-    return {"time": jnp.broadcast_to(time, (count, num_lanes)),
-            "lane": jnp.broadcast_to(lane, (count, num_lanes))}  # fmt: skip
+    return {
+        "time": jnp.broadcast_to(time, (count, num_lanes)),
+        "lane": jnp.broadcast_to(lane, (count, num_lanes)),
+    }
 
 
 @pytest.mark.parametrize("num_blocks", [2, 4, 5, 7])

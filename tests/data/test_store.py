@@ -52,10 +52,7 @@ def edit_index(folder, change):
 def plant(folder, data, number=0):
     """Put `data` in the place of a shard, with an index that vouches for it."""
     (folder / f"shard_{number:04d}.npz").write_bytes(data)
-    edit_index(
-        folder,
-        lambda c: c["shards"][number].update(sha256=hashlib.sha256(data).hexdigest()),
-    )
+    edit_index(folder, lambda c: c["shards"][number].update(sha256=hashlib.sha256(data).hexdigest()))
 
 
 def archive(**changes):
@@ -242,15 +239,7 @@ def test_a_pickle_is_refused_and_not_run(folder, tmp_path, kind):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"PK\x03\x04 not an archive",
-        b"text",
-        b"npy",
-    ],
-)
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04 not an archive", b"text", b"npy"])
 def test_a_file_of_another_format_is_refused(folder, data):
     if data == b"npy":
         buffer = io.BytesIO()

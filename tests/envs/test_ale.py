@@ -77,11 +77,7 @@ def test_scan_equals_the_host_loop(episodic_life):
     state = vector.reset(key, params)
     seeds = ale.lane_seeds(jax.random.clone(key), LANES)
     first, obs, reward, terminated, truncated, lives = host_run(
-        seeds,
-        actions,
-        life_loss_info=episodic_life,
-        repeat_action_probability=STICKY,
-        use_fire_reset=False,
+        seeds, actions, life_loss_info=episodic_life, repeat_action_probability=STICKY, use_fire_reset=False
     )
     np.testing.assert_array_equal(state.obs, first)
     _, (states, out) = run(state, actions)
@@ -148,9 +144,7 @@ def test_the_reset_is_marked_and_carries_nothing_of_the_action():
 def test_truncation_comes_at_the_frame_limit_alone(max_frames, max_steps):
     vector, run, params = made(max_frames=max_frames)
     assert vector.env.max_steps == max_steps == int(params.max_steps[0])
-    _, (states, out) = run(
-        vector.reset(jax.random.key(1), params), random_actions(3 * max_steps + 3)
-    )
+    _, (states, out) = run(vector.reset(jax.random.key(1), params), random_actions(3 * max_steps + 3))
     at_limit = np.arange(3 * max_steps + 3) % (max_steps + 1) == max_steps - 1
     for lane in range(LANES):
         np.testing.assert_array_equal(out.truncated[:, lane], at_limit)

@@ -132,9 +132,7 @@ def test_a_termination_in_the_last_step_is_also_a_truncation():
     env, params, _, step = made(CHEAP)
     params = params._replace(max_steps=jnp.int32(1))
     fallen = state_at(env, params, angle=0.5)
-    _, state, _, terminated, truncated, info = step(
-        jax.random.key(0), fallen, jnp.zeros((1,)), params
-    )
+    _, state, _, terminated, truncated, info = step(jax.random.key(0), fallen, jnp.zeros((1,)), params)
     assert bool(terminated)
     assert bool(truncated)
     assert "time_out" not in info  # brax sets it here, for an end that is no time limit

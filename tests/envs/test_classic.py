@@ -38,9 +38,7 @@ def made(name, changed=False):
 
 
 def actions(key, env, num):
-    return jax.vmap(functools.partial(sample_action, spec=env.action_spec))(
-        jax.random.split(key, num)
-    )
+    return jax.vmap(functools.partial(sample_action, spec=env.action_spec))(jax.random.split(key, num))
 
 
 @functools.cache
@@ -61,9 +59,7 @@ def rollout(name, changed=False):
 
     def run(key):
         key_reset, key_spread, key_steps = jax.random.split(key, 3)
-        _, state = jax.vmap(env.reset, in_axes=(0, None))(
-            jax.random.split(key_reset, LANES), params
-        )
+        _, state = jax.vmap(env.reset, in_axes=(0, None))(jax.random.split(key_reset, LANES), params)
         if name.startswith("MountainCar"):
             position, velocity = jax.random.uniform(key_spread, (2, LANES))
             state = state._replace(position=1.6 * position - 1.2, velocity=0.14 * velocity - 0.07)
@@ -78,9 +74,7 @@ def rollout(name, changed=False):
 def distance_to_threshold(name, state):
     """How far a state is from the nearest threshold of its termination."""
     if name == "CartPole-v1":
-        return np.minimum(
-            np.abs(np.abs(state.x) - 2.4), np.abs(np.abs(state.theta) - 12 * 2 * np.pi / 360)
-        )
+        return np.minimum(np.abs(np.abs(state.x) - 2.4), np.abs(np.abs(state.theta) - 12 * 2 * np.pi / 360))
     if name == "Acrobot-v1":
         first, both = state.joint_angle1, state.joint_angle1 + state.joint_angle2
         return np.abs(-np.cos(first) - np.cos(both) - 1.0)

@@ -96,9 +96,7 @@ def test_step_equals_craftax(overrides):
         action, key = sample_action(jax.random.key(100 + i), env.action_spec), jax.random.key(i)
         raw = jax.random.key_data(jax.random.clone(key))
         obs, next_state, reward, terminated, truncated, info = step(key, state, action, params)
-        true_obs, true_state, true_reward, done, true_info = true_step(
-            raw, state.world, action, true_params
-        )
+        true_obs, true_state, true_reward, done, true_info = true_step(raw, state.world, action, true_params)
         np.testing.assert_allclose(obs, true_obs, atol=1e-6)
         np.testing.assert_allclose(reward, true_reward, atol=1e-6)
         assert bool(terminated | truncated) == bool(done)
@@ -114,17 +112,17 @@ def test_spawns_equal_craftax_on_random_maps():
     game = pytest.importorskip("craftax.craftax_classic.game_logic")
     spawns = pytest.importorskip("envs.adapters.craftax_spawns")
     world, static = first_state().world, made()[0]._env.static_env_params
-    params = adapter.EnvParams(
-        spawn_cow_chance=0.9, spawn_zombie_base_chance=0.9, spawn_skeleton_chance=0.9
-    )
+    params = adapter.EnvParams(spawn_cow_chance=0.9, spawn_zombie_base_chance=0.9, spawn_skeleton_chance=0.9)
 
     def random_world(key):
         key_map, key_share, key_mobs = jax.random.split(key, 3)
         share = jax.random.uniform(key_share) ** 4  # often hardly a free place
         kinds = jax.random.choice(
-            key_map, jnp.array([BLOCKS.GRASS.value, BLOCKS.PATH.value, BLOCKS.WATER.value]),
-            world.map.shape, p=jnp.array([share / 2, share / 2, 1 - share]),
-        )  # fmt: skip
+            key_map,
+            jnp.array([BLOCKS.GRASS.value, BLOCKS.PATH.value, BLOCKS.WATER.value]),
+            world.map.shape,
+            p=jnp.array([share / 2, share / 2, 1 - share]),
+        )
         keys = jax.random.split(key_mobs, 3)
         full = {
             name: getattr(world, name).replace(
@@ -177,10 +175,7 @@ def test_death_terminates():
     assert ends(changed(alive, player_health=jnp.int32(0)), NOOP, params) == (True, False)
     # By the rules: the last point of health goes once hunger has lasted.
     starving = changed(
-        alive,
-        player_health=jnp.int32(1),
-        player_food=jnp.int32(0),
-        player_recover=jnp.float32(-15.0),
+        alive, player_health=jnp.int32(1), player_food=jnp.int32(0), player_recover=jnp.float32(-15.0)
     )
     assert ends(starving, NOOP, params) == (True, False)
 
@@ -333,9 +328,7 @@ def test_pictures_show_the_world_and_write_no_cache():
     assert night.mean() < 0.8 * view.mean()
     place = state.world.player_position + np.array([0, 2])
     zombies = state.world.zombies
-    zombies = zombies.replace(
-        position=np.array([place] * 3, np.int32), mask=np.array([True, False, False])
-    )
+    zombies = zombies.replace(position=np.array([place] * 3, np.int32), mask=np.array([True, False, False]))
     seen = env.render(changed(state, zombies=zombies), params)[: view.shape[0]].astype(int)
     rows, columns = np.nonzero((seen != view).any(-1))
     tile = adapter.TILE

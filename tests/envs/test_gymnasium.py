@@ -75,9 +75,7 @@ def test_every_mode_equals_single_environments(mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_buffers_that_gymnasium_reuses_are_copied(mode):
-    source = SyncVectorEnv(
-        [lambda: gymnasium.make("CartPole-v1")] * 2, copy=False, autoreset_mode=mode
-    )
+    source = SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")] * 2, copy=False, autoreset_mode=mode)
     actions = np.random.default_rng(1).integers(2, size=(60, 2))
     assert assert_steps_equal(HostVector(source), Singles("CartPole-v1", 2), actions) > 2
 
@@ -181,9 +179,7 @@ def test_specs_list_gymnasium_s_spaces():
     out = host.step(jnp.zeros((2, 1)))
     assert [x.dtype for x in out[:5]] == [np.float32, np.float32, bool, bool, np.float32]
     assert out.valid == ()  # no step was only a reset
-    with pytest.raises(
-        ValueError, match=r"expected gymnasium Box or Discrete for the obs; flatten"
-    ):
+    with pytest.raises(ValueError, match=r"expected gymnasium Box or Discrete for the obs; flatten"):
         components(gymnasium.spaces.Dict(a=gymnasium.spaces.Discrete(2)), "obs")
 
 
@@ -350,12 +346,7 @@ def test_types_are_those_of_gymnasium():
     obs, info = env.reset(seed=0)
     assert (type(obs), obs.dtype, obs.flags.writeable) == (np.ndarray, np.float32, True)
     obs, reward, terminated, truncated, info = env.step(env.action_space.sample())
-    assert [type(x) for x in (obs, reward, terminated, truncated)] == [
-        np.ndarray,
-        float,
-        bool,
-        bool,
-    ]
+    assert [type(x) for x in (obs, reward, terminated, truncated)] == [np.ndarray, float, bool, bool]
     assert all(isinstance(x, np.ndarray) for x in info.values())
     picture = env.render()
     assert (picture.dtype, picture.ndim, picture.shape[-1]) == (np.uint8, 3, 3)

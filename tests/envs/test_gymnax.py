@@ -117,9 +117,7 @@ def test_one_step_equals_gymnasium(name):
         else:
             action = rng.uniform(-3, 3, (1,)).astype(np.float32)  # the box is [-2, 2]
             ours = jnp.asarray(action)
-        obs, next_state, reward, terminated, truncated, _ = step(
-            jax.random.key(0), state, ours, params
-        )
+        obs, next_state, reward, terminated, truncated, _ = step(jax.random.key(0), state, ours, params)
         true_obs, true_reward, true_end = gymnasium_step(name, values, action)
         np.testing.assert_allclose(obs, true_obs, atol=1e-5, rtol=1e-5)
         np.testing.assert_allclose(reward, true_reward, atol=1e-5, rtol=1e-5)

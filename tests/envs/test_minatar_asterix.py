@@ -271,9 +271,7 @@ def own_rollout():
     lanes = jnp.arange(NUM_LANES, dtype=jnp.int32)
     ramps, is_slow = lanes % 10, lanes >= NUM_LANES // 2
     start = start._replace(
-        ramp_index=ramps,
-        spawn_speed=10 - ramps,
-        move_speed=jnp.where(is_slow, 4, 5 - ramps // 2),
+        ramp_index=ramps, spawn_speed=10 - ramps, move_speed=jnp.where(is_slow, 4, 5 - ramps // 2)
     )
 
     def step(state, key):

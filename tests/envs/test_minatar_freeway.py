@@ -99,9 +99,7 @@ def compare_rollouts(key, params, their_params):
         our_before, our_after = jax.vmap(as_ours)(state), jax.vmap(as_ours)(after)
         with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
             out = ours.step_words(speed, our_before, action, params)
-            mismatches = {
-                f: differ(a, getattr(our_after, f)) for f, a in out[0]._asdict().items()
-            } | {
+            mismatches = {f: differ(a, getattr(our_after, f)) for f, a in out[0]._asdict().items()} | {
                 "obs": differ(jnp.moveaxis(ours.observe(out[0], params), -1, 0), obs),
                 "reward": differ(out[1], reward),
                 "terminated": differ(out[2], terminated),
@@ -113,10 +111,7 @@ def compare_rollouts(key, params, their_params):
             "retreats": jnp.sum((action == DOWN) & (after.pos == state.pos + 1)),
             "truncations": jnp.sum(out[3]),
         }
-        return jax.tree.map(lambda new, old: new.astype(old.dtype), after, state), (
-            mismatches,
-            events,
-        )
+        return jax.tree.map(lambda new, old: new.astype(old.dtype), after, state), (mismatches, events)
 
     keys = jax.random.split(key_reset, NUM_LANES)
     first = jax.vmap(oracle.reset_env, (0, None))(keys, their_params)[1]
@@ -165,12 +160,7 @@ def source_state(sim, time):
     cars = np.array(sim.cars)
     speed = abs(cars[:, 3]) + np.where(cars[:, 3] > 0, 8, 0)
     return FreewayState(
-        sim.pos,
-        sim.move_timer,
-        host_word(cars[:, 0]),
-        host_word(cars[:, 2]),
-        host_word(speed),
-        time,
+        sim.pos, sim.move_timer, host_word(cars[:, 0]), host_word(cars[:, 2]), host_word(speed), time
     )
 
 

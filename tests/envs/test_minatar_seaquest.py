@@ -74,9 +74,7 @@ def listing(state):
         return (word >> jnp.arange(32, dtype=jnp.uint32)) & 1
 
     def number(words):
-        return sum((bits(w) << k for k, w in enumerate(words)), bits(words[0]) * 0).astype(
-            jnp.int32
-        )
+        return sum((bits(w) << k for k, w in enumerate(words)), bits(words[0]) * 0).astype(jnp.int32)
 
     alive, is_sub = bits(fleet.alive) == 1, bits(fleet.is_sub) == 1
     x, y, right, wait = number(fleet.x), number(fleet.y), bits(fleet.right), number(fleet.wait)
@@ -104,9 +102,7 @@ def gymnax_listing(state):
         return jnp.where(is_there[:, None], buffer[:size], jnp.where(fits, 0, -9))
 
     shots = state.e_bullets
-    codes = bullet_codes(
-        jnp.arange(len(shots)) < state.e_bullet_count, shots[:, 0], shots[:, 1], shots[:, 2]
-    )
+    codes = bullet_codes(jnp.arange(len(shots)) < state.e_bullet_count, shots[:, 0], shots[:, 1], shots[:, 2])
     return Listing(
         scalars={name: getattr(state, theirs) for name, theirs in FIELDS.items()},
         fish=first(state.e_fish, state.e_fish_count, 32),
@@ -286,9 +282,7 @@ def script(sim, draws):
     """What the package asks for in its next step: an enemy and a diver, if they are due."""
     enemy = [0.0 if draws.enemy_right else 0.9, 0.0 if draws.is_sub else 0.9, draws.enemy_y]
     diver = [0.0 if draws.diver_right else 0.9, draws.diver_y]
-    sim.random.values = (enemy if sim.e_spawn_timer == 0 else []) + (
-        diver if sim.d_spawn_timer == 0 else []
-    )
+    sim.random.values = (enemy if sim.e_spawn_timer == 0 else []) + (diver if sim.d_spawn_timer == 0 else [])
 
 
 def new_source():
@@ -329,8 +323,7 @@ def state_of(sim, time):
     bullets = pair(sim.f_bullets, "alive", "right", "y", "x")
     divers = pair(sim.divers, "alive", "right", "y", "x", "wait")
     scalars = {
-        name: np.asarray(time if name == "time" else getattr(sim, theirs))
-        for name, theirs in FIELDS.items()
+        name: np.asarray(time if name == "time" else getattr(sim, theirs)) for name, theirs in FIELDS.items()
     }
     state = template._replace(
         **scalars,
@@ -456,9 +449,7 @@ def test_differs_the_terminal_state_of_a_surfacing_without_divers():
 
 def test_the_fleet_has_room_where_an_enemy_comes_in_each_step():
     """Submarines in one row at the fastest pace, against what the rules give for each age."""
-    draws = SeaquestDraws(
-        jnp.array(True), jnp.array(True), jnp.int32(3), jnp.array(True), jnp.int32(8)
-    )
+    draws = SeaquestDraws(jnp.array(True), jnp.array(True), jnp.int32(3), jnp.array(True), jnp.int32(8))
     state = first_state()._replace(
         spawn_interval=jnp.int32(1), spawn_timer=jnp.int32(0), move_interval=jnp.int32(2)
     )
@@ -496,8 +487,7 @@ def test_draws_are_distributed_as_those_of_gymnax():
         assert scipy.stats.chisquare(table[0], num * np.array(chance)[drawn]).pvalue > 1e-3, name
     # All five are independent.
     joint = np.ravel_multi_index(
-        [ours.is_sub, ours.enemy_right, ours.enemy_y - 1, ours.diver_right, ours.diver_y - 1],
-        (2, 2, 8, 2, 8),
+        [ours.is_sub, ours.enemy_right, ours.enemy_y - 1, ours.diver_right, ours.diver_y - 1], (2, 2, 8, 2, 8)
     )
     expected = num * np.repeat([2 / 3, 1 / 3], 256) / 256
     assert scipy.stats.chisquare(np.bincount(joint, minlength=512), expected).pvalue > 1e-3
@@ -559,9 +549,7 @@ def test_invariants_hold_and_see_what_is_broken():
     assert [n for n, holds in invariants(flat, params).items() if not np.all(holds)] == []
     state = jax.tree.map(lambda x: x[0], flat)
     one, none = jnp.uint32(1), jnp.uint32(0)
-    at_row_1 = state.fleet._replace(
-        alive=jnp.uint32(3), y=(jnp.uint32(3), none, none, none), x=(none,) * 4
-    )
+    at_row_1 = state.fleet._replace(alive=jnp.uint32(3), y=(jnp.uint32(3), none, none, none), x=(none,) * 4)
     broken = {
         "player_on_board": {"x": jnp.int32(10)},
         "enemies_on_board": {"fleet": state.fleet._replace(alive=one, x=(none, one, none, one))},

@@ -18,12 +18,7 @@ NUM_LANES = 64
 TASKS = {
     "default": {},
     # Many bullets at once, and the fastest wave in reach.
-    "storm": {
-        "shot_cool_down": 1,
-        "enemy_shot_interval": 2,
-        "enemy_move_interval": 7,
-        "max_steps": 400,
-    },
+    "storm": {"shot_cool_down": 1, "enemy_shot_interval": 2, "enemy_move_interval": 7, "max_steps": 400},
 }
 THEIR_NAMES = {
     "bullets": "f_bullet_map",
@@ -236,9 +231,7 @@ def test_what_follows_an_end_differs():
     ends, positions = [], []
     for i, action in enumerate((stay, right, right)):
         state, _, terminated, _ = step((), state, action, params)
-        _, their_state, _, their_end, *_ = their_step(
-            jax.random.key(i), their_state, action, their_params
-        )
+        _, their_state, _, their_end, *_ = their_step(jax.random.key(i), their_state, action, their_params)
         _, source_end = game.act(FULL_ACTIONS[int(action)])
         ends.append((bool(terminated), bool(their_end), source_end))
         positions.append((int(state.pos), int(their_state.pos), game.pos))

@@ -165,9 +165,7 @@ def test_2048_pays_the_sum_of_merged_tiles():
     assert env.num_players == 1
     _, state = reset(jax.random.key(0), params)
     board = jnp.array([[1, 1, 3, 3], [2, 0, 0, 0], [0] * 4, [0] * 4], jnp.int32)
-    state = state._replace(
-        game=state.game.replace(_board=board.ravel(), legal_action_mask=jnp.ones(4, bool))
-    )
+    state = state._replace(game=state.game.replace(_board=board.ravel(), legal_action_mask=jnp.ones(4, bool)))
     _, after, reward, terminated, *_ = step(jax.random.key(0), state, jnp.int32(0), params)
     assert reward.shape == ()
     assert float(reward) == 4 + 16  # 2 + 2 and 8 + 8, slid to the left

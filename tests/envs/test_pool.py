@@ -105,11 +105,7 @@ def first_states(env_id, kind):
 
 @pytest.mark.parametrize(
     ("env_id", "kind"),
-    [
-        ("gymnax/CartPole-v1", "pool"),
-        ("gymnax/CartPole-v1", "shared"),
-        ("classic/CartPole-v1", "shared"),
-    ],
+    [("gymnax/CartPole-v1", "pool"), ("gymnax/CartPole-v1", "shared"), ("classic/CartPole-v1", "shared")],
 )
 def test_auto_reset_has_the_distribution_of_reset(env_id, kind):
     starts, lengths = first_states(env_id, kind)
@@ -204,9 +200,7 @@ def test_a_compact_environment_needs_an_observable_state():
 def test_tasks_of_lanes_stay_apart_in_the_hashed_path():
     env, params = envs.make("classic/CartPole-v1")
     lengths = jnp.array([0.5, 1.0, 2.0], jnp.float32)
-    tasks = broadcast_params(params, 3)._replace(
-        length=lengths, max_steps=jnp.full((3,), 6, jnp.int32)
-    )
+    tasks = broadcast_params(params, 3)._replace(length=lengths, max_steps=jnp.full((3,), 6, jnp.int32))
     out, states = rollout(VectorEnv(env), tasks, 30, action=lambda n: jnp.ones(n, jnp.int32))
     np.testing.assert_array_equal(states.params.length[-1], lengths)
     keys = jax.random.split(jax.random.key(0), 3)
@@ -225,8 +219,7 @@ def test_words_and_keys_agree_on_one_lane():
         assert scipy.stats.ks_2samp(getattr(batch, field), getattr(single, field)).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("env_id", ["classic/CartPole-v1", "minatar/Breakout",
-                                    "minatar/SpaceInvaders"])  # fmt: skip
+@pytest.mark.parametrize("env_id", ["classic/CartPole-v1", "minatar/Breakout", "minatar/SpaceInvaders"])
 def test_a_hashed_batch_steps_as_single_lanes_do(env_id):
     """Neither is random in a step, so the batch and a `vmap` of `step` must agree."""
     env, params = envs.make(env_id, max_steps=7)

@@ -21,9 +21,7 @@ def episode(name, actions, key=0, **overrides):
     observations, rewards, ends = [float(obs[0])], [], []
     for action in actions:
         action = jnp.array(action, jnp.int32)
-        obs, state, reward, terminated, truncated, _ = env.step(
-            jax.random.key(0), state, action, params
-        )
+        obs, state, reward, terminated, truncated, _ = env.step(jax.random.key(0), state, action, params)
         observations.append(float(obs[0]))
         rewards.append(float(reward))
         ends.append((bool(terminated), bool(truncated)))
@@ -188,7 +186,5 @@ def test_listing_imports_neither_jax_nor_a_simulator():
         "assert 'gymnax' not in sys.modules, 'a probe must not import a simulator'\n"
     )
     root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

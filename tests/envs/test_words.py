@@ -63,9 +63,7 @@ def test_keys_and_purposes_give_unrelated_words():
 
 def test_small_seeds_give_unrelated_words():
     """`key(0)` and `key(2)` differ in one bit; users write them, splits never give them."""
-    table = np.stack(
-        [lane_words(jax.random.key(seed), 2048, 1, RESET_STREAM)[0] for seed in range(40)]
-    )
+    table = np.stack([lane_words(jax.random.key(seed), 2048, 1, RESET_STREAM)[0] for seed in range(40)])
     correlation = np.corrcoef(table.astype(float)) - np.eye(40)
     assert np.abs(correlation).max() < 5.5 / np.sqrt(2048)
     top_bits = table >> 31

@@ -77,9 +77,7 @@ def test_a_wrapped_environment_keeps_the_contract(name):
         if name != "noise":
             assert contains(env.obs_spec, obs) or t > 8
         action = sample_action(jax.random.key(t), env.action_spec)
-        obs, after, reward, terminated, truncated, info = step(
-            jax.random.key(t), state, action, params
-        )
+        obs, after, reward, terminated, truncated, info = step(jax.random.key(t), state, action, params)
         assert jax.tree.structure(after) == jax.tree.structure(before[1])
         for x, y in zip(jax.tree.leaves(after), jax.tree.leaves(before[1]), strict=True):
             assert (x.shape, x.dtype, x.weak_type) == (y.shape, y.dtype, False)
@@ -178,8 +176,7 @@ def test_frames_are_stacked_oldest_first():
         np.testing.assert_array_equal(stacked[t, :8], stacked[t - 1, 4:])
     assert plain.shape == (21, 4)
     env, _ = wrappers.frame_stack(*envs.make(CARTPOLE), 2)
-    assert [c.name for c in env.obs_spec][:5] == ["x@-1", "x_dot@-1", "theta@-1", "theta_dot@-1",
-                                                  "x@0"]  # fmt: skip
+    assert [c.name for c in env.obs_spec][:5] == ["x@-1", "x_dot@-1", "theta@-1", "theta_dot@-1", "x@0"]
 
 
 def test_boards_are_stacked_by_channel():
@@ -359,8 +356,7 @@ def test_a_skin_renames_symbols_and_its_inverse_undoes_it():
         np.testing.assert_array_equal(got[0], 1 - want[0])
     for outside, inside in ((-1, 0), (9, 2)):
         got, want = (
-            env.step(jax.random.key(2), state, jnp.array(a, jnp.int32), params)[0]
-            for a in (outside, inside)
+            env.step(jax.random.key(2), state, jnp.array(a, jnp.int32), params)[0] for a in (outside, inside)
         )
         np.testing.assert_array_equal(got, want)
     twice, twice_params = wrappers.skin(env, params, wrappers.inverse_skin(flipped))

@@ -55,9 +55,7 @@ def ruleset(goal, *rule, objects):
 
 def placed(state, position, direction):
     """The state with the agent elsewhere."""
-    agent = state.world.agent.replace(
-        position=jnp.array(position, jnp.int32), direction=jnp.int32(direction)
-    )
+    agent = state.world.agent.replace(position=jnp.array(position, jnp.int32), direction=jnp.int32(direction))
     return state._replace(world=state.world.replace(agent=agent))
 
 
@@ -88,9 +86,7 @@ def test_step_equals_xminigrid(name):
         np.testing.assert_array_equal(obs, truth.observation)
         assert contains(env.obs_spec, obs)
         action = sample_action(jax.random.key(100 + i), env.action_spec)
-        obs, state, reward, terminated, truncated, info = step(
-            jax.random.key(i), state, action, params
-        )
+        obs, state, reward, terminated, truncated, info = step(jax.random.key(i), state, action, params)
         truth = true_step(truth, action)
         np.testing.assert_allclose(reward, truth.reward, rtol=1e-6)
         assert bool(terminated) == bool(truth.last() & (truth.discount == 0))
@@ -149,10 +145,7 @@ def test_the_goal_terminates_and_pays_by_the_time_it_took(max_steps):
 def test_memory_terminates_on_the_wrong_object_too_without_reward():
     _, params, reset, step = made("MiniGrid-MemoryS8")
     _, state = reset(jax.random.key(0), params)
-    for place, pays in (
-        (state.world.carry.success_pos, True),
-        (state.world.carry.failure_pos, False),
-    ):
+    for place, pays in ((state.world.carry.success_pos, True), (state.world.carry.failure_pos, False)):
         row, column = np.asarray(place)
         start = placed(state, (3, column), 0 if row < 3 else 2)
         _, _, reward, terminated, truncated, _ = step(jax.random.key(0), start, FORWARD, params)
@@ -198,15 +191,11 @@ def test_a_ruleset_sets_objects_and_goal():
     grid = np.asarray(state.world.grid)
     for thing in (RED_BALL, BLUE_KEY):
         assert (grid == thing).all(-1).sum() == 1
-    _, wrong, reward, terminated, *_ = step(
-        jax.random.key(0), before(state, BLUE_KEY), PICK_UP, params
-    )
+    _, wrong, reward, terminated, *_ = step(jax.random.key(0), before(state, BLUE_KEY), PICK_UP, params)
     assert not terminated
     assert float(reward) == 0
     np.testing.assert_array_equal(wrong.world.agent.pocket, BLUE_KEY)
-    _, _, reward, terminated, truncated, _ = step(
-        jax.random.key(0), before(state, RED_BALL), PICK_UP, params
-    )
+    _, _, reward, terminated, truncated, _ = step(jax.random.key(0), before(state, RED_BALL), PICK_UP, params)
     assert terminated
     assert not truncated
     np.testing.assert_allclose(reward, 1 - 0.9 / env.max_steps, rtol=1e-6)
@@ -337,9 +326,7 @@ def random_world(key):
 
     A border of the grid is as good as its middle: where an index leaves the grid counts too.
     """
-    kinds = jnp.array(
-        [(TILES.BALL, COLORS.RED), (TILES.STAR, COLORS.RED), (TILES.FLOOR, COLORS.BLACK)]
-    )
+    kinds = jnp.array([(TILES.BALL, COLORS.RED), (TILES.STAR, COLORS.RED), (TILES.FLOOR, COLORS.BLACK)])
     draw_grid, draw_position, draw_rest, draw_rules = jax.random.split(key, 4)
     grid = kinds[jax.random.randint(draw_grid, (4, 5), 0, 3)].astype(jnp.uint8)
     position = jax.random.randint(draw_position, (2,), 0, jnp.array([4, 5]))
@@ -356,9 +343,7 @@ def random_world(key):
 
 @pytest.mark.foreign_oracle
 def test_rules_equal_xminigrid_on_random_worlds_of_every_kind():
-    worlds = foreign(jax.jit(jax.vmap(random_world)))(
-        jax.random.split(jax.random.key(0), NUM_WORLDS)
-    )
+    worlds = foreign(jax.jit(jax.vmap(random_world)))(jax.random.split(jax.random.key(0), NUM_WORLDS))
     encoded, grid, agent, action, changed = worlds
     want_grid, want_agent = foreign(jax.jit(jax.vmap(rules.check_rule)))(
         encoded, grid, agent, action, changed

@@ -25,9 +25,11 @@ class Games:
 
     def __init__(self, is_truncated=False, episodic_life=False, max_steps=50):
         self.env = SimpleNamespace(
-            name="games", max_steps=max_steps, default_params={"length": np.array(1)},
+            name="games",
+            max_steps=max_steps,
+            default_params={"length": np.array(1)},
             options=SimpleNamespace(episodic_life=episodic_life),
-        )  # fmt: skip
+        )
         self.is_truncated = is_truncated
 
     def start(self, seeds, tasks):

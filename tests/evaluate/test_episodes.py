@@ -173,9 +173,7 @@ def test_lanes_play_alike_at_once_and_in_turn(monkeypatch):
 
     def means(over):
         lane_keys = jax.random.split(jax.random.key(3), 3)
-        return jax.jit(lambda p, k: play_lanes(env, policy, p, task, k, 4, over=over))(
-            params, lane_keys
-        )
+        return jax.jit(lambda p, k: play_lanes(env, policy, p, task, k, 4, over=over))(params, lane_keys)
 
     in_turn = means(jax.lax.map)
     assert len(set(np.asarray(in_turn).tolist())) == 3

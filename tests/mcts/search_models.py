@@ -45,9 +45,7 @@ def stochastic_problem(library, batch_size, num_actions, num_outcomes, seed=0):
 
     def decision(params, key, action, z):
         step, after = model(params, key, action, z)
-        out = library.DecisionRecurrentFnOutput(
-            chance_logits=after @ chance, afterstate_value=step.value
-        )
+        out = library.DecisionRecurrentFnOutput(chance_logits=after @ chance, afterstate_value=step.value)
         return out, after
 
     def outcome(params, key, chosen, after):
@@ -55,9 +53,8 @@ def stochastic_problem(library, batch_size, num_actions, num_outcomes, seed=0):
         z = jnp.tanh(after + jump[jnp.clip(chosen, 0, num_outcomes - 1)])
         step, _ = model(params, key, jnp.zeros_like(chosen), z)
         out = library.ChanceRecurrentFnOutput(
-            action_logits=step.prior_logits, value=step.value, reward=step.reward,
-            discount=step.discount,
-        )  # fmt: skip
+            action_logits=step.prior_logits, value=step.value, reward=step.reward, discount=step.discount
+        )
         return out, z
 
     return root, decision, outcome
@@ -74,6 +71,4 @@ def run(library, policy, root, model, num_simulations, **options):
     """The output of one compiled search, key 7."""
     search = {"muzero": "muzero_policy", "gumbel": "gumbel_muzero_policy"}[policy]
     search = functools.partial(getattr(library, search), **options)
-    return jax.jit(lambda key, root: search((), key, root, model, num_simulations))(
-        jax.random.key(7), root
-    )
+    return jax.jit(lambda key, root: search((), key, root, model, num_simulations))(jax.random.key(7), root)

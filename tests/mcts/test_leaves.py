@@ -40,20 +40,30 @@ class Plain:
     def make(self, logits, value, embedding, reward=0.0, discount=0.0):
         prior = np.exp(logits - logits.max())
         size = len(logits)
-        self.nodes.append({
-            "prior": prior / prior.sum(), "raw": float(value), "embedding": embedding,
-            "reward": float(reward), "discount": float(discount), "backed": [float(value)],
-            "child": [None] * size, "visits": np.zeros(size), "flying": np.zeros(size),
-        })  # fmt: skip
+        self.nodes.append(
+            {
+                "prior": prior / prior.sum(),
+                "raw": float(value),
+                "embedding": embedding,
+                "reward": float(reward),
+                "discount": float(discount),
+                "backed": [float(value)],
+                "child": [None] * size,
+                "visits": np.zeros(size),
+                "flying": np.zeros(size),
+            }
+        )
 
     def mean(self, node):
         return np.mean(self.nodes[node]["backed"])
 
     def qvalues(self, at):
-        return np.array([
-            0.0 if c is None else self.nodes[c]["reward"] + self.nodes[c]["discount"] * self.mean(c)
-            for c in at["child"]
-        ])  # fmt: skip
+        return np.array(
+            [
+                0.0 if c is None else self.nodes[c]["reward"] + self.nodes[c]["discount"] * self.mean(c)
+                for c in at["child"]
+            ]
+        )
 
     def choose(self, node):
         at, value = self.nodes[node], self.mean(node)
@@ -111,13 +121,15 @@ class Plain:
 
 @pytest.mark.parametrize(
     ("num_leaves", "virtual_visits", "virtual_loss", "discount", "max_depth"),
-    [(2, 1.0, 0.7, 0.97, None), (8, 4.0, None, -1.0, None), (8, 3.0, 0.7, -1.0, 2),
-     pytest.param(4, 1.0, None, 0.97, 2, marks=pytest.mark.slow),
-     pytest.param(2, 1.0, None, 0.97, None, marks=pytest.mark.slow)],
-)  # fmt: skip
-def test_trees_are_those_of_a_plain_loop(
-    num_leaves, virtual_visits, virtual_loss, discount, max_depth
-):
+    [
+        (2, 1.0, 0.7, 0.97, None),
+        (8, 4.0, None, -1.0, None),
+        (8, 3.0, 0.7, -1.0, 2),
+        pytest.param(4, 1.0, None, 0.97, 2, marks=pytest.mark.slow),
+        pytest.param(2, 1.0, None, 0.97, None, marks=pytest.mark.slow),
+    ],
+)
+def test_trees_are_those_of_a_plain_loop(num_leaves, virtual_visits, virtual_loss, discount, max_depth):
     root, model = flat_problem(discount=discount)
     virtual = {"virtual_visits": virtual_visits, "virtual_loss": virtual_loss}
     options = {"num_leaves": num_leaves, "max_depth": max_depth} | virtual | PLAIN["muzero"]
@@ -246,9 +258,7 @@ def test_chance_nodes_and_rollouts_take_several_too():
     found = jax.jit(lambda key: policy((), key, root, decision, outcome, N))(jax.random.key(0))
     np.testing.assert_array_equal(found.search_tree.summary().visit_counts.sum(1), N)
     root, model = flat_problem()
-    found = jax.jit(lambda key: mcts.uct_policy((), key, root, model, N, num_leaves=4))(
-        jax.random.key(0)
-    )
+    found = jax.jit(lambda key: mcts.uct_policy((), key, root, model, N, num_leaves=4))(jax.random.key(0))
     check_statistics(found.search_tree, N)
 
 
@@ -324,9 +334,11 @@ def guessing(discount, value_noise=0.7, prior_noise=0.5):
     def model(params, key, action, state):
         to = after[state, action]
         step = mcts.RecurrentFnOutput(
-            reward=reward[state, action], discount=jnp.full(to.shape, discount, jnp.float32),
-            prior_logits=prior[to], value=value[to],
-        )  # fmt: skip
+            reward=reward[state, action],
+            discount=jnp.full(to.shape, discount, jnp.float32),
+            prior_logits=prior[to],
+            value=value[to],
+        )
         return step, to
 
     state = jnp.arange(len(value), dtype=jnp.int32)
@@ -344,9 +356,13 @@ def recommended(policy, discount, num_leaves):
 
 @pytest.mark.parametrize(
     ("policy", "discount"),
-    [("gumbel", 0.95), ("muzero", -0.95), pytest.param("gumbel", -0.95, marks=pytest.mark.slow),
-     pytest.param("muzero", 0.95, marks=pytest.mark.slow)],
-)  # fmt: skip
+    [
+        ("gumbel", 0.95),
+        ("muzero", -0.95),
+        pytest.param("gumbel", -0.95, marks=pytest.mark.slow),
+        pytest.param("muzero", 0.95, marks=pytest.mark.slow),
+    ],
+)
 def test_several_leaves_are_as_strong_as_one(policy, discount):
     """The value found is within 1 %, its gain over an average action within 3."""
     _, _, best = guessing(discount)
@@ -369,8 +385,10 @@ def test_no_loop_copies_or_selects_a_tree(policy):
     search = {"muzero": mcts.muzero_policy, "gumbel": mcts.gumbel_muzero_policy}[policy]
     text = (
         jax.jit(lambda key: search((), key, root, model, num_simulations, num_leaves=4))
-        .lower(jax.random.key(0)).compile().as_text()
-    )  # fmt: skip
+        .lower(jax.random.key(0))
+        .compile()
+        .as_text()
+    )
     rows = batch_size * (num_simulations + 1)
     big = re.compile(
         rf"(?:f32|s32)\[(?:{rows},{num_actions}|{batch_size},{num_simulations + 1},{num_actions})\]"

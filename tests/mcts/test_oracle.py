@@ -25,9 +25,13 @@ def keys_as_it_uses_them():
 
 WHOLE = ("node_visits", "parents", "action_from_parent", "children_index", "children_visits")
 REAL = (
-    "raw_values", "node_values", "children_prior_logits", "children_rewards",
-    "children_discounts", "children_values",
-)  # fmt: skip
+    "raw_values",
+    "node_values",
+    "children_prior_logits",
+    "children_rewards",
+    "children_discounts",
+    "children_values",
+)
 
 
 def drawn(number):

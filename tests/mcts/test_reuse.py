@@ -39,8 +39,15 @@ def test_a_subtree_holds_the_same_numbers(action):
         child = np.asarray(tree.children_index)[lane, 0, action]
         old = nodes_below(tree, lane, child) if child >= 0 else []
         count = len(old)
-        for name in ("node_visits", "raw_values", "node_values", "children_prior_logits",
-                     "children_visits", "children_rewards", "children_values"):  # fmt: skip
+        for name in (
+            "node_visits",
+            "raw_values",
+            "node_values",
+            "children_prior_logits",
+            "children_visits",
+            "children_rewards",
+            "children_values",
+        ):
             got, expected = np.asarray(cut[name])[lane], np.asarray(tree[name])[lane]
             np.testing.assert_array_equal(got[:count], expected[old], err_msg=name)
             assert not got[count:].any(), f"{name}: an empty slot holds something"
@@ -82,16 +89,17 @@ def test_search_goes_on_below_the_action_taken():
     before = np.asarray(cut.node_visits[:, 0])
     assert before.min() > 1
     root = mcts.RootFnOutput(
-        prior_logits=cut.children_prior_logits[:, 0], value=cut.raw_values[:, 0],
+        prior_logits=cut.children_prior_logits[:, 0],
+        value=cut.raw_values[:, 0],
         embedding=cut.embeddings[:, 0],
-    )  # fmt: skip
+    )
     after = run(mcts, "muzero", root, model, 10, tree=cut, **PLAIN).search_tree
     np.testing.assert_array_equal(after.node_visits[:, 0], before + 10)
     visits = np.asarray(after.children_visits)
     assert (visits[:, : cut.node_visits.shape[1]] >= np.asarray(cut.children_visits)).all()
-    qvalues = jax.vmap(
-        lambda n: after.qvalues(jnp.full((B,), n)), out_axes=1
-    )(jnp.arange(after.node_visits.shape[1]))  # fmt: skip
+    qvalues = jax.vmap(lambda n: after.qvalues(jnp.full((B,), n)), out_axes=1)(
+        jnp.arange(after.node_visits.shape[1])
+    )
     total = np.asarray(after.raw_values) + (visits * np.asarray(qvalues)).sum(-1)
     np.testing.assert_allclose(
         total, np.asarray(after.node_values) * np.asarray(after.node_visits), rtol=1e-4, atol=1e-4
@@ -178,15 +186,14 @@ def test_what_was_kept_tells_halving_where_to_look():
         reward = rewards[lane, action]
         nothing = jnp.zeros_like(reward)
         logits = jnp.zeros((2, 3)).at[:, 0].set(1.0)
-        step = mcts.RecurrentFnOutput(
-            reward=reward, discount=nothing, prior_logits=logits, value=nothing
-        )
+        step = mcts.RecurrentFnOutput(reward=reward, discount=nothing, prior_logits=logits, value=nothing)
         return step, lane
 
     root = mcts.RootFnOutput(
-        prior_logits=jnp.zeros((2, 3)).at[:, 0].set(1.0), value=jnp.zeros((2,)),
+        prior_logits=jnp.zeros((2, 3)).at[:, 0].set(1.0),
+        value=jnp.zeros((2,)),
         embedding=jnp.arange(2, dtype=jnp.int32),
-    )  # fmt: skip
+    )
     known = gumbel(root, model, 12, max_depth=1).search_tree
     fresh, kept = (gumbel(root, model, 1, max_depth=1, **o) for o in ({}, {"tree": known}))
     np.testing.assert_array_equal(fresh.action, [0, 0])

@@ -41,8 +41,7 @@ def test_uct_walks_to_the_reward():
     np.testing.assert_array_equal(found.action, np.ones(LENGTH))
 
 
-LINES = np.array([[0, 1, 2], [3, 4, 5], [6, 7, 8], [0, 3, 6], [1, 4, 7], [2, 5, 8], [0, 4, 8],
-                  [2, 4, 6]])  # fmt: skip
+LINES = np.array([[0, 1, 2], [3, 4, 5], [6, 7, 8], [0, 3, 6], [1, 4, 7], [2, 5, 8], [0, 4, 8], [2, 4, 6]])
 
 
 def place_mark(params, key, action, board):

@@ -36,9 +36,7 @@ def bandit(reward_of):
 def searched(policy, samples, reward_of, num_simulations, **options):
     root = sampled.sampled_root(jnp.zeros((B,)), jnp.zeros((B,)), samples)
     model = bandit(reward_of)
-    return jax.jit(lambda key: policy((), key, root, model, num_simulations, **options))(
-        jax.random.key(1)
-    )
+    return jax.jit(lambda key: policy((), key, root, model, num_simulations, **options))(jax.random.key(1))
 
 
 def test_samples_of_the_policy_have_flat_priors():
@@ -57,9 +55,7 @@ def test_without_rewards_visits_stand_for_the_policy_whatever_was_proposed():
 def test_the_best_sample_is_taken():
     samples = draw(jax.random.key(0), B)
     options = {"max_num_considered_actions": K, "gumbel_scale": 0.0}
-    found = searched(
-        mcts.gumbel_muzero_policy, samples, lambda a: -jnp.abs(a - TARGET), 200, **options
-    )
+    found = searched(mcts.gumbel_muzero_policy, samples, lambda a: -jnp.abs(a - TARGET), 200, **options)
     distance = np.abs(np.asarray(samples.actions) - TARGET)
     np.testing.assert_array_equal(found.action, distance.argmin(1))
 

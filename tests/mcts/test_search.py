@@ -57,9 +57,7 @@ def test_lanes_do_not_meet(policy):
     root, model = problem(mcts, 5, 4)
     plain = {"dirichlet_fraction": 0.0} if policy == "muzero" else {"gumbel_scale": 0.0}
     here = run(mcts, policy, root, model, 24, **plain).search_tree
-    moved = run(
-        mcts, policy, jax.tree.map(lambda x: x[order], root), model, 24, **plain
-    ).search_tree
+    moved = run(mcts, policy, jax.tree.map(lambda x: x[order], root), model, 24, **plain).search_tree
     np.testing.assert_array_equal(np.asarray(here.children_visits)[order], moved.children_visits)
     np.testing.assert_allclose(np.asarray(here.node_values)[order], moved.node_values, atol=1e-6)
 
@@ -83,15 +81,18 @@ def bandit(rewards, discount=0.0):
         reward = rewards[lane, action]
         nothing = jnp.zeros((batch_size, num_actions))
         step = mcts.RecurrentFnOutput(
-            reward=reward, discount=jnp.full_like(reward, discount), prior_logits=nothing,
+            reward=reward,
+            discount=jnp.full_like(reward, discount),
+            prior_logits=nothing,
             value=jnp.zeros_like(reward),
-        )  # fmt: skip
+        )
         return step, lane
 
     root = mcts.RootFnOutput(
-        prior_logits=jnp.zeros((batch_size, num_actions)), value=jnp.zeros((batch_size,)),
+        prior_logits=jnp.zeros((batch_size, num_actions)),
+        value=jnp.zeros((batch_size,)),
         embedding=jnp.arange(batch_size, dtype=jnp.int32),
-    )  # fmt: skip
+    )
     return root, model
 
 
@@ -117,15 +118,16 @@ def test_two_players_by_a_discount_of_minus_one():
         first = state[:, 0] < 0
         reward = jnp.where(first, 0.0, replies[jnp.maximum(state[:, 0], 0), action])
         step = mcts.RecurrentFnOutput(
-            reward=reward, discount=jnp.where(first, -1.0, 0.0),
-            prior_logits=jnp.zeros((1, 2)), value=jnp.zeros((1,)),
-        )  # fmt: skip
+            reward=reward,
+            discount=jnp.where(first, -1.0, 0.0),
+            prior_logits=jnp.zeros((1, 2)),
+            value=jnp.zeros((1,)),
+        )
         return step, jnp.where(first, action, state[:, 0])[:, None]
 
     root = mcts.RootFnOutput(
-        prior_logits=jnp.zeros((1, 2)), value=jnp.zeros((1,)),
-        embedding=jnp.full((1, 1), -1, jnp.int32),
-    )  # fmt: skip
+        prior_logits=jnp.zeros((1, 2)), value=jnp.zeros((1,)), embedding=jnp.full((1, 1), -1, jnp.int32)
+    )
     found = run(mcts, "muzero", root, model, 200, max_depth=2, dirichlet_fraction=0.0)
     assert found.search_tree.summary().visit_counts.argmax() == 1
     assert found.search_tree.summary().qvalues[0, 1] == pytest.approx(0.5, abs=0.05)
@@ -184,9 +186,7 @@ def test_an_early_stop_changes_no_decision_and_saves_simulations():
     rewards = jnp.array([[1.0, 0.0, 0.0], [0.9, 0.1, 0.0]])
     root, model = bandit(rewards)
     plain = {"dirichlet_fraction": 0.0, "max_depth": 1, "temperature": 0.0}
-    whole, cut = (
-        run(mcts, "muzero", root, model, 200, early_stop=e, **plain) for e in (False, True)
-    )
+    whole, cut = (run(mcts, "muzero", root, model, 200, early_stop=e, **plain) for e in (False, True))
     np.testing.assert_array_equal(whole.action, cut.action)
     visits = np.asarray(cut.search_tree.summary().visit_counts)
     assert (visits.sum(1) < 180).all()
@@ -215,9 +215,7 @@ def test_shapes_that_do_not_fit_are_named():
         "root.value: got shape (3,)": {"root": root.replace(value=jnp.zeros((3,)))},
         "root.embedding: got shape (2, 8)": {"root": root.replace(embedding=jnp.ones((2, 8)))},
         "recurrent_fn's value: got shape ()": {"model": wrong(value=jnp.zeros(()))},
-        "recurrent_fn's prior_logits: got shape (3,)": {
-            "model": wrong(prior_logits=jnp.zeros((3,)))
-        },
+        "recurrent_fn's prior_logits: got shape (3,)": {"model": wrong(prior_logits=jnp.zeros((3,)))},
         "recurrent_fn's embedding: got": {"model": wrong(embedding=jnp.zeros((4, 9)))},
     }
     for message, changes in cases.items():
@@ -233,8 +231,10 @@ def test_no_loop_copies_or_selects_a_tree(policy):
     search = {"muzero": mcts.muzero_policy, "gumbel": mcts.gumbel_muzero_policy}[policy]
     text = (
         jax.jit(lambda key: search((), key, root, model, num_simulations))
-        .lower(jax.random.key(0)).compile().as_text()
-    )  # fmt: skip
+        .lower(jax.random.key(0))
+        .compile()
+        .as_text()
+    )
     rows = batch_size * (num_simulations + 1)
     big = re.compile(
         rf"(?:f32|s32)\[(?:{rows},{num_actions}|{batch_size},{num_simulations + 1},{num_actions})\]"

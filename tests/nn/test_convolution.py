@@ -39,12 +39,8 @@ def test_equals_xla_s_convolution(size, stride, padding):
             (_, out), gradients = jax.value_and_grad(weighted, (0, 1), has_aux=True)(x, kernel)
             return out, gradients
 
-        found, expected = (
-            jax.jit(lambda f=f: run(f))() for f in (convolve, jax.lax.conv_general_dilated)
-        )
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), found, expected
-        )
+        found, expected = (jax.jit(lambda f=f: run(f))() for f in (convolve, jax.lax.conv_general_dilated))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), found, expected)
 
 
 def test_a_layer_has_the_parameters_and_values_of_flax_s():

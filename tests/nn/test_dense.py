@@ -34,8 +34,7 @@ def test_equals_dot_general(name):
 
 
 @pytest.mark.parametrize(
-    "numbers",
-    [(((1,), (0,)), ((), ())), (((2,), (1,)), ((), ())), (((2,), (1,)), ((0,), (0,)))],
+    "numbers", [(((1,), (0,)), ((), ())), (((2,), (1,)), ((), ())), (((2,), (1,)), ((0,), (0,)))]
 )
 def test_other_contractions_are_refused(numbers):
     with pytest.raises(ValueError, match="expected the last of `x`"):

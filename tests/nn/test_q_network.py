@@ -139,9 +139,7 @@ def test_dueling_advantages_have_mean_zero():
     network, params = built()
     latent = network.encode(params, board())
     moved = jax.tree.map(lambda x: x, params)
-    moved["params"]["head"]["advantage"]["kernel"] = (
-        -3 * params["params"]["head"]["advantage"]["kernel"]
-    )
+    moved["params"]["head"]["advantage"]["kernel"] = -3 * params["params"]["head"]["advantage"]["kernel"]
     before, after = (network.judge(p, latent) for p in (params, moved))
     np.testing.assert_allclose(before.mean(1), after.mean(1), atol=1e-5)
     assert np.abs(np.asarray(before - after)).max() > 1e-3
@@ -219,6 +217,5 @@ def test_latents_of_half_the_bits_say_nearly_the_same(encoder, noise):
         assert 0.0 < far.mean() < 0.02 * np.abs(np.asarray(y)).mean()
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(ours))
     assert all(np.abs(x).max() > 0.0 for x in jax.tree.leaves(ours["params"]["encoder"]))
-    a, b = (np.concatenate([x.ravel() for x in jax.tree.leaves(jax.device_get(g))])
-            for g in (ours, theirs))  # fmt: skip
+    a, b = (np.concatenate([x.ravel() for x in jax.tree.leaves(jax.device_get(g))]) for g in (ours, theirs))
     assert a @ b > 0.95 * np.linalg.norm(a) * np.linalg.norm(b)

@@ -191,9 +191,7 @@ def test_the_acting_transformer_has_the_same_logits_in_one_pass_and_through_its_
     cache, step = acting.init_cache(B, period), jax.jit(acting.step)
     for k in range(K):
         part = slice(k * period, (k + 1) * period)
-        chunk = tokens._replace(
-            **{f: getattr(tokens, f)[..., part] for f in tokens._fields if f != "domain"}
-        )
+        chunk = tokens._replace(**{f: getattr(tokens, f)[..., part] for f in tokens._fields if f != "domain"})
         logits, cache = step(network, chunk, jnp.array(k * period, jnp.int32), cache)
         np.testing.assert_allclose(logits, expected[:, part], rtol=1e-4, atol=1e-5)
 

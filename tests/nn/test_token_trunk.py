@@ -25,8 +25,7 @@ def boards(count=3, seed=0, shape=SHAPE):
 
 def test_patches_by_hand():
     board = jnp.arange(20.0).reshape(1, 5, 4, 1)
-    expected = [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15],
-                [16, 17, 0, 0], [18, 19, 0, 0]]  # fmt: skip
+    expected = [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15], [16, 17, 0, 0], [18, 19, 0, 0]]
     np.testing.assert_array_equal(cut(board, 2)[0], expected)
     np.testing.assert_array_equal(cut(jnp.array([[3.0, 5.0]]), 2), [[[3.0], [5.0]]])
 
@@ -82,10 +81,14 @@ def test_muzero_searches_with_the_transition_that_self_prediction_trains():
     steps = boards(9).reshape(3, 3, *SHAPE)
     known = jnp.ones((3, 3), bool)
     batch = MuZeroBatch(
-        obs=steps, action=jnp.array([[0, 1, 2], [1, 1, 0]]), reward=jnp.zeros((2, 3)),
-        value=jnp.zeros((3, 3)), weights=jnp.full((3, 3, 3), 1 / 3), is_alive=known,
+        obs=steps,
+        action=jnp.array([[0, 1, 2], [1, 1, 0]]),
+        reward=jnp.zeros((2, 3)),
+        value=jnp.zeros((3, 3)),
+        weights=jnp.full((3, 3, 3), 1 / 3),
+        is_alive=known,
         is_known=known,
-    )  # fmt: skip
+    )
 
     def consistency(params):
         return muzero.unrolled_losses(model, config, params, batch)["consistency"]

@@ -22,9 +22,7 @@ CONFIG = TransformerConfig(width=16, num_layers=2, num_heads=2, mlp_factor=2, co
 NUM_BINS = 64
 DISCRETE = Domain(obs_size=2, action_size=1, action_cardinality=3, index=1, first_component=2)
 WIDE = Domain(obs_size=2, action_size=3, action_cardinality=0, index=0, first_component=0)
-VOCABULARY = transformer.Vocabulary(
-    num_bins=NUM_BINS, num_categories=3, num_components=5, num_domains=2
-)
+VOCABULARY = transformer.Vocabulary(num_bins=NUM_BINS, num_categories=3, num_components=5, num_domains=2)
 rotary = jax.jit(attention.rotary)
 TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
 
@@ -131,9 +129,7 @@ def situation(resets=(), num_steps=8, batch_size=3):
 
 # Cached step by step equals one full pass.
 
-both_domains = pytest.mark.parametrize(
-    "domain", [DISCRETE, WIDE], ids=["one_action", "three_actions"]
-)
+both_domains = pytest.mark.parametrize("domain", [DISCRETE, WIDE], ids=["one_action", "three_actions"])
 
 
 @both_domains
@@ -144,8 +140,7 @@ def test_cached_acting_equals_the_full_pass(domain):
 
 
 @pytest.mark.parametrize(
-    ("domain", "context", "rule"),
-    [(DISCRETE, 3, "argmax"), (WIDE, 3, "argmax"), (WIDE, 1, "sample")],
+    ("domain", "context", "rule"), [(DISCRETE, 3, "argmax"), (WIDE, 3, "argmax"), (WIDE, 1, "sample")]
 )
 def test_cached_acting_equals_the_banded_full_pass_with_one_layer(domain, context, rule):
     """Beyond the context the ring forgets exactly what the band hides."""
@@ -305,9 +300,7 @@ def test_rotary_products_depend_on_differences_of_time_only(first, second, shift
         rotated = rotary(query, jnp.array([a])), rotary(key, jnp.array([b]))
         return float(np.sum(np.asarray(rotated[0]) * np.asarray(rotated[1])))
 
-    np.testing.assert_allclose(
-        product(first, second), product(first + shift, second + shift), atol=2e-2
-    )
+    np.testing.assert_allclose(product(first, second), product(first + shift, second + shift), atol=2e-2)
     if first != second:
         assert abs(product(first, second) - product(first, first)) > 1e-9
 
@@ -408,9 +401,7 @@ def test_the_loss_is_finite_with_finite_gradients_also_with_padding(actions_only
     model, params, _ = build(1, 3)
     segment = np.array([[0, 0, 1, 1], [3, -1, -1, -1]])
     loss = jax.jit(
-        jax.value_and_grad(
-            lambda p, tokens: sequence.loss(model, p, tokens, actions_only=actions_only)
-        )
+        jax.value_and_grad(lambda p, tokens: sequence.loss(model, p, tokens, actions_only=actions_only))
     )
     with jax.debug_nans(True):
         value, gradient = loss(params, random_tokens(DISCRETE, 4, segment))
@@ -461,9 +452,7 @@ def test_num_parameters_by_hand():
 
 def test_flops_count_six_per_weight_of_a_matrix_product():
     _, params, _ = build()
-    kernels = [
-        x for path, x in jax.tree_util.tree_leaves_with_path(params) if path[-1].key == "kernel"
-    ]
+    kernels = [x for path, x in jax.tree_util.tree_leaves_with_path(params) if path[-1].key == "kernel"]
     weights = transformer.num_parameters(kernels)
     one = transformer.flops_per_token(dataclasses.replace(CONFIG, context=2), VOCABULARY, 3)
     two = transformer.flops_per_token(dataclasses.replace(CONFIG, context=4), VOCABULARY, 3)

@@ -48,9 +48,7 @@ def test_the_mean_is_kept_where_nothing_is_cut():
     found = dist.bellman_target(reward, discount, jnp.asarray(probability), REACH)
     support = np.linspace(-REACH, REACH, COUNT)
     np.testing.assert_allclose(found.sum(1), 1.0, atol=1e-5)
-    np.testing.assert_allclose(
-        found @ support, reward + discount * (probability @ support), atol=1e-4
-    )
+    np.testing.assert_allclose(found @ support, reward + discount * (probability @ support), atol=1e-4)
 
 
 def test_an_end_leaves_the_reward_alone():

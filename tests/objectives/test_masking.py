@@ -160,8 +160,7 @@ def test_maskdp_hides_at_one_of_its_rates_a_batch():
 
 
 @pytest.mark.parametrize(
-    ("progress", "num_actions", "num_obs"),
-    [(0.0, 1, 1), (0.34, 2, 2), (0.5, 3, 3), (0.7, 4, 3), (1.0, 6, 3)],
+    ("progress", "num_actions", "num_obs"), [(0.0, 1, 1), (0.34, 2, 2), (0.5, 3, 3), (0.7, 4, 3), (1.0, 6, 3)]
 )
 def test_smart_hides_more_actions_as_training_goes_on(progress, num_actions, num_obs):
     """Of six steps: at least one action, in the end all, and at most half of the states."""

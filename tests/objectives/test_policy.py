@@ -15,9 +15,7 @@ RATIOS = [0.5, 0.9, 1.0, 1.1, 2.0]
 
 def surrogate(ratio, advantage, clip=0.2):
     log_prob = jnp.log(jnp.asarray(ratio, jnp.float32))
-    return ppo_clip(
-        log_prob, jnp.zeros_like(log_prob), jnp.asarray(advantage, jnp.float32), clip=clip
-    )
+    return ppo_clip(log_prob, jnp.zeros_like(log_prob), jnp.asarray(advantage, jnp.float32), clip=clip)
 
 
 def test_ppo_clip_by_hand():
@@ -52,9 +50,7 @@ def test_gradient_signs():
 @pytest.mark.parametrize("clip", [1e6, float("inf")])
 def test_without_a_clip_it_is_importance_sampling(clip):
     advantage = np.array([3.0, -1.0, 2.0, -2.0, 0.5])
-    np.testing.assert_allclose(
-        surrogate(RATIOS, advantage, clip), -np.array(RATIOS) * advantage, rtol=1e-5
-    )
+    np.testing.assert_allclose(surrogate(RATIOS, advantage, clip), -np.array(RATIOS) * advantage, rtol=1e-5)
     assert gradient(2.0, 2.0, clip) == pytest.approx(-4.0, rel=1e-5)
     assert gradient(0.5, -2.0, clip) == pytest.approx(1.0, rel=1e-5)
 
@@ -109,9 +105,5 @@ def test_approximate_kl_is_zero_at_the_old_policy_and_never_negative():
 def test_approximate_kl_is_unbiased_under_the_old_policy():
     """The expectation over the actions of the old policy is KL(old, new), exactly."""
     old, new = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.2, 0.6])
-    estimates = approximate_kl(
-        jnp.log(jnp.asarray(new, jnp.float32)), jnp.log(jnp.asarray(old, jnp.float32))
-    )
-    np.testing.assert_allclose(
-        old @ np.asarray(estimates), np.sum(old * np.log(old / new)), rtol=1e-5
-    )
+    estimates = approximate_kl(jnp.log(jnp.asarray(new, jnp.float32)), jnp.log(jnp.asarray(old, jnp.float32)))
+    np.testing.assert_allclose(old @ np.asarray(estimates), np.sum(old * np.log(old / new)), rtol=1e-5)

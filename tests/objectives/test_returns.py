@@ -145,9 +145,7 @@ def test_nothing_comes_from_what_a_termination_hides():
     ends = jnp.ones((T, B), bool)
     estimate_of = partial(gae, discount=0.9, trace=0.9)
     with jax.debug_nans(True):
-        gradient = jax.grad(lambda x: jnp.sum(estimate_of(reward, ends, ~ends, value, x)))(
-            next_value
-        )
+        gradient = jax.grad(lambda x: jnp.sum(estimate_of(reward, ends, ~ends, value, x)))(next_value)
     np.testing.assert_array_equal(gradient, 0)
     hidden = estimate_of(reward, ends, ~ends, value, jnp.full((T, B), jnp.nan))
     np.testing.assert_allclose(hidden, reward - value, rtol=1e-6)
@@ -165,8 +163,12 @@ def test_lanes_and_axes_are_independent():
 
 
 @FEW
-@given(REALS, arrays(np.float32, (T, B), elements=st.sampled_from([-1.0, 0.0, 0.5, 0.9])), REALS,
-       st.floats(0.0, 1.0))  # fmt: skip
+@given(
+    REALS,
+    arrays(np.float32, (T, B), elements=st.sampled_from([-1.0, 0.0, 0.5, 0.9])),
+    REALS,
+    st.floats(0.0, 1.0),
+)
 def test_lambda_returns_are_the_weighted_sum_of_n_step_returns(reward, discount, value, trace):
     """Equation 12.18 unrolled: n steps ahead weighs `(1 - trace) trace^(n - 1)`."""
     found = jax.jit(lambda_returns)(*map(jnp.asarray, (reward, discount, value)), trace=trace)

@@ -8,12 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from jaxagent.objectives.sequence import (
-    expected_unit,
-    next_token,
-    scalar_loss,
-    weighted_mean,
-)
+from jaxagent.objectives.sequence import expected_unit, next_token, scalar_loss, weighted_mean
 from jaxagent.tokens import scalar
 
 FEW = settings(max_examples=25, deadline=None, derandomize=True)
@@ -80,9 +75,7 @@ def test_a_dropped_target_changes_nothing_and_gets_no_gradient():
     logits, tokens = random_batch()
     weight = jnp.ones((B, L)).at[1, 2].set(0.0)
     other = tokens.at[1, 2].set((tokens[1, 2] + 1) % V)
-    np.testing.assert_array_equal(
-        next_token(logits, tokens, weight), next_token(logits, other, weight)
-    )
+    np.testing.assert_array_equal(next_token(logits, tokens, weight), next_token(logits, other, weight))
     gradient = jax.grad(next_token)(logits, tokens, weight)
     np.testing.assert_array_equal(gradient[1, 1], 0)
     np.testing.assert_array_equal(gradient[:, -1], 0)
@@ -169,9 +162,7 @@ def test_the_expected_place_by_hand():
     logits = jnp.log(jnp.array([[0.5, 0.5, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25]]) + 1e-12)
     np.testing.assert_allclose(expected_unit(logits, "bins"), [-0.5, 0.0], atol=1e-6)
     np.testing.assert_allclose(expected_unit(logits, "two_hot"), [-0.5, 0.0], atol=1e-6)
-    np.testing.assert_array_equal(
-        expected_unit(jnp.array([-3.0, 0.25, 1.5]), "reals"), [-1.0, 0.25, 1.0]
-    )
+    np.testing.assert_array_equal(expected_unit(jnp.array([-3.0, 0.25, 1.5]), "reals"), [-1.0, 0.25, 1.0])
 
 
 def test_a_two_hot_prediction_fitted_to_a_place_expects_it():

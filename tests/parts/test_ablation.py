@@ -79,13 +79,13 @@ def test_the_table_has_gains_and_commands(finished):
 def test_finished_cells_are_not_run_again(finished, monkeypatch, capsys):
     out, cells = finished
     started = []
-    monkeypatch.setattr(
-        ablation.session, "start", lambda *args, **kwargs: started.append(args[3]) or 0
-    )
+    monkeypatch.setattr(ablation.session, "start", lambda *args, **kwargs: started.append(args[3]) or 0)
     (ablation.folder_of(out, "bins x4") / "summary.json").unlink()
-    monkeypatch.setattr(ablation, "summarise", lambda *args: {
-        "tasks": [], "arms": {}, "scores": {}, "preconditions": [], "claims": [],
-    })  # fmt: skip
+    monkeypatch.setattr(
+        ablation,
+        "summarise",
+        lambda *args: {"tasks": [], "arms": {}, "scores": {}, "preconditions": [], "claims": []},
+    )
     monkeypatch.setattr(ablation, "table", lambda summary: "")
     monkeypatch.setattr(ablation.session, "resume", lambda *args: started.append(args[0]) or 0)
     assert ablation.run("pasta", "smoke", pasta.SMOKE, cells, out, "command") == 0

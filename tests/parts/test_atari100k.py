@@ -94,8 +94,9 @@ def test_a_score_is_the_mean_over_episodes_between_random_and_human():
     returns = report.returns_of(config, done([[-21, -19], [0, 10]], [[1, 2], [3, 4]]))
     np.testing.assert_allclose(returns["spr"], [[-20, 5], [1.5, 3.5]])
     table = report.scores(config, returns)
-    expected = np.array([[human_normalised("pong", x) for x in (-20, 5)],
-                         [human_normalised("boxing", x) for x in (1.5, 3.5)]])  # fmt: skip
+    expected = np.array(
+        [[human_normalised("pong", x) for x in (-20, 5)], [human_normalised("boxing", x) for x in (1.5, 3.5)]]
+    )
     np.testing.assert_allclose(table["spr"], expected)
     published = [human_normalised(game, SPR[game]) for game in config.games]
     np.testing.assert_allclose(table["published"], np.repeat(np.array(published)[:, None], 2, 1))
@@ -110,11 +111,14 @@ def test_claims_can_pass_and_fail(preset):
     rng, names = np.random.default_rng(0), [claim.id for claim in experiment.claims(config)]
     assert ("A2" in names) == (preset == "gpu")  # the published scores are of 100,000 steps
     for level, wanted in ((2.0, "PASS"), (-2.0, "FAIL")):
-        returns = np.array([
-            ATARI_100K[g].random + (level + 3.0 * (level > 0)) * (ATARI_100K[g].human
-                                                                  - ATARI_100K[g].random)
-            + rng.normal(0, 0.1, config.num_seeds) for g in config.games
-        ])  # fmt: skip
+        returns = np.array(
+            [
+                ATARI_100K[g].random
+                + (level + 3.0 * (level > 0)) * (ATARI_100K[g].human - ATARI_100K[g].random)
+                + rng.normal(0, 0.1, config.num_seeds)
+                for g in config.games
+            ]
+        )
         table = report.scores(config, {"spr": returns})
         verdicts = judge(experiment.claims(config), table, preset=preset)
         assert [v.verdict for v in verdicts] == [wanted] * len(names), level
@@ -190,6 +194,4 @@ def test_games_are_counted_to_the_seed_that_played_them(monkeypatch):
     monkeypatch.setattr(study.rainbow, "policy", policy)
     found = study.play_games(config, setting, "pong", {"seed": np.array([4, 5, 6], np.int32)})
     np.testing.assert_array_equal(asked["actions"], [4, 4, 5, 5, 6, 6])
-    np.testing.assert_array_equal(
-        found, [[0, 1000, 10, 1010], [20, 1020, 30, 1030], [40, 1040, 50, 1050]]
-    )
+    np.testing.assert_array_equal(found, [[0, 1000, 10, 1010], [20, 1020, 30, 1030], [40, 1040, 50, 1050]])

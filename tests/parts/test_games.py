@@ -70,13 +70,15 @@ def test_levels_of_connect_four_are_random_play_and_depths():
 def test_scores_are_0_for_random_play_and_1_for_the_reference():
     games = {
         game.name: {
-            "points": {arm: [[0.9, p], [0.9, p]] for arm, p in
-                       zip(game_report.ABOUT, (0.5, 0.1, 0.3, 0.1, 0.1), strict=True)},
+            "points": {
+                arm: [[0.9, p], [0.9, p]]
+                for arm, p in zip(game_report.ABOUT, (0.5, 0.1, 0.3, 0.1, 0.1), strict=True)
+            },
             "unbeaten": {arm: [[1.0, 0.75], [1.0, 1.0]] for arm in game_report.ABOUT},
             "between": [[0.5, 0.1], [0.9, 0.5]],
         }
         for game in SMOKE.games
-    }  # fmt: skip
+    }
     found = game_report.scores(SMOKE, games)
     np.testing.assert_allclose(found["search"], np.ones((2, 2)))
     np.testing.assert_allclose(found["raw"], np.zeros((2, 2)), atol=1e-12)
@@ -101,9 +103,7 @@ def test_the_saboteur_s_memory_has_another_lane_s_actions():
     action = jnp.arange(8, dtype=jnp.int32).reshape(2, 4)
     real = jnp.zeros((2, 4))
     t = Trajectory(real, action, real, real > 0, real > 0, real, {"weights": real})
-    np.testing.assert_array_equal(
-        muzero_study.of_another_lane(t).action, [[3, 0, 1, 2], [7, 4, 5, 6]]
-    )
+    np.testing.assert_array_equal(muzero_study.of_another_lane(t).action, [[3, 0, 1, 2], [7, 4, 5, 6]])
     np.testing.assert_array_equal(muzero_study.of_another_lane(t).reward, real)
 
 

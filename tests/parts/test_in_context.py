@@ -20,17 +20,12 @@ MODEL = TransformerConfig(width=8, num_layers=1, num_heads=2, mlp_factor=1, cont
 
 @functools.cache
 def settings():
-    return {
-        "urn": in_context.urns(4, 6, MODEL),
-        "mdp": in_context.walks(3, 2, 6, MODEL),
-    }
+    return {"urn": in_context.urns(4, 6, MODEL), "mdp": in_context.walks(3, 2, 6, MODEL)}
 
 
 def drawn(name, num=5):
     setting = settings()[name]
-    stack = prompts.dirichlet_tables(
-        jax.random.key(0), num, setting.num_contexts, setting.num_outcomes, 0.5
-    )
+    stack = prompts.dirichlet_tables(jax.random.key(0), num, setting.num_contexts, setting.num_outcomes, 0.5)
     return setting, setting.draw(jax.random.split(jax.random.key(1), num), stack)
 
 
@@ -148,9 +143,7 @@ def test_pools_of_several_sizes_share_their_first_tasks():
     pools = rational_study.pools(config, setting, 5)
     tables = np.asarray(pools.tables)
     np.testing.assert_array_equal(tables[0], tables[-1])
-    np.testing.assert_array_equal(
-        np.isfinite(pools.log_prior).sum(1), np.array(config.prompts.sizes)
-    )
+    np.testing.assert_array_equal(np.isfinite(pools.log_prior).sum(1), np.array(config.prompts.sizes))
 
 
 def test_kl_of_all_is_the_kl_of_each_pair():
@@ -218,9 +211,7 @@ def test_a_transition_is_the_first_checkpoint_after_which_memorising_stays_ahead
 def test_between_begins_where_a_model_comes_near_the_mixtures():
     kl = np.zeros((5, 1, 3))
     kl[:, 0, :] = np.array([1.0, 0.5, 0.15, 0.3, 0.05])[:, None]
-    np.testing.assert_array_equal(
-        rational_study.between(kl, 0.2)[:, 0], [False, False, True, True, True]
-    )
+    np.testing.assert_array_equal(rational_study.between(kl, 0.2)[:, 0], [False, False, True, True, True])
 
 
 # --- configurations -------------------------------------------------------------------------------
@@ -252,8 +243,6 @@ def test_every_preset_is_legal_and_its_models_build(module):
     ],
 )
 def test_bad_prompts_are_refused_before_anything_runs(module, changes, message):
-    config = dataclasses.replace(
-        module.CPU, prompts=dataclasses.replace(module.CPU.prompts, **changes)
-    )
+    config = dataclasses.replace(module.CPU, prompts=dataclasses.replace(module.CPU.prompts, **changes))
     with pytest.raises(ValueError, match=message):
         config.check()

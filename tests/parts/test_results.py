@@ -9,22 +9,34 @@ from experiments import results
 
 def finished(tmp_path, verdict):
     claim = {
-        "id": "X1", "statement": "A beats B", "kind": "superiority", "gated": True,
-        "verdict": verdict, "difference": 0.5, "interval": [0.25, None], "margin": 0.1, "seeds": 6,
-    }  # fmt: skip
+        "id": "X1",
+        "statement": "A beats B",
+        "kind": "superiority",
+        "gated": True,
+        "verdict": verdict,
+        "difference": 0.5,
+        "interval": [0.25, None],
+        "margin": 0.1,
+        "seeds": 6,
+    }
     claim["interval"] = [0.25, 0.75]
     summary = {
-        "experiment": "icl_bma", "preset": "cpu", "command": "jaxagent run icl_bma",
-        "fingerprint": "abc", "git": {"dirty": True}, "versions": {"jax": "1", "python": "3"},
+        "experiment": "icl_bma",
+        "preset": "cpu",
+        "command": "jaxagent run icl_bma",
+        "fingerprint": "abc",
+        "git": {"dirty": True},
+        "versions": {"jax": "1", "python": "3"},
         "device": {"kind": "NVIDIA H100"},
-        "precision": {}, "wall_seconds": 9.6, "compile_seconds": 1.0, "claims": [claim],
+        "precision": {},
+        "wall_seconds": 9.6,
+        "compile_seconds": 1.0,
+        "claims": [claim],
         "figures": ["large"],
-    }  # fmt: skip
+    }
     tmp_path.mkdir(exist_ok=True)
     (tmp_path / "summary.json").write_text(json.dumps(summary))
-    (tmp_path / "manifest.json").write_text(
-        json.dumps({"started": "2026-01-02T03:04", "xla_flags": "--x=1"})
-    )
+    (tmp_path / "manifest.json").write_text(json.dumps({"started": "2026-01-02T03:04", "xla_flags": "--x=1"}))
     return tmp_path
 
 
@@ -38,10 +50,7 @@ def test_a_row_is_kept_and_shown_whatever_its_verdict(tmp_path, monkeypatch, ver
     page = results.page([row])
     assert f"**{verdict}** | 0.5 [0.25, 0.75] | 0.1 | 6 |" in page
     assert "superiority, gated" in page
-    assert (
-        "Preset `cpu`, 2026-01-02, NVIDIA H100 with `--x=1`, config abc, uncommitted changes, "
-        in page
-    )
+    assert "Preset `cpu`, 2026-01-02, NVIDIA H100 with `--x=1`, config abc, uncommitted changes, " in page
     assert "## quickstart" in page  # an experiment without a row is named too
 
 

@@ -103,8 +103,14 @@ COMMITTED = sorted(p.stem for p in policies.HOME.glob("*.json"))
 
 def test_all_domains_of_the_study_are_committed():
     assert set(COMMITTED) >= {
-        "Pendulum-v1", "inverted_pendulum", "reacher", "hopper", "halfcheetah", "walker2d", "ant",
-    }  # fmt: skip
+        "Pendulum-v1",
+        "inverted_pendulum",
+        "reacher",
+        "hopper",
+        "halfcheetah",
+        "walker2d",
+        "ant",
+    }
 
 
 @pytest.mark.parametrize("name", COMMITTED)

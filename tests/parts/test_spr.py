@@ -88,16 +88,21 @@ def test_mutants_leave_out_what_they_say():
         predicted("no predictor")[0], parts.project(params, moved), rtol=1e-5, atol=1e-6
     )
     np.testing.assert_allclose(
-        predicted("spr")[0], parts.predict(params, parts.project(params, moved)),
-        rtol=1e-5, atol=1e-6,
-    )  # fmt: skip
+        predicted("spr")[0], parts.predict(params, parts.project(params, moved)), rtol=1e-5, atol=1e-6
+    )
 
 
 def diagnosis(**changes):
     sound = Diagnosis(
-        effective_rank=0.5, srank=0.9, spread=0.8, mean_cosine=0.1, dormant=0.0, copy_ratio=0.2,
-        action_sensitivity=2.0, retrieval=0.9,
-    )._replace(**changes)  # fmt: skip
+        effective_rank=0.5,
+        srank=0.9,
+        spread=0.8,
+        mean_cosine=0.1,
+        dormant=0.0,
+        copy_ratio=0.2,
+        action_sensitivity=2.0,
+        retrieval=0.9,
+    )._replace(**changes)
     return {name: [[0.0, 0.0], [value, value]] for name, value in sound._asdict().items()}
 
 
@@ -190,9 +195,7 @@ def test_a_study_of_nothing_is_refused():
 def test_without_a_probe_only_agents_are_trained_and_claimed():
     config = dataclasses.replace(SMOKE, has_probe=False)
     names = [stage.name for stage in experiment.stages(config)]
-    assert names == [
-        "train/Breakout/rainbow + spr", "train/Breakout/rainbow", "evaluate/Breakout",
-    ]  # fmt: skip
+    assert names == ["train/Breakout/rainbow + spr", "train/Breakout/rainbow", "evaluate/Breakout"]
     assert [claim.id for claim in experiment.claims(config)] == ["R1"]
     whole = [claim.id for claim in experiment.claims(SMOKE)]
     assert whole == [*(f"S{i}" for i in range(1, 9)), *(f"T{i}" for i in range(1, 5)), "R1"]

@@ -26,10 +26,7 @@ def call(*arguments):
         ("alphazero", ()),
         ("alphazero", ("--games.1.trunk.channels", "8")),
         ("muzero", ()),
-        (
-            "muzero",
-            ("--tasks.0.env", "minatar/Breakout", "--tasks.0.muzero.model.trunk.channels", "4"),
-        ),
+        ("muzero", ("--tasks.0.env", "minatar/Breakout", "--tasks.0.muzero.model.trunk.channels", "4")),
         ("plan", ()),
         ("spr", ()),
         ("atari100k", ()),

@@ -34,8 +34,12 @@ def test_smoke_presets_and_flags_run_to_a_report(tmp_path, name, flags):
     folder = tmp_path / "run"
     summary, said = run(folder, "run", name, "--preset", "smoke", "--out", str(folder), *flags)
     assert {c["verdict"] for c in summary["claims"]} <= {
-        "VOID", "PASS", "FAIL", "DIRECTIONAL", "INCONCLUSIVE",
-    }  # fmt: skip
+        "VOID",
+        "PASS",
+        "FAIL",
+        "DIRECTIONAL",
+        "INCONCLUSIVE",
+    }
     assert all(c["id"] in said for c in summary["claims"])
     page = (folder / "report.html").read_text()
     assert "Figures of the paper" in page

@@ -65,17 +65,31 @@ def test_a_second_run_is_the_same_run(study, tmp_path):
 @pytest.mark.parametrize("objective", ["bert", "mtm", "smart", "maskdp", "spr"])
 def test_every_objective_runs_through_the_study(objective, tmp_path):
     summary = run(
-        "pasta", tmp_path / "run", "--models.0.objective", objective, "--adapt.arms", "scratch",
-        "full", "lora", "ia3",
-    )  # fmt: skip
+        "pasta",
+        tmp_path / "run",
+        "--models.0.objective",
+        objective,
+        "--adapt.arms",
+        "scratch",
+        "full",
+        "lora",
+        "ia3",
+    )
     assert {"scratch", "full", "lora", "ia3"} == set(summary["arms"])
 
 
 def test_a_domain_is_held_out(tmp_path):
     summary = run(
-        "pasta", tmp_path / "run", "--models.1.held-out", "Pendulum-v1", "--models.1.name",
-        "without Pendulum-v1", "--adapt.arms", "scratch", "without Pendulum-v1",
-    )  # fmt: skip
+        "pasta",
+        tmp_path / "run",
+        "--models.1.held-out",
+        "Pendulum-v1",
+        "--models.1.name",
+        "without Pendulum-v1",
+        "--adapt.arms",
+        "scratch",
+        "without Pendulum-v1",
+    )
     done = tmp_path / "run/stages/evaluate"
     returns = json.loads((done / "Pendulum-v1/done.json").read_text())["summary"]["returns"]
     assert "without Pendulum-v1" in returns

@@ -23,8 +23,13 @@ def call(*arguments: str, module: str = "experiments.cli", **extra: str):
     env["JAX_COMPILATION_CACHE_DIR"] = os.environ["JAX_COMPILATION_CACHE_DIR"]
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
-        capture_output=True, text=True, cwd=ROOT, env=env | extra, check=False, timeout=900,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=env | extra,
+        check=False,
+        timeout=900,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +42,22 @@ def run(tmp_path_factory):
 
 def test_the_summary_is_complete(run):
     summary = json.loads((run / "summary.json").read_text())
-    for field in ("arms", "scores", "claims", "budgets", "wall_seconds", "compile_seconds",
-                  "versions", "command"):  # fmt: skip
+    for field in (
+        "arms",
+        "scores",
+        "claims",
+        "budgets",
+        "wall_seconds",
+        "compile_seconds",
+        "versions",
+        "command",
+    ):
         assert summary[field], field
     arms = {"zero-shot", "scratch", "finetune", "lora", "saboteur", "mlp"}
     assert set(summary["scores"]) == arms
     assert all(np.isfinite(v).all() for arm in summary["scores"].values() for v in arm.values())
     for claim in summary["claims"]:
-        assert {"id", "statement", "verdict", "difference", "interval", "margin", "seeds"} <= set(
-            claim
-        )
+        assert {"id", "statement", "verdict", "difference", "interval", "margin", "seeds"} <= set(claim)
     assert summary["arms"]["lora"]["trained_parameters"] < 10_000
     assert (run / "report.html").read_text().startswith("<!")
     assert len(list((run / "pictures").glob("*.gif"))) == 18
@@ -117,10 +128,7 @@ def test_four_fake_devices_give_the_same_scores(run, tmp_path):
     assert done.returncode == 0, done.stderr
     one, four = (json.loads((f / "summary.json").read_text()) for f in (run, folder))
     assert one["tasks"] == four["tasks"]
-    lines = [
-        [json.loads(x) for x in (f / "metrics.jsonl").read_text().splitlines()]
-        for f in (run, folder)
-    ]
+    lines = [[json.loads(x) for x in (f / "metrics.jsonl").read_text().splitlines()] for f in (run, folder)]
     for a, b in zip(*lines, strict=True):
         if a["stage"] == "agents/CartPole-v1":
             np.testing.assert_allclose(a["train/loss"], b["train/loss"], rtol=1e-3)

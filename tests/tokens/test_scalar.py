@@ -56,9 +56,7 @@ def value_arrays():
 def test_a_round_trip_errs_by_at_most_half_a_bin(rule, values, num_bins, max_deviation):
     bins = fit(rule, values, num_bins, max_deviation)
     num_components = values.shape[1]
-    columns = [
-        lambda u, c=c: oracle(rule, values[:, c], max_deviation, u) for c in range(num_components)
-    ]
+    columns = [lambda u, c=c: oracle(rule, values[:, c], max_deviation, u) for c in range(num_components)]
     # Points of the fitted range, between the edges and on them.
     inside = np.stack([f(np.linspace(-1.0, 1.0, 41)) for f in columns], axis=1).astype(np.float32)
     token = np.asarray(encode(bins, jnp.asarray(inside)))
@@ -176,9 +174,7 @@ def test_any_leading_axes_and_jit_give_the_same_tokens():
     np.testing.assert_array_equal(shaped.reshape(24, 2), flat)
     np.testing.assert_array_equal(jax.jit(scalar.encode)(bins, jnp.asarray(values)), flat)
     np.testing.assert_array_equal(scalar.encode(bins, jnp.asarray(values[0])), flat[0])
-    np.testing.assert_array_equal(
-        scalar.decode(bins, shaped).reshape(24, 2), scalar.decode(bins, flat)
-    )
+    np.testing.assert_array_equal(scalar.decode(bins, shaped).reshape(24, 2), scalar.decode(bins, flat))
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -233,9 +229,7 @@ def test_places_of_uniform_bins_by_hand():
     x = jnp.array([[-9.0], [0.5], [1.5], [2.0], [3.75], [9.0]])
     unit = np.array([[-1.0], [-0.75], [-0.25], [0.0], [0.875], [1.0]])
     np.testing.assert_allclose(to_unit(bins, x), unit, atol=1e-5)
-    np.testing.assert_array_equal(
-        scalar.bin_of(jnp.asarray(unit, jnp.float32), 4)[:, 0], [0, 0, 1, 2, 3, 3]
-    )
+    np.testing.assert_array_equal(scalar.bin_of(jnp.asarray(unit, jnp.float32), 4)[:, 0], [0, 0, 1, 2, 3, 3])
     back = from_unit(bins, jnp.array([[-1.0], [-0.75], [0.0], [0.875], [1.0], [7.0]]))
     np.testing.assert_allclose(back, [[0.0], [0.5], [2.0], [3.75], [4.0], [4.0]], atol=1e-6)
 

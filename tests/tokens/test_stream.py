@@ -20,9 +20,7 @@ def flatten(segment, domain=DOMAIN):
 
 def test_the_layout_by_hand():
     tokens = flatten([[0, 0], [5, 6]])
-    np.testing.assert_array_equal(
-        tokens.value, [[0, 1, 50, 100, 101, 150], [200, 201, 250, 300, 301, 350]]
-    )
+    np.testing.assert_array_equal(tokens.value, [[0, 1, 50, 100, 101, 150], [200, 201, 250, 300, 301, 350]])
     np.testing.assert_array_equal(tokens.component, [10, 11, 12, 10, 11, 12])
     np.testing.assert_array_equal(tokens.kind, [0, 0, 1, 0, 0, 1])
     np.testing.assert_array_equal(tokens.time, [0, 0, 0, 1, 1, 1])

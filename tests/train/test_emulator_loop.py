@@ -20,9 +20,16 @@ from jaxagent.types import Agent
 
 LANES = 2
 CONFIG = RainbowConfig(
-    num_envs=1, num_gradient_steps=3, batch_size=4, capacity=64, warmup_steps=8, num_updates=60,
-    updates_per_chunk=20, num_td_steps=2, spr=SPRConfig(weight=0.0),
-)  # fmt: skip
+    num_envs=1,
+    num_gradient_steps=3,
+    batch_size=4,
+    capacity=64,
+    warmup_steps=8,
+    num_updates=60,
+    updates_per_chunk=20,
+    num_td_steps=2,
+    spr=SPRConfig(weight=0.0),
+)
 CHUNKS = CONFIG.num_updates // CONFIG.updates_per_chunk
 
 
@@ -96,14 +103,19 @@ def counting_agent(action=1):
 
 def loop_of(vector=None, config=CONFIG, action=1, seeds=(0, 4)):
     return EmulatorLoop(
-        counting_agent(action), vector or Counter(), optax.sgd(1.0), config,
+        counting_agent(action),
+        vector or Counter(),
+        optax.sgd(1.0),
+        config,
         memory=prioritized_windows(config.window, 1.0, may_begin=lambda entries: entries.valid),
         explore=lambda carry, obs, is_first, key: (jnp.full(obs.shape[:1], 5, jnp.int32), (), ()),
         slow=loops.moving_average(lambda params: params, 1.0),
         as_entry=lambda state, action, t: Entry(state.time, action, t.valid),
-        see=lambda state: state.time, seeds=jnp.array(seeds), lane_ids=jnp.array([7, 9]),
+        see=lambda state: state.time,
+        seeds=jnp.array(seeds),
+        lane_ids=jnp.array([7, 9]),
         key=jax.random.key(0),
-    )  # fmt: skip
+    )
 
 
 def run(loop, state, chunks):
@@ -130,8 +142,9 @@ def test_every_lane_learns_from_just_its_own_steps(whole):
     assert count == 60 + 60 // 3 - 1  # which began as many games as its 60 steps have ends, bar one
     assert num_steps.max() > CONFIG.num_updates
     for report in reports:
-        np.testing.assert_array_equal(report.metrics["train/is_valid"].total, 
-                                      report.metrics["train/is_valid"].count)  # fmt: skip
+        np.testing.assert_array_equal(
+            report.metrics["train/is_valid"].total, report.metrics["train/is_valid"].count
+        )
     assert all(report.is_finite.all() for report in reports)
 
 
@@ -185,9 +198,7 @@ def test_an_overwritten_ring_comes_back_too():
     state, _ = run(loop, loop.init(), 2)
     saved, live = jax.tree.map(jnp.array, jax.device_get(state)), loop._live
     back = loop_of(config=config)._come_back(saved)
-    jax.tree.map(
-        np.testing.assert_array_equal, jax.device_get(back.memory), jax.device_get(live.memory)
-    )
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(back.memory), jax.device_get(live.memory))
 
 
 def test_stacks_in_the_replay_are_what_the_game_showed():
@@ -209,9 +220,7 @@ def test_stacks_in_the_replay_are_what_the_game_showed():
     def view(kept):
         return kept.time[depth - 1 :], frames.stacks(kept.frames, depth)
 
-    memory = prioritized_windows(
-        length, 1.0, context=depth - 1, view=view, may_begin=lambda kept: kept.valid
-    )
+    memory = prioritized_windows(length, 1.0, context=depth - 1, view=view, may_begin=lambda kept: kept.valid)
     actions = np.random.default_rng(0).integers(0, 4, (steps, 1)).astype(np.int32)
 
     def step(state, inputs):
@@ -299,11 +308,19 @@ def test_rainbow_learns_what_only_the_right_stack_tells():
 
     spec = (Component("action", "category", cardinality=3),)
     config = RainbowConfig(
-        num_envs=1, num_gradient_steps=1, batch_size=32, capacity=512, warmup_steps=200,
-        num_updates=1000, updates_per_chunk=500, num_td_steps=1, discount=0.0, learning_rate=2e-3,
+        num_envs=1,
+        num_gradient_steps=1,
+        batch_size=32,
+        capacity=512,
+        warmup_steps=200,
+        num_updates=1000,
+        updates_per_chunk=500,
+        num_td_steps=1,
+        discount=0.0,
+        learning_rate=2e-3,
         model=QNetworkConfig(hidden_size=32, num_atoms=11, max_return=2.0, noise=0.0),
         spr=SPRConfig(weight=0.0),
-    )  # fmt: skip
+    )
     agent = rainbow.rainbow((6, 6, 2), np.uint8, spec, config)
 
     def as_entry(state, action, t):
@@ -311,14 +328,20 @@ def test_rainbow_learns_what_only_the_right_stack_tells():
         return rainbow.Step(kept, action, t.reward, t.terminated, t.truncated, t.valid)
 
     loop = EmulatorLoop(
-        agent, Flashes(), optimizer.rainbow_adam(config), config,
-        memory=rainbow.memory_of_frames(config, 2), explore=rainbow.uniform(spec),
+        agent,
+        Flashes(),
+        optimizer.rainbow_adam(config),
+        config,
+        memory=rainbow.memory_of_frames(config, 2),
+        explore=rainbow.uniform(spec),
         slow=loops.SlowCopy(*rainbow.copying(config)),
-        as_entry=as_entry, see=lambda state: jnp.moveaxis(state.obs, 1, -1),
-        seeds=jnp.array([1, 2]), lane_ids=jnp.array([0, 1]), key=jax.random.key(0),
-    )  # fmt: skip
+        as_entry=as_entry,
+        see=lambda state: jnp.moveaxis(state.obs, 1, -1),
+        seeds=jnp.array([1, 2]),
+        lane_ids=jnp.array([0, 1]),
+        key=jax.random.key(0),
+    )
     _, reports = run(loop, loop.init(), 2)
-    first, last = (r.metrics["train/return"].total / r.metrics["train/return"].count
-                   for r in reports)  # fmt: skip
+    first, last = (r.metrics["train/return"].total / r.metrics["train/return"].count for r in reports)
     assert (last > 0.9 * (Flashes.LENGTH - 1)).all(), (first, last)
     assert (last > first).all()

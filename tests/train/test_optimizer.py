@@ -213,8 +213,12 @@ def test_resets_mix_fresh_parameters_in_on_time_and_forget_the_moments():
     assert float(before["head"]["kernel"][0, 0]) == pytest.approx(2.0 - 0.1 - 0.2)
     after = moved(optimizer, gradients, parts(), 3)["params"]
     old = 2.0 - 0.1 - 0.2 - 0.3
-    expected = {"encoder": 0.8 * old + 0.2 * 7.0, "transition": 0.8 * old + 0.2 * 7.0,
-                "head": 7.0, "predictor": 7.0}  # fmt: skip
+    expected = {
+        "encoder": 0.8 * old + 0.2 * 7.0,
+        "transition": 0.8 * old + 0.2 * 7.0,
+        "head": 7.0,
+        "predictor": 7.0,
+    }
     assert {n: float(x["kernel"][0, 0]) for n, x in after.items()} == pytest.approx(expected)
     # The first step after the reset is as large as the very first one was.
     later = moved(optimizer, gradients, parts(), 4)["params"]
@@ -223,8 +227,9 @@ def test_resets_mix_fresh_parameters_in_on_time_and_forget_the_moments():
 
 def test_seeds_are_reset_to_different_parameters_and_again_to_others():
     def fresh(key):
-        return jax.tree.map(lambda x: jax.random.normal(key, x.shape), {"params": {"head": {
-            "kernel": jnp.zeros((2, 2))}}})  # fmt: skip
+        return jax.tree.map(
+            lambda x: jax.random.normal(key, x.shape), {"params": {"head": {"kernel": jnp.zeros((2, 2))}}}
+        )
 
     shares = optimizers.rainbow_shares(RainbowConfig())
     optimizer = optimizers.with_resets(optax.sgd(0.0), fresh, lambda count: count > 0, shares)
@@ -262,9 +267,7 @@ def test_lanes_of_seeds_draw_fresh_parameters_at_resets_alone():
         for _ in range(3):
             updates, own = optimizer.update(weights, own, weights)
             weights = jax.tree.map(jnp.add, weights, updates)
-        jax.tree.map(
-            lambda x, y, i=i: np.testing.assert_allclose(x[i], y, rtol=1e-5), lanes, weights
-        )
+        jax.tree.map(lambda x, y, i=i: np.testing.assert_allclose(x[i], y, rtol=1e-5), lanes, weights)
 
 
 def test_no_limit_is_no_clip():

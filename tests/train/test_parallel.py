@@ -26,14 +26,7 @@ from jaxagent.train.parallel import Mean, ReplicaDrift
 from jaxagent.types import Loop
 
 KEY = functools.partial(keys.derive, 3, "update")
-TINY = PPOConfig(
-    num_envs=8,
-    num_steps=8,
-    num_epochs=2,
-    num_minibatches=2,
-    hidden_size=8,
-    learning_rate=3e-3,
-)
+TINY = PPOConfig(num_envs=8, num_steps=8, num_epochs=2, num_minibatches=2, hidden_size=8, learning_rate=3e-3)
 
 
 # --- the programs under test ----------------------------------------------------------------------
@@ -278,12 +271,7 @@ def test_shards_must_divide_over_devices():
 
 
 @pytest.mark.parametrize(
-    ("name", "num_devices", "chunks"),
-    [
-        ("ppo", 1, (1, 1, 1)),
-        ("linear", 1, (2, 2)),
-        ("linear", 4, (2, 2)),
-    ],
+    ("name", "num_devices", "chunks"), [("ppo", 1, (1, 1, 1)), ("linear", 1, (2, 2)), ("linear", 4, (2, 2))]
 )
 def test_several_chunks_are_one_long_one(name, num_devices, chunks):
     """Update i draws from `fold_in(key, i)`, whatever the chunk; bit by bit."""
@@ -308,9 +296,7 @@ def test_every_update_and_every_shard_has_a_key_of_its_own(num_devices):
         return {"i": learner["i"] + 1}, shards, {"x": Mean(jnp.ones(()), jnp.ones(()))}
 
     state = parallel.first_state({"i": jnp.array(0, jnp.int32)}, jnp.zeros((NUM_SHARDS, 3)))
-    state, _ = jax.block_until_ready(
-        parallel.chunked(Loop((), update), 3, num_devices)(state, KEY())
-    )
+    state, _ = jax.block_until_ready(parallel.chunked(Loop((), update), 3, num_devices)(state, KEY()))
     expected = [
         [jax.random.uniform(jax.random.fold_in(jax.random.fold_in(KEY(), i), s)) for i in range(3)]
         for s in range(NUM_SHARDS)
@@ -377,9 +363,7 @@ def test_lanes_of_equal_ids_are_paired():
 def test_lanes_in_turn_are_the_lanes_at_once():
     loop, first, data = program("linear")
     start = jax.tree.map(lambda x: jnp.stack([x] * 3), first)
-    at_once, in_turn = (
-        run((loops.lanes(loop, in_turn=flag), start, data), 1)[0] for flag in (False, True)
-    )
+    at_once, in_turn = (run((loops.lanes(loop, in_turn=flag), start, data), 1)[0] for flag in (False, True))
     assert_close(at_once, in_turn, rtol=1e-5, atol=1e-7)
 
 
@@ -431,12 +415,8 @@ def test_lane_equals_the_loop_alone():
     alone = Loop(loop.init, update)
     start = jax.jit(loop.init)(key, cartpole_tasks())
     expected, _ = run((alone, start, ()), 1, (2,))
-    assert_close(
-        jax.tree.map(lambda x: x[index], state.learner), expected.learner, rtol=1e-4, atol=1e-6
-    )
-    assert_close(
-        jax.tree.map(lambda x: x[:, index], state.shards), expected.shards, rtol=1e-4, atol=1e-6
-    )
+    assert_close(jax.tree.map(lambda x: x[index], state.learner), expected.learner, rtol=1e-4, atol=1e-6)
+    assert_close(jax.tree.map(lambda x: x[:, index], state.shards), expected.shards, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("num_devices", [1, 2, 4])
@@ -529,9 +509,7 @@ def test_the_host_s_programs_stay_there_and_the_learner_s_elsewhere(monkeypatch)
     """With the fake devices: a host beside a first device that is another one."""
     host, other = jax.devices()[0], jax.devices()[1]
     local = jax.local_devices
-    monkeypatch.setattr(
-        jax, "local_devices", lambda backend=None: local() if backend == "cpu" else [other]
-    )
+    monkeypatch.setattr(jax, "local_devices", lambda backend=None: local() if backend == "cpu" else [other])
     there = parallel.to_device({"x": jnp.arange(3.0)})
     assert there["x"].devices() == {other}
     back = parallel.on_host(jax.jit(lambda x: jnp.sum(x) + jnp.zeros(())))(there["x"])

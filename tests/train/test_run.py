@@ -26,10 +26,7 @@ def make_stages(num_chunks=4, poison=None, on_chunk=lambda state: None):
 
     def update(learner, shards, data, shard_ids, key):
         noise = jnp.mean(jax.vmap(jax.random.normal)(jax.random.split(key, shards.shape[0])))
-        learner = {
-            "w": learner["w"] * 0.9 + noise,
-            "n": learner["n"] + 1,
-        }
+        learner = {"w": learner["w"] * 0.9 + noise, "n": learner["n"] + 1}
         if poison is not None:
             learner["w"] = jnp.where(learner["n"] == poison, jnp.nan, learner["w"])
         metrics = {
@@ -226,8 +223,11 @@ def test_two_checkpoints_stay(tmp_path):
         checkpoint.save(tmp_path, step, {"a": jnp.ones(())}, "a1")
     assert checkpoint.steps(tmp_path) == [3, 4]
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "step_00000003", "step_00000003.json", "step_00000004", "step_00000004.json",
-    ]  # fmt: skip
+        "step_00000003",
+        "step_00000003.json",
+        "step_00000004",
+        "step_00000004.json",
+    ]
 
 
 def test_a_changed_artefact_is_refused(tmp_path):
@@ -257,13 +257,7 @@ def test_two_processes_cannot_write_one_run(tmp_path):
 
 
 def test_the_digest_ignores_clocks_only(tmp_path):
-    line = {
-        "stage": "a",
-        "step": 1,
-        "train/loss": 0.5,
-        "chunk_seconds": 1.0,
-        "tokens_per_second": 2,
-    }
+    line = {"stage": "a", "step": 1, "train/loss": 0.5, "chunk_seconds": 1.0, "tokens_per_second": 2}
     digests = []
     for changes in ({}, {"chunk_seconds": 9.0, "tokens_per_second": 3}, {"train/loss": 0.6}):
         path = tmp_path / f"{len(digests)}.jsonl"
