@@ -24,7 +24,7 @@ $(VENV)/.installed-$(EXTRAS): $(VENV)/.installed
 	touch $@
 
 quickstart: venv
-	$(VENV)/bin/python -m experiments.quickstart --preset cpu --out runs/quickstart
+	$(VENV)/bin/jaxagent run quickstart --preset cpu --out runs/quickstart
 
 test: extras
 	JAXAGENT_REQUIRED_EXTRAS=$(EXTRAS) $(VENV)/bin/python -m pytest

@@ -19,9 +19,10 @@ import jax
 import numpy as np
 
 from benchmarks.rows import emit
-from experiments.configs.atari100k import GPU, Config
-from experiments.parts import atari_study
+from experiments.atari100k import training  # the program measured is this study's own
+from experiments.atari100k.config import GPU, Config
 from jaxagent.evaluate import emulator
+from jaxagent.study.config import SeedConfig
 
 WARMUP = 24
 REPEATS = 5
@@ -36,21 +37,21 @@ def config_of(game: str, num_seeds: int, steps: int) -> Config:
         num_updates=(REPEATS + 2) * steps,
         capacity=8192,
     )
-    return dataclasses.replace(GPU, games=(game,), num_seeds=num_seeds, rainbow=fit)
+    return dataclasses.replace(GPU, games=(game,), rainbow=fit, seeds=SeedConfig(0, num_seeds))
 
 
 def measure(game: str, num_seeds: int, steps: int) -> dict[str, Any]:
     """One row."""
     config = config_of(game, num_seeds, steps)
-    work = atari_study.train(config, game, "spr")
+    loop = training.loop_of(config, game, "spr")
     start = time.perf_counter()
-    state, _ = work.chunk(work.init())
+    state, _ = loop.chunk(loop.init())
     first = time.perf_counter() - start
     played, num_actions = random_play(config, game)
     whole, alone = [], []
     for _ in range(REPEATS):
         start = time.perf_counter()
-        state, _ = work.chunk(state)
+        state, _ = loop.chunk(state)
         jax.block_until_ready(state.learner)
         whole.append(time.perf_counter() - start)
         start = time.perf_counter()
@@ -75,15 +76,16 @@ def measure(game: str, num_seeds: int, steps: int) -> dict[str, Any]:
 
 def random_play(config: Config, game: str) -> tuple[Any, int]:
     """Steps of an emulator of as many lanes, without end."""
-    env = atari_study.setting_of(config, game, "spr").env
-    num_actions, rng = env.action_spec[0].cardinality, np.random.default_rng(0)
+    env = training.game_of(config, game, "spr").env
+    num_actions, num_seeds = env.action_spec[0].cardinality, len(config.seeds)
+    rng = np.random.default_rng(0)
 
     def act(obs: jax.Array, count: Any) -> np.ndarray:
         del count
         return rng.integers(0, num_actions, len(obs)).astype(np.int32)
 
-    seeds = np.arange(1, config.num_seeds + 1, dtype=np.int32)
-    return emulator.play(env.vector(config.num_seeds), act, seeds), num_actions
+    seeds = np.arange(1, num_seeds + 1, dtype=np.int32)
+    return emulator.play(env.vector(num_seeds), act, seeds), num_actions
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """How fast this machine pretrains and acts: tokens/s, MFU, env steps/s; JSON lines.
 
     python -m benchmarks.calibrate                 # the paper's size: D 256, 6 layers, 280 tokens
-    python -m benchmarks.calibrate --preset cpu    # the sizes of a preset of the PASTA study
+    python -m benchmarks.calibrate --preset cpu    # the size that two cores pretrain in minutes
     python -m benchmarks.calibrate --out FILE      # also append the lines to FILE
 
 MFU is the model's operations (matrix products and attention, forward and backward, no
@@ -12,6 +12,7 @@ token; ratios are medians over alternating rounds. Compile seconds are apart.
 """
 
 import argparse
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable
@@ -23,7 +24,6 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.rows import emit
-from experiments.configs.pasta import PRESETS
 from jaxagent.agents import pretraining, sequence
 from jaxagent.agents.pretraining import OBJECTIVES
 from jaxagent.config import NUM_SHARDS, FitConfig, TokenConfig, TransformerConfig
@@ -34,6 +34,11 @@ from jaxagent.tokens.component import Codec, Domain
 from jaxagent.train import loops, optimizer, parallel
 from jaxagent.train.peak import square_product
 
+SIZES = {  # of the presets of the PASTA study
+    "smoke": (TransformerConfig(width=16, num_layers=1, num_heads=2, context=2), 16),
+    "cpu": (TransformerConfig(width=64, num_layers=3, num_heads=4, context=4), 64),
+    "gpu": (TransformerConfig(width=256, num_layers=6, num_heads=4, context=8, dtype="bfloat16"), 1024),
+}
 ROUNDS = 7
 UPDATES = 4  # of a timed call
 ANT = Domain(27, 8, 0, 0, 0)  # 35 tokens a transition; 8 of them are 280
@@ -189,19 +194,18 @@ def measure_acting(config: TransformerConfig, num_bins: int, domain: Domain, num
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", choices=sorted(PRESETS))
+    parser.add_argument("--preset", choices=SIZES)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--windows", type=int, default=16)
     parser.add_argument("--envs", type=int, default=16)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    config = TransformerConfig(width=256, num_layers=6, num_heads=4, context=8, dtype=given.dtype)
-    tokens = TokenConfig(num_bins=1024)
-    if given.preset:
-        config, tokens = PRESETS[given.preset].network, PRESETS[given.preset].tokens
+    config, num_bins = SIZES[given.preset or "gpu"]
+    if not given.preset:
+        config = dataclasses.replace(config, dtype=given.dtype)
     rows = (
-        lambda: measure_pretraining(config, tokens, ANT, given.windows),
-        lambda: measure_acting(config, tokens.num_bins, HOPPER, given.envs),
+        lambda: measure_pretraining(config, TokenConfig(num_bins=num_bins), ANT, given.windows),
+        lambda: measure_acting(config, num_bins, HOPPER, given.envs),
     )
     for row in rows:
         emit(row(), given.out)

@@ -21,24 +21,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+import envs
 from benchmarks.calibrate import alternating
 from benchmarks.rows import emit
 from envs.vector import broadcast_params
-from experiments.configs.spr import GPU
-from experiments.parts import rainbow_study
-from jaxagent.config import NUM_SHARDS, RainbowConfig
+from jaxagent.agents import rainbow
+from jaxagent.config import NUM_SHARDS, QNetworkConfig, RainbowConfig, SPRConfig
 from jaxagent.data.prioritized import prioritized_windows
+from jaxagent.study import value_agents
 from jaxagent.train import parallel
 
+GAME = "minatar/Breakout"
+AGENT = RainbowConfig(  # of the MinAtar preset
+    model=QNetworkConfig(encoder="board", width=2, hidden_size=128, dropout=0.5), spr=SPRConfig(tau=0.01)
+)
 UPDATES = 16  # of a timed call, each with its gradient steps
 
 
 def programs(config: RainbowConfig) -> dict[str, Any]:
     """Three jitted calls of equally many gradient steps, by name."""
-    setting = rainbow_study.setting_of(dataclasses.replace(GPU.tasks[0], rainbow=config))
-    algorithm = rainbow_study.rainbow_loop(setting.env, config)
-    agent, loop = algorithm.agent, algorithm.loop
-    tasks = broadcast_params(setting.task, config.num_envs)
+    env, task = envs.make(GAME)
+    agent = rainbow.rainbow(env.obs_shape, env.obs_dtype, env.action_spec, config)
+    loop, tasks = value_agents.loop(env, config), broadcast_params(task, config.num_envs)
     state = parallel.first_state(*jax.jit(loop.init)(jax.random.key(0), tasks))
     chunk = parallel.chunked(loop, UPDATES, 1)
     memory = prioritized_windows(config.window, config.priority_exponent)
@@ -105,9 +109,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    config = GPU.tasks[0].rainbow
-    for name, agent in zip(rainbow_study.AGENTS, (config, without(config)), strict=True):
-        emit(measure(name, agent), given.out)
+    for name, config in (("rainbow + spr", AGENT), ("rainbow", without(AGENT))):
+        emit(measure(name, config), given.out)
 
 
 def without(config: RainbowConfig) -> RainbowConfig:

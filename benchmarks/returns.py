@@ -30,14 +30,17 @@ from envs.registry import missing_package
 from envs.returns import TABLE, task_name
 from envs.types import sample_action
 from envs.vector import broadcast_params
-from experiments.configs.quickstart import CPU
-from experiments.parts import experts
 from jaxagent import keys
-from jaxagent.config import PPOConfig
+from jaxagent.config import PPOConfig, fingerprint
 from jaxagent.evaluate.episodes import play
+from jaxagent.files import write_json
+from jaxagent.folders import MANIFEST
+from jaxagent.study import agents, histories
+from jaxagent.study.config import ACROBOT, CARTPOLE, PENDULUM
 from jaxagent.train import run
 from jaxagent.types import Policy
 
+TASKS = (CARTPOLE, ACROBOT, PENDULUM)  # of the quickstart, with what PPO needs to learn them
 SEED, AGENTS, EPISODES, CANDIDATES = 2000, 6, 256, 5
 SCRIPTED_EPISODES = 64  # of each pure id; plans that look ahead take many steps for one
 
@@ -59,15 +62,16 @@ def measure(env_id: str, overrides: dict[str, float], ppo: PPOConfig) -> dict[st
     lanes, key = broadcast_params(task, EPISODES), keys.derive(SEED, f"returns/{env_id}")
     random = jax.jit(lambda: play(env, random_policy(env), (), lanes, key, env.max_steps).returns)()
     long = dataclasses.replace(ppo, num_updates=2 * ppo.num_updates)
-    stage = run.Stage("train", lambda folder: experts.train(env, [task] * AGENTS, long, SEED, 1))
-    with tempfile.TemporaryDirectory() as folder:
-        run.run(Path(folder), [stage], chunks_per_save=1000)
-        place = run.stage_folder(Path(folder), "train")
-        snapshots = experts.load_snapshots(place, env, long, AGENTS)
-    last = jax.tree.map(lambda x: x[-CANDIDATES:], snapshots)
-    greedy = experts.as_policy(env, long, is_greedy=True)
+    fit = agents.population("train", env, [task] * AGENTS, long, SEED)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_json(folder / MANIFEST, {"fingerprint": fingerprint(long)})
+        run.run(folder, [fit.stage(devices=1)], chunks_per_save=1000)
+        snapshots = fit.load(folder)
+    last = agents.take(snapshots, slice(-CANDIDATES, None))
+    greedy = agents.as_policy(env, long, is_greedy=True)
     # Chosen on other episodes than it is measured on, or the maximum would flatter it.
-    chosen_on = experts.mean_returns(
+    chosen_on = histories.mean_returns(
         env, greedy, last, [task] * AGENTS, EPISODES, keys.derive(SEED, "returns/choose")
     )
     best = np.unravel_index(np.argmax(chosen_on), chosen_on.shape)
@@ -161,13 +165,13 @@ def main() -> None:
         return
     wanted = {
         task_name(t.env, overrides): (t.env, overrides, t.ppo)
-        for t in CPU.tasks
+        for t in TASKS
         for overrides in ({}, t.overrides)
     }
     if arguments.task:
         env_id, *pairs = arguments.task.split()
         overrides = {k: float(v) for k, v in (p.split("=") for p in pairs)}
-        ppo = next((t.ppo for t in CPU.tasks if t.env == env_id), PPOConfig())
+        ppo = next((t.ppo for t in TASKS if t.env == env_id), PPOConfig())
         wanted = {task_name(env_id, overrides): (env_id, overrides, ppo)}
     for name, (env_id, overrides, ppo) in wanted.items():
         _merge(name, measure(env_id, overrides, ppo), "--task", name)

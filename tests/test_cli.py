@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib
 import io
 import json
 import subprocess
@@ -14,7 +13,8 @@ import pytest
 from extras import need
 
 from experiments import cli
-from experiments.configs import quickstart
+from experiments.cli import rooms
+from experiments.quickstart import config as quickstart
 
 ROOT = Path(__file__).parents[1]
 GUARD = (
@@ -47,7 +47,7 @@ BAD = [
     (["run", "quickstart", "--tasks.0.demonstrations", "0"], "above 0"),
     (["run", "quickstart", "--tokens.num-bins", "1"], "at least 2"),
     (["run", "quickstart", "--tokens.obs-bins", "mulaw"], "mu_law"),
-    (["run", "quickstart", "--adapt.num-seeds", "0"], "above 0"),
+    (["run", "quickstart", "--adapt.seeds.count", "0"], "above 0"),
     (["run", "quickstart", "--adapt.decoding", "greedy"], "argmax"),
     (["run", "alphazero", "--games.0.name", "conect_four"], "connect_four"),
     (["run", "alphazero", "--games.1.levels", "0", "4", "2"], "rising levels"),
@@ -128,13 +128,12 @@ def test_list_needs_no_jax():
 
 def presets():
     """Every preset of every experiment."""
-    for name in cli.experiments():
-        module = importlib.import_module(f"experiments.configs.{name}")
-        yield from ((name, preset) for preset in module.PRESETS)
+    for name in rooms.names():
+        yield from ((name, preset) for preset in rooms.room(name).config.PRESETS)
 
 
 def preset_of(name, preset):
-    return importlib.import_module(f"experiments.configs.{name}").PRESETS[preset]
+    return rooms.preset(rooms.room(name), preset)
 
 
 @pytest.mark.parametrize(("name", "preset"), list(presets()))
@@ -142,26 +141,25 @@ def test_every_preset_is_legal_and_survives_json(name, preset):
     from jaxagent import config as configs
 
     config = preset_of(name, preset)
-    config.check()
+    configs.check(config)
     text = json.dumps(configs.to_dict(config))
     assert configs.from_dict(config, json.loads(text)) == config
 
 
 @pytest.mark.parametrize(("name", "preset"), [x for x in presets() if x[0] not in ("pasta", "populations")])
-def test_every_preset_builds_its_stages_claims_and_costs(name, preset):
+def test_every_preset_builds_its_steps_and_claims(name, preset):
     """Those of robots build every body, which tests/slow and tests/parts do anyway."""
     from jaxagent.evaluate.claims import check_claims, check_preset
 
     if name == "alphazero":
         need("pgx")
-    experiment, config = importlib.import_module(f"experiments.{name}"), preset_of(name, preset)
-    names = [s.name for s in experiment.stages(config)]
+    study = rooms.room(name).study(preset_of(name, preset))
+    names = [step.name for step in study.steps]
     assert len(set(names)) == len(names) > 1
     check_preset(preset)
-    check_claims(experiment.claims(config))
-    rows = experiment.costs(config)
-    assert all(r.flops >= 0 and r.bytes >= 0 for r in rows)
-    assert sum(r.flops for r in rows) > 0
+    check_claims(study.claims)
+    assert study.arms
+    assert all(curve.to_dict()["x_label"] for curve in study.curves)
 
 
 def test_fingerprint_depends_on_every_field():
@@ -180,3 +178,52 @@ def test_unknown_config_fields_are_refused():
     values["pretrain"]["learning_rat"] = 1.0
     with pytest.raises(ValueError, match="learning_rat"):
         from_dict(quickstart.CPU, values)
+
+
+ROOM = {
+    "config.py": "from experiments.example.config import PRESETS, Config, DESCRIPTION\n",
+    "study.py": "from mypaper.config import Config\nfrom experiments.example import study as of\n"
+    "def study(config: Config):\n    return of.study(config)\n",
+}
+
+
+@pytest.fixture
+def outside(tmp_path, monkeypatch):
+    """A room that lies outside this repository."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    place = tmp_path / "mypaper"
+    place.mkdir()
+    for name, text in ROOM.items():
+        (place / name).write_text(text)
+    yield place
+    for name in [n for n in sys.modules if n.split(".")[0] == "mypaper"]:
+        del sys.modules[name]
+
+
+def test_a_room_outside_is_run_resumed_and_recorded(outside, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert cli.main(["run", str(outside), "--preset", "smoke", "--episodes", "1", "--out", str(out)]) == 0
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert (manifest["experiment"], manifest["source"]) == ("mypaper", str(outside))
+    assert set(json.loads((out / "summary.json").read_text())["arms"]) == {"ppo", "myopic"}
+    assert cli.main(["resume", str(out)]) == 0
+    assert len(list((out / "pictures").iterdir())) == 2
+
+
+def test_a_room_under_the_name_of_another_module_is_refused(outside, capsys):
+    taken = outside.rename(outside.with_name("json"))
+    assert cli.main(["run", str(taken), "--preset", "smoke"]) == cli.USAGE
+    assert "rename the folder" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_room_is_refused(tmp_path, capsys):
+    assert cli.main(["run", str(tmp_path / "nothing")]) == cli.USAGE
+    assert "config.py and study.py" in capsys.readouterr().err
+
+
+def test_a_dry_run_counts_operations_and_memory(capsys):
+    assert cli.main(["run", "example", "--preset", "smoke", "--dry-run"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("train/")]
+    assert [row[0] for row in rows] == ["train/CartPole-v1/ppo", "train/CartPole-v1/myopic"]
+    # 2 x (4 * 64 + 64 * 64 + heads) weights; two lanes.
+    assert all(float(row[3]) > 0 for row in rows)

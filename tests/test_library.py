@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from envs.names import UnknownName
-from experiments import render, session
+from experiments import render
+from experiments.cli import session
 from jaxagent import library
 from jaxagent.agents import rainbow
 from jaxagent.config import QNetworkConfig, RainbowConfig, TransformerConfig, to_dict

@@ -16,8 +16,38 @@ from jaxagent.config.checks import (
 from jaxagent.config.networks import LatentConfig, QNetworkConfig
 
 
+class Acting:
+    """Env steps of a configuration that acts `num_steps` in each of `num_envs` lanes an update."""
+
+    num_envs: int
+    num_steps: int
+    num_updates: int
+    updates_per_chunk: int
+    warmup_steps: int = 0  # before the first update
+
+    @property
+    def env_steps_per_update(self) -> int:
+        """Of all lanes."""
+        return self.num_envs * self.num_steps
+
+    @property
+    def env_steps_per_chunk(self) -> int:
+        """Between two snapshots."""
+        return self.updates_per_chunk * self.env_steps_per_update
+
+    @property
+    def env_steps(self) -> int:
+        """Of the whole training, the warm-up included."""
+        return self.warmup_steps + self.num_updates * self.env_steps_per_update
+
+    @property
+    def num_chunks(self) -> int:
+        """Chunks of the whole training."""
+        return self.num_updates // self.updates_per_chunk
+
+
 @dataclasses.dataclass(frozen=True)
-class PPOConfig:
+class PPOConfig(Acting):
     """Proximal policy optimisation (Schulman et al. 2017) on one environment."""
 
     num_envs: int = 32
@@ -64,7 +94,7 @@ class SearchConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class AlphaZeroConfig:
+class AlphaZeroConfig(Acting):
     """Policy iteration by search with the true environment (Silver et al. 2018)."""
 
     num_envs: int = 64
@@ -99,7 +129,7 @@ class AlphaZeroConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class SACConfig:
+class SACConfig(Acting):
     """Soft actor-critic (Haarnoja et al. 2018b) on one environment."""
 
     num_envs: int = 16
@@ -128,7 +158,7 @@ class SACConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class MuZeroConfig:
+class MuZeroConfig(Acting):
     """Gumbel MuZero, with EfficientZero's consistency loss where its weight is above 0."""
 
     num_envs: int = 16
@@ -197,7 +227,7 @@ class SPRConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class RainbowConfig:
+class RainbowConfig(Acting):
     """Rainbow (Hessel et al. 2018) as SPR uses it, with what SR-SPR and BBF add."""
 
     num_envs: int = 4

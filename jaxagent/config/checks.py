@@ -1,10 +1,50 @@
 """Checks of configurations, whose errors say what was got, what was expected, and the fix."""
 
+import dataclasses
 import math
 import os
-from typing import Any
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 NUM_SHARDS = 4  # logical data shards at any device count, see train/parallel.py
+
+
+class Bound(NamedTuple):
+    """What a field must be, as part of its type: finite and within both ends."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: float = -math.inf  # excluded
+
+    def check(self, name: str, value: float) -> None:
+        """Raise ValueError where a value is out of bounds."""
+        is_legal = math.isfinite(value) and self.low <= value <= self.high and value > self.above
+        require(is_legal, name, value, str(self), "choose another")
+
+    def __str__(self) -> str:
+        if math.isfinite(self.above):
+            return f"a number above {self.above:g}"
+        if math.isfinite(self.high):
+            return f"a number in [{self.low:g}, {self.high:g}]"
+        return f"at least {self.low:g}"
+
+
+Count = Annotated[int, Bound(above=0)]
+Positive = Annotated[float, Bound(above=0)]
+Share = Annotated[float, Bound(0, 1)]
+
+
+def check(config: Any) -> None:
+    """Raise ValueError where a configuration is illegal: its parts first, then bounds, then `check`."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        for part in value if isinstance(value, tuple) else (value,):
+            if dataclasses.is_dataclass(part):
+                check(part)
+    for name, hint in get_type_hints(type(config), include_extras=True).items():
+        for bound in getattr(hint, "__metadata__", ()):
+            bound.check(f"{type(config).__name__}.{name}", getattr(config, name))
+    if hasattr(config, "check"):
+        config.check()
 
 
 def require(condition: bool, what: str, got: Any, expected: str, fix: str) -> None:

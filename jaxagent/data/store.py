@@ -35,13 +35,14 @@ class Shard(NamedTuple):
     trajectory: Trajectory  # numpy arrays [T, B, ...]
 
 
-def write(folder: Path, shards: Iterable[Shard]) -> Path:
+def write(folder: Path, shards: Iterable[Shard], within: Path | None = None) -> Path:
     """Write a store; an existing one at `folder` is replaced when the new one is whole.
 
-    Raises `StoreError` where there are no shards, `folders.NotOurs` where `folder` is no store.
+    `within` is the run that the caller writes it in. Raises `StoreError` where there are no shards,
+    `folders.NotOurs` where `folder` is no store, or lies in another run.
     """
     folder = Path(folder)
-    with replacement(folder, "store") as new:
+    with replacement(folder, "store", within) as new:
         entries = [_write_shard(new, i, shard) for i, shard in enumerate(shards)]
         if not entries:
             raise StoreError(f"{folder}: got no shards, expected at least one.")

@@ -28,7 +28,9 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {p: metadata.version(p) for p in PACKAGES}
 
 
-def describe(experiment: str, preset: str, config: Any, command: str, kind: str = "run") -> dict[str, Any]:
+def describe(
+    experiment: str, source: str, preset: str, config: Any, command: str, kind: str = "run"
+) -> dict[str, Any]:
     """The manifest of a run or grid that starts now.
 
     It is what makes the folder ours (`jaxagent.folders`), and holds no user name and no
@@ -38,6 +40,7 @@ def describe(experiment: str, preset: str, config: Any, command: str, kind: str 
     return {
         KIND: kind,
         "experiment": experiment,
+        "source": source,  # its name, or the path of a folder outside as the command had it
         "preset": preset,
         "command": command,
         "config": to_dict(config),

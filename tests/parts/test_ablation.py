@@ -6,17 +6,22 @@ import json
 import jax
 import pytest
 
-from experiments import ablation, cli
-from experiments.configs import pasta
-from experiments.configs.pasta import CPU, PRESETS, ablations
-from jaxagent.config import fingerprint
+from experiments import cli
+from experiments.cli import ablation, rooms
+from experiments.pasta import config as pasta
+from experiments.pasta.config import CPU, PRESETS, ablations
+from jaxagent import folders
+from jaxagent.config import check, fingerprint
+
+ROOM = rooms.room("pasta")
+MANIFEST = dict.fromkeys(folders.NEEDED, "")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_cell_is_legal_and_another_configuration(preset):
     cells = ablations(PRESETS[preset])
     for config in cells.values():
-        config.check()
+        check(config)
     assert len({fingerprint(c) for c in cells.values()}) == len(cells)
 
 
@@ -59,9 +64,9 @@ def finished(tmp_path):
         scores = {"full": {"a": [0.1 + number, 0.2 + number], "b": [0.3 + number, 0.4 + number]}}
         summary = {"tasks": ["a", "b"], "scores": scores, "wall_seconds": 3.0}
         (place / "summary.json").write_text(json.dumps(summary))
-        about = {"jaxagent": "run", "fingerprint": fingerprint(config), "experiment": "pasta"}
+        about = MANIFEST | {"jaxagent": "run", "fingerprint": fingerprint(config)}
         (place / "manifest.json").write_text(json.dumps(about))
-    about = {"jaxagent": "grid", "fingerprint": fingerprint(pasta.SMOKE)}
+    about = MANIFEST | {"jaxagent": "grid", "fingerprint": fingerprint(pasta.SMOKE)}
     (tmp_path / "manifest.json").write_text(json.dumps(about))
     return tmp_path, cells
 
@@ -87,8 +92,8 @@ def test_finished_cells_are_not_run_again(finished, monkeypatch, capsys):
         lambda *args: {"tasks": [], "arms": {}, "scores": {}, "preconditions": [], "claims": []},
     )
     monkeypatch.setattr(ablation, "table", lambda summary: "")
-    monkeypatch.setattr(ablation.session, "resume", lambda *args: started.append(args[0]) or 0)
-    assert ablation.run("pasta", "smoke", pasta.SMOKE, cells, out, "command") == 0
+    monkeypatch.setattr(ablation.session, "resume", lambda *args, **kwargs: started.append(args[1]) or 0)
+    assert ablation.run(ROOM, "smoke", pasta.SMOKE, cells, cells, out, "command") == 0
     assert started == [ablation.folder_of(out, "bins x4")], "resumed: it was begun"
     assert "finished before" in capsys.readouterr().out
 
@@ -107,12 +112,12 @@ def test_two_cells_run_resume_and_end_in_a_page(tmp_path, capsys):
     small = dataclasses.replace(pasta.SMOKE, domains=pasta.SMOKE.domains[:1])
     grid = ablations(small)
     cells = {name: grid[name] for name in ("baseline", "modality reals")}
-    assert ablation.run("pasta", "smoke", small, cells, tmp_path, "jaxagent ablate pasta") == 0
+    assert ablation.run(ROOM, "smoke", small, cells, cells, tmp_path, "jaxagent ablate pasta") == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert set(summary["arms"]) == set(cells)
     page = (tmp_path / "report.html").read_text()
     assert "modality reals" in page
     assert "--only" in page
     capsys.readouterr()
-    assert ablation.run("pasta", "smoke", small, cells, tmp_path, "jaxagent ablate pasta") == 0
+    assert ablation.run(ROOM, "smoke", small, cells, cells, tmp_path, "jaxagent ablate pasta") == 0
     assert capsys.readouterr().out.count("finished before") == 2

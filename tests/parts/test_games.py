@@ -8,8 +8,11 @@ import numpy as np
 from extras import need
 
 from envs.vector import broadcast_params
-from experiments.configs import alphazero, muzero
-from experiments.parts import game_report, muzero_report, muzero_study
+from experiments.alphazero import config as alphazero
+from experiments.alphazero import matches
+from experiments.alphazero import study as alphazero_study
+from experiments.muzero import config as muzero
+from experiments.muzero import study as muzero_study
 from jaxagent.agents import planning
 from jaxagent.evaluate.matches import play_match, points
 from jaxagent.types import View
@@ -17,24 +20,14 @@ from jaxagent.types import View
 SMOKE = alphazero.SMOKE
 
 
-def study():
-    need("pgx")
-    from experiments.parts import game_study
-
-    return game_study
-
-
-def test_ratings_put_who_wins_above_and_opponents_by_their_own_games():
+def test_ratings_put_who_wins_above_and_opponents_by_their_own_games(monkeypatch):
     """Two snapshots, two seeds, two opponents: points are the row player's."""
-    config = dataclasses.replace(SMOKE, evaluation=alphazero.EvaluationConfig(games=50))
     search = np.zeros((2, 2, 2, 40))
     search[1] = 1.0  # the last snapshot wins all, the first loses all
     search[1, 1, 1] = 0.5  # but for seed 1 against the second opponent
     between = np.array([[0.5, 0.1], [0.9, 0.5]])
-    need("pgx")
-    from experiments.parts.game_ratings import ratings
-
-    table = ratings(config, None, {"search": search, "raw": 0.25 + 0 * search}, between)
+    points = {"search": search, "raw": 0.25 + 0 * search}
+    table = matches.ratings(points, between, num_between=100)
     opponents = np.array(table["opponents"])
     assert opponents.shape == (2, 2)
     np.testing.assert_array_equal(opponents[0], 0.0)
@@ -45,56 +38,65 @@ def test_ratings_put_who_wins_above_and_opponents_by_their_own_games():
     assert (elo[0] < -100).all()
     assert elo[1, 0] > elo[1, 1]
 
+    # Opponents had two legs of as many games as an arm.
+    config = dataclasses.replace(SMOKE, evaluation=alphazero.EvaluationConfig(50, 40, num_snapshots=2))
+    monkeypatch.setattr(matches, "player", lambda config, game, how: how)
+    monkeypatch.setattr(matches, "results", lambda game, how, *asked: points[how].reshape(4, 2, 40))
+    game = matches.Game(SMOKE.games[0], None, None, None)
+    assert matches.rate_snapshots(config, game, np.zeros((3, 2)), between)["elo"] == table
+
 
 def test_levels_of_connect_four_are_random_play_and_depths():
     game = next(g for g in SMOKE.games if g.name == "connect_four")
-    setting = study().setting_of(game)
-    player = study().opponent(setting)
-    tasks = broadcast_params(setting.task, 32)
+    need("pgx")
+    made = matches.game_of(game)
+    player = matches.opponent(made)
+    tasks = broadcast_params(made.task, 32)
 
     def match(levels, key):
         sides = jax.tree.map(jnp.int32, levels)
-        return play_match(setting.env, (player, player), sides, tasks, key).returns
+        return play_match(made.env, (player, player), sides, tasks, key).returns
 
     run = jax.jit(match)
     assert float(points(run((2, 0), jax.random.key(0))).mean()) > 0.9
     drawn = np.asarray(run((0, 0), jax.random.key(1)))
     assert len(np.unique(drawn)) > 1  # random play is no one game
-    tasks = broadcast_params(setting.task, 256)
-    first = jax.vmap(setting.env.reset)(jax.random.split(jax.random.key(2), 256), tasks)
+    tasks = broadcast_params(made.task, 256)
+    first = jax.vmap(made.env.reset)(jax.random.split(jax.random.key(2), 256), tasks)
     view = View(*first, tasks)
     action, _, _ = player.act(jnp.int32(0), (), view, jnp.ones((256,), bool), jax.random.key(3))
     assert set(np.unique(action)) == set(range(7))
 
 
 def test_scores_are_0_for_random_play_and_1_for_the_reference():
-    games = {
-        game.name: {
+    found = {
+        f"evaluate/{game.name}": {
             "points": {
                 arm: [[0.9, p], [0.9, p]]
-                for arm, p in zip(game_report.ABOUT, (0.5, 0.1, 0.3, 0.1, 0.1), strict=True)
+                for arm, p in zip(alphazero_study.ARMS, (0.5, 0.1, 0.3, 0.1, 0.1), strict=True)
             },
-            "unbeaten": {arm: [[1.0, 0.75], [1.0, 1.0]] for arm in game_report.ABOUT},
+            "unbeaten": {arm: [[1.0, 0.75], [1.0, 1.0]] for arm in alphazero_study.ARMS},
             "between": [[0.5, 0.1], [0.9, 0.5]],
         }
         for game in SMOKE.games
     }
-    found = game_report.scores(SMOKE, games)
-    np.testing.assert_allclose(found["search"], np.ones((2, 2)))
-    np.testing.assert_allclose(found["raw"], np.zeros((2, 2)), atol=1e-12)
-    np.testing.assert_allclose(found["puct"], np.full((2, 2), 0.5))
-    np.testing.assert_allclose(found["unbeaten", "search"], [[0.75, 1.0]])
+    table = alphazero_study.scores(SMOKE, found)
+    np.testing.assert_allclose(table["search"], np.ones((2, 2)))
+    np.testing.assert_allclose(table["raw"], np.zeros((2, 2)), atol=1e-12)
+    np.testing.assert_allclose(table["puct"], np.full((2, 2), 0.5))
+    np.testing.assert_allclose(table["unbeaten", "search"], [[0.75, 1.0]])
 
 
 def test_a_score_is_the_mean_of_the_snapshots_between_two_numbers_of_steps():
     curve = {"steps": [0, 10, 20, 30], "returns": [[0.0, 8.0], [1.0, 2.0], [3.0, 4.0], [9.0, 9.0]]}
-    assert muzero_study.between(curve, 10, 20) == [2.0, 3.0]
-    assert muzero_study.between(curve, 30, 30) == [9.0, 9.0]
+    assert muzero_study.mean_between(curve, 10, 20) == [2.0, 3.0]
+    assert muzero_study.mean_between(curve, 30, 30) == [9.0, 9.0]
 
 
 def test_steps_to_an_anchor_are_those_of_the_first_snapshot_that_reaches_it():
     curve = {"steps": [0, 10, 20, 30], "returns": [[1, 9, 1], [9, 1, 1], [1, 1, 1], [9, 9, 1]]}
-    assert muzero_study.steps_to(curve, 5.0, never=99) == [10.0, 0.0, 99.0]
+    done = {"curves": {"muzero": curve, "ppo": {"steps": [0, 99, 50], "returns": [[0, 0, 0]] * 3}}}
+    assert muzero_study.steps_to(done, "muzero", 5.0).tolist() == [10.0, 0.0, 99.0]
 
 
 def test_the_saboteur_s_memory_has_another_lane_s_actions():
@@ -108,10 +110,10 @@ def test_the_saboteur_s_memory_has_another_lane_s_actions():
 
 
 def test_scores_of_muzero_are_normalised_by_the_table():
-    done = {
-        task.name: {
-            "returns": {arm: [500.0, 21.96] for arm in muzero_report.ABOUT},
-            "ppo_final": [500.0, 500.0],
+    found = {
+        f"evaluate/{task.name}": {
+            "returns": {arm: [500.0, 21.96] for arm in muzero_study.ARMS}
+            | {"ppo, all steps": [500.0, 500.0]},
             "curves": {
                 "muzero": {"steps": [0, 10, 20], "returns": [[0, 0], [500, 0], [500, 0]]},
                 "ppo": {"steps": [0, 15, 30], "returns": [[0, 0], [0, 500], [0, 500]]},
@@ -119,10 +121,10 @@ def test_scores_of_muzero_are_normalised_by_the_table():
         }
         for task in muzero.CPU.tasks
     }
-    found = muzero_report.scores(muzero.CPU, done)
-    np.testing.assert_allclose(found["muzero"], [[1.0, 0.0]], atol=1e-6)
-    np.testing.assert_array_equal(found["steps", "muzero"], [[10.0, 30.0]])  # never: as PPO's last
-    np.testing.assert_array_equal(found["steps", "ppo"], [[30.0, 15.0]])
+    table = muzero_study.scores(muzero.CPU, found)
+    np.testing.assert_allclose(table["muzero"], [[1.0, 0.0]], atol=1e-6)
+    np.testing.assert_array_equal(table["steps", "muzero"], [[10.0, 30.0]])  # never: as PPO's last
+    np.testing.assert_array_equal(table["steps", "ppo"], [[30.0, 15.0]])
 
 
 def test_a_plan_without_search_needs_no_model():

@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.configs import icl_bma, icl_rational
-from experiments.parts import averaging_study, in_context, rational_study
+from experiments.icl_bma import config as icl_bma
+from experiments.icl_bma import measure
+from experiments.icl_rational import config as icl_rational
+from experiments.icl_rational import theory
 from jaxagent.bayes import rational
-from jaxagent.config import TransformerConfig
+from jaxagent.config import TransformerConfig, check
 from jaxagent.data import prompts
+from jaxagent.study import in_context
 from jaxagent.tokens import stream
 
 MODEL = TransformerConfig(width=8, num_layers=1, num_heads=2, mlp_factor=1, context=6)
@@ -83,7 +86,7 @@ def task(kind, **changes):
     config = icl_bma.SMOKE
     changed = dataclasses.replace(config.prompts, task=kind, num_steps=16, **changes)
     config = dataclasses.replace(config, prompts=changed)
-    return averaging_study.task_of(config, 1)
+    return measure.task_of(config, 1)
 
 
 def test_a_saboteurs_steps_have_the_marginals_of_the_pool_and_share_no_task():
@@ -121,7 +124,7 @@ def test_exact_bayes_is_nearest_to_itself_and_loses_least(kind):
     lane = t.lane(0, False)
     prompt = jax.jit(t.draw, static_argnums=2)(jax.random.key(0), lane, 2000)
     references = jax.jit(t.references)(jax.random.key(1), lane, prompt)
-    exact = references[averaging_study.EXACT]
+    exact = references[measure.EXACT]
     np.testing.assert_allclose(t.gap(exact, exact), 0.0, atol=1e-6)
 
     def loss(prediction):
@@ -131,7 +134,7 @@ def test_exact_bayes_is_nearest_to_itself_and_loses_least(kind):
         return float(-np.take_along_axis(np.asarray(prediction), index, -1)[:, 2:].mean())
 
     losses = {name: loss(r) for name, r in references.items() if name != "true task"}
-    assert min(losses, key=losses.get) == averaging_study.EXACT
+    assert min(losses, key=losses.get) == measure.EXACT
 
 
 # --- the rational model's bookkeeping -------------------------------------------------------------
@@ -139,8 +142,8 @@ def test_exact_bayes_is_nearest_to_itself_and_loses_least(kind):
 
 def test_pools_of_several_sizes_share_their_first_tasks():
     config = icl_rational.SMOKE
-    setting = rational_study.setting_of(config, 1)
-    pools = rational_study.pools(config, setting, 5)
+    setting = theory.setting_of(config, 1)
+    pools = theory.pools(config, setting, 5)
     tables = np.asarray(pools.tables)
     np.testing.assert_array_equal(tables[0], tables[-1])
     np.testing.assert_array_equal(np.isfinite(pools.log_prior).sum(1), np.array(config.prompts.sizes))
@@ -150,7 +153,7 @@ def test_kl_of_all_is_the_kl_of_each_pair():
     rng = np.random.default_rng(0)
     predictions = np.log(rng.dirichlet(np.ones(3), size=(4, 2, 5, 6))).astype(np.float32)
     mixtures = np.log(rng.dirichlet(np.ones(3), size=(7, 2, 5, 6))).astype(np.float32)
-    got = rational_study._kl_of_all(jnp.asarray(predictions), jnp.asarray(mixtures))
+    got = theory._kl_of_all(jnp.asarray(predictions), jnp.asarray(mixtures))
     for m in range(4):
         for g in range(7):
             gap = (np.exp(predictions[m]) * (predictions[m] - mixtures[g])).sum(-1).mean((1, 2))
@@ -160,13 +163,13 @@ def test_kl_of_all_is_the_kl_of_each_pair():
 def test_models_that_are_mixtures_are_placed_and_predicted_exactly():
     """Cells made by known scalars: the fit recovers the weights, the saboteur does not."""
     config = icl_rational.CPU
-    num_checkpoints, num_sizes = len(rational_study.steps_of(config)), 4
+    num_checkpoints, num_sizes = len(theory.steps_of(config)), 4
     rng = np.random.default_rng(0)
     predictions = np.log(rng.dirichlet(np.ones(4), size=(num_sizes, 2, 40)))  # [S, 2, P, K]
     losses = np.stack([[1.5, 1.6, 1.7, 1.78], [1.82, 1.82, 1.82, 1.82]], -1)
     bits = np.array([[4096.0 + 100 * d, 4096.0] for d in config.prompts.sizes])
     truth = rational.Scalars(0.4, 0.5, 0.8)
-    steps = rational_study.steps_of(config)[:, None]
+    steps = theory.steps_of(config)[:, None]
     with jax.enable_x64(True):
         weights = np.exp(rational.log_weights(truth, steps, losses[None], bits[None]))
     mixed = np.log((weights[..., None, None] * np.exp(predictions)[None]).sum(2))  # [M, S, P, K]
@@ -175,11 +178,11 @@ def test_models_that_are_mixtures_are_placed_and_predicted_exactly():
         grid[:, None, None, None] * np.exp(predictions[:, 0])
         + (1 - grid)[:, None, None, None] * np.exp(predictions[:, 1])
     )
-    kl = rational_study._kl_of_all(
+    kl = theory._kl_of_all(
         jnp.asarray(mixed[:, :, None], jnp.float32), jnp.asarray(mixtures[:, :, None], jnp.float32)
     )
     place = 2 * weights[..., 0] - 1  # as if distances were linear in the weight
-    found = rational_study.Cells(
+    found = theory.Cells(
         relative=dict.fromkeys(("pool", "new"), place),
         relative_of=dict.fromkeys(("pool", "new"), np.broadcast_to(2 * grid - 1, (4, grid.size))),
         kl=np.asarray(kl, np.float64),
@@ -187,7 +190,7 @@ def test_models_that_are_mixtures_are_placed_and_predicted_exactly():
         losses=dict.fromkeys(("pool", "new"), losses),
         bits=bits,
     )
-    row = rational_study.judge_seed(config, found, jax.random.key(0))
+    row = theory.judge_seed(config, found, jax.random.key(0))
     assert row["correlation"]["pool"] > 0.99
     assert row["kl"]["model"] < 0.003
     for rival in ("loss only", "complexity only", "logistic", "permuted"):
@@ -197,21 +200,21 @@ def test_models_that_are_mixtures_are_placed_and_predicted_exactly():
 
 def test_a_transition_is_the_first_checkpoint_after_which_memorising_stays_ahead():
     config = icl_rational.CPU
-    num = len(rational_study.steps_of(config))
+    num = len(theory.steps_of(config))
     relative = np.full((num, 4), -0.5)
     relative[:, 0] = 0.5  # from the first on
     relative[10:, 1] = 0.5
     relative[5:7, 2] = 0.5  # for a while only
-    found = rational_study.Cells({"pool": relative}, {}, np.zeros(()), {}, {}, np.zeros(()))
-    says = rational_study.Prediction((), np.where(relative > 0, 1.0, -1.0), np.zeros(()))
-    observed = rational_study.transitions(config, found, says)["observed"]
+    found = theory.Cells({"pool": relative}, {}, np.zeros(()), {}, {}, np.zeros(()))
+    says = theory.Prediction((), np.where(relative > 0, 1.0, -1.0), np.zeros(()))
+    observed = theory.transitions(config, found, says)["observed"]
     assert observed == [50.0, 550.0, None, None]
 
 
 def test_between_begins_where_a_model_comes_near_the_mixtures():
     kl = np.zeros((5, 1, 3))
     kl[:, 0, :] = np.array([1.0, 0.5, 0.15, 0.3, 0.05])[:, None]
-    np.testing.assert_array_equal(rational_study.between(kl, 0.2)[:, 0], [False, False, True, True, True])
+    np.testing.assert_array_equal(theory.between(kl, 0.2)[:, 0], [False, False, True, True, True])
 
 
 # --- configurations -------------------------------------------------------------------------------
@@ -220,11 +223,11 @@ def test_between_begins_where_a_model_comes_near_the_mixtures():
 @pytest.mark.parametrize("module", [icl_bma, icl_rational])
 def test_every_preset_is_legal_and_its_models_build(module):
     for preset in module.PRESETS.values():
-        preset.check()
+        check(preset)
         if module is icl_bma:
-            built = [averaging_study.task_of(preset, d).setting for d in preset.depths]
+            built = [measure.task_of(preset, d).setting for d in preset.depths]
         else:
-            built = [rational_study.setting_of(preset, f) for f in preset.mlp_factors]
+            built = [theory.setting_of(preset, f) for f in preset.mlp_factors]
         for setting in built:
             shapes = jax.eval_shape(setting.init, jax.random.key(0))
             assert sum(x.size for x in jax.tree.leaves(shapes)) < 10_000_000
@@ -245,4 +248,4 @@ def test_every_preset_is_legal_and_its_models_build(module):
 def test_bad_prompts_are_refused_before_anything_runs(module, changes, message):
     config = dataclasses.replace(module.CPU, prompts=dataclasses.replace(module.CPU.prompts, **changes))
     with pytest.raises(ValueError, match=message):
-        config.check()
+        check(config)

@@ -7,10 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.configs.pasta import CollectConfig, DomainConfig
-from experiments.parts import policies, robot_data
-from experiments.parts.policies import PopulationError
+from experiments.pasta import robots
+from experiments.pasta.config import CollectConfig, DomainConfig
 from jaxagent.data import store
+from jaxagent.files import sha256_file
+from jaxagent.study import frozen
+from jaxagent.study.frozen import PopulationError
 
 DOMAIN = DomainConfig("classic/Pendulum-v1", horizon=20)
 CONFIG = CollectConfig(lanes=2, steps=20, demonstration_episodes=4)
@@ -18,21 +20,21 @@ CONFIG = CollectConfig(lanes=2, steps=20, demonstration_episodes=4)
 
 @pytest.fixture(scope="module")
 def collected(tmp_path_factory):
-    shards, card = robot_data.collect(DOMAIN, CONFIG, seed=3)
+    shards, card = robots.collect(DOMAIN, CONFIG, seed=3)
     place = store.write(tmp_path_factory.mktemp("data") / "store", shards)
     return shards, card, place
 
 
 def test_agents_are_split_and_the_best_demonstrates():
     returns = np.array([[0.0, 0.0, 0.0, 0.0], [1.0, 4.0, 2.0, 3.0]])
-    parts = robot_data.split(returns)
+    parts = robots.split(returns)
     assert parts == {"demonstration": [1], "validation": [3], "train": [0, 2]}
 
 
 @pytest.mark.parametrize(("tier", "expected"), [("expert", [5]), ("mixed", [3, 5])])
 def test_tiers_select_snapshots(tier, expected):
-    assert robot_data.snapshots_of(tier, 6) == expected
-    assert robot_data.snapshots_of("replay", 3) == [0, 1, 2]
+    assert robots.snapshots_of(tier, 6) == expected
+    assert robots.snapshots_of("replay", 3) == [0, 1, 2]
 
 
 def test_every_snapshot_of_every_training_agent_leaves_a_shard(collected):
@@ -64,24 +66,24 @@ def test_random_lanes_act_uniformly_and_the_others_do_not(collected):
 
 def test_reading_back_selects_the_tier(collected):
     _, card, place = collected
-    data = robot_data.load(place, DOMAIN, "expert", card["reference"])
+    data = robots.load(place, DOMAIN, "expert", card["reference"])
     assert len(data.train) == len(card["agents"]["train"])
     assert len(data.demonstrations) == 4
     assert data.demonstrations[0].obs.shape == (20, 1, 3)
-    replay = robot_data.load(place, DOMAIN, "replay", card["reference"])
+    replay = robots.load(place, DOMAIN, "replay", card["reference"])
     assert len(replay.train) == 6 * len(data.train)
 
 
 def test_data_are_a_function_of_the_seed(collected):
     shards, card, _ = collected
-    again, same = robot_data.collect(DOMAIN, CONFIG, seed=3)
+    again, same = robots.collect(DOMAIN, CONFIG, seed=3)
     assert card == same
     for a, b in zip(shards, again, strict=True):
         jax.tree.map(np.testing.assert_array_equal, a.trajectory, b.trajectory)
 
 
 def test_steps_are_padded_to_one_size():
-    steps = robot_data.steps_of([_episode(3), _episode(4)], size=10)
+    steps = robots.steps_of([_episode(3), _episode(4)], size=10)
     assert steps["obs"].shape == (10, 2)
     assert steps["num_real"] == 7
     assert not steps["action"][7:].any()
@@ -98,7 +100,7 @@ def _episode(length):
 
 # --- the committed populations --------------------------------------------------------------------
 
-COMMITTED = sorted(p.stem for p in policies.HOME.glob("*.json"))
+COMMITTED = sorted(p.stem for p in robots.POLICIES.glob("*.json"))
 
 
 def test_all_domains_of_the_study_are_committed():
@@ -115,30 +117,30 @@ def test_all_domains_of_the_study_are_committed():
 
 @pytest.mark.parametrize("name", COMMITTED)
 def test_a_committed_population_has_agents_for_every_part_and_its_card_agrees(name):
-    card = json.loads((policies.HOME / f"{name}.json").read_text())
+    card = json.loads((robots.POLICIES / f"{name}.json").read_text())
     returns = np.array(card["returns"]["sampled"])
     assert returns.shape == (len(card["env_steps"]), returns.shape[1])
     assert returns.shape[1] >= 4
     assert returns[-1].max() > returns[0].max(), "the best agent learned"
-    assert (policies.HOME / f"{name}.npz").stat().st_size < 500_000
-    assert policies.sha256_file(policies.HOME / f"{name}.npz") == card["sha256"]
+    assert (robots.POLICIES / f"{name}.npz").stat().st_size < 500_000
+    assert sha256_file(robots.POLICIES / f"{name}.npz") == card["sha256"]
 
 
 def test_a_changed_population_is_refused(tmp_path):
     for suffix in ("npz", "json"):
-        shutil.copy(policies.HOME / f"Pendulum-v1.{suffix}", tmp_path)
+        shutil.copy(robots.POLICIES / f"Pendulum-v1.{suffix}", tmp_path)
     data = bytearray((tmp_path / "Pendulum-v1.npz").read_bytes())
     data[-40] ^= 1
     (tmp_path / "Pendulum-v1.npz").write_bytes(bytes(data))
     with pytest.raises(PopulationError, match="SHA-256"):
-        policies.load("classic/Pendulum-v1", tmp_path)
+        frozen.load("classic/Pendulum-v1", tmp_path)
     with pytest.raises(PopulationError, match=r"--only hopper"):
-        policies.load("brax/hopper", tmp_path)
+        frozen.load("brax/hopper", tmp_path)
 
 
 def test_a_population_acts_as_its_card_says():
     """The last snapshot balances the pendulum; the first does not."""
-    population = policies.load("classic/Pendulum-v1")
+    population = frozen.load("classic/Pendulum-v1", robots.POLICIES)
     assert population.returns[-1].min() > -300.0 > population.returns[0].max()
     shapes = {x.shape[:2] for x in jax.tree.leaves(population.params)}
     assert shapes == {population.returns.shape}

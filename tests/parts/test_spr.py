@@ -8,24 +8,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import spr as experiment
-from experiments.configs import spr
-from experiments.parts import experts, rainbow_study, spr_report, spr_study
+from experiments.spr import config as spr
+from experiments.spr import minatar, probe
+from experiments.spr import study as experiment
 from jaxagent.agents import self_prediction
+from jaxagent.config import check
 from jaxagent.data import normalize
 from jaxagent.evaluate.collapse import Diagnosis
+from jaxagent.study.config import SeedConfig
 
 SMOKE = spr.SMOKE
 
 
 @functools.cache
-def setting():
-    return spr_study.setting_of(SMOKE)
+def game():
+    return probe.game_of(SMOKE)
 
 
 @functools.cache
 def played():
-    return spr_study.random_play(setting(), "train", 40)
+    return probe.random_play(game(), "train", 40)
 
 
 def test_truths_are_those_of_the_board_that_is_seen():
@@ -39,9 +41,9 @@ def test_truths_are_those_of_the_board_that_is_seen():
 
 
 def test_measured_states_and_what_came_are_of_one_episode():
-    moments = spr_study.moments_of(played())
+    moments = probe.moments_of(played())
     see = functools.partial(normalize.apply, moments)
-    held = spr_study.measured_of(played(), see, 10_000)
+    held = probe.measured_of(played(), see, 10_000)
     done = np.asarray(played().terminated | played().truncated)
     assert len(held.action) == (~done).sum()
     # The ball moves by one cell in each direction, or bounces: never across the board.
@@ -51,7 +53,7 @@ def test_measured_states_and_what_came_are_of_one_episode():
     at = board[..., 1].reshape(len(board), -1).argmax(-1)
     assert np.abs(at % 10 - np.asarray(held.truth[:, 0])).max() <= 1
     # Fewer are a part of them, in order of time: the probes' halves are of different episodes.
-    fewer = np.asarray(spr_study.measured_of(played(), see, 40).obs).reshape(40, -1)
+    fewer = np.asarray(probe.measured_of(played(), see, 40).obs).reshape(40, -1)
     all_of_them = np.asarray(held.obs).reshape(len(held.obs), -1)
     at = 0
     for state in fewer:
@@ -61,8 +63,8 @@ def test_measured_states_and_what_came_are_of_one_episode():
 
 
 def test_observations_are_standardised_by_what_is_learned_from():
-    moments = spr_study.moments_of(played())
-    windows = spr_study.windows_of(played(), moments)
+    moments = probe.moments_of(played())
+    windows = probe.windows_of(played(), moments)
     flat = np.asarray(windows.obs).reshape(-1, 400)
     varies = np.asarray(moments.variance).reshape(-1) > 1e-3
     cut = np.abs(flat).max(0) >= 10.0
@@ -72,13 +74,13 @@ def test_observations_are_standardised_by_what_is_learned_from():
 
 
 def test_mutants_leave_out_what_they_say():
-    parts = spr_study.parts_of(setting(), "spr")
-    params = spr_study.model_of(setting(), "spr").init(jax.random.key(0))
+    parts = probe.parts_of(game(), probe.WAYS["spr"])
+    params = probe.model_of(game(), probe.WAYS["spr"]).init(jax.random.key(0))
     latent = parts.encode(params, played().obs[0])
     action = jnp.zeros((2, latent.shape[0]), jnp.int32)
 
     def predicted(arm):
-        own = spr_study.parts_of(setting(), arm)
+        own = probe.parts_of(game(), probe.WAYS[arm])
         return np.asarray(self_prediction.predictions(own, params, latent, action))
 
     projection = np.asarray(parts.project(params, latent))
@@ -106,12 +108,18 @@ def diagnosis(**changes):
     return {name: [[0.0, 0.0], [value, value]] for name, value in sound._asdict().items()}
 
 
+def scores(arms):
+    return experiment.scores(
+        dataclasses.replace(SMOKE, tasks=()), {f"measure/{arm}": numbers for arm, numbers in arms.items()}
+    )
+
+
 def test_scores_and_alarms_are_of_the_last_snapshot_and_of_the_first_where_untrained():
-    arms = {arm: diagnosis() for arm in spr_study.TRAINED}
+    arms = {arm: diagnosis() for arm in probe.WAYS}
     arms["target learns"] = diagnosis(mean_cosine=0.99)
     for numbers in arms.values():
         numbers["probes"] = [[[0.0, 0.2], [0.4, 0.0]], [[0.5, 0.7], [0.9, 0.9]]]
-    table = spr_report.scores({"updates": [0, 4], "arms": arms})
+    table = scores(arms)
     np.testing.assert_allclose(table["spr"], [[0.6, 0.9]])
     np.testing.assert_allclose(table["untrained"], [[0.1, 0.2]])
     np.testing.assert_allclose(table["untrained tokens"], [[0.1, 0.2]])
@@ -125,17 +133,17 @@ def test_scores_and_alarms_are_of_the_last_snapshot_and_of_the_first_where_untra
 
 
 def test_bad_predictions_alone_are_no_collapse():
-    arms = {arm: diagnosis(copy_ratio=3.0, action_sensitivity=1.0) for arm in spr_study.TRAINED}
+    arms = {arm: diagnosis(copy_ratio=3.0, action_sensitivity=1.0) for arm in probe.WAYS}
     for numbers in arms.values():
         numbers["probes"] = [[[0.0], [0.0]]] * 2
-    table = spr_report.scores({"updates": [0, 4], "arms": arms})
+    table = scores(arms)
     np.testing.assert_allclose(table["alarm", "no predictor"], [[1.0, 1.0]])
     np.testing.assert_allclose(table["collapse", "no predictor"], [[0.0, 0.0]])
 
 
 def test_the_twin_differs_in_the_weight_of_one_loss():
     task = SMOKE.tasks[0]
-    ours, twin = (rainbow_study.fit_of(task, name) for name in rainbow_study.AGENTS)
+    ours, twin = (minatar.fit_of(task, name) for name in minatar.AGENTS)
     assert twin.spr.weight == 0.0
     assert dataclasses.replace(twin, spr=ours.spr) == ours
     assert ours.window == twin.window
@@ -153,60 +161,69 @@ def test_the_twin_differs_in_the_weight_of_one_loss():
 def test_illegal_probes_are_refused(changes, message):
     config = dataclasses.replace(SMOKE, probe=dataclasses.replace(SMOKE.probe, **changes))
     with pytest.raises(ValueError, match=message):
-        config.check()
+        check(config)
 
 
 def test_agents_are_diagnosed_and_told_apart_in_figures_of_their_game():
     """Rainbow's hidden units of two snapshots and two seeds, of what the game truly shows."""
     config, task = SMOKE, SMOKE.tasks[0]
-    own = rainbow_study.setting_of(task)
-    data = rainbow_study.measured_data(config, own)
+    own = minatar.game_of(task)
+    data = minatar.measured_data(config, own)
     assert data.obs.shape[1:] == own.env.obs_shape
     params = jax.vmap(jax.vmap(own.network.init))(jax.random.split(jax.random.key(0), (2, 2)))
-    found = rainbow_study.diagnoses(own, params, data)
+    found = minatar.diagnoses(own, params, data)
     assert set(found) == {*Diagnosis._fields, "probes"}
     assert np.shape(found["probes"]) == (2, 2, 3)
     assert all(np.shape(found[name]) == (2, 2) for name in Diagnosis._fields)
     dead = jax.tree.map(jnp.zeros_like, params)
-    fallen = rainbow_study.diagnoses(own, dead, data)
-    assert "effective_rank" in spr_report.alarms_of(fallen, -1)[0]
-    done = {"steps": [0, 8], "returns": {}, "diagnoses": dict.fromkeys(rainbow_study.AGENTS, found)}
-    figures = spr_report._of_game(config, "Breakout", done)
+    fallen = minatar.diagnoses(own, dead, data)
+    assert "effective_rank" in experiment.alarms_of(fallen, -1)[0]
+    done = {"steps": [0, 8], "returns": {}, "diagnoses": dict.fromkeys(minatar.AGENTS, found)}
+    figures = experiment.figures_of_game(config, task, done)
     assert all("Breakout" in figure["title"] for figure in figures)
     assert len(figures) == 6
 
 
 def test_the_table_is_the_probe_s_and_without_it_the_agents():
     table = {arm: np.zeros((1, 2)) for arm in spr.ARMS} | {("alarm", "spr"): np.ones((1, 2))}
-    returns = {agent: np.array([[0.25, 0.5]]) for agent in rainbow_study.AGENTS}
-    whole = spr_report.shown(SMOKE, table, returns)
-    assert list(whole["shown"]) == list(spr.ARMS)
-    alone = spr_report.shown(dataclasses.replace(SMOKE, has_probe=False), {}, returns)
-    assert alone["shown"] is returns
-    assert alone["tasks"] == ["Breakout"]
-    assert set(alone["about"]) == set(returns)
+    returns = {("returns", agent): np.array([[0.25, 0.5]]) for agent in minatar.AGENTS}
+
+    def shown(study, table):  # as `jaxagent.study.study.summary` does
+        rows = {arm: study.shown(table, arm) for arm in study.arms}
+        return {arm: row for arm, row in rows.items() if row is not None}
+
+    whole = experiment.study(SMOKE)
+    assert list(shown(whole, table | returns)) == list(spr.ARMS)
+    assert whole.tasks == ["Breakout"]
+    alone = experiment.study(dataclasses.replace(SMOKE, has_probe=False))
+    rows = shown(alone, returns)
+    assert [("returns", agent) for agent in rows] == list(returns)
+    assert all(rows[agent] is returns["returns", agent] for agent in rows)
+    assert alone.tasks == ["Breakout"]
+    assert set(alone.arms) == {agent for _, agent in returns}
 
 
 def test_a_study_of_nothing_is_refused():
     with pytest.raises(ValueError, match=r"Config\.tasks: got \(\), expected a game"):
-        dataclasses.replace(SMOKE, has_probe=False, tasks=()).check()
+        check(dataclasses.replace(SMOKE, has_probe=False, tasks=()))
 
 
 def test_without_a_probe_only_agents_are_trained_and_claimed():
     config = dataclasses.replace(SMOKE, has_probe=False)
-    names = [stage.name for stage in experiment.stages(config)]
+    names = [step.name for step in experiment.study(config).steps]
     assert names == ["train/Breakout/rainbow + spr", "train/Breakout/rainbow", "evaluate/Breakout"]
-    assert [claim.id for claim in experiment.claims(config)] == ["R1"]
-    whole = [claim.id for claim in experiment.claims(SMOKE)]
+    assert [claim.id for claim in experiment.study(config).claims] == ["R1"]
+    whole = [claim.id for claim in experiment.study(SMOKE).claims]
     assert whole == [*(f"S{i}" for i in range(1, 9)), *(f"T{i}" for i in range(1, 5)), "R1"]
 
 
 @pytest.mark.slow
 def test_a_seed_begins_alike_whatever_others_and_whichever_agent():
     def first(name, first_seed, num_seeds):
-        config = dataclasses.replace(SMOKE, first_seed=first_seed, num_seeds=num_seeds)
+        config = dataclasses.replace(SMOKE, seeds=SeedConfig(first_seed, num_seeds))
+        fit = minatar.fits_of(config, SMOKE.tasks[0])[name]
         with jax.debug_key_reuse(False):  # a seed's keys are those of the other run
-            state = rainbow_study.train(config, SMOKE.tasks[0], name).init()
+            state = fit.stage(1).prepare(None).init()
         return state.learner.learner.params
 
     both, alone = first("rainbow", 1000, 2), first("rainbow + spr", 1001, 1)
@@ -214,4 +231,4 @@ def test_a_seed_begins_alike_whatever_others_and_whichever_agent():
     jax.tree.map(np.testing.assert_array_equal, second, alone)
     kernels = both["params"]["encoder"]["Conv_0"]["kernel"]
     assert np.abs(np.asarray(kernels[0] - kernels[1])).max() > 0.0
-    assert experts.seeds_of(dataclasses.replace(SMOKE, first_seed=5, num_seeds=3)) == (5, 6, 7)
+    assert tuple(SeedConfig(first=5, count=3)) == (5, 6, 7)

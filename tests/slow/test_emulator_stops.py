@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from extras import need
 
-from experiments.configs.atari100k import SMOKE
+from experiments.atari100k.config import SMOKE
 from jaxagent.train import checkpoint
 
 CONFIG = dataclasses.replace(
@@ -23,17 +23,17 @@ CONFIG = dataclasses.replace(
 @pytest.mark.slow
 def test_a_stopped_run_ends_as_one_that_was_not(tmp_path):
     need("ale")
-    from experiments.parts import atari_study
+    from experiments.atari100k import training
 
-    def work():
-        return atari_study.train(CONFIG, "kangaroo", "spr")
+    def loop():
+        return training.loop_of(CONFIG, "kangaroo", "spr")
 
-    whole = work()
+    whole = loop()
     middle, _ = whole.chunk(whole.init())
     checkpoint.save(tmp_path, int(middle.step), middle, "a1")
     state, report = whole.chunk(middle)
 
-    resumed = work()  # another emulator
+    resumed = loop()  # another emulator
     found = checkpoint.restore(tmp_path, 350, resumed.init(), "a1")
     again, same = resumed.chunk(jax.tree.map(jnp.asarray, found))
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(again), jax.device_get(state))

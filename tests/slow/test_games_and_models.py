@@ -13,7 +13,7 @@ VERDICTS = {"VOID", "PASS", "FAIL", "DIRECTIONAL", "INCONCLUSIVE"}
 
 
 def call(*arguments):
-    command = [sys.executable, "-m", "experiments.cli", *arguments]
+    command = [sys.executable, "-m", "experiments", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(folder, *arguments):
-    command = [sys.executable, "-m", "experiments.cli", *arguments]
+    command = [sys.executable, "-m", "experiments", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "summary.json").read_text()), done.stdout

@@ -21,7 +21,7 @@ def environment(cache: Path) -> dict[str, str]:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "experiments.cli", *arguments]
+    return [sys.executable, "-m", "experiments", *arguments]
 
 
 def hashes(run: Path) -> tuple[str, str, dict]:

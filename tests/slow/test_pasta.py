@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 def run(name, out, *flags):
-    command = [sys.executable, "-m", "experiments.cli", "run", name, "--preset", "smoke"]
+    command = [sys.executable, "-m", "experiments", "run", name, "--preset", "smoke"]
     command += ["--out", str(out), *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
@@ -99,11 +99,11 @@ def test_a_domain_is_held_out(tmp_path):
 
 
 def test_populations_learn_freeze_and_load_again(tmp_path):
-    from experiments.parts import policies
+    from jaxagent.study import frozen
 
     out = tmp_path / "run"
     summary = run("populations", out)
     assert set(summary["arms"]) == {"first", "last"}
     place = out / "stages/freeze/Pendulum-v1"
-    population = policies.load("classic/Pendulum-v1", place)
+    population = frozen.load("classic/Pendulum-v1", place)
     assert population.returns.shape == (2, 2)

@@ -211,7 +211,7 @@ def test_a_checkpoint_of_another_configuration_is_refused_and_stays(tmp_path):
 
 def test_a_stage_that_is_redone_sweeps_what_a_kill_left(tmp_path):
     go(tmp_path / "whole", make_stages())
-    left = tmp_path / "killed/stages/second/store.new-abcd1234"
+    left = tmp_path / "killed/stages/second/.jaxagent-new-store-abcd1234"
     left.mkdir(parents=True)
     (left / "shard_0000.npz").write_text("half")
     go(tmp_path / "killed", make_stages())

@@ -1,0 +1,321 @@
+"""The command `jaxagent`: run, ablate, resume, eval, report, render, list, doctor.
+
+Everything is parsed and checked before JAX is imported: names, fields and presets come from static
+tables, flags of XLA are set here and nowhere else. Exit codes: 0 done, 1 failed, 2 wrong usage,
+3 the run folder is in use, 130 / 143 stopped by SIGINT / SIGTERM at a chunk border.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from envs.names import MissingExtra, UnknownName, check_name
+from envs.registry import registered
+from experiments.cli import grids, rooms
+from jaxagent import folders
+from jaxagent.folders import Locked, NotOurs
+
+RUNS = Path("runs")
+USAGE, FAILED, BUSY = 2, 1, 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments, rest = _parser().parse_known_args(argv)
+    if rest and arguments.command not in ("run", "ablate"):
+        print(
+            f"error: got unknown arguments {rest}; see jaxagent {arguments.command} --help", file=sys.stderr
+        )
+        return USAGE
+    try:
+        return COMMANDS[arguments.command](arguments, rest)
+    except (UnknownName, UsageError, MissingExtra, NotOurs) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+
+
+class UsageError(ValueError):
+    """The command line asks for something illegal."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="jaxagent", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="experiments and environments")
+
+    run = commands.add_parser("run", help="run an experiment; --SECTION.FIELD VALUE changes it")
+    run.add_argument("name", help="experiment, see jaxagent list, or a folder with config.py and study.py")
+    run.add_argument("--preset", default="cpu", help="smoke, cpu, gpu or paper")
+    run.add_argument(
+        "--out",
+        type=Path,
+        help="run folder (default runs/NAME-PRESET, with a fingerprint where flags differ)",
+    )
+    run.add_argument("--devices", type=int, help="devices of this host to use (1, 2 or 4)")
+    run.add_argument("--dry-run", action="store_true", help="print the cost and stop")
+    run.add_argument(
+        "--overwrite", action="store_true", help="replace a run of ours, once this one is finished"
+    )
+    run.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
+
+    ablate = commands.add_parser("ablate", help="run a grid of changes of an experiment")
+    ablate.add_argument("name", help="experiment that has a grid")
+    ablate.add_argument("--preset", default="cpu", help="the configuration that cells change")
+    ablate.add_argument(
+        "--out",
+        type=Path,
+        help="folder (default runs/ablate-NAME-PRESET, with a fingerprint where flags differ)",
+    )
+    ablate.add_argument("--overwrite", action="store_true", help="replace a whole grid of ours")
+    ablate.add_argument("--only", action="append", default=[], help="a cell; repeat for several")
+    ablate.add_argument("--devices", type=int, help="devices of this host to use (1, 2 or 4)")
+    ablate.add_argument("--dry-run", action="store_true", help="list the cells and stop")
+
+    for name, text in (
+        ("resume", "continue a run exactly where it stopped"),
+        ("eval", "play the policies of a run again"),
+        ("report", "write report.html of a run, finished or not"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("run", type=Path, help="run folder")
+        if name == "eval":
+            command.add_argument("--episodes", type=int, default=64)
+            command.add_argument("--seed", type=int, default=0)
+        if name == "report":
+            command.add_argument("--out", type=Path, help="write the page to a new .html instead")
+            command.add_argument("--tensorboard", action="store_true")
+    render = commands.add_parser("render", help="play an environment and write a GIF")
+    render.add_argument("env", nargs="?", help="environment, see jaxagent list")
+    render.add_argument("--out", type=Path, help="file, .gif or .png (default runs/ENV.gif)")
+    render.add_argument("--overwrite", action="store_true", help="replace the file of --out")
+    render.add_argument("--policy", default="random", help="random, expert or a run folder")
+    render.add_argument("--steps", type=int, default=200, help="env steps to play")
+    render.add_argument("--seed", type=int, default=0)
+    render.add_argument("--sheet", action="store_true", help="all families on one picture")
+    commands.add_parser("doctor", help="check this installation")
+    return parser
+
+
+def _list(arguments: argparse.Namespace, rest: list[str]) -> int:
+    del arguments, rest
+    for name in rooms.names():
+        module = rooms.room(name).config
+        print(f"experiment   {name:28s} [{', '.join(module.PRESETS)}]  {module.DESCRIPTION}")
+    for env_id in registered():
+        print(f"environment  {env_id}")
+    return 0
+
+
+def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
+    room, config = _configure(arguments, rest)
+    out = arguments.out or _default_out(room.name, arguments.preset, room, config)
+    if not arguments.dry_run:
+        folders.check_new(out, "run", replace=arguments.overwrite)
+    _prepare_jax(config, out)
+    from experiments.cli import session
+
+    command = shlex.join(["jaxagent", "run", arguments.name, *_flags(arguments), *rest])
+    if arguments.dry_run:
+        return session.dry_run(room, config)
+    return session.start(
+        room,
+        arguments.preset,
+        config,
+        out,
+        command,
+        tensorboard=arguments.tensorboard,
+        replace=arguments.overwrite,
+    )
+
+
+def _ablate(arguments: argparse.Namespace, rest: list[str]) -> int:
+    room, config = _configure(arguments, rest)
+    if not hasattr(room.config, "ablations"):
+        raise UsageError(f"{room.name}: got an experiment without a grid, expected pasta.")
+    grid = room.config.ablations(config)
+    for cell in arguments.only:
+        check_name(f"cell of {room.name}", cell, grid)
+    cells = {n: c for n, c in grid.items() if not arguments.only or n in arguments.only}
+    for cell in cells.values():
+        rooms.check(cell)
+    if arguments.dry_run:
+        print("\n".join(cells))
+        return 0
+    out = arguments.out or _default_out(f"ablate-{room.name}", arguments.preset, room, config)
+    grids.check(out, config, cells, replace=arguments.overwrite, is_whole=not arguments.only)
+    _prepare_jax(config, out)
+    from experiments.cli import ablation
+
+    command = shlex.join(["jaxagent", "ablate", arguments.name, *_flags(arguments), *rest])
+    return ablation.run(
+        room, arguments.preset, config, grid, cells, out, command, replace=arguments.overwrite
+    )
+
+
+def _default_out(name: str, preset: str, room: rooms.Room, config: Any) -> Path:
+    """Where a run goes that names no folder: one place for every configuration."""
+    from jaxagent.config import fingerprint
+
+    is_preset = config == room.config.PRESETS[preset]
+    return RUNS / (f"{name}-{preset}" + ("" if is_preset else f"-{fingerprint(config)[:8]}"))
+
+
+def _configure(arguments: argparse.Namespace, rest: list[str]) -> tuple[rooms.Room, Any]:
+    import tyro
+
+    room = rooms.room(arguments.name)
+    config = tyro.cli(
+        room.config.Config,
+        default=rooms.preset(room, arguments.preset),
+        args=rest,
+        prog=f"jaxagent run {arguments.name}",
+        description=room.config.DESCRIPTION,
+    )
+    if arguments.devices is not None:
+        config = _with_devices(config, arguments.devices)
+    try:
+        rooms.check(config)
+    except (ValueError, KeyError) as error:
+        raise UsageError(error.args[0]) from error
+    return room, config
+
+
+def _with_devices(config: Any, devices: int) -> Any:
+    import dataclasses
+
+    return dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, devices=devices))
+
+
+def _flags(arguments: argparse.Namespace) -> list[str]:
+    flags = ["--preset", arguments.preset]
+    flags += ["--out", str(arguments.out)] if arguments.out else []
+    return flags + (["--devices", str(arguments.devices)] if arguments.devices else [])
+
+
+def _prepare_jax(config: Any, out: Path) -> None:
+    """Set what JAX reads when it starts; a flag that the user set stays."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if config.runtime.devices > 1 and "device_count" not in flags:
+        # Only the CPU platform reads this one: fake devices for a machine without accelerators.
+        flags += f" --xla_force_host_platform_device_count={config.runtime.devices}"
+    if config.runtime.deterministic and "deterministic" not in flags:
+        flags += " --xla_gpu_deterministic_ops=true"
+    if config.runtime.optimization_level != 3 and "optimization_level" not in flags:
+        flags += f" --xla_backend_optimization_level={config.runtime.optimization_level}"
+    os.environ["XLA_FLAGS"] = flags.strip()
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((out.parent / ".cache").absolute()))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+    os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", config.runtime.matmul_precision)
+
+
+def _resume(arguments: argparse.Namespace, rest: list[str]) -> int:
+    del rest
+    manifest = _manifest(arguments.run, "run")
+    room = rooms.room(manifest["source"])
+    from jaxagent.config import from_dict
+
+    config = from_dict(rooms.preset(room, manifest["preset"]), manifest["config"])
+    _prepare_jax(config, arguments.run)
+    from experiments.cli import session
+
+    return session.resume(room, arguments.run, config)
+
+
+def _manifest(run: Path, *kinds: str) -> dict[str, Any]:
+    import json
+
+    if kinds == ("run",) and folders.kind_of(run) == "grid":
+        raise UsageError(
+            f"{run}: got a grid; repeat its `jaxagent ablate` to continue it, or pass "
+            f"one of the runs in {run / 'cells'}."
+        )
+    folders.check_ours(run, *kinds)
+    return json.loads((run / folders.MANIFEST).read_text())
+
+
+def _eval(arguments: argparse.Namespace, rest: list[str]) -> int:
+    del rest
+    _manifest(arguments.run, "run")
+    if arguments.episodes < 1:
+        raise UsageError(f"--episodes: got {arguments.episodes}, expected at least 1.")
+    from experiments.cli import session
+
+    return session.evaluate(arguments.run, arguments.episodes, arguments.seed)
+
+
+def _report(arguments: argparse.Namespace, rest: list[str]) -> int:
+    del rest
+    run, page = arguments.run, arguments.out
+    _manifest(run, "run", "grid")
+    if page is not None:
+        return _report_elsewhere(run, page, with_events=arguments.tensorboard)
+    from jaxagent.report.html import write_report
+
+    try:
+        with folders.hold(run, "run", "grid"):
+            print(write_report(run))
+            if arguments.tensorboard:
+                from jaxagent.report.tensorboard import export
+
+                print(export(run))
+    except Locked as error:
+        print(f"error: {error} Or look at it as it goes: --out page.html", file=sys.stderr)
+        return BUSY
+    return 0
+
+
+def _report_elsewhere(run: Path, page: Path, *, with_events: bool) -> int:
+    """The page of a run that may be at work: nothing is written into its folder."""
+    is_new = not os.path.lexists(page) and folders.enclosing(page) is None
+    if page.suffix != ".html" or not is_new or with_events:
+        expected = "the name of a new .html file outside of runs, without --tensorboard"
+        raise UsageError(f"--out: got {page}, expected {expected}.")
+    from jaxagent.report.html import write_report
+
+    print(write_report(run, page))
+    return 0
+
+
+def _render(arguments: argparse.Namespace, rest: list[str]) -> int:
+    del rest
+    if not arguments.sheet:
+        check_name("environment", arguments.env or "", registered())
+        out = arguments.out or RUNS / f"{arguments.env.replace('/', '-')}.gif"
+        if out.suffix not in (".gif", ".png"):
+            raise UsageError(f"--out: got {out}, expected a name that ends in .gif or .png.")
+        if arguments.steps < 1:
+            raise UsageError(f"--steps: got {arguments.steps}, expected at least 1.")
+    if arguments.out and not arguments.overwrite and os.path.lexists(arguments.out):
+        raise UsageError(f"--out: {arguments.out} exists; choose another, or pass --overwrite.")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((RUNS / ".cache").absolute()))
+    from experiments import render
+
+    if arguments.sheet:
+        return render.sheet(arguments.out or render.SHEET)
+    return render.render(arguments.env, out, arguments.policy, arguments.steps, arguments.seed)
+
+
+def _doctor(arguments: argparse.Namespace, rest: list[str]) -> int:
+    del arguments, rest
+    from experiments import doctor
+
+    return doctor.main()
+
+
+COMMANDS = {
+    "list": _list,
+    "run": _run,
+    "ablate": _ablate,
+    "resume": _resume,
+    "eval": _eval,
+    "report": _report,
+    "render": _render,
+    "doctor": _doctor,
+}
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,127 @@
+"""Ablations: a grid of configurations of one experiment, run one after another, as one table.
+
+An experiment offers a grid as `ablations(config) -> {name: config}` in its configuration module;
+every cell is a run of its own in `OUT/cells`, so a stopped grid goes on where it stopped, inside a
+cell too. All cells share one compilation cache.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.cli import grids, session
+from experiments.cli.grids import folder_of
+from experiments.cli.rooms import Room
+from jaxagent import folders
+from jaxagent.evaluate import statistics
+from jaxagent.files import write_json
+from jaxagent.folders import Locked, NotOurs
+from jaxagent.report.html import write_report
+from jaxagent.study.verdicts import judged, table
+from jaxagent.train import manifest
+
+ARM, BASELINE = "full", "baseline"  # what a cell is judged by, and compared with
+
+
+class CellFailed(RuntimeError):
+    """A cell ended with this exit code, and has said why."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exit code {code}")
+        self.code = code
+
+
+def run(
+    room: Room,
+    preset: str,
+    config: Any,
+    grid: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    out: Path,
+    command: str,
+    *,
+    replace: bool = False,
+) -> int:
+    """Run the wanted cells of a grid that are not finished, then write the table of all that are.
+
+    The grid's folder is held all the time, and that of a cell while it runs. What a grid replaces
+    is deleted when its last cell is finished. Returns the exit code.
+    """
+    about = manifest.describe(room.name, room.source, preset, config, command, kind="grid")
+    try:
+        with _held(out, about, grid, replace=replace):
+            _run_cells(room, preset, wanted, out, command)
+            finished = {c: x for c, x in grid.items() if (folder_of(out, c) / "summary.json").exists()}
+            summary = summarise(out, finished, command)
+            write_json(out / "summary.json", summary)
+            if len(finished) == len(grid):
+                folders.finish(out)
+            print(f"\n{table(summary)}\n\n{write_report(out)}")
+    except CellFailed as error:
+        return error.code
+    except (Locked, NotOurs) as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return session.BUSY if isinstance(error, Locked) else session.USAGE
+    return 0
+
+
+@contextmanager
+def _held(out: Path, about: Mapping[str, Any], cells: Mapping[str, Any], *, replace: bool) -> Iterator[None]:
+    """Hold the grid: the one that `about` describes, begun before, or a new one."""
+    if folders.kind_of(out) == "grid" and not replace:
+        with folders.hold(out, "grid"):
+            grids.check_same(out, about["fingerprint"], cells)
+            yield
+    else:
+        with folders.begin(out, about, replace=replace):
+            yield
+
+
+def _run_cells(room: Room, preset: str, cells: Mapping[str, Any], out: Path, command: str) -> None:
+    for number, (cell, changed) in enumerate(cells.items(), start=1):
+        place = folder_of(out, cell)
+        if (place / "summary.json").exists():
+            print(f"[{number}/{len(cells)}] {cell}: finished before")
+            continue
+        print(f"\n[{number}/{len(cells)}] {cell}")
+        if folders.kind_of(place):
+            code = session.resume(room, place, changed, within=out)
+        else:
+            code = session.start(room, preset, changed, place, f"{command} --only {cell!r}", within=out)
+        if code:
+            raise CellFailed(code)
+
+
+def summarise(out: Path, cells: Mapping[str, Any], command: str) -> dict[str, Any]:
+    """Scores of the judged arm of all cells, with what each gains on the baseline."""
+    summaries = {c: json.loads((folder_of(out, c) / "summary.json").read_text()) for c in cells}
+    tasks = list(next(iter(summaries.values()))["tasks"])
+    scores = {c: np.array([s["scores"][ARM][t] for t in tasks]) for c, s in summaries.items()}
+    about = {c: _about(c, scores, summaries[c], command) for c in cells}
+    result = judged(
+        claims=[], scores=scores, preconditions=[], preset="smoke", shown=scores, about=about, tasks=tasks
+    )
+    return result | {
+        "score_title": f"The arm {ARM!r} of every cell",
+        "limits": ["Cells are compared on the same downstream seeds; no claim is made."],
+        "cells": {c: {"wall_seconds": s["wall_seconds"]} for c, s in summaries.items()},
+    }
+
+
+def _about(cell: str, scores: Mapping[str, np.ndarray], summary: Mapping[str, Any], command: str) -> str:
+    """The gain on the baseline with its interval, and the command of the cell."""
+    redo = f"{command} --only {cell!r}"
+    if cell == BASELINE or BASELINE not in scores:
+        return redo
+    pair = scores[cell], scores[BASELINE]
+    gain = float(statistics.difference_of_iqm(*pair))
+    interval = statistics.percentile_interval(statistics.paired_bootstrap(*pair))
+    return (
+        f"{gain:+.2f} [{interval.lower:+.2f}, {interval.upper:+.2f}] on the {BASELINE}, "
+        f"{summary['wall_seconds']:.0f} s; {redo}"
+    )

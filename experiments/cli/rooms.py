@@ -1,0 +1,70 @@
+"""Rooms: where the configuration and the study of a paper lie, inside this repository or outside.
+
+A room is a folder with `config.py` (presets, importable without JAX) and `study.py`. The rooms of
+this repository are named; any other is given by its path.
+"""
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from envs.names import UnknownName, check_name
+from jaxagent import config as configs
+
+HOME = Path(__file__).parents[1]
+
+
+class Room(NamedTuple):
+    """One paper's folder."""
+
+    name: str
+    source: str  # a name, or a path as it was given
+    package: str  # what is imported
+
+    @property
+    def config(self) -> Any:
+        """The module with `Config`, `DESCRIPTION` and `PRESETS`."""
+        return importlib.import_module(f"{self.package}.config")
+
+    def study(self, config: Any) -> Any:
+        """The study of a configuration; imports JAX."""
+        return importlib.import_module(f"{self.package}.study").study(config)
+
+
+def names() -> list[str]:
+    """Rooms of this repository."""
+    return sorted(path.parent.name for path in HOME.glob("*/config.py"))
+
+
+def room(source: str) -> Room:
+    """The room of a name, or of a path to a folder. Raises `UnknownName` with the nearest name."""
+    path = Path(source)
+    if source not in names() and (path / "config.py").is_file() and (path / "study.py").is_file():
+        return _outside(path, source)
+    if "/" in source:
+        raise UnknownName(f"experiment: got {source!r}, expected a folder with config.py and study.py.")
+    return Room(check_name("experiment", source, names()), source, f"experiments.{source}")
+
+
+def _outside(path: Path, source: str) -> Room:
+    """A folder outside becomes a package under its own name."""
+    name = path.resolve().name
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    is_taken = spec is not None and path.resolve() not in map(Path, spec.submodule_search_locations or ())
+    if not name.isidentifier() or is_taken:
+        raise UnknownName(
+            f"{source}: got the folder name {name!r}, expected one that Python can import and no other "
+            "module has; rename the folder."
+        )
+    sys.path.insert(0, str(path.resolve().parent))
+    return Room(name, source, name)
+
+
+def preset(of: Room, name: str) -> Any:
+    """A preset's configuration. Raises `UnknownName` with the nearest name."""
+    return of.config.PRESETS[check_name(f"preset of {of.name}", name, of.config.PRESETS)]
+
+
+check = configs.check

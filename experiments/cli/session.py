@@ -1,0 +1,206 @@
+"""Sessions: what the command line does once JAX may start."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import envs
+from envs.vector import broadcast_params
+from experiments.cli.rooms import Room
+from jaxagent import folders, keys, library
+from jaxagent.evaluate import emulator, statistics
+from jaxagent.evaluate.claims import check_claims, check_preset
+from jaxagent.evaluate.episodes import play
+from jaxagent.files import write_json
+from jaxagent.folders import Locked, NotOurs
+from jaxagent.report.html import write_report
+from jaxagent.study.study import Study, costs, stages, summary
+from jaxagent.study.verdicts import table
+from jaxagent.train import manifest, metrics_log
+from jaxagent.train import run as runs
+from jaxagent.train.checkpoint import ForeignCheckpoint
+from jaxagent.train.emulator_loop import EmulatorError
+from jaxagent.train.peak import matmul_rate
+
+FAILED, USAGE, BUSY = 1, 2, 3
+# What a run may end in by itself; anything else is a bug and keeps its traceback.
+ENDS = (runs.Diverged, runs.StageError, ForeignCheckpoint, EmulatorError, ValueError)
+
+
+def start(
+    room: Room,
+    preset: str,
+    config: Any,
+    out: Path,
+    command: str,
+    *,
+    tensorboard: bool = False,
+    replace: bool = False,
+    within: Path | None = None,
+) -> int:
+    """Begin a run in a new folder, or one that replaces an older run; returns the exit code.
+
+    The folder is held from before it is touched until its report is written. What can be refused
+    is refused before. `within` is the grid whose cell this is.
+    """
+
+    def begin() -> None:
+        study = _study(room, preset, config)
+        about = manifest.describe(room.name, room.source, preset, config, command)
+        with folders.begin(out, about, replace=replace, within=within):
+            runtime = config.runtime
+            print(
+                f"{room.name} ({preset}) in {out}, config {about['fingerprint']}, matmul precision "
+                f"{runtime.matmul_precision}, {runtime.devices} of {jax.devices()}"
+            )
+            _go_on(out, config, study, tensorboard=tensorboard)
+
+    return _exit_code(begin)
+
+
+def resume(room: Room, out: Path, config: Any, *, within: Path | None = None) -> int:
+    """Continue a run; refuses where it would not be bitwise the run that began; `within` as in `start`."""
+
+    def go_on() -> None:
+        with folders.hold(out, "run", within=within):
+            then = manifest.read(out)
+            preset = then["preset"]
+            now = manifest.describe(room.name, room.source, preset, config, then["command"])
+            manifest.check_same_machine(out, now)
+            _go_on(out, config, _study(room, preset, config), tensorboard=False)
+
+    return _exit_code(go_on)
+
+
+def _study(room: Room, preset: str, config: Any) -> Study:
+    """The study of a run, once all that judging would refuse has been looked at.
+
+    Before the folder is touched and the first stage runs, as it must not cost a finished run.
+    """
+    study = room.study(config)
+    check_preset(preset)
+    check_claims(study.claims)
+    return study
+
+
+def _exit_code(work: Callable[[], None]) -> int:
+    """0, or what the error of a run is worth, which is told."""
+    try:
+        work()
+    except (Locked, NotOurs) as error:
+        return _fail(error, BUSY if isinstance(error, Locked) else USAGE)
+    except (*ENDS, manifest.ManifestError) as error:
+        return _fail(error, FAILED)
+    return 0
+
+
+def _go_on(out: Path, config: Any, study: Study, *, tensorboard: bool) -> None:
+    about = manifest.read(out)
+    try:
+        ordered = stages(study, config.runtime.devices)
+        runs.run(out, ordered, chunks_per_save=config.runtime.chunks_per_save)
+        told = summary(study, out, about["preset"]) | _record(out, about, ordered)
+    except ENDS:
+        write_report(out)
+        raise
+    write_json(out / "summary.json", told)
+    folders.finish(out)
+    report = write_report(out)
+    if tensorboard:
+        from jaxagent.report.tensorboard import export
+
+        export(out)
+    print(f"\n{table(told)}\n\n{report}")
+    print(
+        f"wall {told['wall_seconds']:.0f} s, compiling {told['compile_seconds']:.0f} s, "
+        f"recompiled {told['recompiled_programs']} programs, "
+        f"state {told['state_sha256'][:16]}, metrics {told['metrics_sha256'][:16]}"
+    )
+
+
+def _record(out: Path, about: dict[str, Any], stages: list[runs.Stage]) -> dict[str, Any]:
+    """What every summary holds beside its comparison."""
+    done = {s.name: runs.read_done(out, s.name) for s in stages}
+    return {
+        "experiment": about["experiment"],
+        "preset": about["preset"],
+        "command": about["command"],
+        "fingerprint": about["fingerprint"],
+        "git": about["git"],
+        "versions": about["versions"],
+        "device": about["device"],
+        "precision": about["precision"],
+        # Stages that a kill interrupted count from their resume.
+        "wall_seconds": sum(d["seconds"] for d in done.values()),
+        "compile_seconds": sum(d["compile_seconds"] for d in done.values()),
+        "recompiled_programs": sum(d.get("recompiled_programs", 0) for d in done.values()),
+        "stage_seconds": {name: d["seconds"] for name, d in done.items()},
+        "state_sha256": done[stages[-1].name]["chain_sha256"],
+        "metrics_sha256": metrics_log.digest(out / "metrics.jsonl"),
+    }
+
+
+def _fail(error: Exception, code: int) -> int:
+    print(f"\nerror: {error}", file=sys.stderr)
+    return code
+
+
+def evaluate(out: Path, episodes: int, seed: int) -> int:
+    """Play every policy of a run on its task and print mean return with a bootstrap interval."""
+    names = library.available(out)
+    if not names:
+        return _fail(ValueError(f"{out}: holds no policies; finish the run first."), FAILED)
+    print(f"{'policy':36s} {'seed':>4s} {'return':>9s}  95 % interval over {episodes} episodes")
+    for name in names:
+        arm, task = name.split("--")
+        loaded = library.load(out, task, arm)
+        returns = _played(loaded, episodes, keys.derive(seed, f"eval/{task}"))
+        low, high = statistics.interval_of_mean(returns)
+        number = loaded.description.seed
+        print(f"{name:36s} {number:4d} {returns.mean():9.2f}  [{low:.2f}, {high:.2f}]")
+    return 0
+
+
+def _played(loaded: library.LoadedPolicy, episodes: int, key: jax.Array) -> np.ndarray:
+    """Returns `[episodes]` of a policy on its task."""
+    about = loaded.description
+    env, params = envs.make(about.env, **about.overrides)
+    if env.is_pure:
+        lanes = broadcast_params(params, episodes)
+        run = jax.jit(lambda p, k: play(env, loaded.policy, p, lanes, k, env.max_steps).returns)
+        return np.asarray(run(loaded.params, key))
+    from envs.adapters.ale import lane_seeds  # an extra
+
+    key_games, key_act = jax.random.split(key)
+
+    @jax.jit
+    def act(obs: jax.Array, count: jax.Array) -> jax.Array:
+        is_first = jnp.zeros(obs.shape[:1], bool)
+        carry = loaded.init(obs.shape[0])
+        return loaded.act(carry, obs, is_first, jax.random.fold_in(key_act, count))[0]
+
+    games = lane_seeds(key_games, episodes)
+    return emulator.returns(env.vector(episodes), act, games, 1)[0]
+
+
+def dry_run(room: Room, config: Any) -> int:
+    """Print parameters, operations, memory and the least time of every fit, without running."""
+    study, rate, total = room.study(config), matmul_rate(), 0.0
+    print(f"{'stage':32s} {'parameters':>11s} {'GFLOP':>10s} {'MiB':>8s} {'s':>7s}")
+    for row in costs(study):
+        total += row.flops / rate
+        print(
+            f"{row.stage:32s} {row.parameters:11,d} {row.flops / 1e9:10.1f} {row.bytes / 2**20:8.1f} "
+            f"{row.flops / rate:7.1f}",
+            flush=True,
+        )
+    print(
+        f"at least {total:.0f} s: the products counted in the traced updates, at {rate / 1e9:.0f} GFLOP/s "
+        "of a large product measured now; environments, what is no product, and compiling come on top"
+    )
+    return 0

@@ -1,1 +1,0 @@
-"""Configurations of the experiments, importable without JAX."""

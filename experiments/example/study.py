@@ -1,0 +1,78 @@
+"""The worked example: PPO that looks ahead against PPO that does not. Copy this folder.
+
+Method. PPO (Schulman et al. 2017) learns CartPole with a discount of 0.99, or of 0: the saboteur,
+to which every action is worth the same, as every reward is 1 until the pole falls.
+
+Claim E1. Looking ahead is better, by half of what a good policy has over random play.
+Expected (`cpu`, 5 seeds): an IQM of 0.95 [0.63, 1.00] against -0.02 [-0.03, 0.00].
+
+    jaxagent run example --preset cpu        # a minute on 2 cores, most of which compiles
+"""
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import envs
+from envs.returns import reference
+from experiments.example.config import Config, TaskConfig
+from jaxagent import keys
+from jaxagent.evaluate.claims import Claim, Precondition
+from jaxagent.report.figure import Curve
+from jaxagent.study import agents, films
+from jaxagent.study.study import Fit, Found, Measure, Study
+from jaxagent.study.verdicts import Scores, between, normalised
+
+ARMS = {"ppo": "PPO with a discount of 0.99", "myopic": "saboteur: PPO with a discount of 0"}
+CURVE = Curve("train/return", ("train/*",), "Return while training", "env_steps", "episode return")
+
+
+def study(config: Config) -> Study:
+    """Two fits a task, then both played in the same episodes."""
+    steps: list[Fit | Measure] = []
+    for task in config.tasks:
+        fits = fits_of(config, task)
+        steps += [*fits.values(), Measure(f"evaluate/{task.name}", partial(evaluate, config, task, fits))]
+    claim = Claim("E1", "looking ahead is better", "superiority", "ppo", "myopic", margin=0.5)
+    names = [task.name for task in config.tasks]
+    return Study(ARMS, names, steps, partial(scores, config), [claim], checks, curves=[CURVE])
+
+
+def fits_of(config: Config, task: TaskConfig) -> dict[str, Fit]:
+    """A lane a seed; agents of a seed begin alike and draw alike, whatever the arm."""
+    env, params = envs.make(task.env)
+    tasks, myopic = [params] * len(config.seeds), dataclasses.replace(task.ppo, discount=0.0)
+    return {
+        arm: agents.population(f"train/{task.name}/{arm}", env, tasks, ppo, config.seeds.first)
+        for arm, ppo in {"ppo": task.ppo, "myopic": myopic}.items()
+    }
+
+
+def evaluate(
+    config: Config, task: TaskConfig, fits: dict[str, Fit], folder: Path, place: Path
+) -> dict[str, Any]:
+    """Mean returns `[seeds]` of what every arm learned, and a film."""
+    del place
+    env, params = envs.make(task.env)
+    key = keys.derive(0, f"example/{task.name}")
+    room = agents.room(env, params, config.seeds, config.episodes, key)
+    policy, returns = agents.as_policy(env, task.ppo, is_greedy=True), {}
+    for arm, fit in fits.items():
+        last = agents.last(fit.load(folder))
+        returns[arm] = room.returns(policy, last).tolist()
+        films.write(folder, f"{arm}--{task.name}", env, policy, agents.take(last, 0), params, films.key(key))
+    return {"returns": returns}
+
+
+def scores(config: Config, found: Found) -> Scores:
+    """Normalised returns `[tasks, seeds]` by arm."""
+    references = {task.name: reference(task.env) for task in config.tasks}
+    done = {name: found[f"evaluate/{name}"]["returns"] for name in references}
+    return {arm: normalised({name: one[arm] for name, one in done.items()}, references) for arm in ARMS}
+
+
+def checks(found: Found, table: Scores) -> list[Precondition]:
+    """The effect has room."""
+    del found
+    return [between("the saboteur leaves room", float(table["myopic"].mean()), high=0.5)]

@@ -1,1 +1,0 @@
-"""Parts shared by experiments: compositions that know both agents and training."""

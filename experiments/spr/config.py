@@ -1,0 +1,210 @@
+"""Configuration and presets of spr, importable without JAX."""
+
+import dataclasses
+from typing import Annotated, Any
+
+from envs.names import check_name
+from envs.registry import registered
+from jaxagent.config import (
+    NUM_SHARDS,
+    Bound,
+    Count,
+    FitConfig,
+    LatentConfig,
+    Positive,
+    QNetworkConfig,
+    RainbowConfig,
+    RuntimeConfig,
+    Share,
+    SPRConfig,
+    TrunkConfig,
+    require,
+    require_at_least,
+)
+from jaxagent.study.config import EnvConfig, SeedConfig
+
+DESCRIPTION = "does predicting its own latents make a representation, or does it collapse?"
+ARMS = {  # of the probe, as they appear in tables
+    "spr": "self-prediction over K steps: slow target, no gradient through it, fast predictor",
+    "one step": "the same over one step, the minimalist of Ni et al. 2024",
+    "tokens": "the same over K steps in a transformer with a token for every patch of the board",
+    "untrained": "the network of spr before training",
+    "untrained tokens": "that of tokens before training",
+    "target learns": "mutant: gradients reach the target",
+    "no predictor": "mutant: latents roll forward, but no predictor stands behind them",
+    "no transition": "mutant: neither transition nor predictor; a state predicts itself",
+}
+
+TRUTHS = {  # what a probe reads of a game's true state: the field of each number
+    "minatar/Breakout": {"ball x": "ball_x", "ball y": "ball_y", "paddle": "pos"},
+    "minatar/Asterix": {"player x": "player_x", "player y": "player_y"},
+    "minatar/Freeway": {"player": "pos"},
+    "minatar/SpaceInvaders": {"player": "pos"},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeConfig:
+    """Self-prediction alone, from random play; what the latent knows of the true state."""
+
+    env: str = "minatar/Breakout"
+    env_steps: Count = 20_000  # of random play
+    num_envs: Count = 16
+    measured: Annotated[int, Bound(4 * NUM_SHARDS)] = (
+        4096  # states of other episodes, half to fit linear probes, half to score them
+    )
+    model: LatentConfig = LatentConfig(TrunkConfig(width=64, num_blocks=1), num_bins=2, projection_size=64)
+    tokens: LatentConfig = LatentConfig(
+        # 16 wide it says little (R^2 0.60). Of patches of 2 x 2 cells, and as wide as this, an
+        # untrained one knows as much as 0.86, and an update takes three times as long.
+        TrunkConfig(width=64, num_blocks=1, patch=5, num_heads=2),
+        num_bins=2,
+        projection_size=64,
+    )
+    num_steps: Count = 5  # K
+    tau: Share = 0.01  # share of the new in the target, per update
+    # Tang et al. 2023: latents do not collapse where the predictor is nearly optimal all the time.
+    predictor_rate: Positive = 10.0  # multiple of the learning rate
+    fit: FitConfig = FitConfig(
+        num_updates=3000,
+        updates_per_chunk=300,
+        batch_size=32,
+        learning_rate=1e-3,
+        warmup_updates=1,
+        final_learning_rate=1.0,
+        weight_decay=0.0,
+        max_gradient_norm=10.0,
+    )
+
+    def check(self) -> None:
+        """Raise where the game has no truths, or play is too short to draw from."""
+        check_name("game of the probe", self.env, TRUTHS)
+        require_at_least(self, 2 * (self.num_steps + 1) * self.num_envs, "env_steps")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig(EnvConfig):
+    """One game, learned by Rainbow with self-prediction and without."""
+
+    rainbow: RainbowConfig = RainbowConfig()
+
+    def check(self) -> None:
+        """Raise where the game is none of boards."""
+        check_name("environment", self.env, [n for n in registered() if "minatar/" in n])
+        super().check()
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The study, in the order in which it runs."""
+
+    probe: ProbeConfig = ProbeConfig()  # its sizes are those of the agents' diagnoses too
+    has_probe: bool = True  # whether its arms are trained
+    tasks: tuple[TaskConfig, ...] = ()
+    episodes: Count = 32  # of each agent and seed at the end
+    # 100..107 were looked at before the transformer became what it is.
+    seeds: SeedConfig = SeedConfig(200, 8)
+    runtime: RuntimeConfig = RuntimeConfig(optimization_level=1)
+
+    def check(self) -> None:
+        """Raise where there is nothing to do."""
+        fix = "there is no probe either; name one, or set has_probe"
+        require(self.has_probe or bool(self.tasks), "Config.tasks", self.tasks, "a game", fix)
+
+
+_RAINBOW = RainbowConfig(
+    # The recipe without augmentation: a slow target, and dropout.
+    model=QNetworkConfig(encoder="board", width=2, hidden_size=128, dropout=0.5),
+    spr=SPRConfig(tau=0.01),
+)
+# In the manner of SR-SPR (D'Oro et al. 2023): four times the updates, shrink and perturb, no
+# parameter noise, nothing clipped, acting by the slow network, which is SPR's target too. Not so:
+# no augmentation, which shifts a board of ten cells too far; smaller heads.
+_SR_SPR = dataclasses.replace(
+    _RAINBOW,
+    num_gradient_steps=32,
+    target_tau=0.005,
+    acts_by_target=True,
+    reset_period=40_000,
+    reset_share=0.2,
+    max_gradient_norm=0.0,
+    importance_exponent=0.5,
+    final_importance_exponent=0.5,
+    model=dataclasses.replace(_RAINBOW.model, noise=0.0, is_shared=True, dropout=0.0),
+    spr=SPRConfig(tau=0.005),
+)
+# In the manner of BBF (Schwarzer et al. 2023): a wider residual encoder, harder resets, horizons
+# that grow after each, weight decay.
+_BBF = dataclasses.replace(
+    _SR_SPR,
+    num_gradient_steps=8,
+    reset_share=0.5,
+    num_td_steps=3,
+    first_td_steps=10,
+    discount=0.997,
+    first_discount=0.97,
+    anneal_updates=10_000,
+    weight_decay=0.1,
+    model=QNetworkConfig(encoder="impala", width=4, hidden_size=512, noise=0.0, is_shared=True),
+)
+CPU = Config()
+SMOKE = Config(
+    probe=dataclasses.replace(
+        ProbeConfig(),
+        env_steps=512,
+        num_envs=8,
+        measured=64,
+        model=LatentConfig(TrunkConfig(width=8, num_blocks=1), num_bins=2, projection_size=8),
+        tokens=LatentConfig(
+            TrunkConfig(width=8, num_blocks=1, patch=5, num_heads=2), num_bins=2, projection_size=8
+        ),
+        num_steps=2,
+        fit=FitConfig(num_updates=4, updates_per_chunk=2, batch_size=8, warmup_updates=1),
+    ),
+    tasks=(
+        TaskConfig(
+            "minatar/Breakout",
+            RainbowConfig(
+                num_gradient_steps=2,
+                batch_size=8,
+                capacity=256,
+                warmup_steps=64,
+                num_updates=4,
+                updates_per_chunk=2,
+                num_td_steps=3,
+                model=QNetworkConfig(hidden_size=8, num_atoms=11),
+                spr=SPRConfig(num_steps=2),
+            ),
+        ),
+    ),
+    episodes=2,
+    seeds=SeedConfig(1000, 2),
+    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
+)
+
+
+# One accelerator: MinAtar at 100k steps after 2,048 random ones.
+def _on_minatar(agent: RainbowConfig, *names: str, **changes: Any) -> Config:
+    tasks = tuple(TaskConfig(f"minatar/{name}", agent) for name in names)
+    runtime = RuntimeConfig(matmul_precision="default")
+    return dataclasses.replace(CPU, tasks=tasks, runtime=runtime, **changes)
+
+
+_GAMES = ("Breakout", "Asterix", "SpaceInvaders", "Freeway")
+GPU = _on_minatar(_RAINBOW, *_GAMES)  # two updates a step. Never run.
+# One game and one update a step: minutes. Snapshots are few, for what is diagnosed of each.
+_SHORT = dataclasses.replace(_RAINBOW, num_gradient_steps=4, updates_per_chunk=2500)
+GPU_SHORT = _on_minatar(_SHORT, "Breakout", has_probe=False)
+# A million steps, an update after four, of the last 102,400 steps: about 20 minutes on an H100, by
+# what an update takes above. Never run.
+_LONG = dataclasses.replace(_RAINBOW, num_gradient_steps=1, num_updates=250_000, updates_per_chunk=25_000)
+GPU_1M = _on_minatar(_LONG, "Breakout", has_probe=False)
+PRESETS = {
+    "smoke": SMOKE,
+    "cpu": CPU,
+    "gpu": GPU,
+    "gpu-short": GPU_SHORT,
+    "gpu-1m": GPU_1M,
+    "gpu-sr-spr": _on_minatar(_SR_SPR, *_GAMES),
+    "gpu-bbf": _on_minatar(_BBF, *_GAMES),
+}

@@ -1,0 +1,80 @@
+"""Figures as values: what a study hands to its page."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Curve(NamedTuple):
+    """A metric of training against a unit of work, a line a stage."""
+
+    metric: str  # of metrics.jsonl, such as "train/loss"
+    stages: tuple[str, ...]  # patterns of stage names, such as "train/*/muzero"
+    title: str
+    x: str  # unit of work, such as "env_steps"
+    y_label: str
+    x_label: str = ""  # "" is the unit, of all lanes
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `summary.json` has it."""
+        label = self.x_label or f"{self.x.replace('_', ' ')} (all seeds)"
+        return self._asdict() | {"stages": list(self.stages), "x_label": label}
+
+
+def line(label: str, x: Iterable[float], y: Any, *, dashed: bool = False) -> dict[str, Any]:
+    """A line through `y [points]`, or a line a seed through `y [points, seeds]`."""
+    drawn = {"label": label, "x": [float(v) for v in x], "y": np.asarray(y, float).tolist()}
+    return drawn | ({"style": "dashed"} if dashed else {})
+
+
+def level(label: str, ends: Sequence[float], value: Any) -> dict[str, Any]:
+    """A dashed line at a height, or one a seed, from the first of `ends` to the last."""
+    return line(label, (ends[0], ends[-1]), [value] * 2, dashed=True)
+
+
+def curves(
+    title: str, caption: str, x_label: str, y_label: str, lines: Iterable[Mapping[str, Any]], **scales: bool
+) -> dict[str, Any]:
+    """Lines against a common axis; `scales` are `log_x` and `log_y`."""
+    names = {"title": title, "caption": caption, "x_label": x_label, "y_label": y_label}
+    return {"kind": "curves", **names, "series": list(lines), **scales}
+
+
+def scatter(
+    title: str, caption: str, x_label: str, y_label: str, clouds: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Points of several kinds, made by `line`, and the diagonal."""
+    names = {"title": title, "caption": caption, "x_label": x_label, "y_label": y_label}
+    return {"kind": "scatter", **names, "diagonal": True, "series": list(clouds)}
+
+
+def maps(
+    title: str,
+    caption: str,
+    panels: Mapping[str, Any],
+    *,
+    x_label: str,
+    y_label: str,
+    x_ticks: Iterable[Any],
+    y_ticks: Iterable[Any],
+    low: float,
+    high: float,
+    color_label: str = "",
+) -> dict[str, Any]:
+    """Tables of numbers as colours, one a panel: `panels[title] [rows, columns]`."""
+    return {
+        "kind": "maps",
+        "title": title,
+        "caption": caption,
+        "panels": [
+            {"title": name, "values": np.asarray(values, float).tolist()} for name, values in panels.items()
+        ],
+        "x_label": x_label,
+        "y_label": y_label,
+        "x_ticks": [str(tick) for tick in x_ticks],
+        "y_ticks": [str(tick) for tick in y_ticks],
+        "low": low,
+        "high": high,
+        **({"color_label": color_label} if color_label else {}),
+    }

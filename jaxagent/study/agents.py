@@ -1,0 +1,190 @@
+"""Agents that learn by reinforcement as lanes of one program, and how what they left is played."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.vector import VectorEnv, broadcast_params
+from jaxagent import keys
+from jaxagent.agents import actor_critic, soft_actor_critic
+from jaxagent.config import PPOConfig, SACConfig
+from jaxagent.data import normalize
+from jaxagent.evaluate.episodes import play_lanes
+from jaxagent.study.study import Fit, Lanes
+from jaxagent.train import loops, optimizer
+from jaxagent.types import Loop, Policy, see_obs
+
+AgentConfig = PPOConfig | SACConfig
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """Pytrees of equal structure to one with a new leading axis, on the host.
+
+    On the host because every eager operation on the device compiles a program of its own.
+    """
+    return jax.tree.map(lambda *x: np.stack(x), *jax.device_get(list(trees)))
+
+
+def seeded(
+    name: str,
+    loop: Loop,
+    task: Any,
+    config: Any,
+    seeds: Sequence[int],
+    purpose: str,
+    *,
+    keep: Callable[[Any], Any] = loops.params_of,
+    in_turn: bool = False,
+) -> Fit:
+    """One agent a seed on one task, a lane each; snapshots `[chunks + 1, seeds, ...]` stay.
+
+    Agents of a seed begin alike and draw alike under one `purpose`, so that arms are paired.
+    """
+
+    def lanes(folder: Any) -> Lanes:
+        del folder
+        return Lanes(
+            loop,
+            lambda: (
+                jnp.stack([keys.derive(seed, f"{purpose}/init") for seed in seeds]),
+                stack([task] * len(seeds)),
+            ),
+            config,
+            keys.derive(0, f"{purpose}/update"),
+            begin=partial(_with_envs, config.num_envs),
+            ids=seeds,
+            keep=keep,
+            history=True,
+            units={"env_steps": config.num_envs * config.num_steps},
+            in_turn=in_turn,
+        )
+
+    return Fit(name, lanes)
+
+
+def population(name: str, env: Any, tasks: Sequence[Any], config: AgentConfig, seed: int) -> Fit:
+    """One PPO or SAC agent a task; snapshots `(params, moments)`, leaves `[chunks + 1, agents, ...]`.
+
+    Agent i's stream depends on its index alone. Of SAC's parameters the policy's stay.
+    """
+    purpose = f"agents/{env.name}"
+
+    def lanes(folder: Any) -> Lanes:
+        del folder
+        loop, keep = _algorithm(env, config)
+        first_key = keys.derive(seed, f"{purpose}/init")
+        return Lanes(
+            loop,
+            lambda: (keys.per_index(first_key, jnp.arange(len(tasks))), stack(tasks)),
+            config,
+            keys.derive(seed, f"{purpose}/update"),
+            begin=partial(_with_envs, config.num_envs),
+            keep=keep,
+            history=True,
+            units={"env_steps": config.num_envs * config.num_steps},
+        )
+
+    return Fit(name, lanes)
+
+
+def _with_envs(num_envs: int, lane_keys: jax.Array, tasks: Any) -> tuple[jax.Array, Any]:
+    return lane_keys, jax.vmap(lambda task: broadcast_params(task, num_envs))(tasks)
+
+
+def _algorithm(env: Any, config: AgentConfig) -> tuple[Loop, Callable[[Any], Any]]:
+    """The loop of an agent, and what of its learner acts."""
+    vector, sizes = VectorEnv(env), (len(env.obs_spec), env.action_spec)
+    if isinstance(config, SACConfig):
+        loop = loops.replay(
+            soft_actor_critic.soft_actor_critic(*sizes, config),
+            vector,
+            optimizer.plain_adam(config.learning_rate),
+            config,
+            explore=soft_actor_critic.uniform(env.action_spec),
+            as_steps=soft_actor_critic.as_steps,
+            slow=loops.moving_average(lambda params: params.critics, config.tau),
+        )
+        return loop, lambda learner: (learner.params.actor, learner.normalizer)
+    agent = actor_critic.ppo(*sizes, config)
+    optimiser = optimizer.adam(optimizer.linear_decay(config), config.max_gradient_norm)
+    loop = loops.on_policy(agent, vector, optimiser, config)
+    return loop, lambda learner: (learner.params, learner.normalizer)
+
+
+def snapshot_shapes(env: Any, task: Any, config: AgentConfig, lead: tuple[int, ...]) -> Any:
+    """Shapes of `(params, moments)` of one agent behind leading axes `lead`, traced."""
+    loop, keep = _algorithm(env, config)
+
+    def first(key: jax.Array) -> Any:
+        learner, _ = loop.init(key, broadcast_params(task, config.num_envs))
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (*lead, *x.shape)), keep(learner))
+
+    return jax.eval_shape(first, jax.random.key(0))
+
+
+def as_policy(env: Any, config: AgentConfig, *, is_greedy: bool) -> Policy:
+    """An agent of `population` as a policy of `(params, moments)`: its mode, or a draw."""
+    sizes = len(env.obs_spec), env.action_spec
+    if isinstance(config, SACConfig):
+        acting = soft_actor_critic.sac_policy(env.action_spec, config, is_greedy=is_greedy)
+    elif is_greedy:
+        acting = actor_critic.greedy(*sizes, config)
+    else:
+        acting = actor_critic.ppo(*sizes, config)
+
+    def act(params: Any, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array) -> tuple:
+        network, moments = params
+        return acting.act(network, carry, normalize.apply(moments, obs), is_first, key)
+
+    return Policy(lambda batch_size: (), act)
+
+
+class Room(NamedTuple):
+    """Where agents of several seeds are met: every arm of a seed in the same episodes."""
+
+    env: Any
+    task: Any
+    lane_keys: jax.Array  # [seeds]
+    episodes: int  # of each seed
+
+    def returns(self, policy: Policy, params: Any, see: Callable = see_obs) -> np.ndarray:
+        """Mean returns `[seeds]` of parameters `[seeds, ...]`, seeds in turn."""
+        play = jax.jit(partial(play_lanes, self.env, policy, see=see, num_episodes=self.episodes))
+        return np.asarray(play(params, self.task, jax.random.clone(self.lane_keys)))
+
+    def curve(self, policy: Policy, snapshots: Any, over: Callable = jax.lax.map) -> np.ndarray:
+        """Mean returns `[snapshots, seeds]`; `over` maps both, as in `play_lanes`."""
+        play = partial(
+            play_lanes,
+            self.env,
+            policy,
+            task=self.task,
+            lane_keys=jax.random.clone(self.lane_keys),
+            num_episodes=self.episodes,
+            over=over,
+        )
+        return np.asarray(jax.jit(partial(over, play))(snapshots))
+
+
+def room(env: Any, task: Any, seeds: Sequence[int], episodes: int, key: jax.Array) -> Room:
+    """A room whose episodes of a seed depend on `key` and the seed alone."""
+    return Room(env, task, keys.per_index(key, jnp.array(tuple(seeds))), episodes)
+
+
+def even_rows(last: int, count: int) -> np.ndarray:
+    """At most `count` whole numbers from 0 to `last`, both included, evenly."""
+    return np.unique(np.linspace(0, last, count).round().astype(int))
+
+
+def take(trees: Any, *index: Any) -> Any:
+    """`leaf[index]` of every leaf."""
+    return jax.tree.map(lambda x: x[index if len(index) > 1 else index[0]], trees)
+
+
+def last(snapshots: Any) -> Any:
+    """What was kept at the end, of leaves `[snapshots, ...]`."""
+    return take(snapshots, -1)

@@ -1,0 +1,181 @@
+"""The action-state transformer on stored trajectories: domains, windows, next-token pretraining."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxagent import keys
+from jaxagent.agents import sequence
+from jaxagent.config import NUM_SHARDS, FitConfig, TokenConfig, TransformerConfig
+from jaxagent.data import sampler
+from jaxagent.data.normalize import Moments
+from jaxagent.nn import transformer
+from jaxagent.nn.transformer import Model
+from jaxagent.study.agents import stack
+from jaxagent.study.study import NOTHING, Lanes
+from jaxagent.tokens import component, stream
+from jaxagent.tokens.component import Codec, Domain
+from jaxagent.train import loops, optimizer
+from jaxagent.types import Trajectory
+
+
+class Corpus(NamedTuple):
+    """Several environments as domains of one model."""
+
+    model: Model
+    domains: list[Domain]
+    codecs: list[Codec]
+    moments: list[Moments]  # of the observations, for raw-observation baselines
+    tokens: TokenConfig
+
+
+def corpus(
+    environments: Sequence[Any],
+    trajectories: Sequence[Sequence[Trajectory]],
+    tokens: TokenConfig,
+    model: TransformerConfig,
+) -> Corpus:
+    """Number the domains and fit their bins on the training trajectories of each environment."""
+    domains = component.domains([(env.obs_spec, env.action_spec) for env in environments])
+    vocabulary = transformer.Vocabulary(
+        num_bins=tokens.num_bins,
+        num_categories=max(d.action_cardinality for d in domains),
+        num_components=sum(d.period for d in domains),
+        num_domains=len(domains),
+    )
+    codecs, moments = [], []
+    for env, parts in zip(environments, trajectories, strict=True):
+        obs = np.concatenate([t.obs.reshape(-1, len(env.obs_spec)) for t in parts])
+        action = np.concatenate([t.action.reshape(-1, *t.action.shape[2:]) for t in parts])
+        codecs.append(component.fit(obs, action, env.action_spec, tokens))
+        moments.append(Moments(np.float32(len(obs)), obs.mean(0), obs.var(0)))
+    return Corpus(transformer.model(model, vocabulary), domains, codecs, moments, tokens)
+
+
+def windows(
+    of: Corpus, index: int, trajectories: Sequence[Trajectory], size: int | None = None
+) -> sampler.Windows:
+    """Windows of trajectories of domain `index`, padded to `size` steps."""
+    codec, domain, context = of.codecs[index], of.domains[index], of.model.config.context
+    return sampler.windows(trajectories, codec, domain, of.tokens, context, size)
+
+
+def tokens_of(batch: sampler.Batch, domain: Domain) -> stream.Tokens:
+    """What the model reads of a batch."""
+    return stream.flatten(batch.obs_tokens, batch.action_tokens, batch.segment, domain)
+
+
+def draw(of: Corpus, config: FitConfig) -> Callable[[Any, jax.Array], sampler.Batch]:
+    """`(windows, key) -> batch` of one shard."""
+    size, context = config.batch_size // NUM_SHARDS, of.model.config.context
+    return partial(sampler.sample, batch_size=size, context=context)
+
+
+def supervised(
+    loss: Callable,
+    sample: Callable,
+    params: Any,
+    config: FitConfig,
+    purpose: str,
+    ids: Sequence[int],
+    *,
+    data: Any,
+    data_axis: Any = None,
+    units: Mapping[str, int] = NOTHING,
+    tell: Callable[[Any], dict[str, Any]] = lambda params: {},
+) -> Lanes:
+    """Lanes of `params [N, ...]` fitted to data; `ids` pair them across fits of one purpose."""
+    return Lanes(
+        loops.offline(loss, sample, optimizer.adamw(config)),
+        lambda: (params,),
+        config,
+        keys.derive(0, purpose),
+        ids=ids,
+        data=data,
+        data_axis=data_axis,
+        units=units,
+        tell=tell,
+    )
+
+
+def next_token(of: Corpus, config: FitConfig) -> tuple[Callable, Callable]:
+    """Loss and sampler of next-token prediction, a batch of every domain."""
+    draw_one = draw(of, config)
+
+    def sample(data: Any, key: jax.Array) -> Any:
+        domain_keys = jax.random.split(key, len(data))
+        return [draw_one(w, k) for w, k in zip(data, domain_keys, strict=True)]
+
+    def loss(params: Any, batches: Any, data: Any) -> tuple[jax.Array, dict]:
+        del data
+        losses = [
+            sequence.loss(of.model, params, tokens_of(b, d), actions_only=False)
+            for b, d in zip(batches, of.domains, strict=True)
+        ]
+        named = {f"train/loss/domain_{i}": x for i, x in enumerate(losses)}
+        return jnp.mean(jnp.stack(losses)), named
+
+    return loss, sample
+
+
+def pretrain(
+    of: Corpus,
+    data: Sequence[sampler.Windows],
+    seeds: Sequence[int],
+    config: FitConfig,
+    *,
+    data_axis: int | None = None,
+    tell: Callable[[Any], dict[str, Any]] = lambda params: {},
+) -> Lanes:
+    """A lane a seed by next-token prediction on windows of every domain; equal seeds begin alike."""
+    init = jax.jit(of.model.init)
+    params = stack([init(keys.derive(seed, "pretrain/init")) for seed in seeds])
+    tokens = config.batch_size * of.model.config.context * sum(d.period for d in of.domains)
+    return supervised(
+        *next_token(of, config),
+        params,
+        config,
+        "pretrain",
+        seeds,
+        data=list(data),
+        data_axis=data_axis,
+        units={"tokens": tokens},
+        tell=tell,
+    )
+
+
+def validation(
+    of: Corpus, train: Sequence[Any], held_out: Sequence[Any], lanes: Sequence[str], params: Any
+) -> list[dict[str, float]]:
+    """Held-out cross-entropy of every lane by domain, beside that of each component's frequencies."""
+    config = FitConfig(batch_size=256 * NUM_SHARDS)
+    rows = []
+    for i, (seen, data, domain) in enumerate(zip(train, held_out, of.domains, strict=True)):
+
+        def evaluate(params: Any, data: Any, key: jax.Array, domain: Domain = domain) -> jax.Array:
+            tokens = tokens_of(draw(of, config)(data, key), domain)
+            return sequence.loss(of.model, params, tokens, actions_only=False)
+
+        run = jax.jit(jax.vmap(evaluate, in_axes=(0, None, None)))
+        losses = run(params, data, keys.derive(0, f"validate/{i}"))
+        rows.append(dict(zip(lanes, map(float, losses), strict=True)))
+        rows[-1]["unigram"] = unigram(seen, data, of.model.vocabulary.size)
+    return rows
+
+
+def unigram(seen: sampler.Windows, data: sampler.Windows, size: int) -> float:
+    """Cross-entropy (nats) of held-out tokens under each component's smoothed frequencies."""
+
+    def columns(w: sampler.Windows) -> np.ndarray:
+        both = np.concatenate([w.obs_tokens, w.action_tokens], axis=1)
+        return both[np.asarray(w.segment) >= 0]
+
+    losses = []
+    for train_column, column in zip(columns(seen).T, columns(data).T, strict=True):
+        counts = np.bincount(train_column, minlength=size) + 1.0
+        losses.append(-np.mean(np.log(counts / counts.sum())[column]))
+    return float(np.mean(losses))

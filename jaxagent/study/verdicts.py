@@ -1,0 +1,110 @@
+"""Scores of arms over tasks and seeds: normalised, checked, judged, and shown as a table."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from envs.returns import Reference
+from jaxagent.evaluate import claims as harness
+from jaxagent.evaluate import statistics
+from jaxagent.evaluate.claims import Claim, Precondition
+
+Scores = Mapping[Any, np.ndarray]  # arm, or (metric, arm) -> [tasks, seeds]
+
+
+def normalised(returns: Mapping[str, Sequence[float]], references: Mapping[str, Reference]) -> np.ndarray:
+    """Scores `[tasks, seeds]` of `returns[task]`: 0 is random play, 1 the reference policy."""
+    return np.stack(
+        [
+            statistics.normalise(np.asarray(returns[task]), reference.random, reference.expert)
+            for task, reference in references.items()
+        ]
+    )
+
+
+def between(
+    name: str, value: float, low: float = -math.inf, high: float = math.inf, what: str = "mean score"
+) -> Precondition:
+    """That a number lies where an effect can show; bounds are excluded."""
+    expected = f"between {low:g} and {high:g}"
+    if math.isinf(low) or math.isinf(high):
+        expected = f"above {low:g}" if math.isinf(high) else f"below {high:g}"
+    return Precondition(name, bool(low < value < high), f"{what} {value:.2f}; expected {expected}")
+
+
+def all_between(
+    name: str, values: Mapping[str, float], low: float = -math.inf, high: float = math.inf
+) -> Precondition:
+    """That every number of several tasks lies between bounds, which are included."""
+    told = ", ".join(f"{task} {value:.2f}" for task, value in values.items())
+    passed = all(low <= value <= high for value in values.values())
+    return Precondition(name, passed, f"{told}; expected {_range(low, high)}")
+
+
+def _range(low: float, high: float) -> str:
+    if math.isinf(high):
+        return f"at least {low:g}"
+    return f"at most {high:g}" if math.isinf(low) else f"{low:g} to {high:g}"
+
+
+def judged(
+    *,
+    claims: Sequence[Claim],
+    scores: Mapping[Any, np.ndarray],
+    preconditions: Sequence[Precondition],
+    preset: str,
+    shown: Mapping[str, np.ndarray],
+    about: Mapping[str, str],
+    tasks: Sequence[str],
+    shared_seeds: bool = False,
+) -> dict[str, Any]:
+    """Verdicts on `scores` (see `claims.judge`) and the table of arms `shown [tasks, seeds]`.
+
+    `shared_seeds`: one training gives a seed's scores of all tasks.
+    """
+    verdicts = harness.judge(claims, scores, preconditions, preset=preset, shared_seeds=shared_seeds)
+    return {
+        "arms": {name: _row(about[name], table) for name, table in shown.items()},
+        "tasks": list(tasks),
+        "scores": {a: dict(zip(tasks, s.tolist(), strict=True)) for a, s in shown.items()},
+        "claims": [v.to_dict() for v in verdicts],
+        "preconditions": [
+            {"name": p.name, "passed": bool(p.passed), "detail": p.detail} for p in preconditions
+        ],
+    }
+
+
+def _row(description: str, scores: np.ndarray) -> dict[str, Any]:
+    interval = statistics.interval_of_iqm(scores)
+    return {
+        "description": description,
+        "iqm": float(statistics.iqm(scores)),
+        "interval": [float(interval.lower), float(interval.upper)],
+    }
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """The result for a terminal: arms by tasks, then verdicts."""
+    tasks = summary["tasks"]
+    width = max(12, *(len(name) for name in summary["arms"]))
+    lines = [
+        f"{'arm':{width}s} {'IQM':>6s}  {'95 % interval':>15s}  " + "  ".join(f"{t:>14s}" for t in tasks)
+    ]
+    for name, row in summary["arms"].items():
+        low, high = row["interval"]
+        cells = [f"{_number(np.mean(summary['scores'][name][t])):>14s}" for t in tasks]
+        interval = f"[{_number(low)}, {_number(high)}]"
+        lines.append(f"{name:{width}s} {_number(row['iqm']):>6s}  {interval:>15s}  " + "  ".join(cells))
+    lines += summary.get("notes", [])
+    for check in summary["preconditions"]:
+        lines.append(f"{'ok ' if check['passed'] else 'NOT'} {check['name']}: {check['detail']}")
+    for claim in summary["claims"]:
+        lines.append(f"{claim['verdict']}: {claim['id']} {claim['statement']} ({claim['reason']})")
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    """Two decimals, or three digits of what is smaller than a tenth."""
+    return f"{value:.2f}" if value == 0.0 or abs(value) >= 0.1 else f"{value:.3g}"
