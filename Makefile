@@ -26,8 +26,11 @@ $(VENV)/.installed-$(EXTRAS): $(VENV)/.installed
 quickstart: venv
 	$(VENV)/bin/jaxagent run quickstart --preset cpu --out runs/quickstart
 
+# Files stay together, as their tests share programs; 0: all in one process.
+WORKERS ?= 2
+
 test: extras
-	JAXAGENT_REQUIRED_EXTRAS=$(EXTRAS) $(VENV)/bin/python -m pytest
+	JAXAGENT_REQUIRED_EXTRAS=$(EXTRAS) $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: extras
 	JAXAGENT_REQUIRED_EXTRAS=$(EXTRAS) $(VENV)/bin/python -m pytest -m slow

@@ -201,7 +201,7 @@ def test_a_grid_is_not_resumed_as_a_run(tmp_path, capsys):
 def test_default_folders_differ_where_flags_differ():
     config = quickstart.SMOKE
     other = dataclasses.replace(config, seed=1)
-    room = Room("quickstart", "quickstart", "")
+    room = Room("quickstart", "quickstart", "experiments.quickstart")
     first, second = (cli._default_out("quickstart", "smoke", room, c) for c in (config, other))
     assert str(first) == "runs/quickstart-smoke"
     assert str(second) == f"runs/quickstart-smoke-{fingerprint(other)[:8]}"

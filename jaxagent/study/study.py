@@ -6,7 +6,7 @@ Stages, resume, cost, verdicts, budgets and the page follow from it; nothing is 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -48,7 +48,7 @@ class Lanes:
     data_axis: Any = None  # of its lanes, as in `loops.lanes`
     keep: Callable[[Any], Any] = loops.params_of
     history: bool = False
-    units: Mapping[str, int] = NOTHING  # per update of a lane: {"env_steps": 256}
+    units: Mapping[str, int] = field(default_factory=dict)  # per update of a lane: {"env_steps": 256}
     tell: Callable[[Any], dict[str, Any]] = lambda kept: {}  # what was kept -> more of the summary
     in_turn: bool = False  # one lane after another
     dtype: str = ""  # of the products whose share of the peak is told, with the unit "flops"
@@ -161,7 +161,7 @@ class Driven:
     loop: Callable[[], Any]
     config: Any  # with `num_updates` and `updates_per_chunk`
     keep: Callable[[RunState], Any]
-    units: Mapping[str, int] = NOTHING  # per update, of all lanes
+    units: Mapping[str, int] = field(default_factory=dict)  # per update, of all lanes
     tell: Callable[[RunState], dict[str, Any]] = lambda state: {}
 
     def stage(self, devices: int) -> Stage:
