@@ -32,8 +32,9 @@ WORKERS ?= 2
 test: extras
 	JAXAGENT_REQUIRED_EXTRAS=$(EXTRAS) $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
+# In parts: make test-slow PART=2/4
 test-slow: extras
-	JAXAGENT_REQUIRED_EXTRAS=$(EXTRAS) $(VENV)/bin/python -m pytest -m slow
+	JAXAGENT_REQUIRED_EXTRAS=$(EXTRAS) $(VENV)/bin/python -m pytest -m slow $(if $(PART),--part $(PART))
 
 lint:
 	$(VENV)/bin/python -m pip install --quiet ruff pyright

@@ -35,3 +35,27 @@ def free_programs():
     """Drop compiled programs after each file: many hundreds in one process crash XLA's compiler."""
     yield
     jax.clear_caches()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--part", default="1/1", help="run one part of several, such as 2/4; files stay whole")
+
+
+def files_of_part(files: list[str], part: str) -> set[str]:
+    """Every n-th file of the sorted ones, so that the parts of a run hold each file once."""
+    number, count = map(int, part.split("/"))
+    if not 1 <= number <= count:
+        raise pytest.UsageError(f"--part: got {part}, expected NUMBER/COUNT with 1 <= NUMBER <= COUNT.")
+    return set(sorted(set(files))[number - 1 :: count])
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is of other parts, after slow tests were chosen."""
+    part = config.getoption("--part")
+    is_slow = "slow" in (config.getoption("-m") or "") and "not slow" not in config.getoption("-m")
+    wanted = [i for i in items if not is_slow or i.get_closest_marker("slow")]
+    kept = files_of_part([i.nodeid.split("::")[0] for i in wanted], part)
+    left_out = [i for i in items if i.nodeid.split("::")[0] not in kept]
+    if part != "1/1":
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [i for i in items if i not in left_out]

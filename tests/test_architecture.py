@@ -176,3 +176,14 @@ def test_few_lines_are_kept_from_the_formatter():
     ]
     assert sum(line.endswith("# fmt: " + "skip") for line in lines) <= 30
     assert not any("# fmt: " + "off" in line for line in lines)
+
+
+def test_parts_of_the_slow_tier_hold_every_file_once():
+    from conftest import files_of_part
+
+    files = [f"tests/slow/test_{i}.py" for i in range(10)]
+    parts = [files_of_part(files, f"{i}/4") for i in (1, 2, 3, 4)]
+    assert sorted(f for part in parts for f in part) == files
+    for wrong in ("0/4", "5/4"):
+        with pytest.raises(pytest.UsageError):
+            files_of_part(files, wrong)
