@@ -49,13 +49,13 @@ def files_of_part(files: list[str], part: str) -> set[str]:
     return set(sorted(set(files))[number - 1 :: count])
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Leave out what is of other parts, after slow tests were chosen."""
+    """Leave out the files of other parts, of the tests that markers have left."""
     part = config.getoption("--part")
-    is_slow = "slow" in (config.getoption("-m") or "") and "not slow" not in config.getoption("-m")
-    wanted = [i for i in items if not is_slow or i.get_closest_marker("slow")]
-    kept = files_of_part([i.nodeid.split("::")[0] for i in wanted], part)
-    left_out = [i for i in items if i.nodeid.split("::")[0] not in kept]
-    if part != "1/1":
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [i for i in items if i not in left_out]
+    if part == "1/1":
+        return
+    files = [item.nodeid.split("::")[0] for item in items]
+    kept = files_of_part(files, part)
+    config.hook.pytest_deselected(items=[i for i, f in zip(items, files, strict=True) if f not in kept])
+    items[:] = [item for item, file in zip(items, files, strict=True) if file in kept]

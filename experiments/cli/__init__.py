@@ -17,6 +17,7 @@ from envs.names import MissingExtra, UnknownName, check_name
 from envs.registry import registered
 from experiments.cli import grids, rooms
 from jaxagent import folders
+from jaxagent.config import check, fingerprint
 from jaxagent.folders import Locked, NotOurs
 
 RUNS = Path("runs")
@@ -141,12 +142,12 @@ def _ablate(arguments: argparse.Namespace, rest: list[str]) -> int:
         check_name(f"cell of {room.name}", cell, grid)
     cells = {n: c for n, c in grid.items() if not arguments.only or n in arguments.only}
     for cell in cells.values():
-        rooms.check(cell)
+        check(cell)
     if arguments.dry_run:
         print("\n".join(cells))
         return 0
     out = arguments.out or _default_out(f"ablate-{room.name}", arguments.preset, room, config)
-    grids.check(out, config, cells, replace=arguments.overwrite, is_whole=not arguments.only)
+    grids.check(out, config, grid, replace=arguments.overwrite, is_whole=not arguments.only)
     _prepare_jax(config, out)
     from experiments.cli import ablation
 
@@ -158,8 +159,6 @@ def _ablate(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 def _default_out(name: str, preset: str, room: rooms.Room, config: Any) -> Path:
     """Where a run goes that names no folder: one place for every configuration."""
-    from jaxagent.config import fingerprint
-
     is_preset = config == room.config.PRESETS[preset]
     return RUNS / (f"{name}-{preset}" + ("" if is_preset else f"-{fingerprint(config)[:8]}"))
 
@@ -178,7 +177,7 @@ def _configure(arguments: argparse.Namespace, rest: list[str]) -> tuple[rooms.Ro
     if arguments.devices is not None:
         config = _with_devices(config, arguments.devices)
     try:
-        rooms.check(config)
+        check(config)
     except (ValueError, KeyError) as error:
         raise UsageError(error.args[0]) from error
     return room, config
@@ -316,6 +315,3 @@ COMMANDS = {
     "render": _render,
     "doctor": _doctor,
 }
-
-if __name__ == "__main__":
-    raise SystemExit(main())

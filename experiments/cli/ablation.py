@@ -6,7 +6,6 @@ cell too. All cells share one compilation cache.
 """
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,8 +64,7 @@ def run(
     except CellFailed as error:
         return error.code
     except (Locked, NotOurs) as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        return session.BUSY if isinstance(error, Locked) else session.USAGE
+        return session.refused(error)
     return 0
 
 

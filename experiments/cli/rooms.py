@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from envs.names import UnknownName, check_name
-from jaxagent import config as configs
 
 HOME = Path(__file__).parents[1]
 
@@ -65,6 +64,3 @@ def _outside(path: Path, source: str) -> Room:
 def preset(of: Room, name: str) -> Any:
     """A preset's configuration. Raises `UnknownName` with the nearest name."""
     return of.config.PRESETS[check_name(f"preset of {of.name}", name, of.config.PRESETS)]
-
-
-check = configs.check

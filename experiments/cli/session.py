@@ -93,7 +93,7 @@ def _exit_code(work: Callable[[], None]) -> int:
     try:
         work()
     except (Locked, NotOurs) as error:
-        return _fail(error, BUSY if isinstance(error, Locked) else USAGE)
+        return refused(error)
     except (*ENDS, manifest.ManifestError) as error:
         return _fail(error, FAILED)
     return 0
@@ -143,6 +143,11 @@ def _record(out: Path, about: dict[str, Any], stages: list[runs.Stage]) -> dict[
         "state_sha256": done[stages[-1].name]["chain_sha256"],
         "metrics_sha256": metrics_log.digest(out / "metrics.jsonl"),
     }
+
+
+def refused(error: Locked | NotOurs) -> int:
+    """What a folder that is held by another, or not ours, is worth; it is told."""
+    return _fail(error, BUSY if isinstance(error, Locked) else USAGE)
 
 
 def _fail(error: Exception, code: int) -> int:

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import envs
-from envs.returns import reference
 from experiments.example.config import Config, TaskConfig
 from jaxagent import keys
 from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.figure import Curve
 from jaxagent.study import agents, films
 from jaxagent.study.study import Fit, Found, Measure, Study
-from jaxagent.study.verdicts import Scores, between, normalised
+from jaxagent.study.verdicts import Scores, between, of_tasks
 
 ARMS = {"ppo": "PPO with a discount of 0.99", "myopic": "saboteur: PPO with a discount of 0"}
 CURVE = Curve("train/return", ("train/*",), "Return while training", "env_steps", "episode return")
@@ -36,7 +35,9 @@ def study(config: Config) -> Study:
         steps += [*fits.values(), Measure(f"evaluate/{task.name}", partial(evaluate, config, task, fits))]
     claim = Claim("E1", "looking ahead is better", "superiority", "ppo", "myopic", margin=0.5)
     names = [task.name for task in config.tasks]
-    return Study(ARMS, names, steps, partial(scores, config), [claim], checks, curves=[CURVE])
+    return Study(
+        ARMS, names, steps, partial(of_tasks, tasks=config.tasks, arms=ARMS), [claim], checks, curves=[CURVE]
+    )
 
 
 def fits_of(config: Config, task: TaskConfig) -> dict[str, Fit]:
@@ -63,13 +64,6 @@ def evaluate(
         returns[arm] = room.returns(policy, last).tolist()
         films.write(folder, f"{arm}--{task.name}", env, policy, agents.take(last, 0), params, films.key(key))
     return {"returns": returns}
-
-
-def scores(config: Config, found: Found) -> Scores:
-    """Normalised returns `[tasks, seeds]` by arm."""
-    references = {task.name: reference(task.env) for task in config.tasks}
-    done = {name: found[f"evaluate/{name}"]["returns"] for name in references}
-    return {arm: normalised({name: one[arm] for name, one in done.items()}, references) for arm in ARMS}
 
 
 def checks(found: Found, table: Scores) -> list[Precondition]:

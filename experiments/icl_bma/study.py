@@ -179,8 +179,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Every seed's model against the references, on prompts that it never saw."""
     del place
-    kept, broken = {depth: fit.load(folder) for depth, fit in models.items()}, saboteur.load(folder)
-    last = kept[config.depths[-1]]
+    init = {depth: measure.task_of(config, depth).setting.init for depth in config.depths}
+    kept = {depth: fit.load(folder, init[depth]) for depth, fit in models.items()}
+    broken, last = saboteur.load(folder, init[config.depths[-1]]), kept[config.depths[-1]]
     # The model as it was when it had as many updates as the saboteur.
     then = config.saboteur_updates // config.fit.updates_per_chunk
     run = measure.measurements(config, measure.task_of(config, config.depths[-1]))

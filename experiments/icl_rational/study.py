@@ -143,7 +143,8 @@ def measure(config: Config, fits: dict[int, Fit], folder: Path, place: Path) -> 
     del place
     by_width, num_sizes = {}, len(config.prompts.sizes)
     for factor, fit in fits.items():
-        setting, kept, rows = theory.setting_of(config, factor), fit.load(folder), []
+        setting, rows = theory.setting_of(config, factor), []
+        kept = fit.load(folder, setting.init)
         for i, seed in enumerate(config.seeds):
             of_seed = slice(i * num_sizes, (i + 1) * num_sizes)
             # Without the checkpoint before training: theory speaks of N >= 1.

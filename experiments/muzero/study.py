@@ -34,7 +34,7 @@ from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.figure import Curve, curves, level, line
 from jaxagent.study import agents, films
 from jaxagent.study.study import Fit, Found, Measure, Study
-from jaxagent.study.verdicts import Scores, between, normalised
+from jaxagent.study.verdicts import Scores, between, of_tasks
 from jaxagent.train import loops, optimizer
 from jaxagent.types import Trajectory
 
@@ -203,11 +203,8 @@ def mean_between(curve: dict[str, Any], first: float, last: float) -> list[float
 
 def scores(config: Config, found: Found) -> Scores:
     """Normalised returns `[tasks, seeds]` by arm, and env steps to the anchor by ("steps", arm)."""
-    references = {task.name: reference(task.env) for task in config.tasks}
+    table = of_tasks(found, config.tasks, ARMS)
     done = {task.name: found[f"evaluate/{task.name}"] for task in config.tasks}
-    table: dict[Any, np.ndarray] = {
-        arm: normalised({name: one["returns"][arm] for name, one in done.items()}, references) for arm in ARMS
-    }
     for arm in ("muzero", "ppo"):
         table["steps", arm] = np.stack(
             [

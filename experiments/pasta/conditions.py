@@ -139,7 +139,7 @@ def evaluate(config: Config, domain: DomainConfig, folder: Path, place: Path) ->
     programs: dict[Any, Callable] = {}  # one a network: physics compiles slowly
     for group in imitation.groups(config, domain):
         under = acting(config, domain, group, data, folder)
-        params = imitation.learned(config, domain, group, folder)
+        params = imitation.learned(config, domain, group, data, folder)
         in_turn, episodes = config.runtime.lanes_in_turn, config.adapt.episodes
         play_all = partial(play_conditions, robot.env, under, episodes=episodes, in_turn=in_turn)
         run = programs.setdefault(_network_of(config, group), jax.jit(play_all))

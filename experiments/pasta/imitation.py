@@ -190,15 +190,20 @@ def _adapter(config: Config, domain: DomainConfig, group: Group, data: Any, fold
     """Adapters of both kinds on a frozen base; one kind is at rest in each arm."""
     reader = pretraining.reader_of(config, group.model, data)
     cloned = _cloning(config, domain, reader, data[domain.name])
-    arms = group.arms.values()
-    first = [p for arm in arms for p in first_params(config, reader, domain.name, arm, folder)]
-    which = [jnp.float32(arm.method == "lora") for arm in arms for _ in config.adapt.seeds]
-    base = [p for arm in arms for p in pretraining.pretrained(config, reader, folder, arm.model)]
+    first = [p for arm in group.arms.values() for p in first_params(config, reader, domain.name, arm, folder)]
 
     def loss(params: Learned, batch: Any, data: Any) -> tuple[jax.Array, dict]:
         return cloned(merged(data[1][0], params.model, data[1][1]), params, batch), {}
 
-    return Begun(stack(first), loss, (stack(base), stack(which)), 0)
+    return Begun(stack(first), loss, _bases(config, reader, group, folder), 0)
+
+
+def _bases(config: Config, reader: Reader, group: Group, folder: Path | None) -> tuple[Any, Any]:
+    """Frozen networks of adapter arms, lanes `[arms x seeds]`, and which of them have LoRA."""
+    arms = group.arms.values()
+    base = [p for arm in arms for p in pretraining.pretrained(config, reader, folder, arm.model)]
+    which = [jnp.float32(arm.method == "lora") for arm in arms for _ in config.adapt.seeds]
+    return stack(base), stack(which)
 
 
 def merged(base: Any, adapters: Any, is_lora: jax.Array) -> Any:
@@ -232,13 +237,12 @@ def init_adapters(config: Config, base: Any, key: jax.Array) -> dict[str, Any]:
     return {"lora": low_rank, "ia3": ia3.init(base)}
 
 
-def learned(config: Config, domain: DomainConfig, group: Group, folder: Path) -> Any:
+def learned(config: Config, domain: DomainConfig, group: Group, data: Any, folder: Path) -> Any:
     """What a group's imitation left, lanes `[arms x seeds]`, ready to act."""
-    fit = fit_of(config, domain, group)
-    params = fit.load(folder)
+    params = fit_of(config, domain, group).load(folder)
     if group.way != "adapter":
         return params
-    base, which = fit.lanes(folder).data[1]
+    base, which = _bases(config, pretraining.reader_of(config, group.model, data), group, folder)
     return params._replace(model=jax.jit(jax.vmap(merged))(base, params.model, which))
 
 

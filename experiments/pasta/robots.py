@@ -186,8 +186,3 @@ def steps_of(episodes: Sequence[Trajectory], size: int) -> dict[str, np.ndarray]
         "action": np.pad(action, ((0, pad), (0, 0))).astype(np.float32),
         "num_real": np.int32(len(obs)),
     }
-
-
-def as_device(tree: Any) -> Any:
-    """Numpy leaves as arrays of the device."""
-    return jax.tree.map(jnp.asarray, tree)

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from envs.returns import reference
 from experiments.plan import worlds
 from experiments.plan.config import Config
 from jaxagent.evaluate.claims import Claim, Precondition
@@ -28,7 +27,7 @@ from jaxagent.report.figure import Curve, curves, level, line
 from jaxagent.study import collection
 from jaxagent.study.corpus import pretrain, windows
 from jaxagent.study.study import Fit, Found, Lanes, Measure, Study
-from jaxagent.study.verdicts import Scores, between, normalised
+from jaxagent.study.verdicts import Scores, between, of_tasks
 
 LIMITS = (
     "The policy begins anew at every state of the tree, so it sees the state alone there.",
@@ -61,7 +60,7 @@ def study(config: Config) -> Study:
         about,
         names,
         [*agents, Measure("collect", collect), model, *fits, *plays],
-        partial(scores, config),
+        lambda found: of_tasks(found, config.tasks, about),
         claims(config),
         partial(checks, config),
         partial(figures, config),
@@ -100,16 +99,6 @@ def claims(config: Config) -> list[Claim]:
             Claim("P4", "more simulations, more return", "ordering", true, "policy", between=middle, **aside)
         )
     return result
-
-
-def scores(config: Config, found: Found) -> Scores:
-    """Normalised returns `[tasks, seeds]` by arm."""
-    references = {task.name: reference(task.env) for task in config.tasks}
-    returns = {name: found[f"evaluate/{name}"]["returns"] for name in references}
-    return {
-        arm: normalised({name: of[arm] for name, of in returns.items()}, references)
-        for arm in worlds.arms(config)
-    }
 
 
 def checks(config: Config, found: Found, table: Scores) -> list[Precondition]:

@@ -161,9 +161,9 @@ def evaluate(
     room = agents.room(
         task.env, task.params, seeds, config.plan.episodes, keys.derive(0, f"plan/{name}/play")
     )
-    network = jax.vmap(lambda p: SequenceParams(p, codec))(pretrain.load(folder))
+    network = jax.vmap(lambda p: SequenceParams(p, codec))(pretrain.load(folder, task.corpus.model.init))
     proposals = {"uniform": jnp.zeros((count,))}
-    kept = world.load(folder)
+    kept = world.load(folder, task.world.init)
     learned = {w: agents.take(kept, slice(i * count, (i + 1) * count)) for i, w in enumerate(WORLDS)}
     returns = {}
     for arm_name, arm in arms(config).items():

@@ -111,7 +111,8 @@ def fits_of(config: Config, index: int, pretrain: Fit) -> dict[str, Fit]:
         corpus, data = shared(config, folder)
         episodes, seeds = data["demonstration"][index], tuple(config.adapt.seeds)
         windows = demonstrations(corpus, index, episodes, task.demonstrations, seeds)
-        base = dict(zip(PRETRAINED, _unstacked(pretrain.load(folder)), strict=True))
+        networks = pretrain.load(folder, corpus.model.init)
+        base = {name: agents.take(networks, i) for i, name in enumerate(PRETRAINED)}
         way = ways[group](config, corpus, index, windows, base)
         tokens = task.cloning.batch_size * config.model.context * corpus.domains[index].period
         ids = seeds * (jax.tree.leaves(way.params)[0].shape[0] // len(seeds))
@@ -211,19 +212,17 @@ def raw_init(network: RawNetwork, seeds: Sequence[int]) -> Any:
     return jax.jit(jax.vmap(network.init))(jnp.stack([keys.derive(seed, "raw/init") for seed in seeds]))
 
 
-def _unstacked(lanes: Any) -> list[Any]:
-    count = jax.tree.leaves(lanes)[0].shape[0]
-    return [agents.take(lanes, i) for i in range(count)]
-
-
-def arm_params(config: Config, pretrain: Fit, fits: dict[str, Fit], folder: Path) -> dict[str, Any]:
+def arm_params(
+    config: Config, corpus: Corpus, index: int, pretrain: Fit, fits: dict[str, Fit], folder: Path
+) -> dict[str, Any]:
     """Network parameters `[seeds, ...]` of every arm of a task."""
-    count, base = len(config.adapt.seeds), agents.take(pretrain.load(folder), 0)
-    whole = fits["network"].load(folder)
+    count, init, rank = len(config.adapt.seeds), corpus.model.init, config.adapt.lora_rank
+    base, whole = agents.take(pretrain.load(folder, init), 0), fits["network"].load(folder, init)
+    adapters = fits["lora"].load(folder, lambda key: lora.init(key, base, rank, LORA_TARGETS))
     return {
         "zero-shot": jax.tree.map(lambda x: np.broadcast_to(x, (count, *x.shape)), base),
-        "lora": jax.jit(jax.vmap(lora.merge, in_axes=(None, 0)))(base, fits["lora"].load(folder)),
-        "mlp": fits["mlp"].load(folder),
+        "lora": jax.jit(jax.vmap(lora.merge, in_axes=(None, 0)))(base, adapters),
+        "mlp": fits["mlp"].load(folder, raw_network(config, corpus, index).init),
         **{name: agents.take(whole, slice(i * count, (i + 1) * count)) for i, name in enumerate(TUNED)},
     }
 
@@ -246,7 +245,7 @@ def evaluate(
     corpus, _ = shared(config, folder)
     returns: dict[str, dict[str, list[float]]] = {name: {} for name in ARMS}
     for index, task in enumerate(config.tasks):
-        params = arm_params(config, pretrain, fits[index], folder)
+        params = arm_params(config, corpus, index, pretrain, fits[index], folder)
         for network in ("transformer", "raw"):
             lanes = {name: params[name] for name, arm in ARMS.items() if arm.network == network}
             for name, found in play(config, corpus, index, lanes, network, folder).items():

@@ -207,9 +207,11 @@ def _lanes(config: Config, way: Way) -> Lanes:
 def measure(config: Config, arm: str, fit: Fit, folder: Path, place: Path) -> dict[str, Any]:
     """What is measured of an arm's snapshots, by name: `[snapshots][seeds]`; probes `[m]` more."""
     del place
-    game = game_of(config)
-    run = jax.vmap(partial(measure_one, game, WAYS[arm], data=measured_data(game)))
-    found = jax.jit(lambda lanes: jax.lax.map(lambda x: run(*x), lanes))(fit.load(folder))
+    game, way = game_of(config), WAYS[arm]
+    init = model_of(game, way).init
+    kept = fit.load(folder, lambda key: (init(key), init(key)))
+    run = jax.vmap(partial(measure_one, game, way, data=measured_data(game)))
+    found = jax.jit(lambda lanes: jax.lax.map(lambda x: run(*x), lanes))(kept)
     return jax.tree.map(lambda x: x.tolist(), jax.device_get(found))
 
 

@@ -313,7 +313,7 @@ def _arm_budgets(run: Run) -> str:
     columns = list(dict.fromkeys(key for row in table.values() for key in row))
     if not columns:
         return ""
-    head = ["arm", *(column.replace("_", " ") for column in columns)]
+    head = ["arm or stage", *(column.replace("_", " ") for column in columns)]
     rows = [
         [escaped(name), *(shown(count_of(row.get(key))) for key in columns)] for name, row in table.items()
     ]

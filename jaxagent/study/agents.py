@@ -182,7 +182,7 @@ def even_rows(last: int, count: int) -> np.ndarray:
 
 def take(trees: Any, *index: Any) -> Any:
     """`leaf[index]` of every leaf."""
-    return jax.tree.map(lambda x: x[index if len(index) > 1 else index[0]], trees)
+    return jax.tree.map(lambda x: x[index], trees)
 
 
 def last(snapshots: Any) -> Any:

@@ -16,7 +16,7 @@ from jaxagent.data.normalize import Moments
 from jaxagent.nn import transformer
 from jaxagent.nn.transformer import Model
 from jaxagent.study.agents import stack
-from jaxagent.study.study import NOTHING, Lanes
+from jaxagent.study.study import Lanes
 from jaxagent.tokens import component, stream
 from jaxagent.tokens.component import Codec, Domain
 from jaxagent.train import loops, optimizer
@@ -85,7 +85,7 @@ def supervised(
     *,
     data: Any,
     data_axis: Any = None,
-    units: Mapping[str, int] = NOTHING,
+    units: Mapping[str, int],
     tell: Callable[[Any], dict[str, Any]] = lambda params: {},
 ) -> Lanes:
     """Lanes of `params [N, ...]` fitted to data; `ids` pair them across fits of one purpose."""

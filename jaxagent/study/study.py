@@ -8,7 +8,6 @@ Stages, resume, cost, verdicts, budgets and the page follow from it; nothing is 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +26,6 @@ from jaxagent.train.run import Stage, Work, read_done, stage_folder
 from jaxagent.types import Loop, RunState
 
 KEPT = "kept.npz"  # what a fit leaves
-NOTHING: Mapping = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -73,6 +71,10 @@ class Lanes:
         """What a fit leaves, leaves `[N, ...]`, or `[chunks + 1, N, ...]`."""
         return learner.snapshots if self.history else self.keep(learner)
 
+    def shapes(self) -> Any:
+        """Shapes of what a fit leaves, traced."""
+        return jax.eval_shape(lambda *inputs: self.kept(self.first(*inputs).learner), *self.inputs())
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -91,14 +93,12 @@ class Fit:
     def load(self, folder: Path | None, init: Callable[[jax.Array], Any] | None = None) -> Any:
         """What was kept, numpy; zeros of the same shapes where there is no folder.
 
-        With `init`, a function of a key, what was kept is lanes `[N, ...]` of what it makes, and
-        nothing else has to be built to know their shapes.
+        With `init`, a function of a key that makes what one lane keeps, nothing that the fit reads has
+        to be built again to know the shapes.
         """
         if folder is not None and init is not None:
             return _load_lanes(folder, self.name, init)
-        lanes = self.lanes(folder)
-        learner = jax.eval_shape(lanes.first, *lanes.inputs()).learner
-        shapes = jax.eval_shape(lanes.kept, learner)
+        shapes = self.lanes(folder).shapes()
         if folder is None:
             return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
         return tree_file.load(stage_folder(folder, self.name) / KEPT, shapes)
@@ -118,6 +118,7 @@ class Fit:
             learner = state.learner.learner if lanes.history else state.learner
             return {
                 "lanes": num_lanes,
+                "axes": [lanes.num_chunks + 1, num_lanes] if lanes.history else [num_lanes],
                 "parameters": num_parameters(learner.params) // num_lanes,
                 "updates": lanes.config.num_updates,
                 **{unit: n * lanes.config.num_updates for unit, n in lanes.units.items()},
@@ -180,7 +181,8 @@ class Driven:
         def finish(state: RunState, place: Path) -> dict[str, Any]:
             kept = jax.device_get(self.keep(state))
             tree_file.save(place / KEPT, kept)
-            return {"lanes": jax.tree.leaves(kept)[0].shape[0]} | self.tell(state)
+            num_lanes = jax.tree.leaves(kept)[0].shape[0]
+            return {"lanes": num_lanes, "axes": [num_lanes]} | self.tell(state)
 
         every = self.config.updates_per_chunk
         return Work(finish, loop.init, loop.chunk, self.config.num_updates // every, every, self.units)
@@ -203,9 +205,13 @@ Step = Fit | Driven | Measure | Custom
 
 
 def _load_lanes(folder: Path, name: str, init: Callable[[jax.Array], Any]) -> Any:
-    """Lanes `[N, ...]` of what `init` makes, as the stage said how many; shapes are traced."""
-    count = read_done(folder, name)["summary"]["lanes"]
-    shapes = jax.eval_shape(jax.vmap(init), jax.random.split(jax.random.key(0), count))
+    """What a stage kept of lanes that `init` makes, behind the axes that the stage told of; traced."""
+    axes = read_done(folder, name)["summary"]["axes"]
+
+    def kept(key: jax.Array) -> Any:
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (*axes, *x.shape)), init(key))
+
+    shapes = jax.eval_shape(kept, jax.random.key(0))
     return tree_file.load(stage_folder(folder, name) / KEPT, shapes)
 
 

@@ -1,15 +1,16 @@
 """Scores of arms over tasks and seeds: normalised, checked, judged, and shown as a table."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from envs.returns import Reference
+from envs.returns import Reference, reference
 from jaxagent.evaluate import claims as harness
 from jaxagent.evaluate import statistics
 from jaxagent.evaluate.claims import Claim, Precondition
+from jaxagent.study.config import EnvConfig
 
 Scores = Mapping[Any, np.ndarray]  # arm, or (metric, arm) -> [tasks, seeds]
 
@@ -22,6 +23,15 @@ def normalised(returns: Mapping[str, Sequence[float]], references: Mapping[str, 
             for task, reference in references.items()
         ]
     )
+
+
+def of_tasks(
+    found: Mapping[str, Any], tasks: Sequence[EnvConfig], arms: Iterable[str]
+) -> dict[Any, np.ndarray]:
+    """Scores by arm of what the steps `evaluate/TASK` say under "returns", `{arm: [seeds]}`."""
+    references = {task.name: reference(task.env) for task in tasks}
+    done = {name: found[f"evaluate/{name}"]["returns"] for name in references}
+    return {arm: normalised({n: returns[arm] for n, returns in done.items()}, references) for arm in arms}
 
 
 def between(

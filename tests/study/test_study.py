@@ -1,0 +1,99 @@
+"""The hall: operations are counted, what fits leave comes back, custom steps run."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import envs
+from jaxagent.config import PPOConfig
+from jaxagent.study import agents, verdicts
+from jaxagent.study.study import Custom, Found, Measure
+from jaxagent.train import run as runs
+from jaxagent.train.flops import flops_of
+
+PPO = PPOConfig(num_envs=4, num_steps=4, num_updates=2, updates_per_chunk=1, hidden_size=8)
+
+
+def shape(*sizes):
+    return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+
+def scanned(x, w):
+    return jax.lax.scan(lambda h, _: (h @ w, None), x, None, length=5)[0]
+
+
+def branched(x, w):
+    return jax.lax.cond(x[0, 0] > 0, lambda: (x @ w) @ w, lambda: x)
+
+
+COUNTED = {
+    "a product": (lambda x, w: x @ w, 1),
+    "a scan counts as often as it runs": (scanned, 5),
+    "of branches the dearest": (branched, 2),
+    "a static loop": (lambda x, w: jax.lax.fori_loop(0, 3, lambda i, h: h @ w, x), 3),
+    "inside jit": (jax.jit(lambda x, w: x @ w), 1),
+    "a gradient: forward, and back to both factors": (jax.grad(lambda x, w: (x @ w).sum(), (0, 1)), 3),
+    "a batch": (lambda x, w: jax.vmap(lambda row: row @ w)(x), 1),
+    "no product": (lambda x, w: x + 1.0, 0),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_products_are_counted(name):
+    fn, products = COUNTED[name]
+    assert flops_of(fn, shape(3, 4), shape(4, 4)) == products * 2 * 3 * 4 * 4
+
+
+def test_a_convolution_counts_its_kernel_at_every_place():
+    def convolved(x, w):
+        return jax.lax.conv_general_dilated(x, w, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    assert flops_of(convolved, shape(2, 5, 5, 3), shape(3, 3, 3, 7)) == 2 * (2 * 3 * 3 * 7) * (3 * 3 * 3)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "manifest.json").write_text(json.dumps({"fingerprint": "a1"}))
+    return tmp_path
+
+
+def test_what_a_fit_leaves_comes_back_by_both_ways(folder):
+    env, task = envs.make("gymnax/CartPole-v1")
+    fit = agents.population("agents", env, [task] * 2, PPO, 0)
+    runs.run(folder, [fit.stage(1)], chunks_per_save=1, quiet=True)
+    kept = fit.load(folder)
+    assert {x.shape[:2] for x in jax.tree.leaves(kept)} == {(3, 2)}, "two chunks and before, two agents"
+    loop, keep = agents._algorithm(env, PPO)
+    tasks = jax.tree.map(lambda x: jnp.broadcast_to(x, (4, *jnp.shape(x))), task)
+    again = fit.load(folder, lambda key: keep(loop.init(key, tasks)[0]))
+    jax.tree.map(np.testing.assert_array_equal, kept, again)
+    zeros = fit.load(None)
+    assert jax.tree.map(np.shape, zeros) == jax.tree.map(np.shape, kept)
+    summary = runs.read_done(folder, "agents")["summary"]
+    assert (summary["lanes"], summary["updates"], summary["env_steps"]) == (2, 2, 32)
+
+
+def test_custom_steps_and_measures_are_found(folder):
+    steps = [
+        Custom("own", lambda folder: runs.Work(lambda state, place: {"x": 1})),
+        Measure("read", lambda folder, place: {"y": runs.read_done(folder, "own")["summary"]["x"] + 1}),
+    ]
+    runs.run(folder, [step.stage(1) for step in steps], chunks_per_save=1, quiet=True)
+    found = Found(folder, steps)
+    assert dict(found) == {"own": {"x": 1}, "read": {"y": 2}}
+    assert found.recompiled() == {}
+
+
+def test_bounds_of_a_check_are_told_as_they_are_kept():
+    for value, bounds, passed, told in (
+        (0.5, {"high": 0.5}, False, "below 0.5"),
+        (0.6, {"low": 0.5}, True, "above 0.5"),
+        (0.5, {"low": 0.2, "high": 0.8}, True, "between 0.2 and 0.8"),
+    ):
+        check = verdicts.between("room", value, **bounds)
+        assert check.passed is passed
+        assert told in check.detail
+    assert verdicts.all_between("room", {"a": 0.5}, high=0.5).passed
