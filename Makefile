@@ -26,15 +26,15 @@ $(VENV)/.installed-$(EXTRAS): $(VENV)/.installed
 quickstart: venv
 	$(VENV)/bin/jaxagent run quickstart --preset cpu --out runs/quickstart
 
-# Files stay together, as their tests share programs; 0: all in one process.
+# Files stay together, as their tests share programs; 0: all in one process. FIRST=1: one id a test.
 WORKERS ?= 2
 
 test: extras
-	JAXAGENT_REQUIRED_EXTRAS=$(EXTRAS) $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
+	JAXAGENT_REQUIRED_EXTRAS=$(EXTRAS) $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(if $(FIRST),--first-ids)
 
 # In parts: make test-slow PART=2/4
 test-slow: extras
-	JAXAGENT_REQUIRED_EXTRAS=$(EXTRAS) $(VENV)/bin/python -m pytest -m slow $(if $(PART),--part $(PART))
+	JAXAGENT_REQUIRED_EXTRAS=$(EXTRAS) $(VENV)/bin/python -m pytest -m slow -n $(WORKERS) --dist loadgroup $(if $(PART),--part $(PART))
 
 lint:
 	$(VENV)/bin/python -m pip install --quiet ruff pyright

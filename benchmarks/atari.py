@@ -76,7 +76,7 @@ def measure(game: str, num_seeds: int, steps: int) -> dict[str, Any]:
 
 def random_play(config: Config, game: str) -> tuple[Any, int]:
     """Steps of an emulator of as many lanes, without end."""
-    env = training.game_of(config, game, "spr").env
+    env = training.player_of(config, game, "spr").env
     num_actions, num_seeds = env.action_spec[0].cardinality, len(config.seeds)
     rng = np.random.default_rng(0)
 

@@ -80,11 +80,12 @@ def pretraining_chunk(
         unit = jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
         return UnitBatch(unit, jnp.ones(shape[:2], bool))
 
-    def loss(params: Any, batch: UnitBatch, slow: Any, count: Any) -> tuple[jax.Array, dict]:
-        return objective.loss(model, params, slow, layout, batch, None, count)
+    def loss(params: Any, batch: UnitBatch, data: Any, slow: loops.Slow) -> tuple[jax.Array, dict]:
+        return objective.loss(model, params, slow.params, layout, batch, None, slow.num_updates)
 
     in_turn = jax.default_backend() == "cpu"  # shards, as the cpu presets have them
-    loop = loops.slow_offline(loss, sample, optimizer.adamw(FitConfig()), 0.005, in_turn)
+    slow, adamw = loops.averaged(0.005), optimizer.adamw(FitConfig())
+    loop = loops.supervised(loss, sample, adamw, slow=slow, in_turn=in_turn)
     chunk = parallel.chunked(loop, UPDATES, 1)
     params = jax.jit(partial(pretraining.init, model, objective))(jax.random.key(0))
     state = parallel.first_state(*loop.init(params))

@@ -11,7 +11,6 @@ in and out of it weighs more. Compile seconds are apart.
 """
 
 import argparse
-import dataclasses
 import statistics
 import time
 from functools import partial
@@ -109,13 +108,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    for name, config in (("rainbow + spr", AGENT), ("rainbow", without(AGENT))):
+    for name, config in (("rainbow + spr", AGENT), ("rainbow", value_agents.without_prediction(AGENT))):
         emit(measure(name, config), given.out)
-
-
-def without(config: RainbowConfig) -> RainbowConfig:
-    """The twin without self-prediction."""
-    return dataclasses.replace(config, spr=dataclasses.replace(config.spr, weight=0.0))
 
 
 if __name__ == "__main__":

@@ -38,29 +38,17 @@ from jaxagent.folders import MANIFEST
 from jaxagent.study import agents, histories
 from jaxagent.study.config import ACROBOT, CARTPOLE, PENDULUM
 from jaxagent.train import run
-from jaxagent.types import Policy
 
 TASKS = (CARTPOLE, ACROBOT, PENDULUM)  # of the quickstart, with what PPO needs to learn them
 SEED, AGENTS, EPISODES, CANDIDATES = 2000, 6, 256, 5
 SCRIPTED_EPISODES = 64  # of each pure id; plans that look ahead take many steps for one
 
 
-def random_policy(env: Any) -> Policy:
-    """Uniform actions."""
-
-    def act(params, carry, obs, is_first, key):
-        del params, is_first
-        action_keys = jax.random.split(key, obs.shape[0])
-        return jax.vmap(lambda k: sample_action(k, env.action_spec))(action_keys), (), carry
-
-    return Policy(lambda batch_size: (), act)
-
-
 def measure(env_id: str, overrides: dict[str, float], ppo: PPOConfig) -> dict[str, float]:
     """Random and expert return of one task."""
     env, task = envs.make(env_id, **overrides)
     lanes, key = broadcast_params(task, EPISODES), keys.derive(SEED, f"returns/{env_id}")
-    random = jax.jit(lambda: play(env, random_policy(env), (), lanes, key, env.max_steps).returns)()
+    random = jax.jit(lambda: play(env, agents.uniform_policy(env), (), lanes, key, env.max_steps).returns)()
     long = dataclasses.replace(ppo, num_updates=2 * ppo.num_updates)
     fit = agents.population("train", env, [task] * AGENTS, long, SEED)
     with tempfile.TemporaryDirectory() as name:

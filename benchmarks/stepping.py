@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 import envs
-from envs.foreign import foreign
+from envs.common.foreign import foreign
 from envs.types import sample_action
 from envs.vector import VectorEnv
 from envs.words import lane_actions

@@ -8,7 +8,7 @@ published to reach, which a reproduction is set beside.
 
 from typing import NamedTuple
 
-from envs.names import check_name
+from envs.common.names import check_name
 
 STEPS = 100_000  # agent steps of a run; reset transitions are none (`Transition.valid`)
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from envs import pictures
-from envs.names import check_name
+from envs.common.names import check_name
 from envs.types import Component, Environment, clip_category
 
 

@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 from typing import Any, NamedTuple
 
-from envs.names import MissingExtra, check_name
+from envs.common.names import MissingExtra, check_name
 
 
 class Family(NamedTuple):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.names import check_name
+from envs.common.names import check_name
 
 
 def make_task(env_id: str, defaults: Any, overrides: dict[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs.branch import computed_once, select, when
+from envs.common.branch import computed_once, select, when
 from envs.types import Environment, Transition
 from envs.words import RESET_STREAM, STEP_STREAM, WordEnvironment, consume, lane_words
 

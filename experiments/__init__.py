@@ -1,1 +1,1 @@
-"""Experiments: one thin file a paper; `cli.py` is the command `jaxagent`."""
+"""Experiments: a folder a paper; `cli` is the command `jaxagent`."""

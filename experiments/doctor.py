@@ -14,24 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 OK, WARNING, BROKEN = "ok", "warning", "broken"
+VERDICTS = {BROKEN: (1, "broken"), WARNING: (2, "usable, with warnings"), OK: (0, "all well")}  # worst first
 LANES = {(3, 11): "0.10", (3, 12): "0.11"}  # Python to the JAX minor that CI runs on it
 MINIMUM = {"jax": (0, 10, 2), "gymnax": (1, 0, 1), "numpy": (2, 1)}
 JAX_CEILING = (0, 12)  # gymnax 1.0.1 caps below it
-PACKAGES = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "chex",
-    "gymnax",
-    "numpy",
-    "six",
-    "tensorboardX",
-    "tyro",
-    "matplotlib",
-    "pillow",
-)
+NUMERICAL = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "gymnax", "numpy")
+PACKAGES = (*NUMERICAL, "six", "tensorboardX", "tyro", "matplotlib", "pillow")
 
 PSUM = """
 import os
@@ -56,16 +44,10 @@ def main() -> int:
     findings = [finding for check in CHECKS for finding in _safely(check)]
     for f in findings:
         print(f"{f.status:8s} {f.what}" + (f"\n         fix: {f.fix}" if f.fix else ""))
-    code = exit_code(findings)
-    said = {0: "all well", 1: "broken", 2: "usable, with warnings"}[code]
-    print(f"\n{said}. Next: python -m experiments.quickstart --preset cpu")
+    statuses = {finding.status for finding in findings}
+    code, said = next(verdict for status, verdict in VERDICTS.items() if status in statuses)
+    print(f"\n{said}. Next: jaxagent run quickstart --preset cpu")
     return code
-
-
-def exit_code(findings: list[Finding]) -> int:
-    """0 if all is well, 1 if something is broken, 2 for warnings."""
-    statuses = {f.status for f in findings}
-    return 1 if BROKEN in statuses else 2 if WARNING in statuses else 0
 
 
 def _safely(check: Callable[[], list[Finding]]) -> list[Finding]:
@@ -76,6 +58,10 @@ def _safely(check: Callable[[], list[Finding]]) -> list[Finding]:
         return [Finding(BROKEN, f"{name}: {type(error).__name__}: {error}", "reinstall: make venv")]
 
 
+def _good(is_good: bool, what: str, fix: str = "") -> list[Finding]:
+    return [Finding(OK, what) if is_good else Finding(BROKEN, what, fix)]
+
+
 def _versions() -> list[Finding]:
     installed = {}
     for package in PACKAGES:
@@ -84,22 +70,16 @@ def _versions() -> list[Finding]:
         except metadata.PackageNotFoundError:
             return [Finding(BROKEN, f"{package} is missing", "pip install -e .")]
     shown = ", ".join(f"{p} {v}" for p, v in installed.items())
+    python = Finding(OK, f"Python {platform.python_version()}; {shown}")
+    return [python, *judge_versions(installed), _lane(installed["jax"])]
+
+
+def _lane(jax_version: str) -> Finding:
     lane = LANES.get(sys.version_info[:2])
-    return [
-        Finding(OK, f"Python {platform.python_version()}; {shown}"),
-        *judge_versions(installed),
-        _lane(lane, installed["jax"]),
-    ]
-
-
-def _lane(lane: str | None, jax_version: str) -> Finding:
     if lane and jax_version.startswith(lane):
         return Finding(OK, f"version lane py{sys.version_info[0]}{sys.version_info[1]} + jax {lane}")
-    return Finding(
-        WARNING,
-        f"no CI lane runs Python {platform.python_version()} with jax {jax_version}",
-        "use Python 3.11 with jax 0.10 or 3.12 with 0.11",
-    )
+    mix = f"Python {platform.python_version()} with jax {jax_version}"
+    return Finding(WARNING, f"no CI lane runs {mix}", "use Python 3.11 with jax 0.10 or 3.12 with 0.11")
 
 
 def judge_versions(installed: dict[str, str]) -> list[Finding]:
@@ -108,19 +88,11 @@ def judge_versions(installed: dict[str, str]) -> list[Finding]:
     for package, minimum in MINIMUM.items():
         if _parse(installed[package]) < minimum:
             wanted = ".".join(map(str, minimum))
-            findings.append(
-                Finding(
-                    BROKEN,
-                    f"{package} {installed[package]} is older than {wanted}",
-                    f"pip install '{package}>={wanted}'",
-                )
-            )
+            what = f"{package} {installed[package]} is older than {wanted}"
+            findings.append(Finding(BROKEN, what, f"pip install '{package}>={wanted}'"))
     if _parse(installed["jax"]) >= JAX_CEILING:
-        findings.append(
-            Finding(
-                WARNING, f"jax {installed['jax']} is newer than what was tested", "pip install 'jax<0.12'"
-            )
-        )
+        what = f"jax {installed['jax']} is newer than what was tested"
+        findings.append(Finding(WARNING, what, "pip install 'jax<0.12'"))
     if installed["jax"] != installed["jaxlib"]:
         findings.append(Finding(WARNING, "jax and jaxlib differ in version", "pip install -U jax"))
     return findings
@@ -134,17 +106,13 @@ def _devices() -> list[Finding]:
     import jax
 
     devices = jax.devices()
-    found = Finding(
-        OK,
-        f"JAX runs on {len(devices)} x {devices[0].device_kind} "
-        f"({devices[0].platform}), {len(os.sched_getaffinity(0))} cores",
-    )
-    if devices[0].platform == "cpu" and has_nvidia():
-        return [
-            found,
-            Finding(BROKEN, "an NVIDIA GPU is visible but JAX uses the CPU", "pip install -e '.[cuda]'"),
-        ]
-    return [found]
+    kind, platform_name = devices[0].device_kind, devices[0].platform
+    cores = len(os.sched_getaffinity(0))
+    findings = [Finding(OK, f"JAX runs on {len(devices)} x {kind} ({platform_name}), {cores} cores")]
+    if platform_name == "cpu" and has_nvidia():
+        what = "an NVIDIA GPU is visible but JAX uses the CPU"
+        findings.append(Finding(BROKEN, what, "pip install -e '.[cuda]'"))
+    return findings
 
 
 def has_nvidia() -> bool:
@@ -157,19 +125,16 @@ def _gradient() -> list[Finding]:
     import jax.numpy as jnp
 
     gradient = jax.jit(jax.grad(lambda w: jnp.sum(jnp.tanh(jnp.ones((4, 8)) @ w))))
-    value = gradient(jnp.zeros((8, 2)))
-    good = bool(jnp.allclose(value, 4.0))
-    return [Finding(OK if good else BROKEN, "jitted forward and backward pass")]
+    return _good(bool(jnp.allclose(gradient(jnp.zeros((8, 2))), 4.0)), "jitted forward and backward pass")
 
 
 def _fake_devices() -> list[Finding]:
-    result = subprocess.run(
-        [sys.executable, "-c", PSUM], capture_output=True, text=True, timeout=120, check=False
-    )
+    what, command = "psum over four fake devices", [sys.executable, "-c", PSUM]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     if result.returncode:
         last = result.stderr.strip().splitlines()[-1:] or ["no message"]
-        return [Finding(BROKEN, f"psum over four fake devices: {last[0]}", "reinstall jaxlib")]
-    return [Finding(OK, "psum over four fake devices")]
+        return [Finding(BROKEN, f"{what}: {last[0]}", "reinstall jaxlib")]
+    return [Finding(OK, what)]
 
 
 def _checkpoint() -> list[Finding]:
@@ -181,8 +146,7 @@ def _checkpoint() -> list[Finding]:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint.save(Path(folder), 1, state, "doctor")
         restored = checkpoint.restore(Path(folder), 1, state, "doctor")
-    same = checkpoint.digest(restored) == checkpoint.digest(state)
-    return [Finding(OK if same else BROKEN, "checkpoint round trip with hashes")]
+    return _good(checkpoint.digest(restored) == checkpoint.digest(state), "checkpoint round trip with hashes")
 
 
 def _environment() -> list[Finding]:
@@ -193,14 +157,8 @@ def _environment() -> list[Finding]:
     env, params = envs.make("gymnax/CartPole-v1")
     obs, state = env.reset(jax.random.key(0), params)
     out = env.step(jax.random.key(1), state, jax.numpy.array(1, jax.numpy.int32), params)
-    good = len(out) == 6 and obs.shape == env.obs_shape
-    return [
-        Finding(
-            OK if good else BROKEN,
-            "gymnax steps with six values",
-            "" if good else "pip install 'gymnax>=1.0.1'",
-        )
-    ]
+    is_good = len(out) == 6 and obs.shape == env.obs_shape
+    return _good(is_good, "gymnax steps with six values", "pip install 'gymnax>=1.0.1'")
 
 
 def _writable() -> list[Finding]:

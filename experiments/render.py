@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import envs
+from envs.common.names import MissingExtra, UnknownName
 from envs.experts import expert
-from envs.names import MissingExtra, UnknownName
 from envs.pictures import caption
 from envs.registry import missing_package
 from envs.types import sample_action
@@ -81,8 +81,7 @@ def play(
     episode: Episode, act: Act, num_steps: int, seed: int, progress: Callable = lambda text: None
 ) -> list[np.ndarray]:
     """Pictures of `num_steps` steps, with the return below; an ended episode starts anew."""
-    key = keys.derive(seed, "render")
-    key_reset, key_run = jax.random.split(key)
+    key_reset, key_run = jax.random.split(keys.derive(seed, "render"))
     shown = set(np.linspace(0, num_steps, min(num_steps + 1, MAX_FRAMES)).astype(int).tolist())
     frames, total, is_first = [], 0.0, True
     obs, state = episode.reset(key_reset)
@@ -97,11 +96,9 @@ def play(
         if t + 1 == num_steps or (done and t + 1 in shown):
             text = f"step {t + 1}  return {total:.6g}" + (", over" if done else "")
             frames.append(caption(episode.paint(state), text))
-        if done:
-            total = 0.0
-            # ALE's next step starts the next game by itself.
-            if episode.env.is_pure:
-                obs, state = episode.reset(key_next)
+        total = 0.0 if done else total
+        if done and episode.env.is_pure:  # ALE's next step starts the next game by itself
+            obs, state = episode.reset(key_next)
     return frames
 
 
@@ -109,13 +106,8 @@ def policy(name: str, env: Any, params: Any) -> Act:
     """Uniform legal actions ("random"), the scripted expert, or a policy of a run folder."""
     if name == "random":
         draw = jax.jit(lambda key, legal: sample_action(key, env.action_spec, legal))
-
-        def act_at_random(state, obs, is_first, key):
-            del obs, is_first
-            legal = env.legal_actions(state, params) if env.has_legal_actions else None
-            return draw(key, legal)
-
-        return act_at_random
+        legal_of = env.legal_actions if env.has_legal_actions else lambda state, params: None
+        return lambda state, obs, is_first, key: draw(key, legal_of(state, params))
     if name == "expert":
         act = jax.jit(expert(env.name))
         return lambda state, obs, is_first, key: act(state, params)
@@ -125,9 +117,8 @@ def policy(name: str, env: Any, params: Any) -> Act:
 def _trained(run: Path, env: Any) -> Act:
     """The policy of a run whose task is `env`, the fine-tuned arm where there is one."""
     if not run.is_dir():
-        raise UnknownName(
-            f"--policy: got {run}, expected 'random', 'expert' or the folder of a finished run."
-        )
+        expected = "'random', 'expert' or the folder of a finished run"
+        raise UnknownName(f"--policy: got {run}, expected {expected}.")
     found = [library.load(run, *reversed(n.split("--"))) for n in library.available(run)]
     fitting = [p for p in found if p.description.env == env.name]
     if not fitting:
@@ -166,17 +157,14 @@ def render(env_id: str, out: Path, policy_name: str, num_steps: int, seed: int) 
 
 def sheet(out: Path = SHEET) -> int:
     """Write one picture of every family's environments after some random steps."""
-    frames, labels = [], []
-    for family in envs.registry.FAMILIES:
+    portraits = {}
+    for family, described in envs.registry.FAMILIES.items():
         if missing_package(family):
             raise MissingExtra(f"{family}: not installed; the sheet shows every family.")
-        names = SHOWN.get(family) or envs.registry.FAMILIES[family].names
-        for name in names:
-            env_id = f"{family}/{name}"
+        for env_id in (f"{family}/{name}" for name in SHOWN.get(family, described.names)):
             print(f"painting {env_id}", file=sys.stderr, flush=True)
-            frames.append(_portrait(env_id))
-            labels.append(env_id)
-    print(write_png(out, contact_sheet(frames, COLUMNS, labels)))
+            portraits[env_id] = _portrait(env_id)
+    print(write_png(out, contact_sheet(list(portraits.values()), COLUMNS, list(portraits))))
     return 0
 
 
@@ -189,11 +177,10 @@ def _portrait(env_id: str) -> np.ndarray:
     act = policy("random", env, params)
     obs, state = episode.reset(keys.derive(1, "sheet"))
     picture = episode.paint(state)
-    for t in range(60 if not env.is_pure else 12):
+    for t in range(12 if env.is_pure else 60):
         key_act, key_step = jax.random.split(keys.derive(t, "sheet/step"))
         obs, state, _, done = episode.step(key_step, state, act(state, obs, t == 0, key_act))
         if done:
             break
         picture = episode.paint(state)
-    image = ImageOps.pad(Image.fromarray(picture), CELL, color=(250, 250, 248))
-    return np.asarray(image)
+    return np.asarray(ImageOps.pad(Image.fromarray(picture), CELL, color=(250, 250, 248)))

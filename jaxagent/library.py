@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs.names import check_name
-from jaxagent.agents import offline, rainbow, sequence
+from envs.common.names import check_name
+from jaxagent.agents import rainbow, raw_cloning, sequence
 from jaxagent.config import RainbowConfig, TransformerConfig, from_dict
 from jaxagent.data import normalize, tree_file
 from jaxagent.data.frames import channels_last
@@ -128,12 +128,12 @@ def rebuild(description: AnyDescription) -> tuple[Policy, Any]:
     domain, vocabulary = description.domain, description.vocabulary
     codec = _codec_template(domain, vocabulary.num_bins)
     if description.kind == "raw":
-        network = offline.RawNetwork(
+        network = raw_cloning.RawNetwork(
             domain, vocabulary.num_bins, vocabulary.size, tuple(description.model["hidden_sizes"])
         )
         init = jax.eval_shape(lambda: network.init(jax.random.key(0)))
         moments = jax.eval_shape(lambda: normalize.init((domain.obs_size,)))
-        return offline.raw_policy(network, description.rule), offline.RawParams(init, codec, moments)
+        return raw_cloning.raw_policy(network, description.rule), raw_cloning.RawParams(init, codec, moments)
     model = transformer.model(TransformerConfig(**description.model), vocabulary)
     params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     return sequence.policy(model, domain, description.rule), sequence.SequenceParams(params, codec)

@@ -26,6 +26,10 @@ class Trajectory(NamedTuple):
     # it from replay and from step counts. `()`: all are real.
     valid: Any = ()
 
+    def fields_of(self, kind: type) -> Any:
+        """The fields that the NamedTuple `kind` names, of the extras where these have one."""
+        return kind(*(self.extras[f] if f in self.extras else getattr(self, f) for f in kind._fields))
+
 
 class Policy(NamedTuple):
     """A way to act: feed-forward policies carry `()`, sequence policies their KV cache."""

@@ -1,6 +1,9 @@
-"""Checkers that turn silent errors into failures, switched on before JAX starts a backend."""
+"""Checkers that turn silent errors into failures, the tiers of tests, and what each folder costs."""
 
 import os
+import time
+import tomllib
+from collections import Counter, defaultdict
 from pathlib import Path
 
 # Level 1 as in the presets for CPUs: tests mostly compile, and it takes a sixth of that away. Of
@@ -19,10 +22,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
+BUDGET = tomllib.loads((Path(__file__).parent / "budget.toml").read_text())["cpu_seconds"]
+LONG_FILE = 300  # tests; a longer file is run in pieces
+
 
 @pytest.fixture(autouse=True)
 def strict_dtypes(request):
-    """Strict dtype promotion for our modules; foreign code relaxes it itself (`envs.foreign`)."""
+    """Strict dtype promotion for our modules; foreign code relaxes it itself (`envs.common.foreign`)."""
     if "foreign_oracle" in request.keywords:
         yield
         return
@@ -38,24 +44,113 @@ def free_programs():
 
 
 def pytest_addoption(parser):
-    parser.addoption("--part", default="1/1", help="run one part of several, such as 2/4; files stay whole")
+    parser.addoption("--part", default="1/1", help="run one part of several, such as 2/4")
+    parser.addoption("--first-ids", action="store_true", help="of each parametrized test only the first id")
 
 
-def files_of_part(files: list[str], part: str) -> set[str]:
-    """Every n-th file of the sorted ones, so that the parts of a run hold each file once."""
+# --- tiers ----------------------------------------------------------------------------------------
+
+
+def mark_slow(items) -> None:
+    """Of a test marked `fast(*ids)`, put the other ids into the slow tier; an id that is none is an error."""
+    groups = defaultdict(dict)
+    for item in items:
+        if marker := item.get_closest_marker("fast"):
+            groups[item.nodeid.split("[")[0], marker.args][item.callspec.id] = item
+    for (test, kept), by_id in groups.items():
+        if unknown := set(kept) - set(by_id):
+            raise pytest.UsageError(f"{test}: fast ids {sorted(unknown)}, expected some of {sorted(by_id)}.")
+        for item in (item for name, item in by_id.items() if name not in kept):
+            item.add_marker(pytest.mark.slow)
+
+
+def groups_of(items) -> list[str]:
+    """What of the tests stays together, as it shares programs: a file, of a long one the ids alike."""
+    files = [item.nodeid.split("::")[0] for item in items]
+    count = Counter(files)
+    ids = [item.callspec.id if hasattr(item, "callspec") else "" for item in items]
+    return [f"{f}[{i}]" if count[f] > LONG_FILE else f for f, i in zip(files, ids, strict=True)]
+
+
+def of_part(groups: list[str], part: str) -> set[str]:
+    """Every n-th of the sorted groups, so that the parts of a run hold each once."""
     number, count = map(int, part.split("/"))
     if not 1 <= number <= count:
         raise pytest.UsageError(f"--part: got {part}, expected NUMBER/COUNT with 1 <= NUMBER <= COUNT.")
-    return set(sorted(set(files))[number - 1 :: count])
+    return set(sorted(set(groups))[number - 1 :: count])
 
 
-@pytest.hookimpl(trylast=True)
+def keep(config, items, is_kept) -> None:
+    """Deselect all items but some."""
+    if dropped := [i for i in items if not is_kept(i)]:
+        config.hook.pytest_deselected(items=dropped)
+    items[:] = [i for i in items if is_kept(i)]
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config, items):
-    """Leave out the files of other parts, of the tests that markers have left."""
-    part = config.getoption("--part")
-    if part == "1/1":
+    """Tiers before `-m` selects among them, parts and first ids after it."""
+    mark_slow(items)
+    yield
+    if config.getoption("--first-ids"):
+        first = {}
+        for item in items:
+            first.setdefault(item.nodeid.split("[")[0], item)
+        keep(config, items, lambda i: first[i.nodeid.split("[")[0]] is i)
+    group = dict(zip(items, groups_of(items), strict=True))
+    kept = of_part(list(group.values()), config.getoption("--part"))
+    keep(config, items, lambda i: group[i] in kept)
+    for item in items if config.pluginmanager.hasplugin("xdist") else ():
+        item.add_marker(pytest.mark.xdist_group(group[item]))
+
+
+# --- what each folder costs -----------------------------------------------------------------------
+
+SPENT = defaultdict(float)  # CPU seconds by folder of tests, in the process that reports
+
+
+class Clock:
+    """CPU seconds of this process and its children between readings."""
+
+    def __init__(self):
+        self.last = sum(os.times()[:4])
+
+    def lap(self):
+        last, self.last = self.last, sum(os.times()[:4])
+        return self.last - last
+
+
+CLOCK, START = Clock(), time.time()
+
+
+def pytest_collection_finish():
+    CLOCK.lap()  # imports are nobody's
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Attach to the report of each phase what it has cost; it comes through xdist's workers too."""
+    del item, call
+    report = yield
+    report.cpu_seconds = CLOCK.lap()
+    return report
+
+
+def pytest_runtest_logreport(report):
+    parts = report.nodeid.split("::")[0].split("/")
+    SPENT[parts[1] if len(parts) > 2 else "tests"] += report.cpu_seconds
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Folders over their budget of the fast tier (`tests/budget.toml`), and all when many ran."""
+    if not SPENT:
         return
-    files = [item.nodeid.split("::")[0] for item in items]
-    kept = files_of_part(files, part)
-    config.hook.pytest_deselected(items=[i for i, f in zip(items, files, strict=True) if f not in kept])
-    items[:] = [item for item, file in zip(items, files, strict=True) if file in kept]
+    total, allowed = sum(SPENT.values()), sum(BUDGET.values())
+    terminalreporter.section("CPU seconds of tests")
+    for folder, spent in sorted(SPENT.items(), key=lambda x: -x[1]):
+        budget = BUDGET.get(folder, 0)
+        word = f", over its budget by {spent - budget:.0f}" if spent > budget else ""
+        if config.option.markexpr != "not slow":
+            word = ""
+        terminalreporter.write_line(f"{folder:12s} {spent:6.0f} of {budget:4d}{word}")
+    terminalreporter.write_line(f"{'together':12s} {total:6.0f} of {allowed:4d}, {time.time() - START:.0f} s")

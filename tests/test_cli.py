@@ -221,6 +221,7 @@ def test_a_folder_without_a_room_is_refused(tmp_path, capsys):
     assert "config.py and study.py" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_operations_and_memory(capsys):
     assert cli.main(["run", "example", "--preset", "smoke", "--dry-run"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("train/")]

@@ -441,14 +441,15 @@ for race, line in enumerate(sys.stdin):
 """
 
 
-def test_of_two_starts_at_once_one_wins_whole(tmp_path):
-    """Fifty races, half to replace a run: the manifest's seed is the one that was computed."""
+@pytest.mark.parametrize("num_races", [6, pytest.param(50, marks=pytest.mark.slow)])
+def test_of_two_starts_at_once_one_wins_whole(num_races, tmp_path):
+    """Races, half to replace a run: the manifest's seed is the one that was computed."""
     pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     command = [sys.executable, "-c", RACE, str(tmp_path)]
     racers = [subprocess.Popen([*command, str(seed)], text=True, cwd=ROOT, **pipe) for seed in (1, 2)]
     try:
         read_until(racers, "ready")
-        for race in range(50):
+        for race in range(num_races):
             if race % 2:
                 make_run(tmp_path / f"race-{race}")
             for racer in racers:
@@ -468,7 +469,7 @@ def test_of_two_starts_at_once_one_wins_whole(tmp_path):
         assert pair[seed - 1] == 0
         assert pair.count(0) == 1 or is_replaced, "the other is told"
         assert set(pair) <= {0, session.BUSY, session.USAGE}
-    assert len(list(tmp_path.iterdir())) == 50, "nothing is left beside them"
+    assert len(list(tmp_path.iterdir())) == num_races, "nothing is left beside them"
 
 
 def read_until(racers, word):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs.names import UnknownName
+from envs.common.names import UnknownName
 from experiments import render
 from experiments.cli import session
 from jaxagent import library

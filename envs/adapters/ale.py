@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from envs.foreign import foreign
-from envs.names import check_name
+from envs.common.foreign import foreign
+from envs.common.names import check_name
 from envs.types import Component, Environment, Transition
 from envs.vector import broadcast_params
 

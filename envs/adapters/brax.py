@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.foreign import as_carry, cast_like, foreign
-from envs.names import check_name
+from envs.common.foreign import as_carry, cast_like, foreign
+from envs.common.names import check_name
 from envs.pictures import bodies
 from envs.types import Component, Environment
 

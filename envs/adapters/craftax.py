@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 from envs import pictures
-from envs.foreign import as_carry, cast_like, foreign
-from envs.names import check_name
+from envs.common.foreign import as_carry, cast_like, foreign
+from envs.common.names import check_name
 from envs.types import Component, Environment, clip_category
 
 with warnings.catch_warnings():

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs import pictures
-from envs.foreign import as_carry, cast_like, foreign
-from envs.names import check_name
+from envs.common.foreign import as_carry, cast_like, foreign
+from envs.common.names import check_name
 from envs.tasks import check_value
 from envs.types import Component, Environment, clip_category
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs import pictures
-from envs.foreign import as_carry, cast_like, foreign
+from envs.common.foreign import as_carry, cast_like, foreign
 from envs.pictures import boards
 from envs.tasks import make_task
 from envs.types import Component, Environment, clip_category

@@ -18,9 +18,9 @@ import numpy as np
 
 from envs import pictures
 from envs.adapters.xminigrid_rules import apply_rules
-from envs.branch import computed_once
-from envs.foreign import as_carry, cast_like, foreign
-from envs.names import check_name
+from envs.common.branch import computed_once
+from envs.common.foreign import as_carry, cast_like, foreign
+from envs.common.names import check_name
 from envs.tasks import check_value
 from envs.types import Component, Environment, clip_category
 

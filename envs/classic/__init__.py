@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from envs.names import check_name
+from envs.common.names import check_name
 
 
 def make(name: str, **overrides: float) -> tuple[Any, Any]:

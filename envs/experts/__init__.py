@@ -6,8 +6,8 @@ in its state, one expert serves both.
 
 from collections.abc import Callable
 
+from envs.common.names import check_name
 from envs.experts import boards, bsuite, classic, grids, minatar, robots
-from envs.names import check_name
 
 MINIGRID = (
     "BlockedUnlockPickUp",

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from envs.names import check_name
+from envs.common.names import check_name
 
 GAMES = {
     "Asterix": "asterix",

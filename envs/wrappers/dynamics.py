@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.names import check_name
+from envs.common.names import check_name
 from envs.registry import make
 from envs.types import Environment, Params
 from envs.wrappers.wrapper import Wrapper

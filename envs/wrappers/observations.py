@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.names import check_name
+from envs.common.names import check_name
 from envs.types import Component, Environment, Params
 from envs.wrappers.wrapper import Wrapper, require_reals, show, wrap
 

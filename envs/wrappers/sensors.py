@@ -6,7 +6,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from envs.names import check_name
+from envs.common.names import check_name
 from envs.types import Component, Environment, Params
 from envs.wrappers.wrapper import Wrapper, show, wrap
 

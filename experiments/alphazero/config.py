@@ -1,26 +1,17 @@
 """Configuration and presets of alphazero, importable without JAX."""
 
-import dataclasses
+from dataclasses import dataclass, replace
 from typing import Annotated
 
-from envs.names import check_name
-from jaxagent.config import (
-    AlphaZeroConfig,
-    Bound,
-    Count,
-    RuntimeConfig,
-    SearchConfig,
-    TrunkConfig,
-    require,
-    require_divides,
-)
+from envs.common.names import check_name
+from jaxagent.config import AlphaZeroConfig, Bound, Count, RuntimeConfig, SearchConfig, TrunkConfig, require
 from jaxagent.study.config import SeedConfig
 
 DESCRIPTION = "does a network learn a game from its own search, and does search still help it?"
 REFERENCES = {"tic_tac_toe": "perfect", "connect_four": "alpha-beta {}"}  # by level
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class GameConfig:
     """One game: how it is learned, and who is met in the end."""
 
@@ -44,17 +35,12 @@ class GameConfig:
     def check(self) -> None:
         """Raise where there is no such game, or its levels do not rise from random play on."""
         check_name("game with a reference player", self.name, sorted(REFERENCES))
-        is_rising = list(self.levels) == sorted(set(self.levels)) and self.levels[:1] == (0,)
-        require(
-            is_rising and len(self.levels) > 1,
-            "GameConfig.levels",
-            self.levels,
-            "at least two rising levels from 0 (random play) on",
-            "the last is the reference",
-        )
+        levels, expected = self.levels, "at least two rising levels from 0 (random play) on"
+        is_rising = list(levels) == sorted(set(levels)) and levels[:1] == (0,) and len(levels) > 1
+        require(is_rising, "GameConfig.levels", levels, expected, "the last is the reference")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class EvaluationConfig:
     """Matches against fixed opponents."""
 
@@ -67,10 +53,10 @@ class EvaluationConfig:
         """Raise where a match has no second leg."""
         for name in ("games", "rating_games"):
             count, fix = getattr(self, name), "each game is played with both sides"
-            require_divides(f"EvaluationConfig.{name}", 2, count, fix)
+            require(count % 2 == 0, f"EvaluationConfig.{name}", count, "a multiple of 2", fix)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Config:
     """The study, in the order in which it runs."""
 
@@ -82,80 +68,37 @@ class Config:
     runtime: RuntimeConfig = RuntimeConfig()
 
 
+_NINE_CELLS = AlphaZeroConfig(exploration=0.25, search=SearchConfig(16, num_considered=9))
+_TIC_TAC_TOE = replace(_NINE_CELLS, num_updates=80, updates_per_chunk=8, num_epochs=2)
+_SEVEN_COLUMNS = AlphaZeroConfig(exploration=0.25, search=SearchConfig(32, num_considered=7))
+_SMALL = replace(_SEVEN_COLUMNS, num_envs=128, num_minibatches=8, num_epochs=4)
+_CONNECT_FOUR = replace(_SMALL, num_updates=32, updates_per_chunk=4)
 CPU = Config(
-    games=(
-        GameConfig(
-            "tic_tac_toe",
-            AlphaZeroConfig(
-                num_updates=80,
-                updates_per_chunk=8,
-                num_epochs=2,
-                exploration=0.25,
-                search=SearchConfig(16, 9),
-            ),
-            levels=(0, 9),
-        ),
-        GameConfig(
-            "connect_four",
-            AlphaZeroConfig(
-                num_envs=128,
-                num_minibatches=8,
-                num_updates=32,
-                updates_per_chunk=4,
-                num_epochs=4,
-                exploration=0.25,
-                search=SearchConfig(32, 7),
-            ),
-            levels=(0, 1, 2),
-            opening=2,
-        ),
+    (
+        GameConfig("tic_tac_toe", _TIC_TAC_TOE),
+        GameConfig("connect_four", _CONNECT_FOUR, levels=(0, 1, 2), opening=2),
     )
 )
 
-
-def _tiny(game: GameConfig) -> GameConfig:
-    fit = dataclasses.replace(
-        game.fit,
-        num_envs=4,
-        num_steps=4,
-        num_minibatches=1,
-        num_updates=2,
-        updates_per_chunk=1,
-        search=SearchConfig(4, 4),
-    )
-    levels = (0, min(game.levels[-1], 2)) if game.name == "connect_four" else game.levels
-    return dataclasses.replace(game, fit=fit, trunk=TrunkConfig(width=16), levels=levels)
-
-
-SMOKE = dataclasses.replace(
-    CPU,
-    games=tuple(_tiny(g) for g in CPU.games),
-    evaluation=EvaluationConfig(4, 2, 2, SearchConfig(4, 4)),
-    seeds=SeedConfig(1000, 2),
-    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
-)
-# One accelerator: convolutions, wider batches, deeper opponents. Never run so far.
-GPU = dataclasses.replace(
-    CPU,
-    games=(
-        CPU.games[0],
-        GameConfig(
-            "connect_four",
-            AlphaZeroConfig(
-                num_envs=1024,
-                num_steps=32,
-                num_updates=200,
-                updates_per_chunk=10,
-                num_minibatches=16,
-                exploration=0.25,
-                search=SearchConfig(32, 7),
-            ),
-            TrunkConfig(channels=64, width=64, num_blocks=6),
-            levels=(0, 2, 4, 6),
-            opening=2,
-        ),
+_NARROW, _FEW = TrunkConfig(width=16), SearchConfig(4, 4)
+_TINY = {"num_envs": 4, "num_steps": 4, "num_minibatches": 1, "num_updates": 2, "updates_per_chunk": 1}
+SMOKE = Config(
+    (
+        GameConfig("tic_tac_toe", replace(_TIC_TAC_TOE, search=_FEW, **_TINY), _NARROW),
+        GameConfig("connect_four", replace(_CONNECT_FOUR, search=_FEW, **_TINY), _NARROW, (0, 2), opening=2),
     ),
-    evaluation=EvaluationConfig(games=256, rating_games=64, num_snapshots=8),
-    seeds=SeedConfig(200, 8),
+    EvaluationConfig(games=4, rating_games=2, num_snapshots=2, search=_FEW),
+    SeedConfig(1000, 2),
+    RuntimeConfig(chunks_per_save=1, optimization_level=1),
+)
+
+# One accelerator: convolutions, wider batches, deeper opponents. Never run so far.
+_MANY_GAMES = replace(_SEVEN_COLUMNS, num_envs=1024, num_steps=32, num_minibatches=16)
+_LARGE = replace(_MANY_GAMES, num_updates=200, updates_per_chunk=10)
+_WIDE = TrunkConfig(channels=64, width=64, num_blocks=6)
+GPU = Config(
+    (CPU.games[0], GameConfig("connect_four", _LARGE, _WIDE, (0, 2, 4, 6), opening=2)),
+    EvaluationConfig(games=256, rating_games=64, num_snapshots=8),
+    SeedConfig(200, 8),
 )
 PRESETS = {"smoke": SMOKE, "cpu": CPU, "gpu": GPU}

@@ -21,21 +21,21 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from envs.returns import Reference
 from envs.vector import VectorEnv
 from envs.wrappers import self_play
 from experiments.alphazero import matches
 from experiments.alphazero.config import Config, GameConfig
-from experiments.alphazero.matches import Game
 from jaxagent import keys
 from jaxagent.agents import planning
 from jaxagent.agents.alphazero import alphazero
 from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.evaluate.matches import opposed
-from jaxagent.evaluate.statistics import normalise
 from jaxagent.report.figure import Curve, curves, level, line, maps
 from jaxagent.study import agents, films
-from jaxagent.study.study import Fit, Found, Measure, Study
-from jaxagent.study.verdicts import Scores, between
+from jaxagent.study.agents import Fits
+from jaxagent.study.study import Found, Study
+from jaxagent.study.verdicts import Scores, between, normalised
 from jaxagent.train import loops, optimizer
 from jaxagent.types import View
 
@@ -46,7 +46,7 @@ ARMS = {
     "saboteur": "its search took losses for wins in training; plays with the right search",
     "untrained": "search over a random network",
 }
-# Arm -> the fit whose network it plays, whether as it ends ("" as it began), and how.
+# Arm -> the fit whose network plays, which of its snapshots (0: before any update), and how.
 PLAYERS = {
     "search": ("gumbel", -1, "search"),
     "raw": ("gumbel", -1, "raw"),
@@ -59,70 +59,46 @@ LIMITS = (
     "All arms search equally long when they play; the raw network is cheaper by as much.",
     "Updates, learning rate and depths were chosen on development seeds (1000 and up).",
 )
+aside = partial(Claim, gated=False)
+# Margins were fixed before the claim seeds ran.
+CLAIMS = (
+    Claim("Z1", "search helps the trained network", "superiority", "search", "raw", margin=0.05),
+    Claim("Z3", "it beats the saboteur's network", "superiority", "search", "saboteur", margin=0.2),
+    aside("Z4", "learning adds to search", "superiority", "search", "untrained", margin=0.2),
+    aside("Z6", "Gumbel teaches at least as well as PUCT", "non_inferiority", "search", "puct", margin=0.1),
+    Claim("Z2", "it never loses at tic-tac-toe", "threshold", "search", metric="unbeaten", margin=0.98),
+    aside("Z5", "it beats alpha-beta at connect four", "threshold", "search", metric="points", margin=0.5),
+)
 DRAW = 0.5  # points of a player against itself
 FLOOR, CEILING = 0.4, 0.95  # of mean scores: untrained search below, the raw network below
 POOL = 8  # fresh games that a lane keeps ready
-CURVES = tuple(
-    Curve(f"train/loss/{loss}", ("train/*",), title, "env_steps", label, "moves (all seeds)")
-    for loss, title, label in (
-        ("policy", "How far the policy is from search", "cross-entropy, nats"),
-        ("value", "How far the value is from outcomes", "squared error"),
-    )
+by_moves = partial(Curve, stages=("train/*",), x="env_steps", x_label="moves (all seeds)")
+CURVES = (
+    by_moves("train/loss/policy", title="How far the policy is from search", y_label="cross-entropy, nats"),
+    by_moves("train/loss/value", title="How far the value is from outcomes", y_label="squared error"),
 )
 
 
 def study(config: Config) -> Study:
     """Networks of a game by three kinds of search, then all of them against all opponents."""
-    steps: list[Fit | Measure] = []
-    for game in config.games:
-        fits = fits_of(config, game)
-        steps += [*fits.values(), Measure(f"evaluate/{game.name}", partial(evaluate, config, game, fits))]
+    names = [game.name for game in config.games]
     return Study(
         ARMS,
-        [game.name for game in config.games],
-        steps,
+        names,
+        agents.task_steps(config, config.games, fits_of, evaluate),
         partial(scores, config),
-        claims(config),
+        CLAIMS,
         partial(checks, config),
         partial(figures, config),
         CURVES,
         LIMITS,
         label="points against the reference (0: as random play, 1: as the reference)",
-        extras=lambda found, table: {
-            "points": {game.name: found[f"evaluate/{game.name}"]["points"] for game in config.games}
-        },
+        is_partial=True,
+        extras=lambda found, table: {"points": {name: found[f"evaluate/{name}"]["points"] for name in names}},
     )
 
 
-def claims(config: Config) -> list[Claim]:
-    """What is claimed; margins were fixed before the claim seeds ran."""
-    better, aside = partial(Claim, kind="superiority", arm_a="search"), {"gated": False}
-    above = partial(Claim, kind="threshold", arm_a="search")
-    result = [
-        better("Z1", "search helps the trained network", arm_b="raw", margin=0.05),
-        better("Z3", "it beats the saboteur's network", arm_b="saboteur", margin=0.2),
-        better("Z4", "learning adds to search", arm_b="untrained", margin=0.2, **aside),
-        Claim(
-            "Z6",
-            "Gumbel teaches at least as well as PUCT",
-            "non_inferiority",
-            "search",
-            "puct",
-            margin=0.1,
-            **aside,
-        ),
-    ]
-    games = [game.name for game in config.games]
-    if "tic_tac_toe" in games:
-        result.append(above("Z2", "it never loses at tic-tac-toe", metric="unbeaten", margin=0.98))
-    if "connect_four" in games:
-        result.append(
-            above("Z5", "it beats alpha-beta at connect four", metric="points", margin=0.5, **aside)
-        )
-    return result
-
-
-def fits_of(config: Config, game: GameConfig) -> dict[str, Fit]:
+def fits_of(config: Config, game: GameConfig) -> Fits:
     """A lane a seed; networks of a seed begin alike and draw alike."""
     made, fit = matches.game_of(game), game.fit
     env, task = self_play(made.env, made.task)
@@ -132,44 +108,28 @@ def fits_of(config: Config, game: GameConfig) -> dict[str, Fit]:
         "puct": planning.puct_search(fit.search, qtransform=planning.values_of_games),
         "saboteur": planning.taking_losses_for_wins(gumbel),
     }
-
-    def one(name: str, plan: planning.Plan) -> Fit:
-        loop = loops.on_policy(
-            alphazero(env, made.network, plan, fit),
-            VectorEnv(env, pool_size=POOL),
-            optimizer.adam(optimizer.linear_decay(fit), fit.max_gradient_norm),
-            fit,
-            see=View,
-            is_normalized=False,
-            in_turn=True,
-        )
+    lanes = VectorEnv(env, pool_size=POOL)
+    adam = optimizer.adam(optimizer.linear_decay(fit), fit.max_gradient_norm)
+    fits = {}
+    for name, plan in plans.items():
+        agent = alphazero(env, made.network, plan, fit)
+        loop = loops.on_policy(agent, lanes, adam, fit, see=View, is_normalized=False, in_turn=True)
         # A search copies its trees under vmap: lanes in turn, too.
-        return agents.seeded(
-            f"train/{game.name}/{name}", loop, task, fit, config.seeds, f"games/{game.name}", in_turn=True
-        )
-
-    return {name: one(name, plan) for name, plan in plans.items()}
+        stage, purpose = f"train/{game.name}/{name}", f"games/{game.name}"
+        fits[name] = agents.seeded(stage, loop, task, fit, config.seeds, purpose, in_turn=True)
+    return fits
 
 
-def evaluate(
-    config: Config, game: GameConfig, fits: dict[str, Fit], folder: Path, place: Path
-) -> dict[str, Any]:
+def evaluate(config: Config, game: GameConfig, fits: Fits, folder: Path, place: Path) -> dict[str, Any]:
     """Every arm and seed against every opponent; snapshots are rated; one game is painted."""
     del place
-    made, purpose, seeds = matches.game_of(game), f"games/{game.name}", jnp.array(tuple(config.seeds))
-    kept = {name: fit.load(folder) for name, fit in fits.items()}
-    of_seeds = keys.per_index(keys.derive(0, f"{purpose}/match"), seeds)
-    points = {
-        arm: matches.results(
-            made,
-            matches.player(config, made, how),
-            agents.take(kept[name], row),
-            config.evaluation.games,
-            of_seeds,
-        )
-        for arm, (name, row, how) in PLAYERS.items()
-    }
-    opponents = matches.between_opponents(config, made, keys.derive(0, f"{purpose}/between"))
+    made, kept = matches.game_of(game), {name: fit.load(folder) for name, fit in fits.items()}
+    of_seeds = keys.per_index(made.key("match"), jnp.array(tuple(config.seeds)))
+    points = {}
+    for arm, (name, row, how) in PLAYERS.items():
+        player, networks = matches.player(config, made, how), agents.take(kept[name], row)
+        points[arm] = matches.results(made, player, networks, config.evaluation.games, of_seeds)
+    opponents = matches.between_opponents(config, made)
     film(config, made, agents.take(kept["gumbel"], -1, 0), folder)
     return {
         "points": {arm: x.mean(-1).tolist() for arm, x in points.items()},
@@ -179,36 +139,23 @@ def evaluate(
     }
 
 
-def film(config: Config, game: Game, network: Any, folder: Path) -> None:
+def film(config: Config, game: matches.Game, network: Any, folder: Path) -> None:
     """A game of a network, with search, against the reference."""
-    sides = matches.player(config, game, "search"), matches.opponent(game)
-    table = opposed(game.env, *sides, jnp.zeros((1,), jnp.int32))
-    both = network, jnp.int32(game.config.levels[-1])
-    name = game.config.name
-    films.write(
-        folder,
-        f"search--{name}",
-        game.env,
-        table,
-        both,
-        game.task,
-        keys.derive(0, f"games/{name}/picture"),
-        label=f"0: search, 1: {game.config.reference} ",
-        see=View,
-        fps=1,
-    )
+    players = matches.player(config, game, "search"), matches.opponent(game)
+    both = opposed(game.env, *players, jnp.zeros((1,), jnp.int32))
+    name, label = f"search--{game.config.name}", f"0: search, 1: {game.config.reference} "
+    params, key = (network, game.levels[-1]), game.key("picture")
+    films.write(folder, name, game.env, both, params, game.task, key, label=label, see=View, fps=1)
 
 
 def scores(config: Config, found: Found) -> Scores:
     """Scores `[games, seeds]` by arm; `[1, seeds]` by (metric, arm) of one game."""
     done = {game.name: found[f"evaluate/{game.name}"] for game in config.games}
-
-    def against_reference(one: dict[str, Any], arm: str) -> np.ndarray:
-        return normalise(np.array(one["points"][arm])[:, -1], one["between"][0][-1], DRAW)
-
-    table: dict[Any, np.ndarray] = {
-        arm: np.stack([against_reference(one, arm) for one in done.values()]) for arm in ARMS
-    }
+    references = {name: Reference(one["between"][0][-1], DRAW) for name, one in done.items()}
+    table: dict[Any, np.ndarray] = {}
+    for arm in ARMS:
+        against_reference = {name: np.array(one["points"][arm])[:, -1] for name, one in done.items()}
+        table[arm] = normalised(against_reference, references)
     for name, metric in (("tic_tac_toe", "unbeaten"), ("connect_four", "points")):
         if name in done:
             table[metric, "search"] = np.array(done[name][metric]["search"])[None, :, -1]
@@ -223,41 +170,28 @@ def checks(config: Config, found: Found, table: Scores) -> list[Precondition]:
     ]
     for game in config.games:
         opponents, what = np.array(found[f"evaluate/{game.name}"]["between"]), "points a game"
-        beats, itself = (
-            f"{game.name}: {game.reference} {does}" for does in ("beats random play", "is even with itself")
-        )
-        result.append(between(beats, opponents[0, -1], high=0.2, what=what))
-        result.append(between(itself, opponents[-1, -1], DRAW - 0.1, DRAW + 0.1, what))
+        name = f"{game.name}: {game.reference}"
+        result += [
+            between(f"{name} beats random play", opponents[0, -1], high=0.2, what=what),
+            between(f"{name} is even with itself", opponents[-1, -1], DRAW - 0.1, DRAW + 0.1, what),
+        ]
     return result
 
 
 def figures(config: Config, found: Found) -> list[dict[str, Any]]:
     """Elo against moves, and who got how many points from whom."""
     result = []
+    draw = partial(maps, x_label="opponent", y_label="", low=0.0, high=1.0, color_label="points a game")
     for game in config.games:
         done = found[f"evaluate/{game.name}"]
         elo, moves, points = done["ratings"]["elo"], done["ratings"]["moves"], done["points"]
         lines = [line(f"network, {how}", moves, elo[how]) for how in ("search", "raw")]
-        lines += [
-            level(name, moves, rated) for name, rated in zip(game.opponents, elo["opponents"], strict=True)
-        ]
+        opponents = zip(game.opponents, elo["opponents"], strict=True)
+        lines += [level(name, moves, rating) for name, rating in opponents]
         caption = "Random play is 0; fixed opponents dashed; a line a seed."
         result.append(curves(f"Elo while learning {game.name}", caption, "moves of a seed", "Elo", lines))
         arms = list(points)[::-1]
         caption = "Mean over seeds and games: 1 for a win, 0.5 for a draw."
         panel = {game.name: [np.mean(points[arm], axis=0) for arm in arms]}
-        result.append(
-            maps(
-                f"Points at {game.name}",
-                caption,
-                panel,
-                x_label="opponent",
-                y_label="",
-                x_ticks=game.opponents,
-                y_ticks=arms,
-                low=0.0,
-                high=1.0,
-                color_label="points a game",
-            )
-        )
+        result.append(draw(f"Points at {game.name}", caption, panel, x_ticks=game.opponents, y_ticks=arms))
     return result

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from envs.atari import ATARI_100K, STEPS
-from envs.names import check_name
+from envs.common.names import check_name
 from envs.registry import require_source
 from jaxagent.config import (
     Count,
@@ -32,7 +32,21 @@ FRAME = 84 * 84  # bytes
 
 @dataclasses.dataclass(frozen=True)
 class LearnerConfig(RainbowConfig):
-    """Rainbow whose lanes are seeds: each plays one game and learns after every step."""
+    """Rainbow whose lanes are seeds: each plays one game and learns after every step; as published.
+
+    Steps are the agent's, of four frames each: `num_updates` of them in all, and `num_gradient_steps`
+    after each from `warmup_steps` on; importance weights are annealed as if those of the warm-up were
+    fitted too.
+    """
+
+    num_envs: int = 1
+    num_gradient_steps: int = 2
+    warmup_steps: int = 2000
+    num_updates: int = STEPS
+    updates_per_chunk: int = 2500
+    reward_limit: float = 1.0
+    is_augmented: bool = True
+    model: QNetworkConfig = QNetworkConfig(encoder="nature")
 
     def check(self) -> None:
         """Raise where a lane is no single game, or the first chunk does not hold both programs."""
@@ -52,21 +66,7 @@ class Config:
 
     games: tuple[str, ...] = tuple(ATARI_100K)  # by rom id
     agents: tuple[Literal["spr", "plain", "rainbow"], ...] = ("spr",)
-    # Steps are the agent's, of four frames each: `num_updates` of them in all, and
-    # `num_gradient_steps` after each from `warmup_steps` on; importance weights are annealed as if
-    # those of the warm-up were fitted too.
-    rainbow: LearnerConfig = LearnerConfig(
-        num_envs=1,
-        num_gradient_steps=2,
-        capacity=102_400,
-        warmup_steps=2000,
-        num_updates=STEPS,
-        updates_per_chunk=2500,
-        reward_limit=1.0,
-        is_augmented=True,
-        model=QNetworkConfig(encoder="nature"),
-        spr=SPRConfig(tau=1.0),
-    )
+    rainbow: LearnerConfig = LearnerConfig()
     episodes: Count = 100  # whole games of each agent and seed at the end
     eval_lanes: Count = 10  # of each seed, which play them side by side
     seeds: SeedConfig = SeedConfig(0, 8)  # of five, sign flips after Holm could let no claim pass
@@ -88,30 +88,11 @@ class Config:
 
 GPU = Config()
 # A game for a third of the steps: about ten minutes on an H100, two of them compiling.
-GPU_SHORT = dataclasses.replace(
-    GPU,
-    games=("boxing",),
-    rainbow=dataclasses.replace(GPU.rainbow, num_updates=32_000, updates_per_chunk=4000),
-    episodes=20,
-    seeds=SeedConfig(200, 8),  # 100..104 were looked at
-)
-SMOKE = Config(
-    games=("pong",),
-    rainbow=dataclasses.replace(
-        GPU.rainbow,
-        batch_size=4,
-        capacity=128,
-        warmup_steps=32,
-        num_updates=96,
-        updates_per_chunk=48,
-        num_td_steps=3,
-        num_gradient_steps=1,
-        model=QNetworkConfig(encoder="nature", hidden_size=8, num_atoms=11),
-        spr=SPRConfig(num_steps=2, tau=1.0),
-    ),
-    episodes=1,
-    eval_lanes=1,
-    seeds=SeedConfig(1000, 2),
-    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
-)
+_SHORT = LearnerConfig(num_updates=32_000, updates_per_chunk=4000)
+GPU_SHORT = Config(("boxing",), rainbow=_SHORT, episodes=20, seeds=SeedConfig(200, 8))  # 100..104: seen
+_TINY_REPLAY = {"num_gradient_steps": 1, "batch_size": 4, "capacity": 128, "warmup_steps": 32}
+_TINY_PARTS = {"model": QNetworkConfig("nature", hidden_size=8, num_atoms=11), "spr": SPRConfig(num_steps=2)}
+_TINY = LearnerConfig(num_td_steps=3, num_updates=96, updates_per_chunk=48, **_TINY_REPLAY, **_TINY_PARTS)
+_QUICK = RuntimeConfig(chunks_per_save=1, optimization_level=1)
+SMOKE = Config(("pong",), rainbow=_TINY, episodes=1, eval_lanes=1, seeds=SeedConfig(1000, 2), runtime=_QUICK)
 PRESETS = {"smoke": SMOKE, "gpu-short": GPU_SHORT, "gpu": GPU}

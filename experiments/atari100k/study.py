@@ -14,6 +14,7 @@ score.
     jaxagent run atari100k --games pong --preset smoke      # the real game, half a minute
 """
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -39,13 +40,11 @@ LIMITS = (
     "largest priority so far; an action is chosen before the fits of the step that it follows.",
     "The published score is taken as exact. With few games A2 is a trimmed mean over seeds.",
 )
-CURVES = tuple(
-    Curve(metric, ("train/*",), title, "env_steps", label, "steps (all seeds)")
-    for metric, title, label in (
-        ("train/return", "Return of games in training", "return"),
-        ("train/loss/spr", "Self-predictive loss", "2 - 2 cos"),
-        ("train/loss/q", "Divergence of returns", "nats"),
-    )
+_curve = partial(Curve, stages=("train/*",), x="env_steps", x_label="steps (all seeds)")
+CURVES = (
+    _curve("train/return", title="Return of games in training", y_label="return"),
+    _curve("train/loss/spr", title="Self-predictive loss", y_label="2 - 2 cos"),
+    _curve("train/loss/q", title="Divergence of returns", y_label="nats"),
 )
 
 
@@ -73,43 +72,36 @@ def study(config: Config) -> Study:
 def claims(config: Config) -> list[Claim]:
     """What is claimed; margins were fixed before the claim seeds ran."""
     first = config.agents[0]
-    result = [Claim("A1", f"{first} is better than random play", "threshold", first, margin=0.0)]
+    reaches = partial(Claim, kind="threshold", arm_a=first)
+    result = [reaches("A1", f"{first} is better than random play")]
     if config.rainbow.num_updates == STEPS:
-        result.append(
-            Claim(
-                "A2",
-                f"{first} is not below the published SPR, in the mean over games",
-                "threshold",
-                first,
-                metric="over published",
-                margin=-0.1,
-            )
-        )
+        statement = f"{first} is not below the published SPR, in the mean over games"
+        result.append(reaches("A2", statement, metric="over published", margin=-0.1))
     if {"spr", "rainbow"} <= set(config.agents):
         result.append(Claim("A3", "self-prediction helps", "superiority", "spr", "rainbow", gated=False))
     return result
 
 
-def returns_of(config: Config, found: Found) -> dict[str, np.ndarray]:
-    """Mean returns `[games, seeds]` of every agent."""
-    done = [found[f"evaluate/{game}"]["returns"] for game in config.games]
-    return {agent: np.array([np.mean(one[agent], axis=-1) for one in done]) for agent in config.agents}
+def returns_of(config: Config, found: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
+    """Mean returns over episodes by agent and game, `[seeds]`."""
+    means: dict[str, dict[str, list[float]]] = {agent: {} for agent in config.agents}
+    for game in config.games:
+        for agent, returns in found[f"evaluate/{game}"]["returns"].items():
+            means[agent][game] = np.mean(returns, axis=-1).tolist()
+    return means
 
 
-def scores(config: Config, found: Found) -> Scores:
+def scores(config: Config, found: Mapping[str, Any]) -> Scores:
     """Human-normalised returns `[games, seeds]` by agent, and by how much they are over published.
 
     The latter are means over games, `[1, seeds]`: an interquartile mean of runs is no match for
     what was published of a game, which is a mean.
     """
     references = {game: REFERENCES[game] for game in config.games}
-
-    def rows(returns: np.ndarray) -> np.ndarray:
-        return normalised(dict(zip(config.games, returns, strict=True)), references)
-
-    published = rows(np.array([[SPR[game]] for game in config.games]))
-    table: dict[Any, np.ndarray] = {agent: rows(x) for agent, x in returns_of(config, found).items()}
-    for agent in config.agents:
+    published = normalised({game: [SPR[game]] for game in config.games}, references)
+    table: dict[Any, np.ndarray] = {}
+    for agent, returns in returns_of(config, found).items():
+        table[agent] = normalised(returns, references)
         table["over published", agent] = np.mean(table[agent] - published, axis=0)[None]
     table["published"] = np.broadcast_to(published, (len(config.games), len(config.seeds)))
     return table
@@ -130,47 +122,37 @@ def checks(config: Config, found: Found, table: Scores) -> list[Precondition]:
 def extras(config: Config, found: Found, table: Scores) -> dict[str, Any]:
     """Returns and the lines beside the published ones."""
     returns = returns_of(config, found)
-    lines = [line for agent in config.agents for line in beside(config, agent, returns[agent])]
-    for agent, rows in returns.items():
-        count = sum(is_reached(game, row) for game, row in zip(config.games, rows, strict=True))
+    lines = [beside(agent, *row) for agent, by_game in returns.items() for row in by_game.items()]
+    for agent, by_game in returns.items():
+        count = sum(is_reached(*row) for row in by_game.items())
         reached = f"the published score is reached in {count} of {len(config.games)} games"
-        lines.append(f"{agent}: {aggregate(table[agent])}, {iqm_of(table[agent])}; {reached}")
+        low, high = statistics.interval_of_iqm(table[agent])
+        iqm = f"IQM {statistics.iqm(table[agent]):.3f} [{low:.3f}, {high:.3f}]"  # of all runs
+        lines.append(f"{agent}: {aggregate(table[agent])}, {iqm}; {reached}")
     # Else no interquartile mean: published are means of games, and ours is of runs.
     of_all = f", IQM of runs {SPR_IQM}" if len(config.games) == len(SPR) else ""
     lines.append(f"published: {aggregate(table['published'][:, :1])}{of_all}")
-    return {
-        "notes": lines,
-        "returns": {a: dict(zip(config.games, rows.tolist(), strict=True)) for a, rows in returns.items()},
-        "references": {game: REFERENCES[game]._asdict() for game in config.games},
-    }
+    references = {game: REFERENCES[game]._asdict() for game in config.games}
+    return {"notes": lines, "returns": returns, "references": references}
 
 
-def beside(config: Config, agent: str, returns: np.ndarray) -> list[str]:
-    """A line a game: mean, interval over seeds, the published mean, and whether it is reached."""
-    lines = []
-    for game, row in zip(config.games, returns, strict=True):
-        low, high = statistics.interval_of_mean(row)
-        random, human = ATARI_100K[game]
-        word = "reached" if is_reached(game, row) else "not reached"
-        lines.append(
-            f"{agent}, {game}: {row.mean():.1f} [{low:.1f}, {high:.1f}] over {len(row)} seeds; "
-            f"published {SPR[game]:.1f} ({word}), random {random:.1f}, human {human:.1f}"
-        )
-    return lines
+def beside(agent: str, game: str, returns: Sequence[float]) -> str:
+    """Mean and interval over seeds, the published mean, and whether it is reached."""
+    low, high = statistics.interval_of_mean(returns)
+    random, human = ATARI_100K[game]
+    word = "reached" if is_reached(game, returns) else "not reached"
+    return (
+        f"{agent}, {game}: {np.mean(returns):.1f} [{low:.1f}, {high:.1f}] over {len(returns)} seeds; "
+        f"published {SPR[game]:.1f} ({word}), random {random:.1f}, human {human:.1f}"
+    )
 
 
-def is_reached(game: str, row: np.ndarray) -> bool:
-    """Whether the interval over seeds `[N]` holds the published score, or lies above it."""
-    return statistics.interval_of_mean(row).upper >= SPR[game]
+def is_reached(game: str, returns: Sequence[float]) -> bool:
+    """Whether the interval over seeds holds the published score, or lies above it."""
+    return statistics.interval_of_mean(returns).upper >= SPR[game]
 
 
 def aggregate(table: np.ndarray) -> str:
     """Median and mean over games of the mean over seeds."""
     means = table.mean(-1)
     return f"median {np.median(means):.3f}, mean {means.mean():.3f}"
-
-
-def iqm_of(table: np.ndarray) -> str:
-    """The interquartile mean of all runs with its interval (Agarwal et al. 2021)."""
-    interval = statistics.interval_of_iqm(table)
-    return f"IQM {float(statistics.iqm(table)):.3f} [{interval.lower:.3f}, {interval.upper:.3f}]"

@@ -6,18 +6,21 @@ tables, flags of XLA are set here and nowhere else. Exit codes: 0 done, 1 failed
 """
 
 import argparse
+import dataclasses
+import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from envs.names import MissingExtra, UnknownName, check_name
+from envs.common.names import MissingExtra, UnknownName, check_name
 from envs.registry import registered
+from experiments import doctor
 from experiments.cli import grids, rooms
 from jaxagent import folders
-from jaxagent.config import check, fingerprint
+from jaxagent.config import check, fingerprint, from_dict
 from jaxagent.folders import Locked, NotOurs
 
 RUNS = Path("runs")
@@ -27,13 +30,12 @@ USAGE, FAILED, BUSY = 2, 1, 3
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments, rest = _parser().parse_known_args(argv)
-    if rest and arguments.command not in ("run", "ablate"):
-        print(
-            f"error: got unknown arguments {rest}; see jaxagent {arguments.command} --help", file=sys.stderr
-        )
-        return USAGE
+    arguments.rest = rest  # flags of the configuration
     try:
-        return COMMANDS[arguments.command](arguments, rest)
+        if rest and arguments.do not in (_run, _ablate):
+            command = f"jaxagent {arguments.command}"
+            raise UsageError(f"got unknown arguments {rest}; see {command} --help")
+        return arguments.do(arguments)
     except (UnknownName, UsageError, MissingExtra, NotOurs) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
@@ -46,63 +48,55 @@ class UsageError(ValueError):
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="jaxagent", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="experiments and environments")
+    switch, folder = {"action": "store_true"}, {"type": Path, "help": "run folder"}
+    devices = {"type": int, "help": "devices of this host to use (1, 2 or 4)"}
+    differing = "with a fingerprint where flags differ"
 
-    run = commands.add_parser("run", help="run an experiment; --SECTION.FIELD VALUE changes it")
+    def add(name: str, text: str, do: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text)
+        command.set_defaults(do=do)
+        return command
+
+    add("list", "experiments and environments", _list)
+    run = add("run", "run an experiment; --SECTION.FIELD VALUE changes it", _run)
     run.add_argument("name", help="experiment, see jaxagent list, or a folder with config.py and study.py")
     run.add_argument("--preset", default="cpu", help="smoke, cpu, gpu or paper")
-    run.add_argument(
-        "--out",
-        type=Path,
-        help="run folder (default runs/NAME-PRESET, with a fingerprint where flags differ)",
-    )
-    run.add_argument("--devices", type=int, help="devices of this host to use (1, 2 or 4)")
-    run.add_argument("--dry-run", action="store_true", help="print the cost and stop")
-    run.add_argument(
-        "--overwrite", action="store_true", help="replace a run of ours, once this one is finished"
-    )
-    run.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
-
-    ablate = commands.add_parser("ablate", help="run a grid of changes of an experiment")
+    run.add_argument("--out", type=Path, help=f"run folder (default runs/NAME-PRESET, {differing})")
+    run.add_argument("--devices", **devices)
+    run.add_argument("--dry-run", **switch, help="print the cost and stop")
+    run.add_argument("--overwrite", **switch, help="replace a run of ours, once this one is finished")
+    run.add_argument("--tensorboard", **switch, help="also write TensorBoard events")
+    ablate = add("ablate", "run a grid of changes of an experiment", _ablate)
     ablate.add_argument("name", help="experiment that has a grid")
     ablate.add_argument("--preset", default="cpu", help="the configuration that cells change")
-    ablate.add_argument(
-        "--out",
-        type=Path,
-        help="folder (default runs/ablate-NAME-PRESET, with a fingerprint where flags differ)",
-    )
-    ablate.add_argument("--overwrite", action="store_true", help="replace a whole grid of ours")
+    ablate.add_argument("--out", type=Path, help=f"folder (default runs/ablate-NAME-PRESET, {differing})")
+    ablate.add_argument("--overwrite", **switch, help="replace a whole grid of ours")
     ablate.add_argument("--only", action="append", default=[], help="a cell; repeat for several")
-    ablate.add_argument("--devices", type=int, help="devices of this host to use (1, 2 or 4)")
-    ablate.add_argument("--dry-run", action="store_true", help="list the cells and stop")
-
-    for name, text in (
-        ("resume", "continue a run exactly where it stopped"),
-        ("eval", "play the policies of a run again"),
-        ("report", "write report.html of a run, finished or not"),
-    ):
-        command = commands.add_parser(name, help=text)
-        command.add_argument("run", type=Path, help="run folder")
-        if name == "eval":
-            command.add_argument("--episodes", type=int, default=64)
-            command.add_argument("--seed", type=int, default=0)
-        if name == "report":
-            command.add_argument("--out", type=Path, help="write the page to a new .html instead")
-            command.add_argument("--tensorboard", action="store_true")
-    render = commands.add_parser("render", help="play an environment and write a GIF")
+    ablate.add_argument("--devices", **devices)
+    ablate.add_argument("--dry-run", **switch, help="list the cells and stop")
+    add("resume", "continue a run exactly where it stopped", _resume).add_argument("run", **folder)
+    evaluate = add("eval", "play the policies of a run again", _eval)
+    evaluate.add_argument("run", **folder)
+    evaluate.add_argument("--episodes", type=int, default=64)
+    evaluate.add_argument("--seed", type=int, default=0)
+    report = add("report", "write report.html of a run, finished or not", _report)
+    report.add_argument("run", **folder)
+    report.add_argument("--out", type=Path, help="write the page to a new .html instead")
+    report.add_argument("--tensorboard", **switch)
+    render = add("render", "play an environment and write a GIF", _render)
     render.add_argument("env", nargs="?", help="environment, see jaxagent list")
     render.add_argument("--out", type=Path, help="file, .gif or .png (default runs/ENV.gif)")
-    render.add_argument("--overwrite", action="store_true", help="replace the file of --out")
+    render.add_argument("--overwrite", **switch, help="replace the file of --out")
     render.add_argument("--policy", default="random", help="random, expert or a run folder")
     render.add_argument("--steps", type=int, default=200, help="env steps to play")
     render.add_argument("--seed", type=int, default=0)
-    render.add_argument("--sheet", action="store_true", help="all families on one picture")
-    commands.add_parser("doctor", help="check this installation")
+    render.add_argument("--sheet", **switch, help="all families on one picture")
+    add("doctor", "check this installation", lambda arguments: doctor.main())
     return parser
 
 
-def _list(arguments: argparse.Namespace, rest: list[str]) -> int:
-    del arguments, rest
+def _list(arguments: argparse.Namespace) -> int:
+    del arguments
     for name in rooms.names():
         module = rooms.room(name).config
         print(f"experiment   {name:28s} [{', '.join(module.PRESETS)}]  {module.DESCRIPTION}")
@@ -111,50 +105,40 @@ def _list(arguments: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
-    room, config = _configure(arguments, rest)
+def _run(arguments: argparse.Namespace) -> int:
+    room, config = _configure(arguments)
     out = arguments.out or _default_out(room.name, arguments.preset, room, config)
     if not arguments.dry_run:
         folders.check_new(out, "run", replace=arguments.overwrite)
     _prepare_jax(config, out)
     from experiments.cli import session
 
-    command = shlex.join(["jaxagent", "run", arguments.name, *_flags(arguments), *rest])
     if arguments.dry_run:
         return session.dry_run(room, config)
-    return session.start(
-        room,
-        arguments.preset,
-        config,
-        out,
-        command,
-        tensorboard=arguments.tensorboard,
-        replace=arguments.overwrite,
-    )
+    options = {"tensorboard": arguments.tensorboard, "replace": arguments.overwrite}
+    return session.start(room, arguments.preset, config, out, _command(arguments), **options)
 
 
-def _ablate(arguments: argparse.Namespace, rest: list[str]) -> int:
-    room, config = _configure(arguments, rest)
+def _ablate(arguments: argparse.Namespace) -> int:
+    room, config = _configure(arguments)
     if not hasattr(room.config, "ablations"):
         raise UsageError(f"{room.name}: got an experiment without a grid, expected pasta.")
-    grid = room.config.ablations(config)
-    for cell in arguments.only:
+    grid, only, replace = room.config.ablations(config), arguments.only, arguments.overwrite
+    for cell in only:
         check_name(f"cell of {room.name}", cell, grid)
-    cells = {n: c for n, c in grid.items() if not arguments.only or n in arguments.only}
+    cells = {name: cell for name, cell in grid.items() if not only or name in only}
     for cell in cells.values():
         check(cell)
     if arguments.dry_run:
         print("\n".join(cells))
         return 0
     out = arguments.out or _default_out(f"ablate-{room.name}", arguments.preset, room, config)
-    grids.check(out, config, grid, replace=arguments.overwrite, is_whole=not arguments.only)
+    grids.check(out, config, grid, replace=replace, is_whole=not only)
     _prepare_jax(config, out)
     from experiments.cli import ablation
 
-    command = shlex.join(["jaxagent", "ablate", arguments.name, *_flags(arguments), *rest])
-    return ablation.run(
-        room, arguments.preset, config, grid, cells, out, command, replace=arguments.overwrite
-    )
+    command = _command(arguments)
+    return ablation.run(room, arguments.preset, config, grid, cells, out, command, replace=replace)
 
 
 def _default_out(name: str, preset: str, room: rooms.Room, config: Any) -> Path:
@@ -163,19 +147,17 @@ def _default_out(name: str, preset: str, room: rooms.Room, config: Any) -> Path:
     return RUNS / (f"{name}-{preset}" + ("" if is_preset else f"-{fingerprint(config)[:8]}"))
 
 
-def _configure(arguments: argparse.Namespace, rest: list[str]) -> tuple[rooms.Room, Any]:
+def _configure(arguments: argparse.Namespace) -> tuple[rooms.Room, Any]:
+    """The room that is asked for, and its preset with the changes of the flags, checked."""
     import tyro
 
     room = rooms.room(arguments.name)
-    config = tyro.cli(
-        room.config.Config,
-        default=rooms.preset(room, arguments.preset),
-        args=rest,
-        prog=f"jaxagent run {arguments.name}",
-        description=room.config.DESCRIPTION,
-    )
+    preset, about = rooms.preset(room, arguments.preset), room.config.DESCRIPTION
+    prog = f"jaxagent run {arguments.name}"
+    config = tyro.cli(room.config.Config, default=preset, args=arguments.rest, prog=prog, description=about)
     if arguments.devices is not None:
-        config = _with_devices(config, arguments.devices)
+        runtime = dataclasses.replace(config.runtime, devices=arguments.devices)
+        config = dataclasses.replace(config, runtime=runtime)
     try:
         check(config)
     except (ValueError, KeyError) as error:
@@ -183,16 +165,12 @@ def _configure(arguments: argparse.Namespace, rest: list[str]) -> tuple[rooms.Ro
     return room, config
 
 
-def _with_devices(config: Any, devices: int) -> Any:
-    import dataclasses
-
-    return dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, devices=devices))
-
-
-def _flags(arguments: argparse.Namespace) -> list[str]:
+def _command(arguments: argparse.Namespace) -> str:
+    """What was asked, to be typed again; what only says how a folder is met is left out."""
     flags = ["--preset", arguments.preset]
     flags += ["--out", str(arguments.out)] if arguments.out else []
-    return flags + (["--devices", str(arguments.devices)] if arguments.devices else [])
+    flags += ["--devices", str(arguments.devices)] if arguments.devices else []
+    return shlex.join(["jaxagent", arguments.command, arguments.name, *flags, *arguments.rest])
 
 
 def _prepare_jax(config: Any, out: Path) -> None:
@@ -211,12 +189,9 @@ def _prepare_jax(config: Any, out: Path) -> None:
     os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", config.runtime.matmul_precision)
 
 
-def _resume(arguments: argparse.Namespace, rest: list[str]) -> int:
-    del rest
+def _resume(arguments: argparse.Namespace) -> int:
     manifest = _manifest(arguments.run, "run")
     room = rooms.room(manifest["source"])
-    from jaxagent.config import from_dict
-
     config = from_dict(rooms.preset(room, manifest["preset"]), manifest["config"])
     _prepare_jax(config, arguments.run)
     from experiments.cli import session
@@ -225,8 +200,7 @@ def _resume(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _manifest(run: Path, *kinds: str) -> dict[str, Any]:
-    import json
-
+    """The manifest of a folder of ours of one of these kinds."""
     if kinds == ("run",) and folders.kind_of(run) == "grid":
         raise UsageError(
             f"{run}: got a grid; repeat its `jaxagent ablate` to continue it, or pass "
@@ -236,8 +210,7 @@ def _manifest(run: Path, *kinds: str) -> dict[str, Any]:
     return json.loads((run / folders.MANIFEST).read_text())
 
 
-def _eval(arguments: argparse.Namespace, rest: list[str]) -> int:
-    del rest
+def _eval(arguments: argparse.Namespace) -> int:
     _manifest(arguments.run, "run")
     if arguments.episodes < 1:
         raise UsageError(f"--episodes: got {arguments.episodes}, expected at least 1.")
@@ -246,18 +219,23 @@ def _eval(arguments: argparse.Namespace, rest: list[str]) -> int:
     return session.evaluate(arguments.run, arguments.episodes, arguments.seed)
 
 
-def _report(arguments: argparse.Namespace, rest: list[str]) -> int:
-    del rest
-    run, page = arguments.run, arguments.out
+def _report(arguments: argparse.Namespace) -> int:
+    run, page, with_events = arguments.run, arguments.out, arguments.tensorboard
     _manifest(run, "run", "grid")
     if page is not None:
-        return _report_elsewhere(run, page, with_events=arguments.tensorboard)
+        is_new = not os.path.lexists(page) and folders.enclosing(page) is None
+        if page.suffix != ".html" or not is_new or with_events:
+            expected = "the name of a new .html file outside of runs, without --tensorboard"
+            raise UsageError(f"--out: got {page}, expected {expected}.")
     from jaxagent.report.html import write_report
 
+    if page is not None:  # of a run that may be at work: nothing is written into its folder
+        print(write_report(run, page))
+        return 0
     try:
         with folders.hold(run, "run", "grid"):
             print(write_report(run))
-            if arguments.tensorboard:
+            if with_events:
                 from jaxagent.report.tensorboard import export
 
                 print(export(run))
@@ -267,23 +245,11 @@ def _report(arguments: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _report_elsewhere(run: Path, page: Path, *, with_events: bool) -> int:
-    """The page of a run that may be at work: nothing is written into its folder."""
-    is_new = not os.path.lexists(page) and folders.enclosing(page) is None
-    if page.suffix != ".html" or not is_new or with_events:
-        expected = "the name of a new .html file outside of runs, without --tensorboard"
-        raise UsageError(f"--out: got {page}, expected {expected}.")
-    from jaxagent.report.html import write_report
-
-    print(write_report(run, page))
-    return 0
-
-
-def _render(arguments: argparse.Namespace, rest: list[str]) -> int:
-    del rest
+def _render(arguments: argparse.Namespace) -> int:
+    out = arguments.out
     if not arguments.sheet:
         check_name("environment", arguments.env or "", registered())
-        out = arguments.out or RUNS / f"{arguments.env.replace('/', '-')}.gif"
+        out = out or RUNS / f"{arguments.env.replace('/', '-')}.gif"
         if out.suffix not in (".gif", ".png"):
             raise UsageError(f"--out: got {out}, expected a name that ends in .gif or .png.")
         if arguments.steps < 1:
@@ -294,24 +260,5 @@ def _render(arguments: argparse.Namespace, rest: list[str]) -> int:
     from experiments import render
 
     if arguments.sheet:
-        return render.sheet(arguments.out or render.SHEET)
+        return render.sheet(out or render.SHEET)
     return render.render(arguments.env, out, arguments.policy, arguments.steps, arguments.seed)
-
-
-def _doctor(arguments: argparse.Namespace, rest: list[str]) -> int:
-    del arguments, rest
-    from experiments import doctor
-
-    return doctor.main()
-
-
-COMMANDS = {
-    "list": _list,
-    "run": _run,
-    "ablate": _ablate,
-    "resume": _resume,
-    "eval": _eval,
-    "report": _report,
-    "render": _render,
-    "doctor": _doctor,
-}

@@ -28,11 +28,7 @@ ARM, BASELINE = "full", "baseline"  # what a cell is judged by, and compared wit
 
 
 class CellFailed(RuntimeError):
-    """A cell ended with this exit code, and has said why."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(f"exit code {code}")
-        self.code = code
+    """A cell ended with this exit code, its argument, and has said why."""
 
 
 def run(
@@ -62,22 +58,20 @@ def run(
                 folders.finish(out)
             print(f"\n{table(summary)}\n\n{write_report(out)}")
     except CellFailed as error:
-        return error.code
+        return error.args[0]
     except (Locked, NotOurs) as error:
-        return session.refused(error)
+        return session.failed(error)
     return 0
 
 
 @contextmanager
 def _held(out: Path, about: Mapping[str, Any], cells: Mapping[str, Any], *, replace: bool) -> Iterator[None]:
     """Hold the grid: the one that `about` describes, begun before, or a new one."""
-    if folders.kind_of(out) == "grid" and not replace:
-        with folders.hold(out, "grid"):
+    goes_on = folders.kind_of(out) == "grid" and not replace
+    with folders.hold(out, "grid") if goes_on else folders.begin(out, about, replace=replace):
+        if goes_on:
             grids.check_same(out, about["fingerprint"], cells)
-            yield
-    else:
-        with folders.begin(out, about, replace=replace):
-            yield
+        yield
 
 
 def _run_cells(room: Room, preset: str, cells: Mapping[str, Any], out: Path, command: str) -> None:

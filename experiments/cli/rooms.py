@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from envs.names import UnknownName, check_name
+from envs.common.names import UnknownName, check_name
 
 HOME = Path(__file__).parents[1]
 

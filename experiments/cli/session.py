@@ -11,6 +11,7 @@ import numpy as np
 
 import envs
 from envs.vector import broadcast_params
+from experiments.cli import BUSY, FAILED, USAGE
 from experiments.cli.rooms import Room
 from jaxagent import folders, keys, library
 from jaxagent.evaluate import emulator, statistics
@@ -27,9 +28,10 @@ from jaxagent.train.checkpoint import ForeignCheckpoint
 from jaxagent.train.emulator_loop import EmulatorError
 from jaxagent.train.peak import matmul_rate
 
-FAILED, USAGE, BUSY = 1, 2, 3
 # What a run may end in by itself; anything else is a bug and keeps its traceback.
 ENDS = (runs.Diverged, runs.StageError, ForeignCheckpoint, EmulatorError, ValueError)
+# What a summary repeats of the manifest.
+ASKED = ("experiment", "preset", "command", "fingerprint", "git", "versions", "device", "precision")
 
 
 def start(
@@ -52,11 +54,10 @@ def start(
     def begin() -> None:
         study = _study(room, preset, config)
         about = manifest.describe(room.name, room.source, preset, config, command)
+        machine = f"{config.runtime.matmul_precision}, {config.runtime.devices} of {jax.devices()}"
         with folders.begin(out, about, replace=replace, within=within):
-            runtime = config.runtime
             print(
-                f"{room.name} ({preset}) in {out}, config {about['fingerprint']}, matmul precision "
-                f"{runtime.matmul_precision}, {runtime.devices} of {jax.devices()}"
+                f"{room.name} ({preset}) in {out}, config {about['fingerprint']}, matmul precision {machine}"
             )
             _go_on(out, config, study, tensorboard=tensorboard)
 
@@ -69,10 +70,9 @@ def resume(room: Room, out: Path, config: Any, *, within: Path | None = None) ->
     def go_on() -> None:
         with folders.hold(out, "run", within=within):
             then = manifest.read(out)
-            preset = then["preset"]
-            now = manifest.describe(room.name, room.source, preset, config, then["command"])
+            now = manifest.describe(room.name, room.source, then["preset"], config, then["command"])
             manifest.check_same_machine(out, now)
-            _go_on(out, config, _study(room, preset, config), tensorboard=False)
+            _go_on(out, config, _study(room, then["preset"], config), tensorboard=False)
 
     return _exit_code(go_on)
 
@@ -89,13 +89,11 @@ def _study(room: Room, preset: str, config: Any) -> Study:
 
 
 def _exit_code(work: Callable[[], None]) -> int:
-    """0, or what the error of a run is worth, which is told."""
+    """0, or the code of the error that ends a run."""
     try:
         work()
-    except (Locked, NotOurs) as error:
-        return refused(error)
-    except (*ENDS, manifest.ManifestError) as error:
-        return _fail(error, FAILED)
+    except (*ENDS, Locked, NotOurs, manifest.ManifestError) as error:
+        return failed(error)
     return 0
 
 
@@ -127,14 +125,7 @@ def _record(out: Path, about: dict[str, Any], stages: list[runs.Stage]) -> dict[
     """What every summary holds beside its comparison."""
     done = {s.name: runs.read_done(out, s.name) for s in stages}
     return {
-        "experiment": about["experiment"],
-        "preset": about["preset"],
-        "command": about["command"],
-        "fingerprint": about["fingerprint"],
-        "git": about["git"],
-        "versions": about["versions"],
-        "device": about["device"],
-        "precision": about["precision"],
+        **{key: about[key] for key in ASKED},
         # Stages that a kill interrupted count from their resume.
         "wall_seconds": sum(d["seconds"] for d in done.values()),
         "compile_seconds": sum(d["compile_seconds"] for d in done.values()),
@@ -145,21 +136,17 @@ def _record(out: Path, about: dict[str, Any], stages: list[runs.Stage]) -> dict[
     }
 
 
-def refused(error: Locked | NotOurs) -> int:
-    """What a folder that is held by another, or not ours, is worth; it is told."""
-    return _fail(error, BUSY if isinstance(error, Locked) else USAGE)
-
-
-def _fail(error: Exception, code: int) -> int:
+def failed(error: Exception) -> int:
+    """The exit code of an error, which is printed; a folder that is not ours is wrong usage."""
     print(f"\nerror: {error}", file=sys.stderr)
-    return code
+    return BUSY if isinstance(error, Locked) else USAGE if isinstance(error, NotOurs) else FAILED
 
 
 def evaluate(out: Path, episodes: int, seed: int) -> int:
     """Play every policy of a run on its task and print mean return with a bootstrap interval."""
     names = library.available(out)
     if not names:
-        return _fail(ValueError(f"{out}: holds no policies; finish the run first."), FAILED)
+        return failed(ValueError(f"{out}: holds no policies; finish the run first."))
     print(f"{'policy':36s} {'seed':>4s} {'return':>9s}  95 % interval over {episodes} episodes")
     for name in names:
         arm, task = name.split("--")
@@ -189,8 +176,7 @@ def _played(loaded: library.LoadedPolicy, episodes: int, key: jax.Array) -> np.n
         carry = loaded.init(obs.shape[0])
         return loaded.act(carry, obs, is_first, jax.random.fold_in(key_act, count))[0]
 
-    games = lane_seeds(key_games, episodes)
-    return emulator.returns(env.vector(episodes), act, games, 1)[0]
+    return emulator.returns(env.vector(episodes), act, lane_seeds(key_games, episodes), 1)[0]
 
 
 def dry_run(room: Room, config: Any) -> int:
@@ -199,11 +185,8 @@ def dry_run(room: Room, config: Any) -> int:
     print(f"{'stage':32s} {'parameters':>11s} {'GFLOP':>10s} {'MiB':>8s} {'s':>7s}")
     for row in costs(study):
         total += row.flops / rate
-        print(
-            f"{row.stage:32s} {row.parameters:11,d} {row.flops / 1e9:10.1f} {row.bytes / 2**20:8.1f} "
-            f"{row.flops / rate:7.1f}",
-            flush=True,
-        )
+        work = f"{row.flops / 1e9:10.1f} {row.bytes / 2**20:8.1f} {row.flops / rate:7.1f}"
+        print(f"{row.stage:32s} {row.parameters:11,d} {work}", flush=True)
     print(
         f"at least {total:.0f} s: the products counted in the traced updates, at {rate / 1e9:.0f} GFLOP/s "
         "of a large product measured now; environments, what is no product, and compiling come on top"

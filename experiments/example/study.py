@@ -20,7 +20,7 @@ from jaxagent import keys
 from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.figure import Curve
 from jaxagent.study import agents, films
-from jaxagent.study.study import Fit, Found, Measure, Study
+from jaxagent.study.study import Found, Study
 from jaxagent.study.verdicts import Scores, between, of_tasks
 
 ARMS = {"ppo": "PPO with a discount of 0.99", "myopic": "saboteur: PPO with a discount of 0"}
@@ -29,18 +29,13 @@ CURVE = Curve("train/return", ("train/*",), "Return while training", "env_steps"
 
 def study(config: Config) -> Study:
     """Two fits a task, then both played in the same episodes."""
-    steps: list[Fit | Measure] = []
-    for task in config.tasks:
-        fits = fits_of(config, task)
-        steps += [*fits.values(), Measure(f"evaluate/{task.name}", partial(evaluate, config, task, fits))]
+    steps = agents.task_steps(config, config.tasks, fits_of, evaluate)
     claim = Claim("E1", "looking ahead is better", "superiority", "ppo", "myopic", margin=0.5)
-    names = [task.name for task in config.tasks]
-    return Study(
-        ARMS, names, steps, partial(of_tasks, tasks=config.tasks, arms=ARMS), [claim], checks, curves=[CURVE]
-    )
+    scores = partial(of_tasks, tasks=config.tasks, arms=ARMS)
+    return Study(ARMS, [t.name for t in config.tasks], steps, scores, [claim], checks, curves=[CURVE])
 
 
-def fits_of(config: Config, task: TaskConfig) -> dict[str, Fit]:
+def fits_of(config: Config, task: TaskConfig) -> agents.Fits:
     """A lane a seed; agents of a seed begin alike and draw alike, whatever the arm."""
     env, params = envs.make(task.env)
     tasks, myopic = [params] * len(config.seeds), dataclasses.replace(task.ppo, discount=0.0)
@@ -51,17 +46,17 @@ def fits_of(config: Config, task: TaskConfig) -> dict[str, Fit]:
 
 
 def evaluate(
-    config: Config, task: TaskConfig, fits: dict[str, Fit], folder: Path, place: Path
+    config: Config, task: TaskConfig, fits: agents.Fits, folder: Path, place: Path
 ) -> dict[str, Any]:
     """Mean returns `[seeds]` of what every arm learned, and a film."""
     del place
     env, params = envs.make(task.env)
     key = keys.derive(0, f"example/{task.name}")
-    room = agents.room(env, params, config.seeds, config.episodes, key)
+    arena = agents.arena(env, params, config.seeds, config.episodes, key)
     policy, returns = agents.as_policy(env, task.ppo, is_greedy=True), {}
     for arm, fit in fits.items():
         last = agents.last(fit.load(folder))
-        returns[arm] = room.returns(policy, last).tolist()
+        returns[arm] = arena.returns(policy, last).tolist()
         films.write(folder, f"{arm}--{task.name}", env, policy, agents.take(last, 0), params, films.key(key))
     return {"returns": returns}
 

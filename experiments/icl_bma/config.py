@@ -1,25 +1,15 @@
 """Configuration and presets of icl_bma, importable without JAX."""
 
-import dataclasses
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-from jaxagent.config import (
-    Bound,
-    Count,
-    FitConfig,
-    Positive,
-    RuntimeConfig,
-    TransformerConfig,
-    check,
-    require_at_most,
-    require_fits_memory,
-)
+from jaxagent.config import Bound, Count, FitConfig, Positive, RuntimeConfig, TransformerConfig, checks
 from jaxagent.study.config import SeedConfig
 
 DESCRIPTION = "does in-context learning average over tasks as Bayes' rule would?"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class PromptConfig:
     """What a prompt is drawn from."""
 
@@ -34,14 +24,12 @@ class PromptConfig:
     noise: Positive = 0.25  # linear: standard deviation; weights have 1 / sqrt(input_size)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Config:
     """The study, in the order in which it runs."""
 
     prompts: PromptConfig = PromptConfig()
-    model: TransformerConfig = TransformerConfig(
-        width=64, num_layers=3, num_heads=4, mlp_factor=2, context=32
-    )
+    model: TransformerConfig = TransformerConfig(mlp_factor=2, context=32)
     depths: tuple[int, ...] = (3,)  # layers of the models; the claims are about the last
     fit: FitConfig = FitConfig()
     saboteur_updates: int = 440  # compared with the model as it was after as many
@@ -49,41 +37,31 @@ class Config:
     num_prompts: Count = 256  # evaluated, for each seed
     runtime: RuntimeConfig = RuntimeConfig()
 
-    def fit_of(self, depth: int | None) -> FitConfig:
-        """The fit of a model, or of the saboteurs (no depth)."""
-        if depth is not None:
-            return self.fit
-        return dataclasses.replace(self.fit, num_updates=self.saboteur_updates)
+    @property
+    def saboteur_fit(self) -> FitConfig:
+        """The fit of the saboteurs: the models', but shorter."""
+        return replace(self.fit, num_updates=self.saboteur_updates)
 
     def check(self) -> None:
         """Raise where prompts are longer than the model, or pools larger than memory."""
-        p = self.prompts
-        check(self.fit_of(None))
-        require_at_most(self, self.fit.num_updates, "saboteur_updates", "updates of the model")
-        require_at_most(p, self.model.context, "num_steps", "positions of the model (its context)")
+        p, at_most = self.prompts, checks.require_at_most
+        checks.check(self.saboteur_fit)
+        at_most(self, self.fit.num_updates, "saboteur_updates", "updates of the model")
+        at_most(p, self.model.context, "num_steps", "positions of the model (its context)")
         for depth in self.depths:
-            check(dataclasses.replace(self.model, num_layers=depth))
+            checks.check(replace(self.model, num_layers=depth))
         # Each lane has its own pool, and its logarithm beside it.
         entries = p.num_tasks * p.num_states**2 * p.num_actions
-        require_fits_memory("PromptConfig.num_tasks", 2 * 2 * len(self.seeds) * entries * 4)
+        checks.require_fits_memory("PromptConfig.num_tasks", 2 * 2 * len(self.seeds) * entries * 4)
 
 
-CPU = Config(
-    fit=FitConfig(
-        num_updates=2200,
-        updates_per_chunk=110,
-        batch_size=16,
-        learning_rate=4e-3,
-        warmup_updates=100,
-        final_learning_rate=0.02,
-        weight_decay=0.0,
-    ),
-    runtime=RuntimeConfig(lanes_in_turn=True),
+_FIT = FitConfig(
+    2200, 110, learning_rate=4e-3, warmup_updates=100, final_learning_rate=0.02, weight_decay=0.0
 )
-SMOKE = dataclasses.replace(
-    CPU,
-    prompts=PromptConfig(num_tasks=2, num_states=2, num_actions=1, num_steps=16),
-    model=TransformerConfig(width=16, num_layers=1, num_heads=2, mlp_factor=1, context=16),
+CPU = Config(fit=_FIT, runtime=RuntimeConfig(lanes_in_turn=True))
+SMOKE = Config(
+    PromptConfig(num_tasks=2, num_states=2, num_actions=1, num_steps=16),
+    TransformerConfig(width=16, num_layers=1, num_heads=2, mlp_factor=1, context=16),
     depths=(1,),
     fit=FitConfig(num_updates=4, updates_per_chunk=2, batch_size=4, warmup_updates=1),
     saboteur_updates=2,
@@ -92,17 +70,13 @@ SMOKE = dataclasses.replace(
     runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
 )
 # One accelerator: the brief's pool, four depths, a scan over tokens. Never run so far.
-GPU = dataclasses.replace(
-    CPU,
-    prompts=PromptConfig(num_tasks=16, num_states=4, num_actions=2, num_steps=64, alpha=1.0),
-    model=dataclasses.replace(CPU.model, context=64),
+GPU = Config(
+    PromptConfig(num_tasks=16, num_states=4, num_steps=64, alpha=1.0),
+    replace(CPU.model, context=64),
     depths=(1, 2, 3, 4),
-    fit=dataclasses.replace(
-        CPU.fit, num_updates=20_000, updates_per_chunk=500, batch_size=64, learning_rate=2e-3
-    ),
+    fit=replace(_FIT, num_updates=20_000, updates_per_chunk=500, batch_size=64, learning_rate=2e-3),
     saboteur_updates=5_000,
     seeds=SeedConfig(0, 8),
     num_prompts=2048,
-    runtime=RuntimeConfig(),
 )
 PRESETS = {"smoke": SMOKE, "cpu": CPU, "gpu": GPU}

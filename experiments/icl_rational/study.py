@@ -15,7 +15,6 @@ sizes, is worse. R4 to R6 (superlinear transition, transience, MLP width) need t
     jaxagent run icl_rational --preset cpu        # under 10 minutes on 2 cores
 """
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,11 +30,10 @@ from jaxagent.bayes import rational
 from jaxagent.evaluate import statistics
 from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.figure import curves, line, maps, scatter
-from jaxagent.study import in_context
+from jaxagent.study import agents, in_context
 from jaxagent.study.study import Fit, Found, Lanes, Measure, Study
-from jaxagent.study.verdicts import Scores
+from jaxagent.study.verdicts import Scores, of_seeds
 
-FLOORS = ("best single predictor", "best weight of each cell", "half and half")
 ARMS = {
     "model": "the rational model: loss, complexity and steps, three scalars",
     "loss only": "without the complexity term",
@@ -58,72 +56,46 @@ RISES_ABOVE, FALLS_BELOW, FALLS_BY = 0.7, 0.5, 0.2  # weight on G that is transi
 
 def study(config: Config) -> Study:
     """Models of every MLP width, then the theory of all of them."""
-    fits = {
-        factor: Fit(f"pretrain/mlp-{factor}", partial(lanes, config, factor)) for factor in config.mlp_factors
-    }
+    fits = {f: Fit(f"pretrain/mlp-{f}", partial(lanes, config, f)) for f in config.mlp_factors}
     return Study(
         ARMS,
         ["held-out cells"],
-        [*fits.values(), Measure("theory", partial(measure, config, fits))],
+        [*fits.values(), Measure("theory", lambda folder, place: measure(config, fits, folder))],
         partial(scores, config),
         claims(config),
-        partial(checks, config),
+        lambda found, table: checks(config, found),
         partial(figures, config),
         limits=LIMITS,
         label="KL of the trained model from the prediction, held-out cells, nats",
         title="How well each theory predicts the trained models",
         shown=lambda table, arm: table["kl", arm],
-        extras=partial(extras, config),
+        extras=lambda found, table: extras(config, found),
     )
 
 
 def claims(config: Config) -> list[Claim]:
     """What is claimed of this configuration; margins were fixed before the claim seeds ran."""
     less = partial(Claim, kind="superiority", direction="below", metric="kl", arm_a="model")
-    above = partial(Claim, kind="threshold", gated=False)
+    above = partial(Claim, kind="threshold", margin=0.8)
+    near, aside = {"reach": 0.9, "metric": "correlation"}, {"gated": False}
     result = [
-        above(
-            "R1",
-            "held-out places between M and G are predicted",
-            arm_a=SEEN,
-            margin=0.8,
-            reach=0.9,
-            metric="correlation",
-            gated=True,
-        ),
+        above("R1", "held-out places between M and G are predicted", arm_a=SEEN, **near),
         less("R2a", "it beats loss without complexity", arm_b="loss only"),
         less("R2b", "it beats complexity without loss", arm_b="complexity only"),
         less("R2c", "it beats a logistic curve in log N and log D", arm_b="logistic"),
-        less("R3", "the theory given losses and bits of other sizes is worse", arm_b="permuted", gated=False),
-        above("R1x", "on new tasks too", arm_a=NEW, margin=0.8, reach=0.9, metric="correlation"),
+        less("R3", "the theory given losses and bits of other sizes is worse", arm_b="permuted", **aside),
+        above("R1x", "on new tasks too", arm_a=NEW, **near, **aside),
     ]
     if len(config.prompts.sizes) >= 6:
+        late, transient = {"metric": "transition", "margin": 1.0}, {"metric": "transience"}
         result += [
-            above(
-                "R4",
-                "transitions come superlinearly late with D",
-                arm_a="slope",
-                margin=1.0,
-                metric="transition",
-            ),
-            above(
-                "R5", "generalisation is transient", arm_a="share of seeds", margin=0.8, metric="transience"
-            ),
+            above("R4", "transitions come superlinearly late with D", arm_a="slope", **late, **aside),
+            above("R5", "generalisation is transient", arm_a="share of seeds", **transient, **aside),
         ]
     if len(config.mlp_factors) > 1:
-        names = [f"MLP x{f}" for f in sorted(config.mlp_factors, reverse=True)]
-        result.append(
-            Claim(
-                "R6",
-                "wider MLPs memorise earlier",
-                "ordering",
-                names[0],
-                names[-1],
-                between=tuple(names[1:-1]),
-                metric="memorising",
-                gated=False,
-            )
-        )
+        widest, *between, narrowest = (f"MLP x{f}" for f in sorted(config.mlp_factors, reverse=True))
+        earlier = partial(Claim, between=tuple(between), metric="memorising", gated=False)
+        result.append(earlier("R6", "wider MLPs memorise earlier", "ordering", widest, narrowest))
     return result
 
 
@@ -138,17 +110,15 @@ def lanes(config: Config, mlp_factor: int, folder: Path | None) -> Lanes:
     return in_context.pretrain(setting, pools, draw, seeds, config.fit, in_turn=in_turn)
 
 
-def measure(config: Config, fits: dict[int, Fit], folder: Path, place: Path) -> dict[str, Any]:
+def measure(config: Config, fits: dict[int, Fit], folder: Path) -> dict[str, Any]:
     """Measure every seed at every checkpoint, fit the rational model and its rivals."""
-    del place
     by_width, num_sizes = {}, len(config.prompts.sizes)
     for factor, fit in fits.items():
         setting, rows = theory.setting_of(config, factor), []
         kept = fit.load(folder, setting.init)
         for i, seed in enumerate(config.seeds):
-            of_seed = slice(i * num_sizes, (i + 1) * num_sizes)
             # Without the checkpoint before training: theory speaks of N >= 1.
-            snapshots = jax.tree.map(lambda x, s=of_seed: x[1:, s], kept)
+            snapshots = agents.take(kept, slice(1, None), slice(i * num_sizes, (i + 1) * num_sizes))
             found = theory.cells(config, setting, seed, snapshots)
             rows.append(theory.judge_seed(config, found, keys.derive(seed, "rational/fit")))
         by_width[f"MLP x{factor}"] = rows
@@ -163,28 +133,25 @@ def rows_of(config: Config, found: Found) -> list[dict[str, Any]]:
 def scores(config: Config, found: Found) -> Scores:
     """(metric, arm) -> `[1, seeds]`."""
     rows = rows_of(config, found)
-
-    def column(read: Callable[[dict], float], of: list = rows) -> np.ndarray:
-        return np.array([[float(read(row)) for row in of]])
-
-    table: dict[Any, np.ndarray] = {("kl", v): column(lambda r, v=v: r["kl"][v]) for v in theory.VARIANTS}
-    table |= {("kl", f): column(lambda r, f=f: r["floors"][f]) for f in FLOORS}
-    for kind in (SEEN, NEW):
-        table["correlation", kind] = column(lambda r, k=kind: r["correlation"][k])
-    table["transition", "slope"] = column(lambda r: slope(config, r["transition"]["observed"]))
-    table["transience", "share of seeds"] = column(lambda r: is_transient(r["relative"][NEW]))
-    for width, of in found["theory"]["by_width"].items():
-        table["memorising", width] = column(lambda r: np.mean(r["relative"][SEEN]), of)
+    column = partial(of_seeds, rows)
+    slopes = [slope(config, row["transition"]["observed"]) for row in rows]
+    transient = [float(is_transient(row["relative"][NEW])) for row in rows]
+    table: dict[Any, np.ndarray] = {
+        **{("kl", variant): column("kl", variant) for variant in theory.VARIANTS},
+        **{("kl", floor): column("floors", floor) for floor in rows[0]["floors"]},
+        **{("correlation", kind): column("correlation", kind) for kind in (SEEN, NEW)},
+        ("transition", "slope"): of_seeds(slopes),
+        ("transience", "share of seeds"): of_seeds(transient),
+    }
+    for width, of_width in found["theory"]["by_width"].items():
+        table["memorising", width] = of_seeds([np.mean(row["relative"][SEEN]) for row in of_width])
     return table
 
 
-def slope(config: Config, steps: list) -> float:
+def slope(config: Config, steps: list[float | None]) -> float:
     """Log-log slope of the transition over D, where it was seen; 0 where fewer than three were."""
     seen = [(d, n) for d, n in zip(config.prompts.sizes, steps, strict=True) if n is not None]
-    if len(seen) < 3:
-        return 0.0
-    sizes, found = (np.array(x, np.float64) for x in zip(*seen, strict=True))
-    return float(statistics.fit_log_log_slope(sizes, found))
+    return float(statistics.fit_log_log_slope(*zip(*seen, strict=True))) if len(seen) >= 3 else 0.0
 
 
 def is_transient(relative: list) -> bool:
@@ -195,35 +162,27 @@ def is_transient(relative: list) -> bool:
     return bool(((peak > RISES_ABOVE) & falls).any())
 
 
-def checks(config: Config, found: Found, table: Scores) -> list[Precondition]:
+def checks(config: Config, found: Found) -> list[Precondition]:
     """M and G are each best at home, they can be told apart, and no cell is fitted and judged."""
-    del table
     rows, least = rows_of(config, found), config.theory.least_gap
     seen, new = (np.array([r["losses"][k] for r in rows]) for k in (SEEN, NEW))
     m_worse, g_worse = (seen[..., 0] - seen[..., 1]).max(), (new[..., 1] - new[..., 0]).max()
-    gap, cells = float(np.median([r["gap"][SEEN] for r in rows])), rows[0]["cells"]
-    fitted, held_out = cells["fit"], cells["held out"]
+    home = f"worst differences {m_worse:.3g} and {g_worse:.3g} nats; expected at most 0"
+    gap = float(np.median([r["gap"][SEEN] for r in rows]))
+    fitted, held_out = rows[0]["cells"]["fit"], rows[0]["cells"]["held out"]
     total = len(theory.steps_of(config)) * len(config.prompts.sizes)
+    apart = f"median gap {gap:.3g} nats; expected {least:g}"
+    split = f"{fitted} fitted, {held_out} held out of {total}"
+    best_at_home = "memorising is better on the pool, generalising on new tasks"
     return [
-        Precondition(
-            "memorising is better on the pool, generalising on new tasks",
-            max(m_worse, g_worse) <= 0.0,
-            f"worst differences {m_worse:.3g} and {g_worse:.3g} nats; expected at most 0",
-        ),
-        Precondition(
-            "they differ on most sizes", gap >= least, f"median gap {gap:.3g} nats; expected {least:g}"
-        ),
-        Precondition(
-            "no cell is both fitted and held out",
-            fitted + held_out == total,
-            f"{fitted} fitted, {held_out} held out of {total}",
-        ),
+        Precondition(best_at_home, max(m_worse, g_worse) <= 0.0, home),
+        Precondition("they differ on most sizes", gap >= least, apart),
+        Precondition("no cell is both fitted and held out", fitted + held_out == total, split),
     ]
 
 
-def extras(config: Config, found: Found, table: Scores) -> dict[str, Any]:
+def extras(config: Config, found: Found) -> dict[str, Any]:
     """The fitted scalars of every seed."""
-    del table
     rows = rows_of(config, found)
     return {
         "fits": [r["scalars"]["model"] for r in rows],
@@ -235,34 +194,33 @@ def extras(config: Config, found: Found, table: Scores) -> dict[str, Any]:
 def figures(config: Config, found: Found) -> list[dict[str, Any]]:
     """Relative distance maps, predicted against observed, transitions and transience."""
     rows, steps, sizes = rows_of(config, found), theory.steps_of(config), config.prompts.sizes
-    kinds = ((SEEN, "the pool"), (NEW, "new tasks"))
-    panels = {
-        f"{who}, prompts of {what}": np.mean([np.array(r[key][kind]) for r in rows], axis=0).T
-        for who, key in (("model", "relative"), ("theory", "predicted"))
-        for kind, what in kinds
-    }
-    between = maps(
-        "Between generalising (-1) and memorising (+1)",
-        "Relative distance, mean over seeds. The theory was fitted on the first "
-        f"{config.theory.share:.0%} of updates and all but the largest sizes of the first map.",
-        panels,
-        x_label="updates",
-        y_label="tasks in the pool, D",
-        x_ticks=[f"{s:g}" for s in steps],
-        y_ticks=sizes,
-        low=-1.0,
-        high=1.0,
-    )
     _, held_out = rational.corner_split(len(steps), len(sizes), config.theory.share)
+    kinds = {SEEN: "the pool", NEW: "new tasks"}
 
-    def cells(key: str, kind: str) -> np.ndarray:
-        return np.concatenate([np.array(r[key][kind])[held_out] for r in rows])
+    def read(key: str, kind: str) -> np.ndarray:  # [seeds, M, S]
+        return np.array([row[key][kind] for row in rows])
 
-    clouds = [line(f"prompts of {what}", cells("relative", k), cells("predicted", k)) for k, what in kinds]
+    panels = {
+        f"{who}, prompts of {what}": read(key, kind).mean(0).T
+        for who, key in (("model", "relative"), ("theory", "predicted"))
+        for kind, what in kinds.items()
+    }
+    title = "Between generalising (-1) and memorising (+1)"
+    caption = (
+        "Relative distance, mean over seeds. The theory was fitted on the first "
+        f"{config.theory.share:.0%} of updates and all but the largest sizes of the first map."
+    )
+    axes = {"x_label": "updates", "y_label": "tasks in the pool, D", "low": -1.0, "high": 1.0}
+    between = maps(title, caption, panels, x_ticks=[f"{s:g}" for s in steps], y_ticks=sizes, **axes)
+    clouds = []
+    for kind, what in kinds.items():
+        observed, predicted = (read(key, kind)[:, held_out].ravel() for key in ("relative", "predicted"))
+        clouds.append(line(f"prompts of {what}", observed, predicted))
+    title = "Predicted against observed, held-out cells"
     caption = "Relative distance of every held-out cell and seed; the line is y = x."
-    against = scatter("Predicted against observed, held-out cells", caption, "observed", "predicted", clouds)
-    weight = np.stack([0.5 * (1.0 - np.array(r["relative"][NEW])) for r in rows], axis=1)  # [M, seeds, S]
-    lines = [line(f"D = {d}", steps, weight[..., i]) for i, d in enumerate(sizes)]
-    caption = "A rise and a fall again is the transience of in-context generalisation."
+    against = scatter(title, caption, "observed", "predicted", clouds)
+    weight = 0.5 * (1.0 - read("relative", NEW))
+    lines = [line(f"D = {d}", steps, weight[..., i].T) for i, d in enumerate(sizes)]
     title = "Weight on generalising, new tasks"
+    caption = "A rise and a fall again is the transience of in-context generalisation."
     return [between, against, curves(title, caption, "updates", "weight on G", lines, log_x=True)]

@@ -1,6 +1,6 @@
 """Configuration and presets of muzero, importable without JAX."""
 
-import dataclasses
+from dataclasses import dataclass, replace
 
 from jaxagent.config import (
     NUM_SHARDS,
@@ -21,7 +21,7 @@ from jaxagent.study.config import EnvConfig, SeedConfig
 DESCRIPTION = "does search in a learned latent model learn from fewer steps, and what does it need?"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class TaskConfig(EnvConfig):
     """One environment, learned by both."""
 
@@ -34,17 +34,11 @@ class TaskConfig(EnvConfig):
         require_at_least(self.muzero, 2 * NUM_SHARDS, "num_envs")
         steps, fix = self.muzero.env_steps, "PPO needs a snapshot after as many steps"
         require_divides(f"{self.name}: env steps of muzero", self.ppo.env_steps_per_chunk, steps, fix)
-        expected = f"as many steps as MuZero's {steps}"
-        require(
-            self.ppo.env_steps >= steps,
-            f"{self.name}: env steps of PPO",
-            self.ppo.env_steps,
-            expected,
-            "raise ppo.num_updates",
-        )
+        what, expected = f"{self.name}: env steps of PPO", f"as many steps as MuZero's {steps}"
+        require(self.ppo.env_steps >= steps, what, self.ppo.env_steps, expected, "raise ppo.num_updates")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Config:
     """The study, in the order in which it runs."""
 
@@ -61,69 +55,33 @@ class Config:
         require_at_least(self, self.num_averaged, "num_snapshots")
 
 
-_CARTPOLE = MuZeroConfig(
-    num_updates=64,
-    updates_per_chunk=8,
-    num_td_steps=10,
-    discount=0.97,
-    # Values are at most 33, squashed 4.9: nothing is clipped, and bins are narrow.
-    model=LatentConfig(num_bins=61, reach=6.0),
-)
+# Values are at most 33, squashed 4.9: nothing is clipped, and bins are narrow.
+_NARROW = LatentConfig(num_bins=61, reach=6.0)
+_CARTPOLE = MuZeroConfig(num_updates=64, updates_per_chunk=8, num_td_steps=10, discount=0.97, model=_NARROW)
 _PPO = PPOConfig(num_envs=8, num_steps=32, num_updates=320, updates_per_chunk=4, reward_scale=0.1)
 CPU = Config((TaskConfig("gymnax/CartPole-v1", _CARTPOLE, _PPO),))
-_TINY = MuZeroConfig(
-    num_envs=8,
-    num_steps=4,
-    num_gradient_steps=1,
-    batch_size=16,
-    capacity=128,
-    warmup_steps=64,
-    num_updates=2,
-    updates_per_chunk=1,
-    unroll=2,
-    num_td_steps=2,
-    model=LatentConfig(TrunkConfig(width=8, num_blocks=1), num_bins=11),
-    search=SearchConfig(num_simulations=4),
-)
+
+_TINY_MODEL = LatentConfig(TrunkConfig(width=8, num_blocks=1), num_bins=11)
+_BRIEF = MuZeroConfig(unroll=2, num_td_steps=2, model=_TINY_MODEL, search=SearchConfig(num_simulations=4))
+_FEW = replace(_BRIEF, num_envs=8, num_steps=4, num_gradient_steps=1, num_updates=2, updates_per_chunk=1)
+_TINY = replace(_FEW, batch_size=16, capacity=128, warmup_steps=64)
+_TINY_PPO = PPOConfig(num_envs=4, num_steps=4, num_updates=16, updates_per_chunk=1)
 SMOKE = Config(
-    (
-        TaskConfig(
-            "gymnax/CartPole-v1",
-            _TINY,
-            PPOConfig(num_envs=4, num_steps=4, num_updates=16, updates_per_chunk=1),
-        ),
-    ),
+    (TaskConfig("gymnax/CartPole-v1", _TINY, _TINY_PPO),),
     episodes=2,
     num_snapshots=2,
     num_averaged=1,
     seeds=SeedConfig(1000, 2),
     runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
 )
+
 # One accelerator: MinAtar at 100k steps, convolutions. Never run so far.
-_MINATAR = MuZeroConfig(
-    num_envs=64,
-    num_steps=4,
-    num_gradient_steps=32,
-    batch_size=128,
-    capacity=131_072,
-    warmup_steps=4096,
-    num_updates=400,
-    updates_per_chunk=20,
-    discount=0.99,
-    search=SearchConfig(num_simulations=32),
-    model=LatentConfig(
-        TrunkConfig(channels=32, width=128, num_blocks=2), num_bins=51, reach=12.0, projection_size=512
-    ),
-)
-_MINATAR_PPO = PPOConfig(
-    num_envs=64,
-    num_steps=64,
-    num_updates=1248,
-    updates_per_chunk=13,
-    hidden_size=256,
-    learning_rate=3e-4,
-    entropy_weight=0.01,
-)
+_BOARDS = LatentConfig(TrunkConfig(channels=32), num_bins=51, reach=12.0, projection_size=512)
+_LARGE = MuZeroConfig(num_envs=64, num_steps=4, num_gradient_steps=32, num_updates=400, batch_size=128)
+_SEARCHED = replace(_LARGE, search=SearchConfig(num_simulations=32), model=_BOARDS)
+_MINATAR = replace(_SEARCHED, capacity=131_072, warmup_steps=4096)
+_LARGE_PPO = PPOConfig(num_envs=64, num_updates=1248, updates_per_chunk=13, hidden_size=256)
+_MINATAR_PPO = replace(_LARGE_PPO, learning_rate=3e-4, entropy_weight=0.01)
 _GAMES = ("Breakout", "Asterix", "SpaceInvaders", "Freeway")
 GPU = Config(tuple(TaskConfig(f"minatar/{name}", _MINATAR, _MINATAR_PPO) for name in _GAMES), episodes=64)
 PRESETS = {"smoke": SMOKE, "cpu": CPU, "gpu": GPU}

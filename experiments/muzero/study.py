@@ -14,6 +14,7 @@ consistency loss helps (M3); PPO's return is reached in fewer steps than PPO tak
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,14 @@ from envs.vector import VectorEnv
 from envs.wrappers import flat_observations
 from experiments.muzero.config import Config, TaskConfig
 from jaxagent import keys
-from jaxagent.agents import muzero, planning
+from jaxagent.agents import actions, muzero, planning
 from jaxagent.config import MuZeroConfig
 from jaxagent.data import replay
 from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.figure import Curve, curves, level, line
 from jaxagent.study import agents, films
-from jaxagent.study.study import Fit, Found, Measure, Study
+from jaxagent.study.agents import Arena, Fits
+from jaxagent.study.study import Fit, Found, Study
 from jaxagent.study.verdicts import Scores, between, of_tasks
 from jaxagent.train import loops, optimizer
 from jaxagent.types import Trajectory
@@ -55,69 +57,47 @@ LIMITS = (
     "On CartPole PPO needs no more env steps than MuZero: the task is too easy to need a model.",
 )
 GAP, CEILING = 0.6, 0.95  # three times the largest margin; of the mean score without search
-CURVES = tuple(
-    Curve(f"train/loss/{loss}", tuple(f"train/*/{arm}" for arm in TRAINED), title, "env_steps", label)
-    for loss, title, label in (
-        ("policy", "Policy head against search", "cross-entropy, nats"),
-        ("value", "Value head against returns", "cross-entropy, nats"),
-        ("consistency", "Latents against the encoder's", "1 - cosine"),
-    )
+of_models = partial(Curve, stages=tuple(f"train/*/{arm}" for arm in TRAINED), x="env_steps")
+CURVES = (
+    of_models("train/loss/policy", title="Policy head against search", y_label="cross-entropy, nats"),
+    of_models("train/loss/value", title="Value head against returns", y_label="cross-entropy, nats"),
+    of_models("train/loss/consistency", title="Latents against the encoder's", y_label="1 - cosine"),
 )
 
 
 def study(config: Config) -> Study:
     """Every model of a task, PPO, then all of them played."""
-    steps: list[Fit | Measure] = []
-    for task in config.tasks:
-        fits = fits_of(config, task)
-        steps += [*fits.values(), Measure(f"evaluate/{task.name}", partial(evaluate, config, task, fits))]
-    return Study(
-        ARMS,
-        [task.name for task in config.tasks],
-        steps,
-        partial(scores, config),
-        claims(config),
-        checks,
-        partial(figures, config),
-        CURVES,
-        LIMITS,
-    )
+    names = [task.name for task in config.tasks]
+    steps = agents.task_steps(config, config.tasks, fits_of, evaluate)
+    table, drawn = partial(scores, config), partial(figures, config)
+    return Study(ARMS, names, steps, table, claims(config), checks, drawn, CURVES, LIMITS)
 
 
 def claims(config: Config) -> list[Claim]:
     """What is claimed; margins were fixed before the claim seeds ran."""
-    better = partial(Claim, kind="superiority", arm_a="muzero")
     is_large = any(task.muzero.model.trunk.channels for task in config.tasks)
+    better = partial(Claim, kind="superiority", arm_a="muzero")
+    fewer = partial(Claim, kind="ratio", arm_a="muzero", metric="steps", direction="below")
     return [
         better("M1", "search helps the trained model", arm_b="raw", margin=0.05),
         better("M2", "it beats the saboteur", arm_b="saboteur", margin=0.2),
         better("M3", "the consistency loss helps", arm_b="no-consistency", margin=0.02, gated=is_large),
-        Claim(
-            "M4",
-            "it reaches PPO's return in fewer steps",
-            "ratio",
-            "muzero",
-            "ppo",
-            margin=1.0,
-            metric="steps",
-            direction="below",
-            gated=is_large,
-        ),
+        fewer("M4", "it reaches PPO's return in fewer steps", arm_b="ppo", margin=1.0, gated=is_large),
     ]
 
 
-def fits_of(config: Config, task: TaskConfig) -> dict[str, Fit]:
+def fits_of(config: Config, task: TaskConfig) -> Fits:
     """A lane a seed; models of a seed begin alike and draw alike."""
     env, params = envs.make(task.env)
-    seeds = tuple(config.seeds)
+    stage, seeds = f"train/{task.name}", config.seeds
 
-    def one(name: str, fit: MuZeroConfig, as_steps: Any) -> Fit:
+    def one(arm: str, fit: MuZeroConfig, as_steps: Callable[[Trajectory], muzero.MuZeroStep]) -> Fit:
         loop = loops.replay(
             muzero.muzero(env.obs_shape, env.action_spec, fit),
             VectorEnv(env),
             optimizer.decayed_adam(fit.learning_rate, fit.weight_decay, fit.max_gradient_norm),
             fit,
-            explore=muzero.uniform(env.action_spec),
+            explore=actions.uniform(env.action_spec),
             as_steps=as_steps,
             slow=loops.moving_average(lambda params: params, fit.tau),
             memory=replay.windows(muzero.window(fit)),
@@ -125,20 +105,15 @@ def fits_of(config: Config, task: TaskConfig) -> dict[str, Fit]:
             in_turn=True,
         )
         # A search copies its trees under vmap: lanes in turn, too.
-        return agents.seeded(
-            f"train/{task.name}/{name}", loop, params, fit, seeds, f"muzero/{task.name}", in_turn=True
-        )
+        return agents.seeded(f"{stage}/{arm}", loop, params, fit, seeds, f"muzero/{task.name}", in_turn=True)
 
+    inconsistent = dataclasses.replace(task.muzero, consistency_weight=0.0)
     flat, flat_params = flat_observations(env, params)
     return {
         "muzero": one("muzero", task.muzero, muzero.as_steps),
-        "no-consistency": one(
-            "no-consistency", dataclasses.replace(task.muzero, consistency_weight=0.0), muzero.as_steps
-        ),
+        "no-consistency": one("no-consistency", inconsistent, muzero.as_steps),
         "saboteur": one("saboteur", task.muzero, of_another_lane),
-        "ppo": agents.population(
-            f"train/{task.name}/ppo", flat, [flat_params] * len(seeds), task.ppo, config.seeds.first
-        ),
+        "ppo": agents.population(f"{stage}/ppo", flat, [flat_params] * len(seeds), task.ppo, seeds.first),
     }
 
 
@@ -148,48 +123,38 @@ def of_another_lane(trajectory: Trajectory) -> muzero.MuZeroStep:
     return steps._replace(action=jnp.roll(steps.action, 1, axis=-1))
 
 
-def evaluate(
-    config: Config, task: TaskConfig, fits: dict[str, Fit], folder: Path, place: Path
-) -> dict[str, Any]:
+def evaluate(config: Config, task: TaskConfig, fits: Fits, folder: Path, place: Path) -> dict[str, Any]:
     """Curves of snapshots `[snapshots, seeds]` by arm, and the means of the late ones."""
     del place
     env, params = envs.make(task.env)
     fit, key = task.muzero, keys.derive(0, f"muzero/{task.name}/evaluate")
-    room = agents.room(env, params, config.seeds, config.episodes, key)
+    arena = agents.arena(env, params, config.seeds, config.episodes, key)
     model = muzero.model_of(env.obs_shape, env.action_spec, fit.model)
     search = muzero.policy(model, planning.gumbel_search(fit.search, gumbel_scale=0.0), fit)
     raw = muzero.policy(model, planning.no_search(is_greedy=True), fit)
     rows = agents.even_rows(fit.num_chunks, config.num_snapshots + 1)
-    steps = [fit.warmup_steps + fit.env_steps_per_chunk * int(row) for row in rows]
-    kept = {name: fits[name].load(folder) for name in TRAINED}
-    played = {name: room.curve(search, agents.take(models, rows)) for name, models in kept.items()}
-    played["raw"] = room.curve(raw, agents.take(kept["muzero"], rows))
-    found = {name: {"steps": steps, "returns": returns.tolist()} for name, returns in played.items()}
-    found["ppo"] = ppo_curve(config, task, fits["ppo"].load(folder), room)
-    films.write(
-        folder,
-        f"muzero--{task.name}",
-        env,
-        search,
-        agents.take(kept["muzero"], -1, 0),
-        params,
-        films.key(key),
-    )
-    late = steps[-config.num_averaged], steps[-1]
-    returns = {name: mean_between(curve, *late) for name, curve in found.items()}
-    returns |= {"untrained": found["muzero"]["returns"][0], "ppo, all steps": found["ppo"]["returns"][-1]}
-    return {"returns": returns, "curves": found}
+    models = {arm: fits[arm].load(folder) for arm in TRAINED}
+    played = {arm: arena.history(search, kept, rows, fit) for arm, kept in models.items()}
+    played["raw"] = arena.history(raw, models["muzero"], rows, fit)
+    played["ppo"] = ppo_history(config, task, fits["ppo"].load(folder), arena)
+    first = agents.take(models["muzero"], -1, 0)
+    films.write(folder, f"muzero--{task.name}", env, search, first, params, films.key(key))
+    steps = played["muzero"]["steps"]
+    returns = {
+        arm: mean_between(curve, steps[-config.num_averaged], steps[-1]) for arm, curve in played.items()
+    }
+    returns |= {"untrained": played["muzero"]["returns"][0], "ppo, all steps": played["ppo"]["returns"][-1]}
+    return {"returns": returns, "curves": played}
 
 
-def ppo_curve(config: Config, task: TaskConfig, kept: Any, room: agents.Room) -> dict[str, Any]:
+def ppo_history(config: Config, task: TaskConfig, kept: Any, arena: Arena) -> dict[str, Any]:
     """PPO's returns, as fine as MuZero's where both are compared."""
-    env, params = flat_observations(room.env, room.task)
-    last, chunk = task.ppo.num_chunks, task.ppo.env_steps_per_chunk
-    early = np.arange(min(2 * (task.muzero.env_steps // chunk), last) + 1)
+    env, params = flat_observations(arena.env, arena.task)
+    last = task.ppo.num_chunks
+    early = np.arange(min(2 * (task.muzero.env_steps // task.ppo.env_steps_per_chunk), last) + 1)
     rows = np.union1d(early, agents.even_rows(last, config.num_snapshots + 1))
     policy = agents.as_policy(env, task.ppo, is_greedy=True)
-    returns = room._replace(env=env, task=params).curve(policy, agents.take(kept, rows))
-    return {"steps": [chunk * int(row) for row in rows], "returns": returns.tolist()}
+    return arena._replace(env=env, task=params).history(policy, kept, rows, task.ppo)
 
 
 def mean_between(curve: dict[str, Any], first: float, last: float) -> list[float]:
@@ -204,13 +169,9 @@ def mean_between(curve: dict[str, Any], first: float, last: float) -> list[float
 def scores(config: Config, found: Found) -> Scores:
     """Normalised returns `[tasks, seeds]` by arm, and env steps to the anchor by ("steps", arm)."""
     table = of_tasks(found, config.tasks, ARMS)
-    done = {task.name: found[f"evaluate/{task.name}"] for task in config.tasks}
     for arm in ("muzero", "ppo"):
         table["steps", arm] = np.stack(
-            [
-                steps_to(one, arm, anchor(config, found, task))
-                for task, one in zip(config.tasks, done.values(), strict=True)
-            ]
+            [steps_to(found[f"evaluate/{t.name}"], arm, anchor(config, found, t)) for t in config.tasks]
         )
     return table
 
@@ -243,17 +204,14 @@ def figures(config: Config, found: Found) -> list[dict[str, Any]]:
     """Returns of snapshots against env steps; PPO's first part, which is comparable."""
     result = []
     for task in config.tasks:
-        drawn = found[f"evaluate/{task.name}"]["curves"]
-        shown = 2 * max(drawn["muzero"]["steps"])
-        lines = []
-        for arm, curve in drawn.items():
-            count = sum(step <= shown for step in curve["steps"])
-            lines.append(line(arm, curve["steps"][:count], curve["returns"][:count]))
+        played, lines = found[f"evaluate/{task.name}"]["curves"], []
+        last = 2 * max(played["muzero"]["steps"])
+        for arm, curve in played.items():
+            steps = [step for step in curve["steps"] if step <= last]
+            lines.append(line(arm, steps, curve["returns"][: len(steps)]))
         ends = 0, max(one["x"][-1] for one in lines)
         lines.append(level("anchor", ends, anchor(config, found, task)))
-        caption = (
-            f"Snapshots over {config.episodes} episodes; a line a seed; dashed: {config.anchor:g} of "
-            "PPO's final return."
-        )
-        result.append(curves(f"Returns on {task.name}", caption, "env steps of a seed", "return", lines))
+        dashed = f"{config.anchor:g} of PPO's final return"
+        told = f"Snapshots over {config.episodes} episodes; a line a seed; dashed: {dashed}."
+        result.append(curves(f"Returns on {task.name}", told, "env steps of a seed", "return", lines))
     return result

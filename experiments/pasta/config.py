@@ -1,10 +1,11 @@
 """Configuration and presets of the PASTA study, importable without JAX."""
 
-import dataclasses
 import math
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Annotated, Any, Literal, get_args
 
-from envs.names import check_name
+from envs.common.names import check_name
 from envs.registry import registered
 from jaxagent.config import (
     Bound,
@@ -25,9 +26,15 @@ from jaxagent.study.config import SeedConfig
 DESCRIPTION = "pretrain on action-state tokens of robots, adapt to few demonstrations (PASTA)"
 ADAPTER_LIMIT = 10_000  # parameters that an adapter may have
 MODEL_LIMIT = 10_000_000
+Failure = Literal["zero", "mask", "drop"]
+Tier = Literal["expert", "mixed", "replay"]
+Granularity = Literal["component", "modality"]
+Values = Literal["bins", "two_hot", "reals"]
+Pool = Literal["last", "mean", "concat"]
+IMITATION = FitConfig(num_updates=300, batch_size=32, warmup_updates=10, weight_decay=0.0)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class DomainConfig:
     """One robot and the tasks on it."""
 
@@ -37,7 +44,7 @@ class DomainConfig:
     updates: Annotated[int, Bound(0)] = 0  # of imitation, calibrated too; 0: as `adapt.fit`
     gravities: tuple[float, ...] = ()  # factors of the dynamics change; (): none
     sensors: tuple[int, ...] = ()  # that fail, one after another; (): none
-    failures: tuple[Literal["zero", "mask", "drop"], ...] = ("zero",)  # how they fail
+    failures: tuple[Failure, ...] = ("zero",)  # how they fail
 
     @property
     def name(self) -> str:
@@ -45,25 +52,25 @@ class DomainConfig:
         return self.env.split("/")[-1]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class CollectConfig:
     """What the frozen populations leave: histories of the training agents, demonstrations."""
 
-    tier: Literal["expert", "mixed", "replay"] = "replay"  # of what is pretrained on
+    tier: Tier = "replay"  # of what is pretrained on
     lanes: Count = 8  # parallel episodes per snapshot
     steps: Count = 500  # env steps per lane
     # The pool from which each seed draws its demonstrations; as many of random actions.
     demonstration_episodes: Count = 32
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class ModelConfig:
     """One pretrained model."""
 
     name: str
     objective: Literal["gpt", "bert", "mtm", "smart", "maskdp", "spr", "spr_tokens", "spr_token"] = "gpt"
-    granularity: Literal["component", "modality"] = "component"
-    values: Literal["bins", "two_hot", "reals"] = "bins"
+    granularity: Granularity = "component"
+    values: Values = "bins"
     data: Literal["intact", "shuffled"] = "intact"  # shuffled: the saboteur's
     domains: str = ""  # the name of a single domain; "": all
     held_out: str = ""  # the name of a domain that it never sees, and is then adapted to
@@ -76,7 +83,7 @@ class ModelConfig:
         return self.objective in ("gpt", "spr")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class ArmConfig:
     """One way to meet a task."""
 
@@ -86,7 +93,7 @@ class ArmConfig:
     is_pretrained: bool = True
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class AdaptConfig:
     """Imitation from few demonstrations on top of T(s)."""
 
@@ -94,10 +101,8 @@ class AdaptConfig:
     arms: tuple[str, ...] = ()  # names of those to run; (): all
     tested: tuple[str, ...] = ()  # under changed conditions too; (): all
     filmed: tuple[str, ...] = ("scratch", "full")  # an episode of their first seed is drawn
-    fit: FitConfig = FitConfig(
-        num_updates=300, updates_per_chunk=100, batch_size=32, warmup_updates=10, weight_decay=0.0
-    )
-    pool: Literal["last", "mean", "concat"] = "last"
+    fit: FitConfig = IMITATION
+    pool: Pool = "last"
     head_size: Count = 64  # hidden units between T(s) and the action
     lora_rank: Count = 1
     lora_targets: tuple[str, ...] = ("query", "value")
@@ -106,7 +111,7 @@ class AdaptConfig:
     margin: Positive = 0.10
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class RewardConfig:
     """Learning from rewards on top of T(s): offline from a stored history, online by PPO."""
 
@@ -123,7 +128,7 @@ class RewardConfig:
         return tuple(a for a in self.arms if a in ("probe", "mlp")) if self.online else ()
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Config:
     """The study, in the order in which it runs."""
 
@@ -142,22 +147,24 @@ class Config:
 
     @property
     def arms(self) -> dict[str, ArmConfig]:
+        """The ways to meet a task that are run."""
+        return {n: arm for n, arm in self.all_arms.items() if n in (self.adapt.arms or self.all_arms)}
+
+    @property
+    def all_arms(self) -> dict[str, ArmConfig]:
         """Every way to meet a task: the main model in all of them, the other models tuned."""
-        main = self.main.name
-        about = "the same network, first parameters random"
-        result = {
-            "scratch": ArmConfig(about, main, "full", is_pretrained=False),
+        main, fresh = self.main.name, "the same network, first parameters random"
+        names = [model.name for model in self.models[1:]]
+        return {
+            "scratch": ArmConfig(fresh, main, "full", is_pretrained=False),
             "full": ArmConfig("pretrained, all parameters tuned", main, "full"),
             "last layer": ArmConfig("pretrained, last block tuned", main, "last_layer"),
             "probe": ArmConfig("pretrained and frozen, a head on T(s)", main, "probe"),
             "lora": ArmConfig("pretrained and frozen, low-rank adapters", main, "lora"),
             "ia3": ArmConfig("pretrained and frozen, (IA)^3 scales", main, "ia3"),
+            **{name: ArmConfig(f"{name}, all parameters tuned", name, "full") for name in names},
+            "mlp": ArmConfig("raw-observation MLP of as many parameters", "", "raw"),
         }
-        for model in self.models[1:]:
-            about = f"{model.name}, all parameters tuned"
-            result[model.name] = ArmConfig(about, model.name, "full")
-        result["mlp"] = ArmConfig("raw-observation MLP of as many parameters", "", "raw")
-        return {n: arm for n, arm in result.items() if n in (self.adapt.arms or result)}
 
     @property
     def main(self) -> ModelConfig:
@@ -166,24 +173,24 @@ class Config:
 
     def tokens_of(self, model: ModelConfig) -> TokenConfig:
         """How a model's scalars become tokens."""
-        return dataclasses.replace(self.tokens, granularity=model.granularity, values=model.values)
+        return replace(self.tokens, granularity=model.granularity, values=model.values)
 
     def network_of(self, model: ModelConfig) -> TransformerConfig:
         """A model's transformer."""
-        return dataclasses.replace(self.network, width=model.width or self.network.width)
+        return replace(self.network, width=model.width or self.network.width)
 
     def imitation_of(self, domain: DomainConfig) -> FitConfig:
         """A domain's imitation."""
         if not domain.updates:
             return self.adapt.fit
         chunk = math.gcd(domain.updates, self.adapt.fit.updates_per_chunk)
-        return dataclasses.replace(self.adapt.fit, num_updates=domain.updates, updates_per_chunk=chunk)
+        return replace(self.adapt.fit, num_updates=domain.updates, updates_per_chunk=chunk)
 
     def fit_of(self, model: ModelConfig) -> FitConfig:
         """A model's pretraining."""
         chunk = self.pretrain.updates_per_chunk
         chunks = max(1, round(model.updates * self.pretrain.num_updates / chunk))
-        return dataclasses.replace(self.pretrain, num_updates=chunks * chunk)
+        return replace(self.pretrain, num_updates=chunks * chunk)
 
     def tested_on(self, model: ModelConfig) -> tuple[DomainConfig, ...]:
         """The domains that a model is adapted to."""
@@ -195,25 +202,24 @@ class Config:
 
     def check(self) -> None:
         """Raise where a name is unknown, or a part that the others make is illegal."""
-        names = [d.name for d in self.domains]
+        most = self.collect.demonstration_episodes
         for domain in self.domains:
             check_name("environment", domain.env, registered())
             check(self.imitation_of(domain))
-            most, what = self.collect.demonstration_episodes, "collect.demonstration_episodes"
-            require_at_most(domain, most, "demonstrations", what)
+            require_at_most(domain, most, "demonstrations", "collect.demonstration_episodes")
         for model in self.models:
             for domain in filter(None, (model.domains, model.held_out)):
-                check_name(f"domain of model {model.name}", domain, names)
+                check_name(f"domain of model {model.name}", domain, [d.name for d in self.domains])
             check(self.network_of(model))
             check(self.fit_of(model))
-        every = dataclasses.replace(self, adapt=dataclasses.replace(self.adapt, arms=())).arms
         for arm in self.adapt.arms:
-            check_name("arm", arm, every)
+            check_name("arm", arm, self.all_arms)
 
 
 C_GPT = ModelConfig("C-GPT")
 M_GPT = ModelConfig("M-GPT", granularity="modality")
 SABOTEUR = ModelConfig("saboteur", data="shuffled")
+_MILD = {"gravities": (0.75, 1.25), "sensors": (0, 1)}
 
 # Pendulum and reacher are left out: from T(s) no arm learned the first within the budget (scores
 # near 0 with 5 and 20 demonstrations, where the raw MLP has 0.8), and a fresh network has 1.0 of
@@ -221,41 +227,36 @@ SABOTEUR = ModelConfig("saboteur", data="shuffled")
 CPU = Config(
     domains=(
         DomainConfig("brax/inverted_pendulum", horizon=400, demonstrations=5, updates=400),
-        DomainConfig("brax/hopper", horizon=400, gravities=(0.75, 1.25), sensors=(0, 1)),
+        DomainConfig("brax/hopper", horizon=400, **_MILD),
     ),
     models=(C_GPT, M_GPT),
     tokens=TokenConfig(num_bins=64),
-    network=TransformerConfig(width=64, num_layers=3, num_heads=4, context=4),
-    pretrain=FitConfig(num_updates=2000, updates_per_chunk=100),
+    network=TransformerConfig(context=4),
+    pretrain=FitConfig(num_updates=2000),
     adapt=AdaptConfig(
-        seeds=SeedConfig(0, 8),
+        SeedConfig(0, 8),
         arms=("scratch", "full", "probe", "lora", "ia3", "M-GPT", "mlp"),
         tested=("full", "M-GPT", "mlp"),
     ),
     runtime=RuntimeConfig(optimization_level=1, lanes_in_turn=True),
 )
 
-SMOKE = dataclasses.replace(
+_TINY = FitConfig(num_updates=2, updates_per_chunk=1, batch_size=4, warmup_updates=1)
+_OFFLINE = {"num_updates": 4, "updates_per_chunk": 2, "batch_size": 8, "hidden_size": 8}
+SMOKE = replace(
     CPU,
     domains=(
-        DomainConfig("classic/Pendulum-v1", horizon=20, sensors=(0,), failures=("zero", "mask", "drop")),
+        DomainConfig("classic/Pendulum-v1", horizon=20, sensors=(0,), failures=get_args(Failure)),
         DomainConfig("brax/inverted_pendulum", horizon=20, gravities=(0.5,)),
     ),
     collect=CollectConfig(lanes=2, steps=20, demonstration_episodes=2),
     tokens=TokenConfig(num_bins=16),
     network=TransformerConfig(width=16, num_layers=1, num_heads=2, context=2),
-    pretrain=FitConfig(num_updates=4, updates_per_chunk=2, batch_size=4, warmup_updates=1),
-    adapt=AdaptConfig(
-        seeds=SeedConfig(1000, 2),
-        episodes=2,
-        head_size=8,
-        fit=FitConfig(num_updates=2, updates_per_chunk=1, batch_size=4, warmup_updates=1, weight_decay=0.0),
-    ),
+    pretrain=replace(_TINY, num_updates=4, updates_per_chunk=2),
+    adapt=AdaptConfig(SeedConfig(1000, 2), episodes=2, head_size=8, fit=replace(_TINY, weight_decay=0.0)),
     reward=RewardConfig(
-        td3_bc=TD3BCConfig(
-            num_updates=4, updates_per_chunk=2, batch_size=8, hidden_size=8, critic_hidden_size=8
-        ),
-        iql=IQLConfig(num_updates=4, updates_per_chunk=2, batch_size=8, hidden_size=8, critic_hidden_size=8),
+        td3_bc=TD3BCConfig(**_OFFLINE, critic_hidden_size=8),
+        iql=IQLConfig(**_OFFLINE, critic_hidden_size=8),
         ppo=PPOConfig(num_envs=4, num_steps=8, num_updates=2, updates_per_chunk=1, hidden_size=8),
     ),
     runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
@@ -263,31 +264,13 @@ SMOKE = dataclasses.replace(
 
 _OBJECTIVES = ("gpt", "bert", "mtm", "smart", "maskdp", "spr")
 _TOKENS = {"hopper": 14, "halfcheetah": 23, "walker2d": 23, "ant": 35}  # a transition
-
-
-def single_domain(tokens: dict[str, int]) -> tuple[ModelConfig, ...]:
-    """A model of each domain alone, twice: seeing as much of it, and as many tokens, as all do."""
-    total = sum(tokens.values())
-    epochs = [ModelConfig(f"{name} epochs", domains=name) for name in tokens]
-    matched = [
-        ModelConfig(f"{name} tokens", domains=name, updates=total / own) for name, own in tokens.items()
-    ]
-    return (*epochs, *matched)
-
+_TOTAL = sum(_TOKENS.values())
 
 # One accelerator, each stage at most ten minutes. Never run so far.
+_PPO = PPOConfig(num_envs=512, num_steps=32, num_minibatches=8, learning_rate=3e-4, reward_scale=0.1)
+_SEVERE = {"gravities": (0.5, 0.75, 1.25, 1.5), "sensors": tuple(range(11)), "failures": get_args(Failure)}
 GPU = Config(
-    domains=tuple(
-        DomainConfig(
-            f"brax/{name}",
-            horizon=1000,
-            demonstrations=1,
-            gravities=(0.5, 0.75, 1.25, 1.5),
-            sensors=tuple(range(11)),
-            failures=("zero", "mask", "drop"),
-        )
-        for name in _TOKENS
-    ),
+    domains=tuple(DomainConfig(f"brax/{name}", horizon=1000, **_SEVERE) for name in _TOKENS),
     models=(
         C_GPT,
         SABOTEUR,
@@ -296,113 +279,80 @@ GPU = Config(
         ModelConfig("C-GPT reals", values="reals"),
         ModelConfig("M-GPT reals", granularity="modality", values="reals"),
         # As many operations as the component model: two tokens a transition instead of many.
-        ModelConfig("M-GPT flops", granularity="modality", updates=sum(_TOKENS.values()) / 8),
-        *single_domain(_TOKENS),
+        ModelConfig("M-GPT flops", granularity="modality", updates=_TOTAL / 8),
+        # A model of each domain alone, twice: seeing as much of it, and as many tokens, as all do.
+        *(ModelConfig(f"{name} epochs", domains=name) for name in _TOKENS),
+        *(ModelConfig(f"{name} tokens", domains=name, updates=_TOTAL / n) for name, n in _TOKENS.items()),
         *(ModelConfig(f"without {name}", held_out=name) for name in _TOKENS),
     ),
     collect=CollectConfig(lanes=64, steps=1000),
     tokens=TokenConfig(num_bins=1024),
-    network=TransformerConfig(width=256, num_layers=6, num_heads=4, context=8, dtype="bfloat16"),
-    pretrain=FitConfig(
-        num_updates=3000,
-        updates_per_chunk=100,
-        batch_size=128,
-        learning_rate=3e-4,
-        warmup_updates=300,
-        weight_decay=0.1,
-    ),
-    adapt=AdaptConfig(
-        episodes=256,
-        head_size=256,
-        fit=FitConfig(num_updates=1000, updates_per_chunk=100, batch_size=256, weight_decay=0.0),
-    ),
+    network=TransformerConfig(width=256, num_layers=6, dtype="bfloat16"),
+    pretrain=FitConfig(3000, batch_size=128, learning_rate=3e-4, warmup_updates=300, weight_decay=0.1),
+    adapt=AdaptConfig(episodes=256, head_size=256, fit=FitConfig(batch_size=256, weight_decay=0.0)),
     reward=RewardConfig(
         offline=("td3_bc", "iql"),
         online=True,
-        ppo=PPOConfig(
-            num_envs=512,
-            num_steps=32,
-            num_updates=300,
-            updates_per_chunk=30,
-            num_minibatches=8,
-            learning_rate=3e-4,
-            discount=0.99,
-            initial_log_std=-0.5,
-            reward_scale=0.1,
-        ),
+        ppo=replace(_PPO, num_updates=300, updates_per_chunk=30, initial_log_std=-0.5),
     ),
 )
 # One robot in about ten minutes of one accelerator, most of which compiles.
-ROBOT = dataclasses.replace(
+_IMITATION = replace(IMITATION, batch_size=64)
+ROBOT = replace(
     GPU,
     models=(C_GPT, M_GPT),
     collect=CollectConfig(lanes=64, steps=500),
-    pretrain=dataclasses.replace(GPU.pretrain, num_updates=1000, learning_rate=1e-3, warmup_updates=100),
-    adapt=AdaptConfig(
-        seeds=SeedConfig(0, 8),
-        episodes=32,
-        head_size=256,
-        filmed=(),
-        fit=FitConfig(
-            num_updates=300, updates_per_chunk=100, batch_size=64, warmup_updates=10, weight_decay=0.0
-        ),
-    ),
+    pretrain=replace(GPU.pretrain, num_updates=1000, learning_rate=1e-3, warmup_updates=100),
+    adapt=AdaptConfig(SeedConfig(0, 8), episodes=32, head_size=256, filmed=(), fit=_IMITATION),
     reward=RewardConfig(),
 )
 ROBOTS = {
-    f"gpu-{name}": dataclasses.replace(
-        ROBOT, domains=(DomainConfig(f"brax/{name}", horizon=500, gravities=(0.75, 1.25), sensors=(0, 1)),)
-    )
+    f"gpu-{name}": replace(ROBOT, domains=(DomainConfig(f"brax/{name}", horizon=500, **_MILD),))
     for name in _TOKENS
 }
 # 680 million tokens a model: 87 tokens a step of all four robots, 8 steps, 512 windows.
-PAPER = dataclasses.replace(
+PAPER = replace(
     GPU,
-    pretrain=dataclasses.replace(
-        GPU.pretrain, num_updates=1900, batch_size=512, updates_per_chunk=100, warmup_updates=200
-    ),
-    adapt=dataclasses.replace(GPU.adapt, seeds=SeedConfig(0, 10)),
+    pretrain=replace(GPU.pretrain, num_updates=1900, batch_size=512, warmup_updates=200),
+    adapt=replace(GPU.adapt, seeds=SeedConfig(0, 10)),
 )
 
 
 def ablations(config: Config) -> dict[str, Config]:
     """Cells of the ablation, by name: each changes one thing of `config`."""
-    lean = dataclasses.replace(config.adapt, arms=("scratch", "full"))
-    base = dataclasses.replace(config, models=config.models[:1], adapt=lean)
+    lean = replace(config.adapt, arms=("scratch", "full"))
+    base = replace(config, models=config.models[:1], adapt=lean)
     cells = {"baseline": base}
 
-    def vary(what: str, part: str, **changes: Any) -> None:
-        whole = getattr(base, part)
-        cells[what] = dataclasses.replace(base, **{part: dataclasses.replace(whole, **changes)})
+    def vary(name: str, part: str, **changes: Any) -> None:
+        cells[name] = replace(base, **{part: replace(getattr(base, part), **changes)})
 
-    def model(what: str, **changes: Any) -> None:
-        cells[what] = dataclasses.replace(
-            base, models=(dataclasses.replace(base.main, name=what, **changes),)
-        )
+    def model(name: str, **changes: Any) -> None:
+        cells[name] = replace(base, models=(replace(base.main, name=name, **changes),))
 
-    for granularity in ("component", "modality"):
-        for values in ("bins", "two_hot", "reals"):
-            if (granularity, values) != ("component", "bins"):
-                model(f"{granularity} {values}", granularity=granularity, values=values)
-    for objective in _OBJECTIVES[1:]:
-        for granularity in ("component", "modality"):
-            model(f"{objective} {granularity}", objective=objective, granularity=granularity)
+    def scaled(size: int, factor: float, least: int = 1) -> int:
+        return max(least, int(factor * size))
+
+    granularities = get_args(Granularity)
+    for granularity, values in list(product(granularities, get_args(Values)))[1:]:
+        model(f"{granularity} {values}", granularity=granularity, values=values)
+    for objective, granularity in product(_OBJECTIVES[1:], granularities):
+        model(f"{objective} {granularity}", objective=objective, granularity=granularity)
     model("shuffled", data="shuffled")
     for rule in ("uniform", "quantile"):
         vary(f"obs_bins {rule}", "tokens", obs_bins=rule)
     vary("action_bins mu_law", "tokens", action_bins="mu_law")
     for factor in (0.25, 4.0):
-        vary(f"bins x{factor:g}", "tokens", num_bins=max(2, int(factor * config.tokens.num_bins)))
+        vary(f"bins x{factor:g}", "tokens", num_bins=scaled(config.tokens.num_bins, factor, least=2))
     for factor in (0.5, 2.0):
-        width = int(factor * config.network.width)
-        vary(f"width x{factor:g}", "network", width=width)
-        vary(f"context x{factor:g}", "network", context=max(1, int(factor * config.network.context)))
+        vary(f"width x{factor:g}", "network", width=scaled(config.network.width, factor))
+        vary(f"context x{factor:g}", "network", context=scaled(config.network.context, factor))
     for factor in (0.25, 0.5):
-        vary(f"data x{factor:g}", "collect", steps=max(1, int(factor * config.collect.steps)))
-    for tier in ("expert", "mixed", "replay"):
+        vary(f"data x{factor:g}", "collect", steps=scaled(config.collect.steps, factor))
+    for tier in get_args(Tier):
         if tier != config.collect.tier:
             vary(f"tier {tier}", "collect", tier=tier)
-    for pool in ("last", "mean", "concat"):
+    for pool in get_args(Pool):
         if pool != config.adapt.pool:
             vary(f"pool {pool}", "adapt", pool=pool)
     return cells

@@ -1,7 +1,8 @@
 """Imitation on top of T(s): arms that share a network are lanes of one program."""
 
-import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ from jaxagent.study.agents import stack
 from jaxagent.study.study import Fit, Lanes
 from jaxagent.train.run import read_done
 
+WAYS = dict.fromkeys(subset.SUBSETS, "subset") | {"lora": "adapter", "ia3": "adapter", "raw": "raw"}
+
 
 class Learned(NamedTuple):
     """What imitation learns of an arm."""
@@ -37,33 +40,49 @@ class Learned(NamedTuple):
 class Group(NamedTuple):
     """Arms of a domain that are lanes of one program: one network, one way to be tuned."""
 
+    config: Config
+    domain: DomainConfig
     name: str
     way: str  # "subset", "adapter" or "raw"
     arms: dict[str, ArmConfig]
     model: ModelConfig | None  # whose shape all arms share
 
-
-WAYS = {
-    "full": "subset",
-    "last_layer": "subset",
-    "probe": "subset",
-    "lora": "adapter",
-    "ia3": "adapter",
-    "raw": "raw",
-}
+    @property
+    def lanes(self) -> list[tuple[ArmConfig, int]]:
+        """The arm and the seed of every lane."""
+        return list(itertools.product(self.arms.values(), self.config.adapt.seeds))
 
 
 def groups(config: Config, domain: DomainConfig) -> list[Group]:
     """Of the arms that a domain is imitated with."""
-    found: dict[str, Group] = {}
-    for name, arm in config.arms.items():
-        model = next((m for m in config.models if m.name == arm.model), None)
+    result: dict[str, Group] = {}
+    for arm_name, arm in config.arms.items():
+        model, way = next((m for m in config.models if m.name == arm.model), None), WAYS[arm.method]
         if model is not None and domain not in config.tested_on(model):
             continue
-        way = WAYS[arm.method]
-        group = f"{arm.model}-{way}".replace(" ", "-") if model else way
-        found.setdefault(group, Group(group, way, {}, model)).arms[name] = arm
-    return list(found.values())
+        name = f"{arm.model}-{way}".replace(" ", "-") if model else way
+        result.setdefault(name, Group(config, domain, name, way, {}, model)).arms[arm_name] = arm
+    return list(result.values())
+
+
+def raw_network(config: Config, robot: RobotData, folder: Path | None) -> MLP:
+    """The raw-observation policy: three hidden layers, as many parameters as the main model with its head."""
+    num_parameters, stage = 10_000, f"pretrain/{config.main.name}"
+    if folder is not None:
+        num_parameters = read_done(folder, stage)["summary"]["parameters"]
+    obs_size, action_size = len(robot.env.obs_spec), len(robot.env.action_spec)
+
+    def size(width: int) -> int:
+        return width * (obs_size + 1) + 2 * width * (width + 1) + action_size * (width + 1)
+
+    width = next(w for w in itertools.count(8) if size(w + 1) > num_parameters)
+    return MLP((width, width, width, action_size), activation=jax.nn.relu, output_scale=0.01)
+
+
+def raw_moments(robot: RobotData) -> Moments:
+    """Moments of the training split, for the raw-observation policy."""
+    obs, _ = robots.flat(robot.train)
+    return Moments(np.float32(len(obs)), obs.mean(0), obs.var(0))
 
 
 def head_of(config: Config, action_size: int) -> MLP:
@@ -71,164 +90,134 @@ def head_of(config: Config, action_size: int) -> MLP:
     return MLP((config.adapt.head_size, action_size), activation=jax.nn.relu, output_scale=0.01)
 
 
-def raw_network(num_parameters: int, obs_size: int, action_size: int) -> MLP:
-    """The raw-observation policy: three hidden layers of the width that has as many parameters."""
-    width = 8
-    while _raw_size(width + 1, obs_size, action_size) <= num_parameters:
-        width += 1
-    return MLP((width, width, width, action_size), activation=jax.nn.relu, output_scale=0.01)
+def actor(group: Group, data: Mapping[str, RobotData], folder: Path | None) -> Callable[..., jax.Array]:
+    """`(params, obs [B, n], failure=None) -> actions [B, m]` of a group's arms, in (-1, 1).
+
+    The parameters are a `Learned` of the whole network, whose tokens of sensors may fail (see
+    `representation.features`), or the raw network's own.
+    """
+    config, name = group.config, group.domain.name
+    if group.model is None:
+        network, moments = raw_network(config, data[name], folder), raw_moments(data[name])
+
+        def act_raw(params: Any, obs: jax.Array, failure: Any = None) -> jax.Array:
+            del failure
+            return jnp.tanh(network.apply(params, standardise(moments, obs)))
+
+        return act_raw
+    reader = pretraining.reader_of(config, group.model, data)
+    tokens, features = reader.tokenizers[name], reader.features(name)
+    head = head_of(config, reader.layouts[name].domain.action_size)
+
+    def act(params: Learned, obs: jax.Array, failure: Any = None) -> jax.Array:
+        return jnp.tanh(head.apply(params.head, features(params.model, tokens.unit_of_obs(obs), failure)))
+
+    return act
 
 
-def _raw_size(width: int, obs_size: int, action_size: int) -> int:
-    return width * (obs_size + 1) + 2 * width * (width + 1) + action_size * (width + 1)
-
-
-def demonstrations(config: Config, domain: DomainConfig, data: RobotData) -> dict[str, np.ndarray]:
+def demonstrations(config: Config, domain: DomainConfig, robot: RobotData) -> dict[str, Any]:
     """Steps `[seeds, N, ...]` of each seed's draw of demonstrations."""
     lanes = []
     for seed in config.adapt.seeds:
         key = keys.derive(seed, f"demonstrations/{domain.name}")
-        order = np.asarray(jax.random.permutation(key, len(data.demonstrations)))
-        chosen = [data.demonstrations[i] for i in order[: domain.demonstrations]]
+        order = np.asarray(jax.random.permutation(key, len(robot.demonstrations)))
+        chosen = [robot.demonstrations[i] for i in order[: domain.demonstrations]]
         lanes.append(robots.steps_of(chosen, domain.demonstrations * domain.horizon))
     return stack(lanes)
 
 
-def fit_of(config: Config, domain: DomainConfig, group: Group) -> Fit:
+def fit_of(group: Group) -> Fit:
     """Clone the demonstrations with all arms of a group, lanes `[arms x seeds]`.
 
     Arms of a seed draw the same steps in the same order.
     """
-    return Fit(f"imitate/{domain.name}/{group.name}", partial(_lanes, config, domain, group))
+    return Fit(f"imitate/{group.domain.name}/{group.name}", partial(_lanes, group))
 
 
-def _lanes(config: Config, domain: DomainConfig, group: Group, folder: Path | None) -> Lanes:
-    data, num_arms = pretraining.load(config, folder), len(group.arms)
-    steps = demonstrations(config, domain, data[domain.name])
-    ways = {"raw": _raw, "subset": _subset, "adapter": _adapter}
-    begun = ways[group.way](config, domain, group, data, folder)
+def _lanes(group: Group, folder: Path | None) -> Lanes:
+    config, domain = group.config, group.domain
+    data = pretraining.load(config, folder)
+    robot, act = data[domain.name], actor(group, data, folder)
+    if group.model is None:
+        params, fixed = first_raw_params(config, robot, folder), ()
+    else:
+        reader = pretraining.reader_of(config, group.model, data)
+        networks = first_networks(group, reader, folder)
+        params, fixed = first_params(group, reader, networks), fixed_of(group, networks)
     settings = config.imitation_of(domain)
     if group.way == "adapter":
-        rate = config.adapt.adapter_rate * settings.learning_rate
-        settings = dataclasses.replace(settings, learning_rate=rate)
+        settings = replace(settings, learning_rate=config.adapt.adapter_rate * settings.learning_rate)
 
-    def sample(data: Any, key: jax.Array) -> Any:
-        seen = data[0]
-        index = jax.random.randint(key, (settings.batch_size // NUM_SHARDS,), 0, seen["num_real"])
-        return seen["obs"][index], seen["action"][index]
+    def sample(data: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        steps, _ = data
+        index = jax.random.randint(key, (settings.batch_size // NUM_SHARDS,), 0, steps["num_real"])
+        return steps["obs"][index], steps["action"][index]
 
-    lanes = {k: jnp.asarray(np.concatenate([v] * num_arms)) for k, v in steps.items()}
+    def loss(params: Any, batch: Any, data: Any) -> tuple[jax.Array, dict]:
+        (obs, action), (_, fixed) = batch, data
+        error = act(whole(group, params, fixed), obs) - from_env_action(action, robot.env.action_spec)
+        return jnp.mean(jnp.square(error)), {}
+
+    steps = demonstrations(config, domain, robot)
     return corpus.supervised(
-        begun.loss,
+        loss,
         sample,
-        begun.params,
+        params,
         settings,
         f"imitate/{domain.name}",
-        tuple(config.adapt.seeds) * num_arms,
-        data=(lanes, begun.extra),
-        data_axis=(0, begun.axis),
+        [seed for _, seed in group.lanes],
+        data=({k: jnp.asarray(np.concatenate([v] * len(group.arms))) for k, v in steps.items()}, fixed),
+        data_axis=0,
         units={"tokens": settings.batch_size},
     )
 
 
-class Begun(NamedTuple):
-    """How a group begins, and what it fits."""
-
-    params: Any  # [lanes, ...]
-    loss: Callable
-    extra: Any = ()  # what the loss reads beside the steps
-    axis: Any = None  # of its lanes
+def first_raw_params(config: Config, robot: RobotData, folder: Path | None) -> Any:
+    """What the raw-observation policies start from, `[seeds, ...]`."""
+    obs, init = jnp.asarray(raw_moments(robot).mean)[None], jax.jit(raw_network(config, robot, folder).init)
+    return stack([init(keys.derive(seed, "imitate/raw"), obs) for seed in config.adapt.seeds])
 
 
-def _raw(config: Config, domain: DomainConfig, group: Group, data: Any, folder: Path | None) -> Begun:
-    del group
-    robot = data[domain.name]
-    moments, network = raw_moments(robot), raw_of(config, robot, folder)
-    to_unit = partial(from_env_action, spec=robot.env.action_spec)
-
-    def loss(params: Any, batch: Any, data: Any) -> tuple[jax.Array, dict]:
-        del data
-        obs, action = batch
-        mean = jnp.tanh(network.apply(params, standardise(moments, obs)))
-        return jnp.mean(jnp.square(mean - to_unit(action))), {}
-
-    first, init = jnp.asarray(moments.mean)[None], jax.jit(network.init)
-    seeds = config.adapt.seeds
-    return Begun(stack([init(keys.derive(seed, "imitate/raw"), first) for seed in seeds]), loss)
+def first_networks(group: Group, reader: Reader, folder: Path | None) -> list[Any]:
+    """Parameters of every lane's network before imitation."""
+    scratch = f"imitate/{group.domain.name}/scratch"
+    purposes = ["" if arm.is_pretrained else scratch for arm in group.arms.values()]
+    return [n for fresh in purposes for n in pretraining.networks(group.config, reader, folder, fresh)]
 
 
-def _cloning(config: Config, domain: DomainConfig, reader: Reader, robot: RobotData) -> Callable:
-    """`(parameters of the network, learned, batch) -> squared error` of the action."""
-    head = head_of(config, reader.layout(domain.name).domain.action_size)
-    features, tokens = pretraining.features_of(config, reader, domain.name), reader.tokenizer(domain.name)
-
-    def cloned(model_params: Any, learned: Learned, batch: Any) -> jax.Array:
-        obs, action = batch
-        z = features(model_params, tokens.unit_of_obs(obs))
-        error = jnp.tanh(head.apply(learned.head, z)) - from_env_action(action, robot.env.action_spec)
-        return jnp.mean(jnp.square(error))
-
-    return cloned
+def first_params(group: Group, reader: Reader, networks: Sequence[Any]) -> Learned:
+    """What lanes `[arms x seeds]` start from; heads of a seed are equal in all arms."""
+    config, name = group.config, group.domain.name
+    z, result = jnp.zeros((1, reader.size(name))), []
+    head = jax.jit(head_of(config, reader.layouts[name].domain.action_size).init)
+    for (_, seed), network in zip(group.lanes, networks, strict=True):
+        if group.way == "adapter":
+            network = init_adapters(config, network, keys.derive(seed, f"imitate/{name}/lora"))
+        result.append(Learned(network, head(keys.derive(seed, f"imitate/{name}/head"), z)))
+    return stack(result)
 
 
-def _subset(config: Config, domain: DomainConfig, group: Group, data: Any, folder: Path | None) -> Begun:
-    """Parts of the network move, as masks say."""
-    reader = pretraining.reader_of(config, group.model, data)
-    cloned = _cloning(config, domain, reader, data[domain.name])
-    first = [p for arm in group.arms.values() for p in first_params(config, reader, domain.name, arm, folder)]
-    masks = [
-        subset.SUBSETS[arm.method](first[0].model) for arm in group.arms.values() for _ in config.adapt.seeds
-    ]
-
-    def loss(params: Learned, batch: Any, data: Any) -> tuple[jax.Array, dict]:
-        return cloned(subset.moving(params.model, data[1]), params, batch), {}
-
-    return Begun(stack(first), loss, stack(masks), 0)
+def fixed_of(group: Group, networks: Sequence[Any]) -> Any:
+    """What lanes `[arms x seeds]` keep: networks and which of them have LoRA, or masks of what moves."""
+    if group.way == "adapter":
+        return stack(networks), stack([jnp.float32(arm.method == "lora") for arm, _ in group.lanes])
+    return stack([subset.SUBSETS[arm.method](networks[0]) for arm, _ in group.lanes])
 
 
-def _adapter(config: Config, domain: DomainConfig, group: Group, data: Any, folder: Path | None) -> Begun:
-    """Adapters of both kinds on a frozen base; one kind is at rest in each arm."""
-    reader = pretraining.reader_of(config, group.model, data)
-    cloned = _cloning(config, domain, reader, data[domain.name])
-    first = [p for arm in group.arms.values() for p in first_params(config, reader, domain.name, arm, folder)]
-
-    def loss(params: Learned, batch: Any, data: Any) -> tuple[jax.Array, dict]:
-        return cloned(merged(data[1][0], params.model, data[1][1]), params, batch), {}
-
-    return Begun(stack(first), loss, _bases(config, reader, group, folder), 0)
+def whole(group: Group, params: Any, fixed: Any) -> Any:
+    """What a lane acts with: what it learned on top of what it keeps."""
+    if group.way == "raw":
+        return params
+    merge = merged if group.way == "adapter" else subset.moving
+    return params._replace(model=merge(params.model, fixed))
 
 
-def _bases(config: Config, reader: Reader, group: Group, folder: Path | None) -> tuple[Any, Any]:
-    """Frozen networks of adapter arms, lanes `[arms x seeds]`, and which of them have LoRA."""
-    arms = group.arms.values()
-    base = [p for arm in arms for p in pretraining.pretrained(config, reader, folder, arm.model)]
-    which = [jnp.float32(arm.method == "lora") for arm in arms for _ in config.adapt.seeds]
-    return stack(base), stack(which)
-
-
-def merged(base: Any, adapters: Any, is_lora: jax.Array) -> Any:
-    """The base under one kind of adapters: both are lanes of one program, one is at rest."""
+def merged(adapters: Any, below: tuple[Any, jax.Array]) -> Any:
+    """The network below one kind of adapters: both are lanes of one program, one is at rest."""
+    base, is_lora = below
     low_rank = jax.tree.map(lambda x: is_lora * x, adapters["lora"])
     scales = jax.tree.map(lambda x: 1.0 + (1.0 - is_lora) * (x - 1.0), adapters["ia3"])
     return ia3.merge(lora.merge(base, low_rank), scales)
-
-
-def first_params(
-    config: Config, reader: Reader, name: str, arm: ArmConfig, folder: Path | None
-) -> list[Learned]:
-    """What an arm of every seed starts from; heads of a seed are equal in all arms."""
-    head = jax.jit(head_of(config, reader.layout(name).domain.action_size).init)
-    z = jnp.zeros((1, pretraining.feature_size(config, reader, name)))
-    heads = [head(keys.derive(seed, f"imitate/{name}/head"), z) for seed in config.adapt.seeds]
-    if arm.is_pretrained:
-        models = pretraining.pretrained(config, reader, folder, arm.model)
-    else:
-        init = jax.jit(reader.model.init)
-        models = [init(keys.derive(seed, f"imitate/{name}/scratch")) for seed in config.adapt.seeds]
-    if WAYS[arm.method] == "adapter":
-        lane_keys = [keys.derive(seed, f"imitate/{name}/lora") for seed in config.adapt.seeds]
-        models = [init_adapters(config, base, key) for base, key in zip(models, lane_keys, strict=True)]
-    return [Learned(model, head) for model, head in zip(models, heads, strict=True)]
 
 
 def init_adapters(config: Config, base: Any, key: jax.Array) -> dict[str, Any]:
@@ -237,24 +226,10 @@ def init_adapters(config: Config, base: Any, key: jax.Array) -> dict[str, Any]:
     return {"lora": low_rank, "ia3": ia3.init(base)}
 
 
-def learned(config: Config, domain: DomainConfig, group: Group, data: Any, folder: Path) -> Any:
+def learned(group: Group, data: Mapping[str, RobotData], folder: Path) -> Any:
     """What a group's imitation left, lanes `[arms x seeds]`, ready to act."""
-    params = fit_of(config, domain, group).load(folder)
+    params = fit_of(group).load(folder)
     if group.way != "adapter":
         return params
-    base, which = _bases(config, pretraining.reader_of(config, group.model, data), group, folder)
-    return params._replace(model=jax.jit(jax.vmap(merged))(base, params.model, which))
-
-
-def raw_moments(data: RobotData) -> Moments:
-    """Moments of the training split, for the raw-observation policy."""
-    obs, _ = robots.flat(data.train)
-    return Moments(np.float32(len(obs)), obs.mean(0), obs.var(0))
-
-
-def raw_of(config: Config, data: RobotData, folder: Path | None) -> MLP:
-    """The raw-observation policy of as many parameters as the main model with its head."""
-    name, count = f"pretrain/{config.main.name}", 10_000
-    if folder is not None:
-        count = read_done(folder, name)["summary"]["parameters"]
-    return raw_network(count, len(data.env.obs_spec), len(data.env.action_spec))
+    networks = first_networks(group, pretraining.reader_of(group.config, group.model, data), folder)
+    return jax.jit(jax.vmap(partial(whole, group)))(params, fixed_of(group, networks))

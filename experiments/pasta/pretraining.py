@@ -10,40 +10,54 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.pasta import robots
-from experiments.pasta.config import Config, ModelConfig
+from experiments.pasta.config import Config, ModelConfig, Pool
 from experiments.pasta.robots import RobotData
 from jaxagent import keys
-from jaxagent.agents import pretraining, representation, zero_shot
+from jaxagent.agents import pretraining, representation
 from jaxagent.agents.pretraining import OBJECTIVES, Objective, PretrainParams
-from jaxagent.config import NUM_SHARDS, FitConfig
+from jaxagent.config import NUM_SHARDS
 from jaxagent.data import sampler, store
+from jaxagent.data.sampler import UnitBatch, UnitWindows
+from jaxagent.evaluate import zero_shot
 from jaxagent.nn import sequence_model, transformer
 from jaxagent.nn.sequence_model import Layout, SequenceModel
+from jaxagent.study import corpus
 from jaxagent.study.agents import take
 from jaxagent.study.study import Fit, Lanes
 from jaxagent.tokens import component, tokenizer
+from jaxagent.tokens.scalar import bin_of
 from jaxagent.tokens.tokenizer import Tokenizer
 from jaxagent.train import loops, optimizer
 from jaxagent.train.run import read_done, stage_folder
+from jaxagent.types import Trajectory
 
 MEASURED_WINDOWS = 512  # held-out windows per domain, to measure a pretrained model
+# Of the trunk in one update, where an objective takes more than one.
+PASSES = {"smart": 3, "spr": 2, "spr_tokens": 2, "spr_token": 2}
 
 
 class Reader(NamedTuple):
-    """One pretrained model's view of the domains."""
+    """One pretrained model's view of its domains, by name."""
 
+    config: ModelConfig
     model: SequenceModel
     objective: Objective
-    tokenizers: tuple[Tokenizer, ...]  # of the model's domains, in its order
-    names: tuple[str, ...]
+    layouts: dict[str, Layout]
+    tokenizers: dict[str, Tokenizer]
+    pool: Pool  # of T(s)
 
-    def layout(self, name: str) -> Layout:
-        """The layout of a domain."""
-        return self.model.layouts[self.names.index(name)]
+    def windows(self, name: str, trajectories: Sequence[Trajectory]) -> UnitWindows:
+        """Trajectories of a domain as the model reads them."""
+        return sampler.unit_windows(trajectories, self.tokenizers[name], self.model.config.context)
 
-    def tokenizer(self, name: str) -> Tokenizer:
-        """The tokenizer of a domain."""
-        return self.tokenizers[self.names.index(name)]
+    def features(self, name: str) -> Callable[..., jax.Array]:
+        """T(s) of a domain's states, a function as `representation.features` has it."""
+        causal = self.objective.is_causal
+        return representation.features(self.model, self.layouts[name], is_causal=causal, pool=self.pool)
+
+    def size(self, name: str) -> int:
+        """Width of T(s)."""
+        return representation.size(self.model, self.layouts[name], self.pool)
 
 
 def collect(config: Config, folder: Path, place: Path) -> dict[str, Any]:
@@ -61,25 +75,23 @@ def load(config: Config, folder: Path | None) -> dict[str, RobotData]:
     if folder is None:
         return {d.name: robots.stand_in(d) for d in config.domains}
     place = stage_folder(folder, "collect") / "store"
-    cards = read_done(folder, "collect")["summary"]["cards"]
-    return {
-        d.name: robots.load(place, d, config.collect.tier, cards[d.name]["reference"]) for d in config.domains
-    }
+    tier, cards = config.collect.tier, read_done(folder, "collect")["summary"]["cards"]
+    return {d.name: robots.load(place, d, tier, cards[d.name]["reference"]) for d in config.domains}
 
 
 def reader_of(config: Config, model: ModelConfig, data: Mapping[str, RobotData]) -> Reader:
     """Fit the tokenizers of a model's domains on their training split and build it."""
-    chosen = config.domains_of(model)
-    tokens = config.tokens_of(model)
-    specs = [(data[d.name].env.obs_spec, data[d.name].env.action_spec) for d in chosen]
-    domains = component.domains(specs)
-    tokenizers = tuple(
-        tokenizer.fit(data[d.name].env, domain, *robots.flat(data[d.name].train), tokens)
-        for d, domain in zip(chosen, domains, strict=True)
-    )
-    built = sequence_model.model(config.network_of(model), tokens, tuple(domains))
-    names = tuple(d.name for d in chosen)
-    return Reader(built, OBJECTIVES[model.objective], tokenizers, names)
+    robots_of = {d.name: data[d.name] for d in config.domains_of(model)}
+    tokens, objective = config.tokens_of(model), OBJECTIVES[model.objective]
+    domains = component.domains([(r.env.obs_spec, r.env.action_spec) for r in robots_of.values()])
+    tokenizers = {
+        name: tokenizer.fit(robot.env, domain, *robots.flat(robot.train), tokens)
+        for (name, robot), domain in zip(robots_of.items(), domains, strict=True)
+    }
+    network = sequence_model.model(config.network_of(model), tokens, tuple(domains))
+    layouts = dict(zip(robots_of, network.layouts, strict=True))
+    pool = config.adapt.pool if objective.is_causal else "mean"
+    return Reader(model, network, objective, layouts, tokenizers, pool)
 
 
 def fit_of(config: Config, model: ModelConfig) -> Fit:
@@ -91,11 +103,14 @@ def _lanes(config: Config, model: ModelConfig, folder: Path | None) -> Lanes:
     """One static shape a domain, losses averaged."""
     data = load(config, folder)
     reader = reader_of(config, model, data)
-    settings, context = config.fit_of(model), config.network.context
-    names = tuple(n for n in reader.names if n != model.held_out)
-    layouts = [reader.layout(n) for n in names]
-    train = [_windows(reader, n, data[n].train, context, model, config.seed) for n in names]
-    progress = _progress(settings)
+    settings, context, objective = config.fit_of(model), config.network.context, reader.objective
+    names = [name for name in reader.layouts if name != model.held_out]
+    train = {name: reader.windows(name, data[name].train) for name in names}
+    if model.data == "shuffled":
+        for name, windows in train.items():
+            key, obs_size = keys.derive(config.seed, f"shuffle/{name}"), reader.layouts[name].domain.obs_size
+            train[name] = sampler.shuffled_units(windows, key, obs_size)
+    layouts, num_steps = [reader.layouts[name] for name in names], settings.batch_size * context
 
     def sample(data: Any, key: jax.Array) -> Any:
         key_windows, key_loss = jax.random.split(key)
@@ -103,45 +118,41 @@ def _lanes(config: Config, model: ModelConfig, folder: Path | None) -> Lanes:
         batches = [sampler.sample_units(w, k, size, context) for w, k in zip(data, domain_keys, strict=True)]
         return batches, jax.random.split(key_loss, len(data))
 
-    def loss(params: PretrainParams, minibatch: Any, slow: Any, count: Any) -> tuple[Any, dict]:
-        batches, loss_keys = minibatch
+    def loss(params: PretrainParams, minibatch: Any, data: Any, slow: loops.Slow) -> tuple[Any, dict]:
+        del data
+        progress = slow.num_updates.astype(jnp.float32) / settings.num_updates
         losses, metrics = [], {}
-        for i, (batch, layout) in enumerate(zip(batches, layouts, strict=True)):
-            value, parts = reader.objective.loss(
-                reader.model, params, slow, layout, batch, loss_keys[i], progress(count)
-            )
+        for name, layout, batch, key in zip(names, layouts, *minibatch, strict=True):
+            value, parts = objective.loss(reader.model, params, slow.params, layout, batch, key, progress)
             losses.append(value)
-            metrics[f"train/loss/{names[i]}"] = value
-            metrics |= {f"{k}/{names[i]}": v for k, v in parts.items()}
+            metrics |= {f"train/loss/{name}": value} | {f"{k}/{name}": v for k, v in parts.items()}
         return jnp.mean(jnp.stack(losses)), metrics
 
     def tell(params: Any) -> dict[str, Any]:
-        seen = dict(zip(names, train, strict=True))
+        reports = {n: t.report(*robots.flat(data[n].validation)) for n, t in reader.tokenizers.items()}
         return {
-            "validation": _measure(reader, params, data, seen, config),
+            "validation": _measure(config, reader, params, data, train),
             "parameters": transformer.num_parameters(params) // config.num_pretrainings,
-            "transitions": settings.batch_size * context * len(train) * settings.num_updates,
-            "tokenizers": {
-                n: t.report(*robots.flat(data[n].validation))
-                for n, t in zip(reader.names, reader.tokenizers, strict=True)
-            },
+            "transitions": num_steps * len(names) * settings.num_updates,
+            "tokenizers": reports,
         }
 
     in_turn, count = config.runtime.lanes_in_turn, config.num_pretrainings
     first_key = keys.derive(config.seed, "pretrain/init")
-    init = partial(pretraining.init, reader.model, reader.objective)
+    init = jax.vmap(partial(pretraining.init, reader.model, objective))
+    slow = loops.averaged(config.slow_rate)
     return Lanes(
-        loops.slow_offline(loss, sample, optimizer.adamw(settings), config.slow_rate, in_turn),
+        loops.supervised(loss, sample, optimizer.adamw(settings), slow=slow, in_turn=in_turn),
         lambda: (keys.per_index(first_key, jnp.arange(count, dtype=jnp.int32)),),
         settings,
         keys.derive(config.seed, "pretrain"),  # of all models: they see the same windows
-        begin=lambda lane_keys: (jax.vmap(init)(lane_keys),),
+        begin=lambda lane_keys: (init(lane_keys),),
         ids=range(count),
-        data=train,
+        data=list(train.values()),
         keep=lambda learner: learner.params.model,
         units={
-            "tokens": tokens_per_update(config, layouts),
-            "flops": int(flops_per_update(config, reader, layouts)),
+            "tokens": num_steps * sum(layout.num_tokens for layout in layouts),
+            "flops": int(sum(num_steps * flops_per_step(reader, layout) for layout in layouts)),
         },
         tell=tell,
         in_turn=in_turn,
@@ -149,49 +160,15 @@ def _lanes(config: Config, model: ModelConfig, folder: Path | None) -> Lanes:
     )
 
 
-def _progress(settings: FitConfig) -> Callable[[jax.Array], jax.Array]:
-    return lambda count: count.astype(jnp.float32) / settings.num_updates
-
-
-def _windows(
-    reader: Reader, name: str, trajectories: Sequence[Any], context: int, model: ModelConfig, seed: int
-) -> sampler.UnitWindows:
-    windows = sampler.unit_windows(trajectories, reader.tokenizer(name), context)
-    if model.data == "intact":
-        return windows
-    return sampler.shuffled_units(
-        windows, keys.derive(seed, f"shuffle/{name}"), reader.layout(name).domain.obs_size
-    )
-
-
-def tokens_per_update(config: Config, layouts: Sequence[Layout]) -> int:
-    """Tokens of one update, all domains."""
-    windows = config.pretrain.batch_size * config.network.context
-    return windows * sum(layout.num_tokens for layout in layouts)
-
-
-def flops_per_update(config: Config, reader: Reader, layouts: Sequence[Layout]) -> float:
-    """Operations of one update's passes, forward and backward; heads and stems are left out."""
-    model = reader.model
-    passes = {"smart": 3, "spr": 2, "spr_tokens": 2, "spr_token": 2}.get(_name_of(reader.objective), 1)
-    total = 0.0
-    for layout in layouts:
-        tokens = config.pretrain.batch_size * config.network.context * layout.num_tokens
-        per_token = transformer.flops_per_token(model.config, model.vocabulary, layout.num_tokens)
-        total += passes * tokens * per_token
-    return total
-
-
-def _name_of(objective: Objective) -> str:
-    return next(name for name, o in OBJECTIVES.items() if o is objective)
+def flops_per_step(reader: Reader, layout: Layout) -> float:
+    """Operations of an update's passes a transition, both ways; heads and stems are left out."""
+    model, size = reader.model, layout.num_tokens
+    per_token = transformer.flops_per_token(model.config, model.vocabulary, size)
+    return PASSES.get(reader.config.objective, 1) * size * per_token
 
 
 def _measure(
-    reader: Reader,
-    params: Any,
-    data: Mapping[str, RobotData],
-    train: Mapping[str, sampler.UnitWindows],
-    config: Config,
+    config: Config, reader: Reader, params: Any, data: dict[str, RobotData], train: dict[str, UnitWindows]
 ) -> list[dict[str, Any]]:
     """Of each pretraining, by domain: held-out losses and errors beside what knows nothing.
 
@@ -199,58 +176,45 @@ def _measure(
     """
     rows: list[dict[str, Any]] = [{} for _ in range(config.num_pretrainings)]
     for name, seen in train.items():
-        context = config.network.context
-        windows = sampler.unit_windows(data[name].validation, reader.tokenizer(name), context)
-        key = keys.derive(config.seed, f"measure/{name}")
-        batch = sampler.sample_units(windows, key, MEASURED_WINDOWS, context)
+        windows, key = (
+            reader.windows(name, data[name].validation),
+            keys.derive(config.seed, f"measure/{name}"),
+        )
+        batch = sampler.sample_units(windows, key, MEASURED_WINDOWS, config.network.context)
         key_loss = keys.derive(config.seed, f"measure/{name}/loss")
-        one = jax.jit(partial(_measure_domain, reader, reader.layout(name)))
+        measure = jax.jit(partial(_measure_domain, reader, name))
         for i, row in enumerate(rows):
-            own = jax.tree.map(lambda x, i=i: x[i], params)
-            row[name] = {k: float(v) for k, v in one(own, batch, key_loss).items()}
+            row[name] = {k: float(v) for k, v in measure(take(params, i), batch, key_loss).items()}
             if reader.model.tokens.values == "bins":
                 row[name]["unigram"] = unigram(seen.unit, batch, reader.model.tokens.num_bins)
     return rows
 
 
 def _measure_domain(
-    reader: Reader, layout: Layout, params: Any, batch: Any, key: jax.Array
-) -> dict[str, jax.Array]:
-    found = zero_shot.errors(reader.model, reader.objective, params, layout, batch)
-    if reader.objective.has_latent:  # their loss is of what they learn themselves: no yardstick
-        return found
+    reader: Reader, name: str, params: Any, batch: UnitBatch, key: jax.Array
+) -> dict[str, Any]:
+    model, objective, layout = reader.model, reader.objective, reader.layouts[name]
+    errors = zero_shot.errors(model, objective, params, layout, batch)
+    if objective.has_latent:  # their loss is of what they learn themselves: no yardstick
+        return errors
     alone = PretrainParams(params, {})
-    loss, _ = reader.objective.loss(reader.model, alone, alone, layout, batch, key, jnp.ones(()))
-    return found | {"loss": loss}
+    loss, _ = objective.loss(model, alone, alone, layout, batch, key, jnp.ones(()))
+    return errors | {"loss": loss}
 
 
-def unigram(seen: jax.Array, batch: sampler.UnitBatch, num_bins: int) -> float:
+def unigram(seen: jax.Array, batch: UnitBatch, num_bins: int) -> float:
     """Cross-entropy (nats) of held-out scalars under each component's smoothed frequencies."""
-    bins = tokenizer.scalar.bin_of
-    train, held_out = np.asarray(bins(seen, num_bins)), np.asarray(bins(batch.unit, num_bins))
-    real, losses = np.asarray(batch.is_real), []
-    for p in range(train.shape[1]):
-        counts = np.bincount(train[:, p], minlength=num_bins) + 1.0
-        losses.append(-np.mean(np.log(counts / counts.sum())[held_out[:, :, p][real]]))
-    return float(np.mean(losses))
+    train, held_out = (np.asarray(bin_of(unit, num_bins)) for unit in (seen, batch.unit))
+    return corpus.unigram(train, held_out[np.asarray(batch.is_real)], num_bins)
 
 
-def features_of(config: Config, reader: Reader, name: str) -> Callable[..., jax.Array]:
-    """T(s) of a domain's states in a pretrained model."""
-    pool = config.adapt.pool if reader.objective.is_causal else "mean"
-    return representation.features(
-        reader.model, reader.layout(name), is_causal=reader.objective.is_causal, pool=pool
-    )
+def networks(config: Config, reader: Reader, folder: Path | None, fresh: str = "") -> list[Any]:
+    """A network's parameters for every downstream seed, which take the pretrainings in turn.
 
-
-def feature_size(config: Config, reader: Reader, name: str) -> int:
-    """Width of T(s)."""
-    pool = config.adapt.pool if reader.objective.is_causal else "mean"
-    return representation.size(reader.model, reader.layout(name), pool)
-
-
-def pretrained(config: Config, reader: Reader, folder: Path | None, name: str) -> list[Any]:
-    """Parameters of a pretrained model for every downstream seed, which take the pretrainings in turn."""
-    model = next(m for m in config.models if m.name == name)
-    lanes = fit_of(config, model).load(folder, reader.model.init)
+    With `fresh`, the purpose of a key, they are drawn as before any training.
+    """
+    if fresh:
+        init = jax.jit(reader.model.init)
+        return [init(keys.derive(seed, fresh)) for seed in config.adapt.seeds]
+    lanes = fit_of(config, reader.config).load(folder, reader.model.init)
     return [take(lanes, seed % config.num_pretrainings) for seed in config.adapt.seeds]

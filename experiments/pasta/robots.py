@@ -1,9 +1,8 @@
 """Trajectories of frozen populations: histories for pretraining, demonstrations, references, card.
 
 Agents are split: the best one demonstrates (and leaves its history to offline RL), the next
-validates, the others train. Tiers are
-selections of a history's snapshots: "expert" the last, "mixed" the last and the middle one,
-"replay" all of them.
+validates, the others train. Tiers are selections of a history's snapshots: "expert" the last,
+"mixed" the last and the middle one, "replay" all of them.
 """
 
 from collections.abc import Sequence
@@ -17,10 +16,12 @@ import numpy as np
 import envs
 from envs.returns import Reference
 from envs.types import sample_action
+from experiments.pasta.config import CollectConfig, DomainConfig, Tier
 from jaxagent import keys
-from jaxagent.data import store
+from jaxagent.data import replay, store
 from jaxagent.data.store import Shard
 from jaxagent.study import collection, frozen, histories
+from jaxagent.study.agents import take
 from jaxagent.types import Policy, Trajectory
 
 HISTOGRAM_BINS = 10
@@ -45,90 +46,66 @@ def split(returns: np.ndarray) -> dict[str, list[int]]:
     return {"demonstration": order[:1], "validation": order[1:2], "train": sorted(order[2:])}
 
 
-def snapshots_of(tier: str, count: int) -> list[int]:
+def snapshots_of(tier: Tier, count: int) -> list[int]:
     """Snapshots of a history of `count` that a tier holds."""
     return {"expert": [count - 1], "mixed": [count // 2, count - 1], "replay": list(range(count))}[tier]
 
 
-def make(env_id: str, horizon: int, **overrides: float) -> tuple[Any, Any]:
-    """An environment whose episodes end after `horizon` steps, and its task."""
-    return envs.make(env_id, max_steps=horizon, **overrides)
+def make(domain: DomainConfig) -> tuple[Any, Any]:
+    """The robot, whose episodes end at the domain's horizon, and its nominal task."""
+    return envs.make(domain.env, max_steps=domain.horizon)
 
 
-def collect(domain: Any, config: Any, seed: int) -> tuple[list[Shard], dict[str, Any]]:
+def collect(domain: DomainConfig, config: CollectConfig, seed: int) -> tuple[list[Shard], dict[str, Any]]:
     """Shards of one domain and its card."""
-    population = frozen.load(domain.env, POLICIES)
-    env, task = make(domain.env, domain.horizon)
-    parts = split(population.returns)
-    count = len(population.returns)
-
-    pairs, metas = [], []
-    for part in ("train", "validation"):
-        for agent in parts[part]:
-            for snapshot in snapshots_of("replay", count):
-                pairs.append((snapshot, agent))
-                score = float(population.returns[snapshot, agent])
-                metas.append(_meta(domain.env, part, agent, snapshot, score))
-    best, last = parts["demonstration"][0], count - 1
-    for snapshot in snapshots_of("replay", count):
-        pairs.append((snapshot, best))
-        score = float(population.returns[snapshot, best])
-        metas.append(_meta(domain.env, "offline", best, snapshot, score))
+    population, (env, task) = frozen.load(domain.env, POLICIES), make(domain)
+    parts, count = split(population.returns), len(population.returns)
+    best = parts["demonstration"][0]
+    remembered = {"train": parts["train"], "validation": parts["validation"], "offline": [best]}
+    played = [(part, s, a) for part, agents in remembered.items() for a in agents for s in range(count)]
     # Demonstrations and random actions are lanes of the same program: physics compiles slowly.
     repeats = -(-config.demonstration_episodes // config.lanes)
-    for part in ("demonstration", "random"):
-        pairs += [(last, best)] * repeats
-        score = float(population.returns[-1, best]) if part == "demonstration" else None
-        metas += [_meta(domain.env, part, best, last, score)] * repeats
-    is_random = np.array([m["split"] == "random" for m in metas])
+    played += [(part, count - 1, best) for part in ("demonstration", "random") for _ in range(repeats)]
+    metas = []
+    for part, snapshot, agent in played:
+        score = None if part == "random" else float(population.returns[snapshot, agent])
+        source = {"agent": agent, "snapshot": snapshot, "score": score}
+        metas.append({"env": domain.env, "split": part, **source})
+    is_random = np.array([part == "random" for part, _, _ in played])
     # Actions as the policy draws them: a mean shows too little of how to recover.
-    rolled = histories.roll_out(
-        env,
-        or_random(env, population.policy(is_greedy=False)),
-        (histories.pick(population.params, pairs), is_random),
-        task,
-        config.lanes,
-        max(config.steps, domain.horizon),
-        keys.derive(seed, f"collect/{domain.env}"),
-    )
+    policy = or_random(env, population.policy(is_greedy=False))
+    params = histories.pick(population.params, [(snapshot, agent) for _, snapshot, agent in played])
+    steps, key = max(config.steps, domain.horizon), keys.derive(seed, f"collect/{domain.env}")
+    rolled = histories.roll_out(env, policy, (params, is_random), task, config.lanes, steps, key)
     shards = histories.shards_of(rolled, metas)
-    measured = {
-        name: float(np.mean(_returns(shards, part)))
-        for name, part in (("random", "random"), ("expert", "demonstration"))
-    }
+    returns = {part: _returns(shards, part) for part in (*parts, "offline")}
+    random, expert = (float(np.mean(_returns(shards, part))) for part in ("random", "demonstration"))
     card = {
         "agents": parts,
-        "reference": measured,
+        "reference": {"random": random, "expert": expert},
         "population": {k: population.card[k] for k in ("algorithm", "sha256", "command", "date")},
-        "returns": _histograms({p: _returns(shards, p) for p in (*parts, "offline")}),
-        "transitions": {
-            part: sum(s.trajectory.reward.size for s in shards if s.meta["split"] == part) for part in parts
-        },
+        "returns": _histograms(returns),
+        "transitions": {part: sum(t.reward.size for t in _of(shards, part)) for part in parts},
     }
     return shards, card
 
 
-def stand_in(domain: Any) -> RobotData:
+def stand_in(domain: DomainConfig) -> RobotData:
     """Noise of the same shapes, where shapes alone are asked for."""
-    env, task = make(domain.env, domain.horizon)
+    env, task = make(domain)
     noise = [collection.stand_in(env, domain.horizon)]
-    episodes = [jax.tree.map(lambda x: x[:, :1], noise[0])] * domain.demonstrations
+    episodes = [take(noise[0], slice(None), slice(1))] * domain.demonstrations
     return RobotData(env, task, noise, noise, episodes, noise, Reference(0.0, 1.0))
 
 
-def load(place: Path, domain: Any, tier: str, reference: dict[str, float]) -> RobotData:
+def load(place: Path, domain: DomainConfig, tier: Tier, reference: dict[str, float]) -> RobotData:
     """Read one domain of a store written by `collect`."""
-    env, task = make(domain.env, domain.horizon)
     shards = store.read(place, lambda meta: meta["env"] == domain.env)
     count = 1 + max(s.meta["snapshot"] for s in shards)
-    wanted = snapshots_of(tier, count)
-
-    def of(part: str, snapshots: Sequence[int] = wanted) -> list[Trajectory]:
-        return [s.trajectory for s in shards if s.meta["split"] == part and s.meta["snapshot"] in snapshots]
-
-    episodes = [e for t in of("demonstration") for e in histories.first_episodes(t)]
-    history = of("offline", range(count))
-    return RobotData(env, task, of("train"), of("validation"), episodes, history, Reference(**reference))
+    kept = [s for s in shards if s.meta["snapshot"] in snapshots_of(tier, count)]
+    episodes = [e for t in _of(kept, "demonstration") for e in histories.first_episodes(t)]
+    parts = _of(kept, "train"), _of(kept, "validation"), episodes, _of(shards, "offline")
+    return RobotData(*make(domain), *parts, Reference(**reference))
 
 
 def or_random(env: Any, policy: Policy) -> Policy:
@@ -147,42 +124,32 @@ def or_random(env: Any, policy: Policy) -> Policy:
 
 def flat(trajectories: Sequence[Trajectory]) -> tuple[np.ndarray, np.ndarray]:
     """Observations `[N, n]` and actions `[N, m]` of all steps."""
-    return tuple(
-        np.concatenate([x.reshape(-1, x.shape[-1]) for x in (getattr(t, name) for t in trajectories)])
-        for name in ("obs", "action")
-    )
+    steps = [replay.flat((t.obs, t.action)) for t in trajectories]
+    return np.concatenate([obs for obs, _ in steps]), np.concatenate([action for _, action in steps])
 
 
-def _meta(env: str, part: str, agent: int, snapshot: int, score: float | None) -> dict[str, Any]:
-    return {"env": env, "split": part, "agent": agent, "snapshot": snapshot, "score": score}
+def _of(shards: Sequence[Shard], part: str) -> list[Trajectory]:
+    return [s.trajectory for s in shards if s.meta["split"] == part]
 
 
 def _returns(shards: Sequence[Shard], part: str) -> list[float]:
     """Returns of the finished episodes of one part, each lane's first."""
-    return [
-        float(e.reward.sum())
-        for s in shards
-        if s.meta["split"] == part
-        for e in histories.first_episodes(s.trajectory)
-    ]
+    return [float(e.reward.sum()) for t in _of(shards, part) for e in histories.first_episodes(t)]
 
 
-def _histograms(values: dict[str, list[float]]) -> dict[str, dict[str, list[float]]]:
+def _histograms(values: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
     """Counts of every part in the same bins."""
     edges = np.histogram_bin_edges(np.concatenate(list(values.values())), bins=HISTOGRAM_BINS)
     shown = [round(float(e), 3) for e in edges]
     return {
-        part: {"counts": np.histogram(found, edges)[0].tolist(), "edges": shown}
-        for part, found in values.items()
+        part: {"counts": np.histogram(returns, edges)[0].tolist(), "edges": shown}
+        for part, returns in values.items()
     }
 
 
-def steps_of(episodes: Sequence[Trajectory], size: int) -> dict[str, np.ndarray]:
+def steps_of(episodes: Sequence[Trajectory], size: int) -> dict[str, Any]:
     """Steps of demonstrations padded to `size`: obs `[size, n]`, action `[size, m]`, a count."""
     obs, action = flat(episodes)
-    pad = size - len(obs)
-    return {
-        "obs": np.pad(obs, ((0, pad), (0, 0))).astype(np.float32),
-        "action": np.pad(action, ((0, pad), (0, 0))).astype(np.float32),
-        "num_real": np.int32(len(obs)),
-    }
+    pad = ((0, size - len(obs)), (0, 0))
+    padded = {"obs": np.pad(obs, pad).astype(np.float32), "action": np.pad(action, pad).astype(np.float32)}
+    return padded | {"num_real": np.int32(len(obs))}

@@ -46,28 +46,16 @@ def study(config: Config) -> Study:
     """Agents, their trajectories, pretraining, a world of each task, then every arm."""
     agents = [collection.agents_of(task, config.collect, config.seed) for task in config.tasks]
     collect = partial(collection.collect, config.tasks, agents, config.collect, config.seed)
-    model, fits = (
-        Fit("pretrain", partial(pretraining, config)),
-        [worlds.fit_of(config, i) for i in range(len(config.tasks))],
-    )
-    names = [task.name for task in config.tasks]
-    plays = [
-        Measure(f"evaluate/{name}", partial(worlds.evaluate, config, i, model, fits[i]))
-        for i, name in enumerate(names)
-    ]
+    model, fits, plays = Fit("pretrain", partial(pretraining, config)), [], []
+    for i, task in enumerate(config.tasks):
+        fits.append(worlds.fit_of(config, i))
+        plays.append(Measure(f"evaluate/{task.name}", partial(worlds.evaluate, config, i, model, fits[i])))
     about = {name: arm.about for name, arm in worlds.arms(config).items()}
-    return Study(
-        about,
-        names,
-        [*agents, Measure("collect", collect), model, *fits, *plays],
-        lambda found: of_tasks(found, config.tasks, about),
-        claims(config),
-        partial(checks, config),
-        partial(figures, config),
-        CURVES,
-        LIMITS,
-        shared_seeds=True,
-    )
+    names = [task.name for task in config.tasks]
+    steps = [*agents, Measure("collect", collect), model, *fits, *plays]
+    table = partial(of_tasks, tasks=config.tasks, arms=about)
+    tests, drawn = partial(checks, config), partial(figures, config)
+    return Study(about, names, steps, table, claims(config), tests, drawn, CURVES, LIMITS, shared_seeds=True)
 
 
 def pretraining(config: Config, folder: Path | None) -> Lanes:
@@ -79,25 +67,18 @@ def pretraining(config: Config, folder: Path | None) -> Lanes:
 
 def claims(config: Config) -> list[Claim]:
     """What is claimed; margins were fixed before the claim seeds ran."""
-    sims = config.plan.simulations
-    true, learned = f"true {sims[-1]}", f"learned {sims[-1]}"
-    better, aside = partial(Claim, kind="superiority"), {"gated": False}
+    *fewer, most = config.plan.simulations
+    true, learned, aside = f"true {most}", f"learned {most}", partial(Claim, gated=False)
     result = [
-        better(
-            "P1", "search in the true world adds to the policy's mode", arm_a=true, arm_b="mode", margin=0.1
-        ),
-        better("P2", "search in the learned world adds to it", arm_a=learned, arm_b="mode", margin=0.1),
-        better("P3", "a world of shuffled actions is worse", arm_a=learned, arm_b="saboteur", margin=0.1),
-        better(
-            "P5", "pretrained proposals beat uniform ones", arm_a=true, arm_b="no prior", margin=0.02, **aside
-        ),
-        better("P6", "a tree beats one step ahead", arm_a=true, arm_b="one step", margin=0.02, **aside),
+        Claim("P1", "search in the true world adds to the policy's mode", "superiority", true, "mode", 0.1),
+        Claim("P2", "search in the learned world adds to it", "superiority", learned, "mode", 0.1),
+        Claim("P3", "a world of shuffled actions is worse", "superiority", learned, "saboteur", 0.1),
+        aside("P5", "pretrained proposals beat uniform ones", "superiority", true, "no prior", 0.02),
+        aside("P6", "a tree beats one step ahead", "superiority", true, "one step", 0.02),
     ]
-    if len(sims) > 1:
-        middle = tuple(f"true {n}" for n in reversed(sims[:-1]))
-        result.append(
-            Claim("P4", "more simulations, more return", "ordering", true, "policy", between=middle, **aside)
-        )
+    if fewer:
+        middle = tuple(f"true {n}" for n in reversed(fewer))
+        result += [aside("P4", "more simulations, more return", "ordering", true, "policy", between=middle)]
     return result
 
 
@@ -117,21 +98,16 @@ def checks(config: Config, found: Found, table: Scores) -> list[Precondition]:
 def figures(config: Config, found: Found) -> list[dict[str, Any]]:
     """Return against simulations; without search at 0."""
     sims, result = config.plan.simulations, []
+    x_label = "simulations a step (0: the policy as it is)"
+    dashed = f"means of other arms with {sims[-1]} simulations"
+    caption = f"Means over {config.plan.episodes} episodes; a line a seed; dashed: {dashed}."
     for task in config.tasks:
-        returns = found[f"evaluate/{task.name}"]["returns"]
-        lines = [
-            line(f"{world} world", [0, *sims], [returns["policy"], *(returns[f"{world} {n}"] for n in sims)])
-            for world in ("true", "learned")
-        ]
-        others = ("mode", "one step", "no prior", "saboteur")
-        lines += [level(arm, (0, sims[-1]), float(np.mean(returns[arm]))) for arm in others]
-        caption = (
-            f"Means over {config.plan.episodes} episodes; a line a seed; dashed: means of other arms with "
-            f"{sims[-1]} simulations."
-        )
-        title, x_label = (
-            f"Return against simulations: {task.name}",
-            "simulations a step (0: the policy as it is)",
-        )
+        returns, lines = found[f"evaluate/{task.name}"]["returns"], []
+        for world in ("true", "learned"):
+            searched = [returns[f"{world} {n}"] for n in sims]
+            lines.append(line(f"{world} world", [0, *sims], [returns["policy"], *searched]))
+        for arm in ("mode", "one step", "no prior", "saboteur"):
+            lines.append(level(arm, (0, sims[-1]), float(np.mean(returns[arm]))))
+        title = f"Return against simulations: {task.name}"
         result.append(curves(title, caption, x_label, "return", lines))
     return result

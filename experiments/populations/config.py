@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from envs.names import check_name
+from envs.common.names import check_name
 from envs.registry import registered
 from jaxagent.config import Bound, Count, PPOConfig, RuntimeConfig, SACConfig
 
@@ -55,128 +55,63 @@ class Config:
             check_name("domain", self.only, [d.name for d in self.domains])
 
 
-PENDULUM = DomainConfig(
-    "classic/Pendulum-v1",
-    "sac",
-    sac=SACConfig(
-        num_envs=16,
-        batch_size=128,
-        capacity=65_536,
-        warmup_steps=1024,
-        num_updates=2000,
-        learning_rate=1e-3,
-        critic_hidden_size=128,
-        reward_scale=0.1,
-        hidden_size=32,
-    ),
+_SMALL = {"hidden_size": 32, "critic_hidden_size": 128}
+_SWING = SACConfig(
+    batch_size=128, capacity=65_536, warmup_steps=1024, learning_rate=1e-3, reward_scale=0.1, **_SMALL
 )
-INVERTED_PENDULUM = DomainConfig(
-    "brax/inverted_pendulum",
-    "ppo",
-    ppo=PPOConfig(
-        num_envs=64,
-        num_steps=64,
-        num_updates=120,
-        learning_rate=1e-3,
-        reward_scale=0.1,
-        hidden_size=32,
-        initial_log_std=-0.5,
-    ),
+_BALANCE = PPOConfig(num_envs=64, reward_scale=0.1, hidden_size=32, initial_log_std=-0.5)
+_REACH = SACConfig(
+    num_updates=4000, updates_per_chunk=500, num_gradient_steps=4, learning_rate=6e-4, discount=0.95, **_SMALL
 )
-REACHER = DomainConfig(
-    "brax/reacher",
-    "sac",
-    sac=SACConfig(
-        num_envs=16,
-        batch_size=256,
-        capacity=262_144,
-        warmup_steps=4096,
-        num_updates=4000,
-        updates_per_chunk=500,
-        num_gradient_steps=4,
-        learning_rate=6e-4,
-        critic_hidden_size=128,
-        hidden_size=32,
-        discount=0.95,
-    ),
-)
+PENDULUM = DomainConfig("classic/Pendulum-v1", "sac", sac=_SWING)
+INVERTED_PENDULUM = DomainConfig("brax/inverted_pendulum", "ppo", _BALANCE)
+REACHER = DomainConfig("brax/reacher", "sac", sac=_REACH)
+
+_RATES = {"learning_rate": 3e-4, "final_learning_rate": 1.0, "max_gradient_norm": 1.0}
+_LEGS = PPOConfig(entropy_weight=1e-3, initial_log_std=-0.5, **_RATES)
 # A discount of 0.99 ends in standing still: a hop takes longer than it can see.
-_LEGS = PPOConfig(
+_HOP = dataclasses.replace(
+    _LEGS,
     num_envs=256,
     num_steps=128,
     num_epochs=6,
     num_minibatches=16,
     num_updates=100,
     updates_per_chunk=10,
-    learning_rate=3e-4,
-    final_learning_rate=1.0,
     discount=0.997,
-    entropy_weight=1e-3,
-    initial_log_std=-0.5,
-    max_gradient_norm=1.0,
     reward_scale=0.03,
 )
-_RUN = PPOConfig(
-    num_envs=1024,
-    num_steps=16,
-    num_epochs=4,
-    num_minibatches=8,
-    num_updates=2000,
-    updates_per_chunk=50,
-    learning_rate=3e-4,
-    final_learning_rate=1.0,
-    discount=0.97,
-    entropy_weight=1e-3,
-    initial_log_std=-0.5,
-    max_gradient_norm=1.0,
-)
-HOPPER = DomainConfig("brax/hopper", "ppo", ppo=_LEGS)
-# With `_LEGS` it stands for 1000 steps; with this discount it walks, and falls sooner or later.
-WALKER = DomainConfig(
-    "brax/walker2d", "ppo", ppo=dataclasses.replace(_RUN, reward_scale=0.1, discount=0.99, num_updates=4300)
-)
-CHEETAH = DomainConfig(
-    "brax/halfcheetah",
-    "ppo",
-    ppo=dataclasses.replace(_RUN, reward_scale=0.1, discount=0.95, num_updates=1600),
-)
-ANT = DomainConfig("brax/ant", "ppo", ppo=dataclasses.replace(_RUN, reward_scale=0.1, num_updates=2800))
+HOPPER = DomainConfig("brax/hopper", "ppo", _HOP)
+
+
+def _runner(env: str, discount: float, num_updates: int) -> DomainConfig:
+    sizes = {"num_envs": 1024, "num_steps": 16, "num_minibatches": 8, "updates_per_chunk": 50}
+    learning = {"discount": discount, "num_updates": num_updates, "reward_scale": 0.1}
+    return DomainConfig(env, "ppo", dataclasses.replace(_LEGS, **sizes, **learning))
+
+
+# With `_HOP` it stands for 1000 steps; with this discount it walks, and falls sooner or later.
+WALKER = _runner("brax/walker2d", 0.99, 4300)
+CHEETAH = _runner("brax/halfcheetah", 0.95, 1600)
+ANT = _runner("brax/ant", 0.97, 2800)
 
 GPU = Config((PENDULUM, INVERTED_PENDULUM, REACHER, HOPPER, WALKER, CHEETAH, ANT))
 # Two cores train the cheap domains in minutes and the hopper in ten; the others would need hours.
-CPU = dataclasses.replace(
-    GPU,
-    domains=(PENDULUM, INVERTED_PENDULUM, REACHER, HOPPER),
-    num_agents=4,
-    runtime=RuntimeConfig(chunks_per_save=2),
+CPU = Config(
+    (PENDULUM, INVERTED_PENDULUM, REACHER, HOPPER), num_agents=4, runtime=RuntimeConfig(chunks_per_save=2)
+)
+_TINY = {"num_envs": 4, "num_updates": 4, "updates_per_chunk": 2, "hidden_size": 8}
+_TINY_SAC = SACConfig(
+    num_gradient_steps=2, batch_size=8, capacity=256, warmup_steps=32, critic_hidden_size=8, **_TINY
 )
 SMOKE = Config(
-    domains=(
-        DomainConfig(
-            "classic/Pendulum-v1",
-            "sac",
-            sac=SACConfig(
-                num_envs=4,
-                num_gradient_steps=2,
-                batch_size=8,
-                capacity=256,
-                warmup_steps=32,
-                num_updates=4,
-                updates_per_chunk=2,
-                hidden_size=8,
-                critic_hidden_size=8,
-            ),
-        ),
-        DomainConfig(
-            "classic/MountainCarContinuous-v0",
-            "ppo",
-            ppo=PPOConfig(num_envs=4, num_steps=8, num_updates=4, updates_per_chunk=2, hidden_size=8),
-        ),
+    (
+        DomainConfig("classic/Pendulum-v1", "sac", sac=_TINY_SAC),
+        DomainConfig("classic/MountainCarContinuous-v0", "ppo", PPOConfig(num_steps=8, **_TINY)),
     ),
     num_agents=2,
     num_snapshots=2,
     episodes=2,
     runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
 )
-
 PRESETS = {"smoke": SMOKE, "cpu": CPU, "gpu": GPU}

@@ -23,21 +23,14 @@ import numpy as np
 import envs
 from experiments.populations.config import Config, DomainConfig
 from jaxagent.evaluate.claims import Claim
-from jaxagent.report.figure import Curve
+from jaxagent.report.figure import return_curve
 from jaxagent.study import agents, frozen
 from jaxagent.study.study import Fit, Found, Measure, Study
 from jaxagent.study.verdicts import Scores
 
 ARMS = {"first": "the policy before training", "last": "the policy after it"}
 ROWS = {"first": 0, "last": -1}  # of the snapshots
-CURVE = Curve(
-    "train/return",
-    ("agents/*",),
-    "Return while training",
-    "env_steps",
-    "episode return",
-    "env steps (all agents)",
-)
+CURVE = return_curve("agents/*", "Return while training", "agents")
 
 
 def study(config: Config) -> Study:

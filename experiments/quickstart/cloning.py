@@ -11,20 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 
 import envs
-from experiments.quickstart.config import Config, TaskConfig
+from experiments.quickstart.config import AdaptConfig, Config, TaskConfig
 from jaxagent import keys, library
 from jaxagent.adapt import lora
-from jaxagent.agents import offline, sequence
-from jaxagent.agents.offline import RawNetwork, RawParams
-from jaxagent.agents.sequence import SequenceParams
-from jaxagent.config import FitConfig, to_dict
+from jaxagent.agents import raw_cloning, sequence
+from jaxagent.config import to_dict
 from jaxagent.data import normalize, sampler
 from jaxagent.evaluate.episodes import play_lanes
 from jaxagent.study import agents, collection, films
 from jaxagent.study import corpus as corpora
 from jaxagent.study.corpus import Corpus
 from jaxagent.study.study import Fit, Lanes
-from jaxagent.types import Policy, Trajectory
+from jaxagent.tokens.component import Domain
+from jaxagent.types import Trajectory
 
 LORA_TARGETS = ("query", "key", "value", "output", "up", "down")
 PRETRAINED = ("model", "saboteur")  # lanes of the pretraining
@@ -48,193 +47,154 @@ ARMS = {
     "mlp": Arm("raw-observation MLP, no pretraining", "mlp", network="raw"),
 }
 TUNED = [name for name, arm in ARMS.items() if arm.group == "network"]
-GROUPS = ("network", "lora", "mlp")
 
 
-class Shared(NamedTuple):
-    """What all stages after the collection read."""
+class Problem(NamedTuple):
+    """A changed task and what its arms share."""
 
+    task: TaskConfig
+    adapt: AdaptConfig
     corpus: Corpus
-    data: dict[str, list[list[Trajectory]]]  # by split and task
+    domain: Domain  # of the corpus, which the task is
+
+    @property
+    def raw_network(self) -> raw_cloning.RawNetwork:
+        """The raw-observation MLP."""
+        size, vocabulary = self.adapt.mlp_hidden_size, self.corpus.model.vocabulary
+        return raw_cloning.RawNetwork(self.domain, vocabulary.num_bins, vocabulary.size, (size, size))
 
 
-def shared(config: Config, folder: Path | None) -> Shared:
-    """The corpus of a run and its trajectories; demonstrations are cut."""
-    corpus, data = collection.load(config.tasks, config.tokens, config.model, folder)
-    cut = [
-        [agents.take(episode, slice(task.demonstration_steps)) for episode in episodes]
-        for task, episodes in zip(config.tasks, data["demonstration"], strict=True)
-    ]
-    return Shared(corpus, data | {"demonstration": cut})
-
-
-def pretraining(config: Config) -> Fit:
+def pretraining(config: Config, folder: Path | None) -> Lanes:
     """One transformer on all nominal tasks; its saboteur, on shuffled steps, is the second lane."""
+    corpus, data = collection.load(config.tasks, config.tokens, config.model, folder)
+    clean = [corpora.windows(corpus, i, t) for i, t in enumerate(data["train"])]
+    held_out = [corpora.windows(corpus, i, t) for i, t in enumerate(data["validation"])]
+    shuffles = [keys.derive(config.seed, f"shuffle/{i}") for i in range(len(clean))]
+    pairs = [agents.stack([w, sampler.shuffled(w, k)]) for w, k in zip(clean, shuffles, strict=True)]
 
-    def lanes(folder: Path | None) -> Lanes:
-        corpus, data = shared(config, folder)
-        clean = [corpora.windows(corpus, i, t) for i, t in enumerate(data["train"])]
-        held_out = [corpora.windows(corpus, i, t) for i, t in enumerate(data["validation"])]
-        shuffles = [keys.derive(config.seed, f"shuffle/{i}") for i in range(len(clean))]
-        pairs = [agents.stack([w, sampler.shuffled(w, k)]) for w, k in zip(clean, shuffles, strict=True)]
+    def tell(params: Any) -> dict[str, Any]:
+        return {"validation": corpora.validation(corpus, clean, held_out, PRETRAINED, params)}
 
-        def tell(params: Any) -> dict[str, Any]:
-            return {"validation": corpora.validation(corpus, clean, held_out, PRETRAINED, params)}
-
-        return corpora.pretrain(corpus, pairs, [config.seed] * 2, config.pretrain, data_axis=0, tell=tell)
-
-    return Fit("pretrain", lanes)
-
-
-def demonstrations(
-    corpus: Corpus, index: int, episodes: Sequence[Trajectory], count: int, seeds: Sequence[int]
-) -> sampler.Windows:
-    """Windows `[seeds, ...]` of `count` episodes for each seed, without repetition inside a seed."""
-    if count > len(episodes):
-        raise ValueError(
-            f"demonstrations: got {count}, expected at most {len(episodes)} finished episodes; "
-            "raise collect.demonstration_episodes."
-        )
-    chosen = []
-    for seed in seeds:
-        order = jax.random.permutation(keys.derive(seed, f"demonstrations/{index}"), len(episodes))
-        chosen.append([episodes[i] for i in np.asarray(order)[:count]])
-    size = max(len(t.reward) for t in episodes) * count  # one shape whatever the draw
-    return agents.stack([corpora.windows(corpus, index, t, size) for t in chosen])
+    return corpora.pretrain(corpus, pairs, [config.seed] * 2, config.pretrain, data_axis=0, tell=tell)
 
 
 def fits_of(config: Config, index: int, pretrain: Fit) -> dict[str, Fit]:
-    """Equal updates on equal windows for every arm of a task; equal seeds draw alike."""
-    task, ways = config.tasks[index], {"network": _whole, "lora": _low_rank, "mlp": _raw}
+    """A fit a group; equal updates on equal windows for every arm, and equal seeds draw alike."""
+    task, seeds = config.tasks[index], tuple(config.adapt.seeds)
 
     def lanes(group: str, folder: Path | None) -> Lanes:
-        corpus, data = shared(config, folder)
-        episodes, seeds = data["demonstration"][index], tuple(config.adapt.seeds)
-        windows = demonstrations(corpus, index, episodes, task.demonstrations, seeds)
+        corpus, data = collection.load(config.tasks, config.tokens, config.model, folder)
+        problem = Problem(task, config.adapt, corpus, corpus.domains[index])
         networks = pretrain.load(folder, corpus.model.init)
-        base = {name: agents.take(networks, i) for i, name in enumerate(PRETRAINED)}
-        way = ways[group](config, corpus, index, windows, base)
-        tokens = task.cloning.batch_size * config.model.context * corpus.domains[index].period
-        ids = seeds * (jax.tree.leaves(way.params)[0].shape[0] // len(seeds))
+        way = GROUPS[group](problem, {name: agents.take(networks, i) for i, name in enumerate(PRETRAINED)})
+        fit = dataclasses.replace(task.cloning, learning_rate=way.rate * task.cloning.learning_rate)
+        draw, num_arms = corpora.draw(corpus, fit), sum(arm.group == group for arm in ARMS.values())
+        windows = demonstrations(problem, data["demonstration"][index])
         return corpora.supervised(
             way.loss,
-            way.sample,
+            lambda data, key: draw(data[0], key),
             way.params,
-            way.fit,
+            fit,
             f"clone/{index}",
-            ids,
-            data=way.data,
-            data_axis=way.axis,
-            units={"tokens": tokens},
+            seeds * num_arms,
+            data=(jax.tree.map(lambda x: np.concatenate([x] * num_arms), windows), way.frozen),
+            data_axis=(0, None),
+            units={"tokens": fit.batch_size * config.model.context * problem.domain.period},
         )
 
     return {group: Fit(f"clone/{task.name}/{group}", partial(lanes, group)) for group in GROUPS}
 
 
+def demonstrations(problem: Problem, episodes: Sequence[Trajectory]) -> sampler.Windows:
+    """Windows `[seeds, ...]` of a few cut episodes for each seed, without repetition inside a seed."""
+    task, count = problem.task, problem.task.demonstrations
+    if count > len(episodes):
+        raise ValueError(
+            f"demonstrations: got {count}, expected at most {len(episodes)} finished episodes; "
+            "raise collect.demonstration_episodes."
+        )
+    cut = [agents.take(episode, slice(task.demonstration_steps)) for episode in episodes]
+    size = max(len(t.reward) for t in cut) * count  # one shape whatever the draw
+    windows = []
+    for seed in problem.adapt.seeds:
+        order = jax.random.permutation(keys.derive(seed, f"demonstrations/{problem.domain.index}"), len(cut))
+        chosen = [cut[i] for i in np.asarray(order)[:count]]
+        windows.append(corpora.windows(problem.corpus, problem.domain.index, chosen, size))
+    return agents.stack(windows)
+
+
 class Way(NamedTuple):
     """What a group of arms fits."""
 
-    params: Any  # [lanes, ...]
-    loss: Callable
-    sample: Callable
-    data: Any
-    axis: Any
-    fit: FitConfig
+    params: Any  # [arms x seeds, ...]
+    loss: Callable  # params, batch, (windows, frozen) -> loss, metrics
+    rate: float = 1.0  # multiple of the cloning learning rate
+    frozen: Any = ()  # network that the loss reads beside
 
 
-def _whole(config: Config, corpus: Corpus, index: int, windows: Any, base: dict[str, Any]) -> Way:
-    """The whole network: lanes `[arms x seeds]`."""
-    init, task = jax.jit(corpus.model.init), config.tasks[index]
-    fresh = [init(keys.derive(seed, "scratch/init")) for seed in config.adapt.seeds]
-    begin = {name: [base[ARMS[name].begins]] * len(fresh) if ARMS[name].begins else fresh for name in TUNED}
-
-    def loss(params: Any, batch: Any, data: Any) -> tuple[jax.Array, dict]:
-        del data
-        tokens = corpora.tokens_of(batch, corpus.domains[index])
-        return sequence.loss(corpus.model, params, tokens, actions_only=True), {}
-
-    params = agents.stack([p for name in TUNED for p in begin[name]])
-    data = jax.tree.map(lambda x: np.concatenate([x] * len(TUNED)), windows)
-    return Way(params, loss, corpora.draw(corpus, task.cloning), data, 0, task.cloning)
+def whole(problem: Problem, pretrained: dict[str, Any]) -> Way:
+    """All parameters of the tuned arms."""
+    init, seeds = jax.jit(problem.corpus.model.init), problem.adapt.seeds
+    first = {name: [network] * len(seeds) for name, network in pretrained.items()}
+    first[""] = [init(keys.derive(seed, "scratch/init")) for seed in seeds]
+    params = agents.stack([network for name in TUNED for network in first[ARMS[name].begins]])
+    return Way(params, partial(network_loss, problem))
 
 
-def _low_rank(config: Config, corpus: Corpus, index: int, windows: Any, base: dict[str, Any]) -> Way:
-    """Low-rank adapters on the frozen model."""
-    fit = _faster(config.tasks[index], config.adapt.lora_learning_rate)
-    draw = corpora.draw(corpus, fit)
-
-    def loss(adapters: Any, batch: Any, data: Any) -> tuple[jax.Array, dict]:
-        params, tokens = lora.merge(data[1], adapters), corpora.tokens_of(batch, corpus.domains[index])
-        return sequence.loss(corpus.model, params, tokens, actions_only=True), {}
-
-    adapters = lora_init(base["model"], config.adapt.lora_rank, tuple(config.adapt.seeds))
-    return Way(adapters, loss, lambda d, k: draw(d[0], k), (windows, base["model"]), (0, None), fit)
+def low_rank(problem: Problem, pretrained: dict[str, Any]) -> Way:
+    """Adapters, which need a larger learning rate, of the pretrained network."""
+    model, rate = pretrained["model"], problem.adapt.lora_learning_rate
+    adapters = seeded(problem, adapter_init(problem, model), "lora/init")
+    return Way(adapters, partial(network_loss, problem), rate, model)
 
 
-def _raw(config: Config, corpus: Corpus, index: int, windows: Any, base: dict[str, Any]) -> Way:
-    """The raw-observation MLP."""
-    del base
-    fit = _faster(config.tasks[index], config.adapt.mlp_learning_rate)
-    network, moments = raw_network(config, corpus, index), corpus.moments[index]
-
-    def loss(params: Any, batch: Any, data: Any) -> tuple[jax.Array, dict]:
-        del data
-        obs, weight = normalize.apply(moments, batch.obs), batch.segment != sampler.PADDING
-        return offline.cloning_loss(network, params, obs, batch.action_tokens, weight), {}
-
-    params = raw_init(network, tuple(config.adapt.seeds))
-    return Way(params, loss, corpora.draw(corpus, fit), windows, 0, fit)
+def raw(problem: Problem, pretrained: dict[str, Any]) -> Way:
+    """The raw-observation MLP, which needs a larger learning rate."""
+    del pretrained
+    params = seeded(problem, problem.raw_network.init, "raw/init")
+    return Way(params, partial(raw_loss, problem), problem.adapt.mlp_learning_rate)
 
 
-def _faster(task: TaskConfig, multiple: float) -> FitConfig:
-    """The same fit with a larger learning rate, which adapters and the MLP need."""
-    return dataclasses.replace(task.cloning, learning_rate=multiple * task.cloning.learning_rate)
+GROUPS = {"network": whole, "lora": low_rank, "mlp": raw}
 
 
-def lora_init(base: Any, rank: int, seeds: Sequence[int]) -> Any:
-    """Adapters `[seeds, ...]`."""
-    return _lora_lanes(jnp.stack([keys.derive(seed, "lora/init") for seed in seeds]), base, rank)
+def seeded(problem: Problem, init: Callable[[jax.Array], Any], purpose: str) -> Any:
+    """First parameters `[seeds, ...]`."""
+    return jax.jit(jax.vmap(init))(jnp.stack([keys.derive(seed, purpose) for seed in problem.adapt.seeds]))
 
 
-@partial(jax.jit, static_argnames="rank")
-def _lora_lanes(lane_keys: jax.Array, base: Any, rank: int) -> Any:
-    return jax.vmap(lambda key: lora.init(key, base, rank, LORA_TARGETS))(lane_keys)
+def adapter_init(problem: Problem, model: Any) -> Callable[[jax.Array], Any]:
+    """A function of a key that makes adapters of a network."""
+    return lambda key: lora.init(key, model, problem.adapt.lora_rank, LORA_TARGETS)
 
 
-def raw_network(config: Config, corpus: Corpus, index: int) -> RawNetwork:
-    """The raw-observation baseline of a task."""
-    size, vocabulary = config.adapt.mlp_hidden_size, corpus.model.vocabulary
-    return RawNetwork(corpus.domains[index], vocabulary.num_bins, vocabulary.size, (size, size))
+def network_loss(problem: Problem, params: Any, batch: Any, data: Any) -> tuple[jax.Array, dict]:
+    """Cross-entropy of the actions by a network, or by adapters of a frozen one."""
+    _, frozen = data
+    network = lora.merge(frozen, params) if frozen else params
+    tokens = corpora.tokens_of(batch, problem.domain)
+    return sequence.loss(problem.corpus.model, network, tokens, actions_only=True), {}
 
 
-def raw_init(network: RawNetwork, seeds: Sequence[int]) -> Any:
-    """Parameters `[seeds, ...]` of the raw-observation MLP."""
-    return jax.jit(jax.vmap(network.init))(jnp.stack([keys.derive(seed, "raw/init") for seed in seeds]))
+def raw_loss(problem: Problem, params: Any, batch: Any, data: Any) -> tuple[jax.Array, dict]:
+    """Cross-entropy of the actions by the raw-observation MLP."""
+    del data
+    obs = normalize.apply(problem.corpus.moments[problem.domain.index], batch.obs)
+    weight = batch.segment != sampler.PADDING
+    return raw_cloning.cloning_loss(problem.raw_network, params, obs, batch.action_tokens, weight), {}
 
 
-def arm_params(
-    config: Config, corpus: Corpus, index: int, pretrain: Fit, fits: dict[str, Fit], folder: Path
-) -> dict[str, Any]:
+def arm_params(problem: Problem, pretrain: Fit, fits: dict[str, Fit], folder: Path) -> dict[str, Any]:
     """Network parameters `[seeds, ...]` of every arm of a task."""
-    count, init, rank = len(config.adapt.seeds), corpus.model.init, config.adapt.lora_rank
-    base, whole = agents.take(pretrain.load(folder, init), 0), fits["network"].load(folder, init)
-    adapters = fits["lora"].load(folder, lambda key: lora.init(key, base, rank, LORA_TARGETS))
+    count, init = len(problem.adapt.seeds), problem.corpus.model.init
+    model, tuned = agents.take(pretrain.load(folder, init), 0), fits["network"].load(folder, init)
+    adapters = fits["lora"].load(folder, adapter_init(problem, model))
     return {
-        "zero-shot": jax.tree.map(lambda x: np.broadcast_to(x, (count, *x.shape)), base),
-        "lora": jax.jit(jax.vmap(lora.merge, in_axes=(None, 0)))(base, adapters),
-        "mlp": fits["mlp"].load(folder, raw_network(config, corpus, index).init),
-        **{name: agents.take(whole, slice(i * count, (i + 1) * count)) for i, name in enumerate(TUNED)},
+        "zero-shot": jax.tree.map(lambda x: np.broadcast_to(x, (count, *x.shape)), model),
+        "lora": jax.jit(jax.vmap(lora.merge, in_axes=(None, 0)))(model, adapters),
+        "mlp": fits["mlp"].load(folder, problem.raw_network.init),
+        **{name: agents.take(tuned, slice(i * count, (i + 1) * count)) for i, name in enumerate(TUNED)},
     }
-
-
-def acting(config: Config, corpus: Corpus, index: int, network: str) -> tuple[Policy, Callable[[Any], Any]]:
-    """The policy of a network and the function that dresses its parameters for it."""
-    codec, moments, rule = corpus.codecs[index], corpus.moments[index], config.adapt.decoding
-    if network == "raw":
-        policy = offline.raw_policy(raw_network(config, corpus, index), rule)
-        return policy, lambda params: RawParams(params, codec, moments)
-    policy = sequence.policy(corpus.model, corpus.domains[index], rule)
-    return policy, lambda params: SequenceParams(params, codec)
 
 
 def evaluate(
@@ -242,56 +202,53 @@ def evaluate(
 ) -> dict[str, Any]:
     """Mean return of each seed of each arm on the changed tasks, `[arm][task]`."""
     del place
-    corpus, _ = shared(config, folder)
+    corpus, _ = collection.load(config.tasks, config.tokens, config.model, folder)
     returns: dict[str, dict[str, list[float]]] = {name: {} for name in ARMS}
     for index, task in enumerate(config.tasks):
-        params = arm_params(config, corpus, index, pretrain, fits[index], folder)
+        problem = Problem(task, config.adapt, corpus, corpus.domains[index])
+        params = arm_params(problem, pretrain, fits[index], folder)
         for network in ("transformer", "raw"):
             lanes = {name: params[name] for name, arm in ARMS.items() if arm.network == network}
-            for name, found in play(config, corpus, index, lanes, network, folder).items():
-                returns[name][task.name] = found
+            for name, means in play(problem, lanes, network, folder).items():
+                returns[name][task.name] = means
     return {"returns": returns}
 
 
-def play(
-    config: Config, corpus: Corpus, index: int, arms: dict[str, Any], network: str, folder: Path
-) -> dict[str, list[float]]:
+def play(problem: Problem, arms: dict[str, Any], network: str, folder: Path) -> dict[str, list[float]]:
     """Mean returns `[seeds]` of arms of one network, `{arm: params [seeds, ...]}`, lanes of one program.
 
     Arms of a seed meet the same first states. The first seed's policy and an episode of it stay.
     """
-    task, seeds = config.tasks[index], tuple(config.adapt.seeds)
+    task, codec = problem.task, problem.corpus.codecs[problem.domain.index]
     env, changed = envs.make(task.env, **task.overrides)
-    policy, dress = acting(config, corpus, index, network)
+    policy, _ = library.rebuild(describe(problem, next(iter(arms))))
+
+    def dress(params: Any) -> Any:
+        if network == "raw":
+            return raw_cloning.RawParams(params, codec, problem.corpus.moments[problem.domain.index])
+        return sequence.SequenceParams(params, codec)
 
     @jax.jit
     def run(params: Any, task: Any, lane_keys: jax.Array) -> jax.Array:
-        return play_lanes(env, policy, jax.vmap(dress)(params), task, lane_keys, config.adapt.episodes)
+        return play_lanes(env, policy, jax.vmap(dress)(params), task, lane_keys, problem.adapt.episodes)
 
     lanes = jax.tree.map(lambda *x: np.concatenate(x), *jax.device_get(list(arms.values())))
-    lane_keys = [keys.derive(seed, f"evaluate/{task.env}") for seed in seeds]
+    lane_keys = [keys.derive(seed, f"evaluate/{task.env}") for seed in problem.adapt.seeds]
     returns = np.asarray(run(lanes, changed, jnp.stack(lane_keys * len(arms))))
     for name, params in arms.items():
-        first = dress(agents.take(params, 0))
-        library.save(folder, describe(config, corpus, index, name), first)
-        film_key = keys.derive(seeds[0], f"picture/{task.env}")
-        films.write(folder, f"{name}--{task.name}", env, policy, first, changed, film_key, label=name)
+        first, film_key = (
+            dress(agents.take(params, 0)),
+            keys.derive(problem.adapt.seeds.first, f"picture/{task.env}"),
+        )
+        library.save(folder, describe(problem, name), first)
+        films.write(folder, f"{name}--{task.name}", env, policy, first, changed, film_key)
     return dict(zip(arms, returns.reshape(len(arms), -1).tolist(), strict=True))
 
 
-def describe(config: Config, corpus: Corpus, index: int, arm: str) -> library.Description:
+def describe(problem: Problem, arm: str) -> library.Description:
     """What `library.load` needs to rebuild the first seed's policy."""
-    task, kind = config.tasks[index], ARMS[arm].network
-    hidden = list(raw_network(config, corpus, index).hidden_sizes)
-    return library.Description(
-        arm=arm,
-        task=task.name,
-        env=task.env,
-        overrides=task.overrides,
-        kind=kind,
-        rule=config.adapt.decoding,
-        seed=config.adapt.seeds.first,
-        domain=corpus.domains[index],
-        vocabulary=corpus.model.vocabulary,
-        model={"hidden_sizes": hidden} if kind == "raw" else to_dict(config.model),
-    )
+    task, model, kind = problem.task, problem.corpus.model, ARMS[arm].network
+    rule, seed, tokens = problem.adapt.decoding, problem.adapt.seeds.first, (problem.domain, model.vocabulary)
+    hidden_sizes = list(problem.raw_network.hidden_sizes)
+    network = {"hidden_sizes": hidden_sizes} if kind == "raw" else to_dict(model.config)
+    return library.Description(arm, task.name, task.env, task.overrides, kind, rule, seed, *tokens, network)

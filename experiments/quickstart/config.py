@@ -4,22 +4,13 @@ import dataclasses
 from typing import Literal
 
 from jaxagent.config import Count, FitConfig, Positive, RuntimeConfig, TokenConfig, TransformerConfig
-from jaxagent.study.config import (
-    ACROBOT,
-    CARTPOLE,
-    PENDULUM,
-    TINY_COLLECT,
-    CollectConfig,
-    LearnedEnvConfig,
-    SeedConfig,
-    tiny,
-)
+from jaxagent.study import config as parts
 
 DESCRIPTION = "PPO agents -> early trajectories -> one pretrained transformer -> few-shot cloning"
 
 
 @dataclasses.dataclass(frozen=True)
-class TaskConfig(LearnedEnvConfig):
+class TaskConfig(parts.LearnedEnvConfig):
     """One environment: nominal for pretraining, changed for the demonstrations and the test."""
 
     demonstrations: Count = 1  # calibrated on development seeds, then frozen
@@ -31,7 +22,7 @@ class TaskConfig(LearnedEnvConfig):
 class AdaptConfig:
     """The comparison."""
 
-    seeds: SeedConfig = SeedConfig(0, 5)
+    seeds: parts.SeedConfig = parts.SeedConfig(0, 5)
     lora_rank: Count = 2
     lora_learning_rate: Positive = 5.0  # multiple of the cloning learning rate
     mlp_hidden_size: Count = 128
@@ -47,7 +38,7 @@ class Config:
 
     tasks: tuple[TaskConfig, ...]
     seed: int = 0  # of the agents, their data and the one pretraining
-    collect: CollectConfig = CollectConfig()
+    collect: parts.CollectConfig = parts.CollectConfig()
     tokens: TokenConfig = TokenConfig()
     model: TransformerConfig = TransformerConfig()
     pretrain: FitConfig = FitConfig()
@@ -55,23 +46,22 @@ class Config:
     runtime: RuntimeConfig = RuntimeConfig()
 
 
-def _cloning(num_updates: int, **changes: float) -> FitConfig:
-    fit = FitConfig(num_updates, num_updates, warmup_updates=min(10, num_updates // 3), weight_decay=0.0)
-    return dataclasses.replace(fit, **changes)
+def _cloning(updates: int, **changes: float) -> FitConfig:
+    return FitConfig(updates, updates, warmup_updates=min(10, updates // 3), weight_decay=0.0, **changes)
 
 
-def _task(task: LearnedEnvConfig, demonstrations: int, cloning: FitConfig, **changes: int) -> TaskConfig:
-    return TaskConfig(**vars(task), demonstrations=demonstrations, cloning=cloning, **changes)
+def _task(task: parts.LearnedEnvConfig, demonstrations: int, cloning: FitConfig, **cut: int) -> TaskConfig:
+    return TaskConfig(**vars(task), demonstrations=demonstrations, cloning=cloning, **cut)
 
 
 CPU = Config(
     tasks=(
-        _task(CARTPOLE, 4, _cloning(60), demonstration_steps=100),
+        _task(parts.CARTPOLE, 4, _cloning(60), demonstration_steps=100),
         # One episode and ten updates already teach a fresh network to push with the velocity,
         # which is nearly all there is to it.
-        _task(ACROBOT, 1, _cloning(4)),
+        _task(parts.ACROBOT, 1, _cloning(4)),
         # The first quarter of an episode shows the way up.
-        _task(PENDULUM, 20, _cloning(300, learning_rate=3e-3), demonstration_steps=50),
+        _task(parts.PENDULUM, 20, _cloning(300, learning_rate=3e-3), demonstration_steps=50),
     ),
     tokens=TokenConfig(num_bins=64),
     model=TransformerConfig(width=64, num_layers=2, num_heads=4, context=4),
@@ -79,26 +69,23 @@ CPU = Config(
     # Half of the run is compilation; on two cores the programs ran as fast as at level 3.
     runtime=RuntimeConfig(optimization_level=1),
 )
-SMOKE = dataclasses.replace(
-    CPU,
-    tasks=tuple(
-        dataclasses.replace(tiny(t), demonstrations=1, cloning=_cloning(4, batch_size=4)) for t in CPU.tasks
-    ),
-    collect=TINY_COLLECT,
+_FEW = {"demonstrations": 1, "cloning": _cloning(4, batch_size=4)}
+SMOKE = Config(
+    tuple(dataclasses.replace(parts.tiny(task), **_FEW) for task in CPU.tasks),
+    collect=parts.TINY_COLLECT,
     model=TransformerConfig(width=16, num_layers=1, num_heads=2, context=2),
     tokens=TokenConfig(num_bins=16),
     pretrain=FitConfig(num_updates=6, updates_per_chunk=2, batch_size=4, warmup_updates=2),
-    adapt=AdaptConfig(SeedConfig(1000, 2), episodes=2, mlp_hidden_size=16),
+    adapt=AdaptConfig(parts.SeedConfig(1000, 2), episodes=2, mlp_hidden_size=16),
     runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
 )
 # One accelerator: more agents, a wider and deeper model, more seeds. Never run so far.
-GPU = dataclasses.replace(
-    CPU,
-    collect=dataclasses.replace(CPU.collect, train_agents=8, demonstrators=4, lanes=32),
+GPU = Config(
+    CPU.tasks,
+    collect=parts.CollectConfig(train_agents=8, demonstrators=4, lanes=32),
     model=TransformerConfig(width=256, num_layers=6, num_heads=8, context=8, dtype="bfloat16"),
     tokens=TokenConfig(num_bins=256),
     pretrain=FitConfig(num_updates=20_000, updates_per_chunk=500, batch_size=256),
-    adapt=dataclasses.replace(CPU.adapt, seeds=SeedConfig(0, 16), episodes=256, lora_rank=1),
-    runtime=RuntimeConfig(),
+    adapt=AdaptConfig(parts.SeedConfig(0, 16), episodes=256, lora_rank=1),
 )
 PRESETS = {"smoke": SMOKE, "cpu": CPU, "gpu": GPU}

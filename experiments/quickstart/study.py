@@ -19,9 +19,9 @@ from experiments.quickstart import cloning
 from experiments.quickstart.config import Config
 from jaxagent.evaluate import statistics
 from jaxagent.evaluate.claims import Claim, Precondition
-from jaxagent.report.figure import Curve
+from jaxagent.report.figure import Curve, return_curve
 from jaxagent.study import collection
-from jaxagent.study.study import Found, Measure, Step, Study
+from jaxagent.study.study import Fit, Found, Measure, Step, Study
 from jaxagent.study.verdicts import Scores, all_between, normalised
 
 LIMITS = (
@@ -30,14 +30,7 @@ LIMITS = (
     "Demonstrations, updates, bins and decoding were chosen on development seeds (1000 and up).",
 )
 CURVES = (
-    Curve(
-        "train/return",
-        ("agents/*",),
-        "PPO agents: return while training",
-        "env_steps",
-        "episode return",
-        "env steps (all lanes)",
-    ),
+    return_curve("agents/*", "PPO agents: return while training", "lanes"),
     Curve(
         "train/loss",
         ("pretrain",),
@@ -57,7 +50,7 @@ ADAPTER_LIMIT = 10_000  # parameters
 def study(config: Config) -> Study:
     """Agents, their trajectories, one pretraining, every arm's cloning, and all of them played."""
     agents = [collection.agents_of(task, config.collect, config.seed) for task in config.tasks]
-    pretrain = cloning.pretraining(config)
+    pretrain = Fit("pretrain", partial(cloning.pretraining, config))
     fits = [cloning.fits_of(config, i, pretrain) for i in range(len(config.tasks))]
     steps: list[Step] = [
         *agents,
@@ -66,14 +59,12 @@ def study(config: Config) -> Study:
         *(fit for groups in fits for fit in groups.values()),
         Measure("evaluate", partial(cloning.evaluate, config, pretrain, fits)),
     ]
-    about = {name: arm.about for name, arm in cloning.ARMS.items()}
-    names = [task.name for task in config.tasks]
     return Study(
-        about,
-        names,
+        {name: arm.about for name, arm in cloning.ARMS.items()},
+        [task.name for task in config.tasks],
         steps,
         partial(scores, config),
-        claims(config),
+        claims(config.adapt.margin),
         partial(checks, config),
         curves=CURVES,
         limits=LIMITS,
@@ -81,16 +72,13 @@ def study(config: Config) -> Study:
     )
 
 
-def claims(config: Config) -> list[Claim]:
-    """What is claimed; margins were fixed before the claim seeds ran."""
+def claims(margin: float) -> list[Claim]:
+    """What is claimed; the margin was fixed before the claim seeds ran."""
     better = partial(Claim, kind="superiority", arm_a="finetune")
-    aside = partial(better, margin=0.0, gated=False)
     return [
-        better(
-            "Q1", "pretrained + fine-tuned beats from scratch", arm_b="scratch", margin=config.adapt.margin
-        ),
-        aside("Q2", "intact steps pretrain better than shuffled ones", arm_b="saboteur"),
-        aside("Q3", "it beats the raw-observation MLP", arm_b="mlp"),
+        better("Q1", "pretrained + fine-tuned beats from scratch", arm_b="scratch", margin=margin),
+        better("Q2", "intact steps pretrain better than shuffled ones", arm_b="saboteur", gated=False),
+        better("Q3", "it beats the raw-observation MLP", arm_b="mlp", gated=False),
     ]
 
 
@@ -102,29 +90,26 @@ def scores(config: Config, found: Found) -> Scores:
 
 def checks(config: Config, found: Found, table: Scores) -> list[Precondition]:
     """What must hold for the comparison to mean anything."""
-    cards, rows = found["collect"], found["pretrain"]["validation"]
-    names = [task.name for task in config.tasks]
-
-    def by_task(arm: str) -> dict[str, float]:
-        return {name: float(statistics.iqm(row[None])) for name, row in zip(names, table[arm], strict=True)}
-
+    cards, names = found["collect"], [task.name for task in config.tasks]
     experts = {name: card["demonstration"]["scores"][0] for name, card in cards.items()}
     early = {name: max(card["train"]["scores"]) for name, card in cards.items()}
-    learned = {name: row["model"] / row["unigram"] for name, row in zip(names, rows, strict=True)}
+    losses = zip(names, found["pretrain"]["validation"], strict=True)
+    learned = {name: row["model"] / row["unigram"] for name, row in losses}
+    scratch, zero_shot = (
+        {name: float(statistics.iqm(row[None])) for name, row in zip(names, table[arm], strict=True)}
+        for arm in ("scratch", "zero-shot")
+    )
     splits = [[card[split]["agents"] for split in collection.SPLITS] for card in cards.values()]
-    counts = [(len({a for part in card for a in part}), sum(map(len, card))) for card in splits]
-    disjoint = all(distinct == count for distinct, count in counts)
-    adapters = max(found[f"clone/{name}/lora"]["parameters"] for name in names)
+    disjoint = all(len(set().union(*parts)) == sum(map(len, parts)) for parts in splits)
+    size = max(found[f"clone/{name}/lora"]["parameters"] for name in names)
     return [
         all_between("demonstrators solve the changed tasks", experts, EXPERT_SCORE),
         all_between("pretraining data are early", early, high=config.collect.max_return),
         all_between("pretraining learned (validation loss / unigram entropy)", learned, 0.0, UNIGRAM_SHARE),
-        all_between("scratch is neither at floor nor at ceiling", by_task("scratch"), *SCRATCH_RANGE),
-        all_between("zero-shot leaves room", by_task("zero-shot"), high=ZERO_SHOT_BELOW),
+        all_between("scratch is neither at floor nor at ceiling", scratch, *SCRATCH_RANGE),
+        all_between("zero-shot leaves room", zero_shot, high=ZERO_SHOT_BELOW),
         Precondition("splits are disjoint by agent", disjoint, f"agents per split {splits}"),
-        Precondition(
-            f"adapters have fewer than {ADAPTER_LIMIT} parameters", adapters < ADAPTER_LIMIT, f"{adapters}"
-        ),
+        Precondition(f"adapters have fewer than {ADAPTER_LIMIT} parameters", size < ADAPTER_LIMIT, f"{size}"),
     ]
 
 

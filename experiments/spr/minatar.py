@@ -1,57 +1,38 @@
 """Rainbow on MinAtar, with self-prediction and without: lanes of seeds, how they play, what they know."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import jax
+from typing import Any
 
 import envs
 from experiments.spr import probe
 from experiments.spr.config import Config, TaskConfig
-from jaxagent import keys, library
+from jaxagent import keys
 from jaxagent.agents import rainbow
 from jaxagent.config import RainbowConfig
 from jaxagent.nn.q_network import QNetwork
 from jaxagent.study import agents, films, value_agents
-from jaxagent.study.study import Fit
-from jaxagent.train import parallel
+from jaxagent.study.agents import Fits
+from jaxagent.train import loops, parallel
 
+PREDICTS = "rainbow + spr"  # the twin's predictor never learns, so that its predictions mean nothing
 AGENTS = {
-    "rainbow + spr": "Rainbow with the self-predictive loss",
+    PREDICTS: "Rainbow with the self-predictive loss",
     "rainbow": "its twin without it: the same network, data and updates",
 }
 
 
-class Game(NamedTuple):
-    """One game and the network that learns it."""
-
-    config: TaskConfig
-    env: Any
-    task: Any
-    network: QNetwork
+def configs_of(task: TaskConfig) -> dict[str, RainbowConfig]:
+    """How each of `AGENTS` is fitted."""
+    return {PREDICTS: task.rainbow, "rainbow": value_agents.without_prediction(task.rainbow)}
 
 
-def game_of(config: TaskConfig) -> Game:
-    """Build game and network."""
-    env, task = envs.make(config.env)
-    return Game(config, env, task, rainbow.network_of(env.obs_shape, env.action_spec, config.rainbow))
-
-
-def fit_of(config: TaskConfig, name: str) -> RainbowConfig:
-    """How one of `AGENTS` is fitted; the twin has the same parameters, and no loss on them."""
-    spr = config.rainbow.spr
-    weight = spr.weight if name == "rainbow + spr" else 0.0
-    return dataclasses.replace(config.rainbow, spr=dataclasses.replace(spr, weight=weight))
-
-
-def fits_of(config: Config, task: TaskConfig) -> dict[str, Fit]:
+def fits_of(config: Config, task: TaskConfig) -> Fits:
     """A lane a seed; agents of a seed begin alike and draw alike. What acts is kept."""
     env, params = envs.make(task.env)
-
-    def one(name: str) -> Fit:
-        fit = fit_of(task, name)
-        return agents.seeded(
+    return {
+        name: agents.seeded(
             f"train/{task.name}/{name}",
             value_agents.loop(env, fit),
             params,
@@ -60,52 +41,35 @@ def fits_of(config: Config, task: TaskConfig) -> dict[str, Fit]:
             f"rainbow/{task.name}",
             keep=value_agents.acts_by(fit),
         )
+        for name, fit in configs_of(task).items()
+    }
 
-    return {name: one(name) for name in AGENTS}
 
-
-def evaluate(
-    config: Config, task: TaskConfig, fits: dict[str, Fit], folder: Path, place: Path
-) -> dict[str, Any]:
+def evaluate(config: Config, task: TaskConfig, fits: Fits, folder: Path, place: Path) -> dict[str, Any]:
     """Returns `[snapshots][seeds]` of both agents in the same episodes, and a film."""
     del place
-    game, fit = game_of(task), task.rainbow
+    game = probe.game_of(dataclasses.replace(config.probe, env=task.env))
+    env, params, data = game.env, game.task, probe.measured_play(game)
+    network = rainbow.network_of(env.obs_shape, env.action_spec, task.rainbow)
     key = keys.derive(0, f"rainbow/{task.name}/evaluate")
-    room = agents.room(game.env, game.task, config.seeds, config.episodes, key)
-    policy, data = rainbow.policy(game.network, fit), measured_data(config, game)
+    arena = agents.arena(env, params, config.seeds, config.episodes, key)
     returns, numbers = {}, {}
-    for name, one in fits.items():
-        kept = one.load(folder)
-        returns[name] = room.curve(policy, kept, parallel.map_lanes).tolist()
-        numbers[name] = diagnoses(game, kept, data)
+    for name, fit in configs_of(task).items():
+        kept, player = fits[name].load(folder), value_agents.Player(env, network, fit)
+        returns[name] = arena.curve(player.policy, kept, parallel.map_lanes).tolist()
+        numbers[name] = diagnoses(network, kept, data)
         last = agents.take(kept, -1, 0)
-        about = value_agents.describe(
-            game.env, game.network, fit_of(task, name), arm=name, task=task.name, seed=config.seeds.first
-        )
-        library.save(folder, about, last)
-        films.write(folder, f"{name}--{task.name}", game.env, policy, last, game.task, films.key(key))
-    steps = [fit.warmup_steps + i * fit.env_steps_per_chunk for i in range(fit.num_chunks + 1)]
+        player.save(folder, last, arm=name, task=task.name, seed=config.seeds.first)
+        films.write(folder, f"{name}--{task.name}", env, player.policy, last, params, films.key(key))
+    first, every = task.rainbow.warmup_steps, task.rainbow.env_steps_per_chunk
+    steps = [first + i * every for i in range(task.rainbow.num_chunks + 1)]
     return {"steps": steps, "returns": returns, "diagnoses": numbers}
 
 
-def measured_data(config: Config, game: Game) -> probe.Measured:
-    """States of random play, and what is true of them."""
-    sizes = dataclasses.replace(config.probe, env=game.config.env)
-    return probe.measured_play(probe.Game(game.env, game.task, sizes), lambda obs: obs)
-
-
-def diagnoses(game: Game, kept: Any, data: probe.Measured) -> dict[str, Any]:
+def diagnoses(network: QNetwork, kept: Any, data: probe.Measured) -> dict[str, Any]:
     """Numbers `[snapshots][seeds]` by name, of networks `[snapshots, seeds]`; probes: `[m]` more.
 
-    They are of the head's hidden units, which are what self-prediction compares; the twin's
-    predictor never learns, so that its predictions mean nothing.
+    They are of the head's hidden units, which are what self-prediction compares.
     """
-    network = game.network
-
-    def one(params: Any) -> dict[str, Any]:
-        latent = network.encode(params, data.obs)
-        hidden = network.project(params, latent)
-        return probe.diagnosed(network, params, params, data, latent, hidden)
-
-    every = jax.jit(lambda kept: jax.lax.map(lambda lanes: jax.lax.map(one, lanes), kept))
-    return jax.tree.map(lambda x: x.tolist(), jax.device_get(every(kept)))
+    one = partial(probe.diagnosis, network, data, network.project)
+    return probe.by_snapshot(one, (kept,), loops.map_in_turn)

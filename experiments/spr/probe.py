@@ -12,15 +12,15 @@ import envs
 from envs.vector import VectorEnv, broadcast_params
 from experiments.spr.config import TRUTHS, Config, ProbeConfig
 from jaxagent import keys
-from jaxagent.agents import rainbow
+from jaxagent.agents import actions
 from jaxagent.agents import self_prediction as spr
-from jaxagent.agents.self_prediction import Parts
 from jaxagent.config import NUM_SHARDS
 from jaxagent.data import normalize, replay
-from jaxagent.data.normalize import Moments
 from jaxagent.data.rollout import ActorState, rollout
 from jaxagent.evaluate import collapse
 from jaxagent.nn.latent_model import LatentModel, latent_model
+from jaxagent.nn.q_network import QNetwork
+from jaxagent.study.agents import take
 from jaxagent.study.study import Fit, Lanes
 from jaxagent.train import loops, optimizer
 from jaxagent.types import Trajectory, View
@@ -64,16 +64,16 @@ class Measured(NamedTuple):
 
 
 class Game(NamedTuple):
-    """The game with the networks that learn from it."""
+    """A game, and what of it is learned and measured."""
 
     env: Any
     task: Any
     config: ProbeConfig
 
 
-def game_of(config: Config) -> Game:
-    """Build the game of the probe."""
-    return Game(*envs.make(config.probe.env), config.probe)
+def game_of(config: ProbeConfig) -> Game:
+    """Build the game of a probe."""
+    return Game(*envs.make(config.env), config)
 
 
 def model_of(game: Game, way: Way) -> LatentModel:
@@ -82,7 +82,7 @@ def model_of(game: Game, way: Way) -> LatentModel:
     return latent_model(config, game.env.obs_shape, game.env.action_spec[0].cardinality)
 
 
-def parts_of(game: Game, way: Way) -> Parts:
+def parts_of(game: Game, way: Way) -> spr.Parts:
     """What an arm learns by: mutants predict nothing, or do not even move."""
     parts = spr.latent_parts(model_of(game, way))
     if not way.has_predictor:
@@ -95,7 +95,7 @@ def parts_of(game: Game, way: Way) -> Parts:
 def random_play(game: Game, purpose: str, num_steps: int) -> Trajectory:
     """Uniform actions `[T, B, ...]`; extras are the true state's numbers `[T, B, m]`."""
     vector, size = VectorEnv(game.env), game.config.num_envs
-    uniform, fields = rainbow.uniform(game.env.action_spec), TRUTHS[game.config.env].values()
+    uniform, fields = actions.uniform(game.env.action_spec), TRUTHS[game.config.env].values()
 
     def act(carry: Any, view: View, is_first: jax.Array, key: jax.Array) -> tuple:
         action, _, carry = uniform(carry, view.obs, is_first, key)
@@ -112,16 +112,24 @@ def random_play(game: Game, purpose: str, num_steps: int) -> Trajectory:
     return play(keys.derive(0, f"spr/{purpose}"))
 
 
-def moments_of(trajectory: Trajectory) -> Moments:
-    """Of the observations, a cell each: what never changes must not fill the latent."""
-    mean, variance = normalize.batch_moments(trajectory.obs[None], lambda x: x[0])
-    return Moments(jnp.float32(trajectory.reward.size), mean, variance)
+def data_of(game: Game) -> tuple[Windows, normalize.Moments]:
+    """Random play to learn from, and by what it is standardised."""
+    return standardised(random_play(game, "train", game.config.env_steps // game.config.num_envs))
 
 
-def windows_of(trajectory: Trajectory, moments: Moments) -> Windows:
-    """What is learned from."""
-    done = trajectory.terminated | trajectory.truncated
-    return Windows(normalize.apply(moments, trajectory.obs), trajectory.action, done)
+def standardised(played: Trajectory) -> tuple[Windows, normalize.Moments]:
+    """Each cell by its own moments, and these: what never changes must not fill the latent."""
+    mean, variance = normalize.batch_moments(played.obs[None], lambda x: x[0])
+    moments = normalize.Moments(jnp.float32(played.reward.size), mean, variance)
+    done = played.terminated | played.truncated
+    return Windows(normalize.apply(moments, played.obs), played.action, done), moments
+
+
+def measured_play(game: Game, see: Callable = lambda obs: obs) -> Measured:
+    """States of random play that nothing learns from; `see` as in `measured_of`."""
+    # Breakout's random episodes are ten steps long: a third more than is needed.
+    steps = -(-4 * game.config.measured // (3 * game.config.num_envs))
+    return measured_of(random_play(game, "test", steps), see, game.config.measured)
 
 
 def measured_of(trajectory: Trajectory, see: Callable, count: int) -> Measured:
@@ -133,115 +141,87 @@ def measured_of(trajectory: Trajectory, see: Callable, count: int) -> Measured:
     order = jax.random.permutation(keys.derive(0, "spr/order"), done.shape[0])
     # In order of time: probes are fitted on earlier episodes than they are scored on.
     rows = jnp.sort(order[~done[order]][:count])
-
-    def pick(x: jax.Array) -> jax.Array:
-        return x.reshape(-1, *x.shape[2:])[rows]
-
-    obs, later = (see(pick(x)) for x in (trajectory.obs, trajectory.final_obs))
-    return Measured(obs, pick(trajectory.action), later, pick(trajectory.extras))
+    picked = take(replay.flat(trajectory), rows)
+    return Measured(see(picked.obs), picked.action, see(picked.final_obs), picked.extras)
 
 
-def data_of(game: Game) -> tuple[Windows, Moments]:
-    """Random play to learn from, and by what it is standardised."""
-    played = random_play(game, "train", game.config.env_steps // game.config.num_envs)
-    moments = moments_of(played)
-    return windows_of(played, moments), moments
-
-
-def measured_data(game: Game) -> Measured:
-    """Of other episodes, standardised as what is learned from."""
-    _, moments = data_of(game)
-    return measured_play(game, partial(normalize.apply, moments))
-
-
-def measured_play(game: Game, see: Callable) -> Measured:
-    """States of random play that nothing learns from; `see` as in `measured_of`."""
-    config = game.config
-    # Breakout's random episodes are ten steps long: a third more than is needed.
-    steps = -(-4 * config.measured // (3 * config.num_envs))
-    return measured_of(random_play(game, "test", steps), see, config.measured)
-
-
-def fit_of(config: Config, arm: str) -> Fit:
+def lanes(config: Config, way: Way, folder: Path | None) -> Lanes:
     """A lane a seed; arms of a seed begin alike and draw alike, from the same data for all.
 
     Kept are the parameters and their slow copy.
     """
-    return Fit(f"probe/{arm}", lambda folder: _lanes(config, WAYS[arm]))
-
-
-def _lanes(config: Config, way: Way) -> Lanes:
-    game = game_of(config)
-    probe, parts = game.config, parts_of(game, way)
-    fit, num_steps = probe.fit, 1 if way.is_short else probe.num_steps
-    data, _ = data_of(game)
+    del folder
+    game, probe, fit = game_of(config.probe), config.probe, config.probe.fit
+    num_steps = 1 if way.is_short else probe.num_steps
 
     def sample(data: Windows, key: jax.Array) -> Windows:
         ring = replay.Replay(data, jnp.int32(data.done.shape[0]))
         return replay.sample_windows(ring, key, fit.batch_size // NUM_SHARDS, num_steps + 1)
 
-    def loss(params: Any, batch: Windows, slow: Any, count: jax.Array) -> tuple[jax.Array, dict]:
-        del count
-        target = params if way.target_learns else slow
-        later = spr.projections(parts, target, batch.obs[1:], has_gradient=way.target_learns)
-        is_same = spr.same_episode(batch.done[:-1])
-        latent = parts.encode(params, batch.obs[0])
-        losses = spr.prediction_loss(parts, params, latent, batch.action[:-1], later, is_same)
-        return jnp.mean(losses), {}
-
+    loss_of = partial(loss, parts_of(game, way), way.target_learns)
     adamw = optimizer.adamw_by_part(fit, {"predictor": probe.predictor_rate})
     return Lanes(
-        loops.slow_offline(loss, sample, adamw, probe.tau),
+        loops.supervised(loss_of, sample, adamw, slow=loops.averaged(probe.tau)),
         lambda: (jnp.stack([keys.derive(seed, "spr/init") for seed in config.seeds]),),
         fit,
         keys.derive(0, "spr/fit"),
         begin=lambda lane_keys: (jax.vmap(model_of(game, way).init)(lane_keys),),
         ids=config.seeds,
-        data=data,
+        data=data_of(game)[0],
         keep=lambda learner: (learner.params, learner.target.params),
         history=True,
         units={"windows": fit.batch_size},
     )
 
 
-def measure(config: Config, arm: str, fit: Fit, folder: Path, place: Path) -> dict[str, Any]:
+def loss(
+    parts: spr.Parts, target_learns: bool, params: Any, batch: Windows, data: Any, slow: loops.Slow
+) -> tuple[jax.Array, dict]:
+    """Mean self-predictive loss of windows `[K + 1, b, ...]`; the mutant's target has a gradient."""
+    del data
+    target = params if target_learns else slow.params
+    later = spr.projections(parts, target, batch.obs[1:], has_gradient=target_learns)
+    latent, is_same = parts.encode(params, batch.obs[0]), spr.same_episode(batch.done[:-1])
+    return jnp.mean(spr.prediction_loss(parts, params, latent, batch.action[:-1], later, is_same)), {}
+
+
+def measure(config: Config, way: Way, fit: Fit, folder: Path, place: Path) -> dict[str, Any]:
     """What is measured of an arm's snapshots, by name: `[snapshots][seeds]`; probes `[m]` more."""
     del place
-    game, way = game_of(config), WAYS[arm]
-    init = model_of(game, way).init
+    game = game_of(config.probe)
+    parts, init = parts_of(game, way), model_of(game, way).init
+    data = measured_play(game, partial(normalize.apply, data_of(game)[1]))
     kept = fit.load(folder, lambda key: (init(key), init(key)))
-    run = jax.vmap(partial(measure_one, game, way, data=measured_data(game)))
-    found = jax.jit(lambda lanes: jax.lax.map(lambda x: run(*x), lanes))(kept)
-    return jax.tree.map(lambda x: x.tolist(), jax.device_get(found))
+    return by_snapshot(partial(diagnosis, parts, data, mean_of_tokens), kept, jax.vmap)
 
 
-def measure_one(game: Game, way: Way, params: Any, slow: Any, data: Measured) -> dict[str, Any]:
-    """The diagnosis of one network, and R^2 `[m]` of linear probes on its latent.
-
-    Of the latent's tokens the mean is read, as heads read it.
-    """
-    parts = parts_of(game, way)
-    latent = parts.encode(params, data.obs)
-    summary = jnp.mean(latent, axis=1) if latent.ndim == 3 else latent
-    return diagnosed(parts, params, slow, data, latent, summary)
+def mean_of_tokens(params: Any, latent: jax.Array) -> jax.Array:
+    """Latents `[N, d]`, or the mean of their tokens `[N, m, d]`, as heads read them."""
+    del params
+    return jnp.mean(latent, axis=1) if latent.ndim == 3 else latent
 
 
-def diagnosed(
-    parts: Any, params: Any, slow: Any, data: Measured, latent: jax.Array, summary: jax.Array
+def by_snapshot(one: Callable, networks: tuple, over: Callable) -> dict[str, Any]:
+    """Numbers `one(*networks)` of leaves `[snapshots, seeds, ...]`, for JSON; `over` maps the seeds."""
+    every = jax.jit(lambda networks: jax.lax.map(lambda lanes: over(one)(*lanes), networks))
+    return jax.tree.map(lambda x: x.tolist(), jax.device_get(every(networks)))
+
+
+def diagnosis(
+    parts: spr.Parts | QNetwork, data: Measured, read: Callable, params: Any, slow: Any = None
 ) -> dict[str, Any]:
-    """Numbers of `latent`, of which `summary [N, d]` is what is looked at, and of predictions."""
+    """Numbers of one network's latents and predictions, and R^2 `[m]` of linear probes.
+
+    Of latents `read(params, latent) [N, d]` is looked at; predicted is what `slow` projects, or itself.
+    """
+    slow = params if slow is None else slow
+    latent = parts.encode(params, data.obs)
+    summary = read(params, latent)
 
     def predicted(action: jax.Array) -> jax.Array:
         return spr.predictions(parts, params, latent, action[None])[0]
 
-    def projected(obs: jax.Array) -> jax.Array:
-        return spr.projections(parts, slow, obs[None])[0]
-
-    found = collapse.diagnose(
-        summary,
-        projected(data.obs),
-        predicted(data.action),
-        predicted(jnp.roll(data.action, 1)),
-        projected(data.later),
-    )
-    return found._asdict() | {"probes": collapse.linear_probe(summary, data.truth)}
+    now, later = (spr.projections(parts, slow, obs[None])[0] for obs in (data.obs, data.later))
+    of_own, of_others = predicted(data.action), predicted(jnp.roll(data.action, 1))
+    numbers = collapse.diagnose(summary, now, of_own, of_others, later)
+    return numbers._asdict() | {"probes": collapse.linear_probe(summary, data.truth)}

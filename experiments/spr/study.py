@@ -17,7 +17,6 @@ the board. On MinAtar, R1: Rainbow is better with self-prediction.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,11 +24,12 @@ import numpy as np
 from envs.returns import reference
 from experiments.spr import minatar, probe
 from experiments.spr.config import ARMS, TRUTHS, Config, TaskConfig
-from experiments.spr.minatar import AGENTS
+from experiments.spr.minatar import AGENTS, PREDICTS
 from jaxagent.evaluate import collapse
 from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.figure import Curve, curves, line
-from jaxagent.study.study import Found, Measure, Step, Study
+from jaxagent.study import agents
+from jaxagent.study.study import Fit, Found, Measure, Step, Study
 from jaxagent.study.verdicts import Scores, between, normalised
 
 NUMBERS = ("effective_rank", "copy_ratio", "action_sensitivity")  # that claims read
@@ -47,72 +47,53 @@ LIMITS = (
 )
 CURVE = Curve("train/loss", ("probe/*",), "Self-predictive loss of the probe's arms", "windows", "2 - 2 cos")
 
+WIDE = {"metric": "effective_rank", "margin": 0.2}
+FALLS = {"metric": "collapse", "margin": 0.5}
+MOVES = {"metric": "copy_ratio", "margin": 0.8, "direction": "below"}
+ACTS = {"metric": "action_sensitivity", "margin": 1.05}
+QUIET = {"metric": "alarm", "margin": 0.5, "direction": "below", "gated": False}
+ADDS = partial(Claim, kind="superiority", margin=0.1)
+CLAIMS = [  # of the probe; margins were fixed before the claim seeds ran
+    ADDS("S1", "self-prediction adds to linear probes", arm_a="spr", arm_b="untrained"),
+    Claim("S2", "predictions beat 'nothing changes'", "threshold", "spr", **MOVES),
+    Claim("S3", "predictions depend on actions", "threshold", "spr", **ACTS),
+    Claim("S4", "latents keep a fifth of their dimensions", "threshold", "spr", **WIDE),
+    Claim("S5", "where the target learns, latents collapse", "threshold", "target learns", **FALLS),
+    Claim("S6", "without a predictor they collapse", "threshold", "no predictor", **FALLS, gated=False),
+    Claim("S7", "without transition and predictor too", "threshold", "no transition", **FALLS, gated=False),
+    Claim("S8", "the sound arm trips no alarm", "threshold", "spr", **QUIET),
+    ADDS("T1", "in the transformer it adds to linear probes too", arm_a="tokens", arm_b="untrained tokens"),
+    Claim("T2", "its predictions beat 'nothing changes'", "threshold", "tokens", **MOVES),
+    Claim("T3", "they depend on actions", "threshold", "tokens", **ACTS),
+    Claim("T4", "it trips no alarm", "threshold", "tokens", **QUIET),
+]
+HELPS = Claim("R1", "Rainbow is better with self-prediction", "superiority", *AGENTS, metric="returns")
+
 
 def study(config: Config) -> Study:
     """The probe's arms, where there is a probe, then both agents of every game."""
     steps: list[Step] = []
     if config.has_probe:
-        fits = {arm: probe.fit_of(config, arm) for arm in probe.WAYS}
-        steps = [*fits.values()]
-        steps += [
-            Measure(f"measure/{arm}", partial(probe.measure, config, arm, fit)) for arm, fit in fits.items()
-        ]
-    for task in config.tasks:
-        own = minatar.fits_of(config, task)
-        steps += [
-            *own.values(),
-            Measure(f"evaluate/{task.name}", partial(minatar.evaluate, config, task, own)),
-        ]
-    games = [task.name for task in config.tasks]
+        ways = probe.WAYS
+        fits = {arm: Fit(f"probe/{arm}", partial(probe.lanes, config, way)) for arm, way in ways.items()}
+        measures = {arm: partial(probe.measure, config, way, fits[arm]) for arm, way in ways.items()}
+        steps = [*fits.values(), *(Measure(f"measure/{arm}", of) for arm, of in measures.items())]
+    steps += agents.task_steps(config, config.tasks, minatar.fits_of, minatar.evaluate)
     limits = [*(LIMITS if config.has_probe else ()), SETTINGS, *map(limit_of_agents, config.tasks)]
     common = {
         "steps": steps,
         "scores": partial(scores, config),
-        "claims": claims(config),
+        "claims": (CLAIMS if config.has_probe else []) + ([HELPS] if config.tasks else []),
         "limits": limits,
         "figures": partial(figures, config),
         "extras": partial(extras, config, limits),
     }
-    if not config.has_probe:
-        label = "normalised return (0: random play, 1: the reference policy)"
-        return Study(AGENTS, games, label=label, shown=lambda table, arm: table["returns", arm], **common)
-    label = "R^2 of linear probes (mean over the true state's numbers)"
-    return Study(
-        ARMS, [config.probe.env.split("/")[-1]], checks=checks, curves=[CURVE], label=label, **common
-    )
-
-
-def claims(config: Config) -> list[Claim]:
-    """What is claimed; margins were fixed before the claim seeds ran."""
-    sound, aside = partial(Claim, kind="threshold", arm_a="spr"), {"gated": False}
-    tokens = partial(Claim, kind="threshold", arm_a="tokens")
-    falls = partial(Claim, kind="threshold", metric="collapse", margin=0.5)
-    below = {"direction": "below"}
-    of_probe = [
-        Claim("S1", "self-prediction adds to linear probes", "superiority", "spr", "untrained", margin=0.1),
-        sound("S2", "predictions beat 'nothing changes'", metric="copy_ratio", margin=0.8, **below),
-        sound("S3", "predictions depend on actions", metric="action_sensitivity", margin=1.05),
-        sound("S4", "latents keep a fifth of their dimensions", metric="effective_rank", margin=0.2),
-        falls("S5", "where the target learns, latents collapse", arm_a="target learns"),
-        falls("S6", "without a predictor they collapse", arm_a="no predictor", **aside),
-        falls("S7", "without transition and predictor too", arm_a="no transition", **aside),
-        sound("S8", "the sound arm trips no alarm", metric="alarm", margin=0.5, **below, **aside),
-        Claim(
-            "T1",
-            "in the transformer it adds to linear probes too",
-            "superiority",
-            "tokens",
-            "untrained tokens",
-            margin=0.1,
-        ),
-        tokens("T2", "its predictions beat 'nothing changes'", metric="copy_ratio", margin=0.8, **below),
-        tokens("T3", "they depend on actions", metric="action_sensitivity", margin=1.05),
-        tokens("T4", "it trips no alarm", metric="alarm", margin=0.5, **below, **aside),
-    ]
-    of_agents = Claim(
-        "R1", "Rainbow is better with self-prediction", "superiority", *AGENTS, metric="returns"
-    )
-    return (of_probe if config.has_probe else []) + ([of_agents] if config.tasks else [])
+    if config.has_probe:
+        label = "R^2 of linear probes (mean over the true state's numbers)"
+        return Study(ARMS, [config.probe.name], checks=checks, curves=[CURVE], label=label, **common)
+    label = "normalised return (0: random play, 1: the reference policy)"
+    games = [task.name for task in config.tasks]
+    return Study(AGENTS, games, label=label, shown=lambda table, arm: table["returns", arm], **common)
 
 
 def scores(config: Config, found: Mapping[str, Any]) -> Scores:
@@ -120,14 +101,12 @@ def scores(config: Config, found: Mapping[str, Any]) -> Scores:
     table: dict[Any, np.ndarray] = {}
     for arm in ARMS if config.has_probe else ():
         numbers, at = found[f"measure/{UNTRAINED.get(arm, arm)}"], 0 if arm in UNTRAINED else -1
-        table[arm] = np.array(numbers["probes"][at]).mean(-1)[None]
-        for name in NUMBERS:
-            table[name, arm] = np.array(numbers[name][at])[None]
         alarms = alarms_of(numbers, at)
-        table["alarm", arm] = np.array([float(bool(a)) for a in alarms])[None]
+        rows = {name: numbers[name][at] for name in NUMBERS} | {"alarm": [bool(a) for a in alarms]}
         # Predictions of a network that learned nothing are bad too; this is about latents alone.
-        fallen = [any(name in a for name in collapse.OF_COLLAPSE) for a in alarms]
-        table["collapse", arm] = np.array(fallen, float)[None]
+        rows["collapse"] = [any(name in a for name in collapse.OF_COLLAPSE) for a in alarms]
+        table |= {(name, arm): np.array([row], float) for name, row in rows.items()}
+        table[arm] = np.mean(numbers["probes"][at], axis=-1)[None]
     references = {task.name: reference(task.env) for task in config.tasks}
     for agent in AGENTS if config.tasks else ():
         last = {name: found[f"evaluate/{name}"]["returns"][agent][-1] for name in references}
@@ -137,9 +116,8 @@ def scores(config: Config, found: Mapping[str, Any]) -> Scores:
 
 def alarms_of(numbers: Mapping[str, Any], at: int) -> list[dict[str, str]]:
     """Alarms of every seed at a snapshot."""
-    names = collapse.Diagnosis._fields
-    lanes = zip(*(numbers[name][at] for name in names), strict=True)
-    return [collapse.alarms(SimpleNamespace(**dict(zip(names, lane, strict=True)))) for lane in lanes]
+    lanes = zip(*(numbers[name][at] for name in collapse.Diagnosis._fields), strict=True)
+    return [collapse.alarms(collapse.Diagnosis(*lane)) for lane in lanes]
 
 
 def checks(found: Found, table: Scores) -> list[Precondition]:
@@ -156,14 +134,12 @@ def checks(found: Found, table: Scores) -> list[Precondition]:
 
 def extras(config: Config, limits: Sequence[str], found: Found, table: Scores) -> dict[str, Any]:
     """Alarms among the limits, and what agents scored."""
-    lines = alarm_lines("", {arm: found[f"measure/{arm}"] for arm in probe.WAYS}) if config.has_probe else []
-    for task in config.tasks:
-        first = next(iter(AGENTS))  # the twin's predictor never learns
-        lines += alarm_lines(f"{task.name}, ", {first: found[f"evaluate/{task.name}"]["diagnoses"][first]})
     names = [task.name for task in config.tasks]
-    rows = {agent: table["returns", agent].tolist() for agent in AGENTS} if names else {}
+    last = {f"arm '{arm}'": found[f"measure/{arm}"] for arm in probe.WAYS if config.has_probe}
+    last |= {f"{n}, arm '{PREDICTS}'": found[f"evaluate/{n}"]["diagnoses"][PREDICTS] for n in names}
+    rows = {agent: table["returns", agent].tolist() for agent in AGENTS if names}
     by_task = {agent: dict(zip(names, row, strict=True)) for agent, row in rows.items()}
-    return {"limits": [*limits, *lines], "agent_scores": by_task}
+    return {"limits": [*limits, *alarm_lines(last)], "agent_scores": by_task}
 
 
 def limit_of_agents(task: TaskConfig) -> str:
@@ -176,14 +152,14 @@ def limit_of_agents(task: TaskConfig) -> str:
     )
 
 
-def alarm_lines(where: str, numbers: Mapping[str, Any]) -> list[str]:
-    """Which alarms went off at the end, of the first seed that has one."""
+def alarm_lines(numbers: Mapping[str, Any]) -> list[str]:
+    """Which alarms went off at the end, of the first seed that has one; `numbers` by name of an arm."""
     lines = []
     for arm, one in numbers.items():
-        seeds = [alarms for alarms in alarms_of(one, -1) if alarms]
-        if seeds:
-            named, count = "; ".join(seeds[0].values()), len(one["spread"][-1])
-            lines.append(f"Alarm, {where}arm '{arm}' ({len(seeds)} of {count} seeds): {named}.")
+        every = alarms_of(one, -1)
+        if seeds := [alarms for alarms in every if alarms]:
+            told = "; ".join(seeds[0].values())
+            lines.append(f"Alarm, {arm} ({len(seeds)} of {len(every)} seeds): {told}.")
     return lines
 
 
@@ -192,8 +168,7 @@ def figures(config: Config, found: Mapping[str, Any]) -> list[dict[str, Any]]:
     result = []
     if config.has_probe:
         numbers = {arm: found[f"measure/{arm}"] for arm in probe.WAYS}
-        fit = config.probe.fit
-        updates = range(0, fit.num_updates + 1, fit.updates_per_chunk)
+        updates = range(0, config.probe.fit.num_updates + 1, config.probe.fit.updates_per_chunk)
         draw = partial(number, numbers, updates, "updates")
         result = [
             draw("probes", "Linear probes: " + ", ".join(TRUTHS[config.probe.env]), "R^2"),
@@ -212,10 +187,7 @@ def figures_of_game(config: Config, task: TaskConfig, done: Mapping[str, Any]) -
     """Returns, and what became of the representation, against env steps."""
     name, steps = task.name, done["steps"]
     draw = partial(number, done["diagnoses"], steps, "env steps of a seed")
-    first = {
-        agent: done["diagnoses"][agent] for agent in list(AGENTS)[:1]
-    }  # the twin's predictor never learns
-    draw_first = partial(number, first, steps, "env steps of a seed")
+    draw_first = partial(number, {PREDICTS: done["diagnoses"][PREDICTS]}, steps, "env steps of a seed")
     told = "; ".join(f"{agent}: {about}" for agent, about in AGENTS.items())
     caption = f"Snapshots over {config.episodes} episodes; a line an agent, its band the seeds. {told}."
     lines = [line(agent, steps, returns) for agent, returns in done["returns"].items()]
@@ -230,14 +202,7 @@ def figures_of_game(config: Config, task: TaskConfig, done: Mapping[str, Any]) -
 
 
 def number(
-    numbers: Mapping[str, Any],
-    x: Any,
-    x_label: str,
-    name: str,
-    title: str,
-    label: str,
-    *,
-    is_log: bool = False,
+    numbers: Mapping[str, Any], x: Any, unit: str, name: str, title: str, label: str, *, is_log: bool = False
 ) -> dict[str, Any]:
     """A number of the diagnoses, a line an arm and seed."""
     lines = []
@@ -246,4 +211,4 @@ def number(
         values = np.clip(values.mean(-1) if name == "probes" else values, -1.0, None)
         lines.append(line(arm, x, np.log10(np.maximum(values, 1e-6)) if is_log else values))
     caption = "States of other episodes; a line an arm, its band the seeds; below -1 is drawn as -1."
-    return curves(title, caption, x_label, f"log10 of the {label}" if is_log else label, lines)
+    return curves(title, caption, unit, f"log10 of the {label}" if is_log else label, lines)

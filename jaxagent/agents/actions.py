@@ -1,5 +1,8 @@
 """Actions between the agents, in units of the box's half-range, and the environment."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -41,6 +44,27 @@ def num_categories(name: str, spec: tuple[Component, ...], otherwise: str) -> in
 def draw_category(key: jax.Array, batch_size: int, num_actions: int) -> jax.Array:
     """Uniform actions int32 `[B]`."""
     return jax.random.randint(key, (batch_size,), 0, num_actions, dtype=jnp.int32)
+
+
+def uniform(spec: tuple[Component, ...]) -> Callable:
+    """Act uniformly, to fill a memory before anything is learned: `act(carry, obs, is_first, key)`.
+
+    Extras are of one category the `weights [B, A]` of all actions, of reals the raw `action [B, n]`.
+    """
+    is_category = spec[0].kind == "category"
+    num_actions = num_categories("uniform", spec, "several are not drawn") if is_category else 0
+
+    def category(carry: Any, obs: Any, is_first: jax.Array, key: jax.Array) -> tuple:
+        del obs
+        weights = jnp.full((*is_first.shape, num_actions), 1.0 / num_actions)
+        return draw_category(key, *is_first.shape, num_actions), {"weights": weights}, carry
+
+    def reals(carry: Any, obs: Any, is_first: jax.Array, key: jax.Array) -> tuple:
+        del obs
+        raw_action = jax.random.uniform(key, (*is_first.shape, len(spec)), minval=-1.0, maxval=1.0)
+        return to_env_action(raw_action, spec), {"action": raw_action}, carry
+
+    return category if is_category else reals
 
 
 def _bounds(spec: tuple[Component, ...]) -> tuple[jax.Array, jax.Array]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from envs.types import Component
-from jaxagent.agents import muzero
+from jaxagent.agents import latent_heads
 from jaxagent.agents.actions import to_env_action
 from jaxagent.config import LatentConfig, PPOConfig
 from jaxagent.nn.distributions import Categorical, Gaussian
@@ -84,11 +84,11 @@ def towers(obs_size: int, action_spec: tuple[Component, ...], config: PPOConfig)
 
 
 def on_latents(model: LatentModel, config: LatentConfig) -> Judge:
-    """The heads of MuZero's model on one encoder, so that what trains it helps both."""
+    """The heads of a latent model on one encoder, so that what trains it helps both."""
 
     def judge(params: Any, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         lead = obs.shape[: obs.ndim - len(model.obs_shape)]
-        logits, values = muzero.evaluate(model, config, params, obs.reshape(-1, *model.obs_shape))
+        logits, values = latent_heads.evaluate(model, config, params, obs.reshape(-1, *model.obs_shape))
         return logits.reshape(*lead, -1), values.reshape(lead)
 
     return Judge(

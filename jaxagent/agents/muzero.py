@@ -14,15 +14,15 @@ import jax.numpy as jnp
 from envs.types import Component
 from jaxagent import mcts
 from jaxagent.agents import self_prediction
-from jaxagent.agents.actions import draw_category, num_categories
+from jaxagent.agents.actions import num_categories
+from jaxagent.agents.latent_heads import categorical_loss, evaluate, read, to_scalar
 from jaxagent.agents.planning import Decision, Plan, gumbel_search
 from jaxagent.config import LatentConfig, MuZeroConfig
 from jaxagent.nn.gradients import scale_gradient
 from jaxagent.nn.latent_model import LatentModel, latent_model
 from jaxagent.objectives.policy import cross_entropy
 from jaxagent.objectives.returns import n_step_returns
-from jaxagent.objectives.sequence import expected_unit, scalar_loss, weighted_mean
-from jaxagent.objectives.value import squash, unsquash
+from jaxagent.objectives.sequence import weighted_mean
 from jaxagent.types import Agent, Policy, Trajectory
 
 TRANSITION_GRADIENT = 0.5  # that passes from one unrolled step to the one before (appendix G)
@@ -112,21 +112,7 @@ def window(config: MuZeroConfig) -> int:
 
 def as_steps(trajectory: Trajectory) -> MuZeroStep:
     """What the replay keeps of a trajectory `[T, B, ...]` of this agent."""
-    t = trajectory
-    return MuZeroStep(t.obs, t.action, t.reward, t.terminated, t.truncated, t.extras["weights"])
-
-
-def uniform(action_spec: tuple[Component, ...]) -> Callable:
-    """Act uniformly, to fill the replay before anything is learned."""
-    num_actions = action_spec[0].cardinality
-
-    def act(carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array) -> tuple:
-        del is_first
-        batch_size = obs.shape[0]
-        action = draw_category(key, batch_size, num_actions)
-        return action, {"weights": jnp.full((batch_size, num_actions), 1.0 / num_actions)}, carry
-
-    return act
+    return trajectory.fields_of(MuZeroStep)
 
 
 def policy(model: LatentModel, plan: Plan, config: MuZeroConfig) -> Policy:
@@ -144,7 +130,7 @@ def decide(
 ) -> Decision:
     """Plan in the learned model from observations `[B, ...]`."""
     latent = model.encode(params, obs)
-    logits, value = _read(model, config.model, params, latent)
+    logits, value = read(model, config.model, params, latent)
     root = mcts.RootFnOutput(prior_logits=logits, value=value, embedding=latent)
     recurrent_fn = learned_model(model, config.model, discount=config.discount)
     return plan(params, key, root, recurrent_fn, None)
@@ -156,7 +142,7 @@ def learned_model(model: LatentModel, config: LatentConfig, *, discount: float) 
     def step(params: Any, key: jax.Array, action: jax.Array, latent: jax.Array) -> tuple:
         del key
         latent, reward = model.step(params, latent, action)
-        logits, value = _read(model, config, params, latent)
+        logits, value = read(model, config, params, latent)
         output = mcts.RecurrentFnOutput(
             reward=to_scalar(config, reward),
             discount=jnp.full(value.shape, discount, value.dtype),
@@ -166,30 +152,6 @@ def learned_model(model: LatentModel, config: LatentConfig, *, discount: float) 
         return output, latent
 
     return step
-
-
-def evaluate(
-    model: LatentModel, config: LatentConfig, params: Any, obs: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Policy logits `[B, A]` and values `[B]` of observations `[B, ...]`."""
-    return _read(model, config, params, model.encode(params, obs))
-
-
-def _read(
-    model: LatentModel, config: LatentConfig, params: Any, latent: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    logits, value = model.judge(params, latent)
-    return logits, to_scalar(config, value)
-
-
-def to_scalar(config: LatentConfig, logits: jax.Array) -> jax.Array:
-    """The number `[...]` that logits `[..., V]` stand for (MuZero, appendix F)."""
-    return unsquash(config.reach * expected_unit(logits, "two_hot"))
-
-
-def categorical_loss(config: LatentConfig, logits: jax.Array, target: jax.Array) -> jax.Array:
-    """Cross-entropy `[...]` of numbers `[...]` as weights of two bins (MuZero, appendix F)."""
-    return scalar_loss(logits, squash(target) / config.reach, "two_hot")
 
 
 def make_batch(unroll: int, steps: MuZeroStep, returns: jax.Array, weights: jax.Array) -> MuZeroBatch:

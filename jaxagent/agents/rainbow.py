@@ -146,17 +146,6 @@ def memory_of_frames(config: RainbowConfig, depth: int) -> Memory:
     )
 
 
-def uniform(action_spec: tuple[Component, ...]) -> Callable:
-    """Act uniformly, to fill the replay before anything is learned."""
-    num_actions = action_spec[0].cardinality
-
-    def act(carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array) -> tuple:
-        del is_first
-        return draw_category(key, obs.shape[0], num_actions), (), carry
-
-    return act
-
-
 def copying(config: RainbowConfig) -> tuple[Callable, Callable]:
     """How `Copies` begin and follow: the fields of a `loops.SlowCopy`."""
     return partial(first_copies, config), partial(follow, config)

@@ -1,7 +1,6 @@
 """Soft actor-critic: off-policy, continuous actions, on vectors of observations."""
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -117,21 +116,7 @@ def soft_actor_critic(obs_size: int, action_spec: tuple[Component, ...], config:
 
 def as_steps(trajectory: Any) -> Step:
     """What the replay keeps of a trajectory `[T, B, ...]` of this agent."""
-    t = trajectory
-    return Step(t.obs, t.extras["action"], t.reward, t.terminated, t.final_obs)
-
-
-def uniform(action_spec: tuple[Component, ...]) -> Callable:
-    """Act uniformly over the box, to fill the replay before anything is learned."""
-    require_reals("SAC", action_spec)
-
-    def act(carry, obs, is_first, key):
-        del is_first
-        shape = (obs.shape[0], len(action_spec))
-        action = jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
-        return to_env_action(action, action_spec), {"action": action}, carry
-
-    return act
+    return trajectory.fields_of(Step)
 
 
 def sac_policy(action_spec: tuple[Component, ...], config: SACConfig, *, is_greedy: bool) -> Policy:

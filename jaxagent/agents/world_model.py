@@ -5,6 +5,7 @@ at hand (`planning.sample_planner`).
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from jaxagent.data import normalize
 from jaxagent.data.normalize import Moments
 from jaxagent.nn.mlp import MLP
 from jaxagent.objectives.value import td_target
-from jaxagent.types import View
+from jaxagent.types import Trajectory, View
 
 
 class ModelStep(NamedTuple):
@@ -26,6 +27,12 @@ class ModelStep(NamedTuple):
     reward: jax.Array
     terminated: jax.Array
     final_obs: jax.Array  # [b, n] after the step
+
+
+def stored_steps(trajectories: Sequence[Trajectory]) -> ModelStep:
+    """All steps `[N, ...]` of trajectories `[T, B, ...]`."""
+    parts = [ModelStep(*(getattr(t, field) for field in ModelStep._fields)) for t in trajectories]
+    return jax.tree.map(lambda *x: jnp.concatenate([a.reshape(-1, *a.shape[2:]) for a in x]), *parts)
 
 
 class WorldModelParams(NamedTuple):
@@ -70,16 +77,16 @@ class WorldModel(NamedTuple):
         return self._value_unit * self._worth(params, obs)
 
     def loss(
-        self, params: WorldModelParams, steps: ModelStep, slow: WorldModelParams, num_updates: jax.Array
+        self, params: WorldModelParams, steps: ModelStep, data: Any, slow: Any
     ) -> tuple[jax.Array, dict]:
         """Squared errors of change and reward, cross-entropy of ends, TD(0) of values (b steps).
 
-        For `loops.slow_offline`: the value bootstraps from the slow copy.
+        For `loops.supervised`: the value bootstraps from the slow copy, `slow.params`.
         """
-        del num_updates
+        del data
         change, reward, end = self._predict(params, steps.obs, steps.action)
         true_change = (steps.final_obs - steps.obs) / self.spread[None]
-        next_value = self._value_unit * self._worth(slow, steps.final_obs)
+        next_value = self._value_unit * self._worth(slow.params, steps.final_obs)
         target = td_target(steps.reward, steps.terminated, next_value, discount=self.discount)
         error = self._worth(params, steps.obs) - target / self._value_unit
         ended = steps.terminated.astype(jnp.float32)

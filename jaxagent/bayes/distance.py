@@ -1,5 +1,7 @@
 """Distances between predictions given as log-probabilities, and where a model lies between two."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -9,6 +11,17 @@ def kl(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
     is_zero = log_p == -jnp.inf
     ratio = jnp.where(is_zero, 0.0, log_p) - jnp.where(is_zero, 0.0, log_q)
     return jnp.sum(jnp.exp(log_p) * ratio, axis=-1)
+
+
+def kl_of_pairs(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+    """KL of every `log_p [M, S, ..., K]` from every `log_q [G, S, ..., K]`, mean over `...`: `[M, S, G]`.
+
+    Its cross term is one product of matrices for all pairs; only finite log-probabilities.
+    """
+    num_positions = math.prod(log_p.shape[2:-1])
+    p, log_p, log_q = (x.reshape(*x.shape[:2], -1) for x in (jnp.exp(log_p), log_p, log_q))
+    cross = jnp.einsum("mse,gse->msg", p, log_q, precision=jax.lax.Precision.HIGHEST)
+    return (jnp.sum(p * log_p, axis=-1)[..., None] - cross) / num_positions
 
 
 def symmetric_kl(log_p: jax.Array, log_q: jax.Array) -> jax.Array:

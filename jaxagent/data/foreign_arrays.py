@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.names import MissingExtra
+from envs.common.names import MissingExtra
 from jaxagent.data.store import FIELDS, Shard, StoreError
 from jaxagent.types import Trajectory
 

@@ -34,6 +34,12 @@ def batch_moments(x: jax.Array, average: Callable, num_axes: int = 2) -> tuple[j
     return mean, average(jnp.mean(jnp.square(centred), axes))
 
 
+def moments_of(obs: jax.Array) -> Moments:
+    """Moments of stored observations `[N, ...]`."""
+    count = jnp.full((), obs.shape[0], jnp.float32)
+    return Moments(count, jnp.mean(obs, axis=0), jnp.var(obs, axis=0))
+
+
 def update(moments: Moments, mean: jax.Array, variance: jax.Array, count: Any) -> Moments:
     """Merge a batch of `count` items, given its mean and variance, into the moments."""
     total = moments.count + count

@@ -34,6 +34,12 @@ def init(example: Any, capacity: int) -> Replay:
     return Replay(data, jnp.zeros((), jnp.int32))
 
 
+def full(entries: Any) -> Replay:
+    """A replay that holds `entries`, leaves `[C, ...]`, and has room for no more."""
+    count = jax.tree.leaves(entries)[0].shape[0]
+    return Replay(entries, jnp.asarray(count, jnp.int32))
+
+
 def add(replay: Replay, block: Any) -> Replay:
     """Write `block`, leaves `[n, ...]`; the oldest n transitions are overwritten.
 

@@ -282,6 +282,13 @@ def holm(p_values) -> np.ndarray:
     return adjusted
 
 
+def correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Pearson's, of `[N]` each; 0 where either does not vary, or there are fewer than three points."""
+    if x.size < 3 or np.ptp(x) == 0.0 or np.ptp(y) == 0.0:
+        return 0.0
+    return float(np.corrcoef(x, y)[0, 1])
+
+
 def fit_log_log_slope(x, y) -> np.ndarray:
     """Least-squares slope of log y on log x, [K] and [K, ...] -> [...]."""
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)

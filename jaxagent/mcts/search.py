@@ -30,8 +30,8 @@ from jaxagent.mcts.base import (
     RootFnOutput,
 )
 from jaxagent.mcts.checks import check_inputs, check_leaves, check_tree
+from jaxagent.mcts.leaves import simulate_several
 from jaxagent.mcts.nodes import plant, replant, to_tree
-from jaxagent.mcts.parallel import simulate_several
 from jaxagent.mcts.reuse import depths
 from jaxagent.mcts.simulation import Model, Rules, TieBreak, choose_everywhere, simulate
 from jaxagent.mcts.tree import Tree

@@ -22,6 +22,11 @@ class Curve(NamedTuple):
         return self._asdict() | {"stages": list(self.stages), "x_label": label}
 
 
+def return_curve(stages: str, title: str, lanes: str = "seeds") -> Curve:
+    """Return while training of the stages that match a pattern, by env steps of all lanes."""
+    return Curve("train/return", (stages,), title, "env_steps", "episode return", f"env steps (all {lanes})")
+
+
 def line(label: str, x: Iterable[float], y: Any, *, dashed: bool = False) -> dict[str, Any]:
     """A line through `y [points]`, or a line a seed through `y [points, seeds]`."""
     drawn = {"label": label, "x": [float(v) for v in x], "y": np.asarray(y, float).tolist()}

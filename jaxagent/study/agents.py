@@ -1,6 +1,6 @@
 """Agents that learn by reinforcement as lanes of one program, and how what they left is played."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,17 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs.types import sample_action
 from envs.vector import VectorEnv, broadcast_params
 from jaxagent import keys
-from jaxagent.agents import actor_critic, soft_actor_critic
+from jaxagent.agents import actions, actor_critic, soft_actor_critic
 from jaxagent.config import PPOConfig, SACConfig
 from jaxagent.data import normalize
 from jaxagent.evaluate.episodes import play_lanes
-from jaxagent.study.study import Fit, Lanes
+from jaxagent.study.study import Fit, Lanes, Measure, Step
 from jaxagent.train import loops, optimizer
 from jaxagent.types import Loop, Policy, see_obs
 
 AgentConfig = PPOConfig | SACConfig
+Fits = Mapping[str, Fit]  # of one task, by arm
 
 
 def stack(trees: Sequence[Any]) -> Any:
@@ -104,7 +106,7 @@ def _algorithm(env: Any, config: AgentConfig) -> tuple[Loop, Callable[[Any], Any
             vector,
             optimizer.plain_adam(config.learning_rate),
             config,
-            explore=soft_actor_critic.uniform(env.action_spec),
+            explore=actions.uniform(env.action_spec),
             as_steps=soft_actor_critic.as_steps,
             slow=loops.moving_average(lambda params: params.critics, config.tau),
         )
@@ -143,7 +145,32 @@ def as_policy(env: Any, config: AgentConfig, *, is_greedy: bool) -> Policy:
     return Policy(lambda batch_size: (), act)
 
 
-class Room(NamedTuple):
+def uniform_policy(env: Any) -> Policy:
+    """Draws actions of the whole space, whatever it sees; it has no parameters."""
+
+    def act(params: Any, carry: Any, obs: Any, is_first: jax.Array, key: jax.Array) -> tuple:
+        del params, obs
+        lane_keys = jax.random.split(key, is_first.shape[0])
+        return jax.vmap(lambda key: sample_action(key, env.action_spec))(lane_keys), (), carry
+
+    return Policy(lambda batch_size: (), act)
+
+
+def task_steps(
+    config: Any, tasks: Sequence[Any], fits_of: Callable[[Any, Any], Fits], evaluate: Callable
+) -> list[Step]:
+    """Of each task in turn the fits, `fits_of(config, task)`, then the measure `evaluate/TASK` of them.
+
+    `evaluate(config, task, fits, folder, place)` returns JSON.
+    """
+    steps: list[Step] = []
+    for task in tasks:
+        fits = fits_of(config, task)
+        steps += [*fits.values(), Measure(f"evaluate/{task.name}", partial(evaluate, config, task, fits))]
+    return steps
+
+
+class Arena(NamedTuple):
     """Where agents of several seeds are met: every arm of a seed in the same episodes."""
 
     env: Any
@@ -169,10 +196,15 @@ class Room(NamedTuple):
         )
         return np.asarray(jax.jit(partial(over, play))(snapshots))
 
+    def history(self, policy: Policy, snapshots: Any, rows: np.ndarray, config: Any) -> dict[str, Any]:
+        """Mean returns `[rows][seeds]` of some snapshots, and after how many env steps they were made."""
+        steps = [config.warmup_steps + config.env_steps_per_chunk * int(row) for row in rows]
+        return {"steps": steps, "returns": self.curve(policy, take(snapshots, rows)).tolist()}
 
-def room(env: Any, task: Any, seeds: Sequence[int], episodes: int, key: jax.Array) -> Room:
-    """A room whose episodes of a seed depend on `key` and the seed alone."""
-    return Room(env, task, keys.per_index(key, jnp.array(tuple(seeds))), episodes)
+
+def arena(env: Any, task: Any, seeds: Sequence[int], episodes: int, key: jax.Array) -> Arena:
+    """An arena whose episodes of a seed depend on `key` and the seed alone."""
+    return Arena(env, task, keys.per_index(key, jnp.array(tuple(seeds))), episodes)
 
 
 def even_rows(last: int, count: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 
-from envs.names import check_name
+from envs.common.names import check_name
 from envs.registry import registered
 from envs.returns import reference
 from jaxagent.config import Count, PPOConfig, Share

@@ -90,7 +90,7 @@ def supervised(
 ) -> Lanes:
     """Lanes of `params [N, ...]` fitted to data; `ids` pair them across fits of one purpose."""
     return Lanes(
-        loops.offline(loss, sample, optimizer.adamw(config)),
+        loops.supervised(loss, sample, optimizer.adamw(config)),
         lambda: (params,),
         config,
         keys.derive(0, purpose),
@@ -163,19 +163,19 @@ def validation(
         run = jax.jit(jax.vmap(evaluate, in_axes=(0, None, None)))
         losses = run(params, data, keys.derive(0, f"validate/{i}"))
         rows.append(dict(zip(lanes, map(float, losses), strict=True)))
-        rows[-1]["unigram"] = unigram(seen, data, of.model.vocabulary.size)
+        rows[-1]["unigram"] = unigram(_columns(seen), _columns(data), of.model.vocabulary.size)
     return rows
 
 
-def unigram(seen: sampler.Windows, data: sampler.Windows, size: int) -> float:
-    """Cross-entropy (nats) of held-out tokens under each component's smoothed frequencies."""
+def _columns(of: sampler.Windows) -> np.ndarray:
+    """Tokens `[N, C]` of the real steps, a column a component."""
+    return np.concatenate([of.obs_tokens, of.action_tokens], axis=1)[np.asarray(of.segment) >= 0]
 
-    def columns(w: sampler.Windows) -> np.ndarray:
-        both = np.concatenate([w.obs_tokens, w.action_tokens], axis=1)
-        return both[np.asarray(w.segment) >= 0]
 
+def unigram(seen: np.ndarray, held_out: np.ndarray, size: int) -> float:
+    """Cross-entropy (nats) of tokens `[N, C]` under each column's smoothed frequencies in `seen [M, C]`."""
     losses = []
-    for train_column, column in zip(columns(seen).T, columns(data).T, strict=True):
+    for train_column, column in zip(seen.T, held_out.T, strict=True):
         counts = np.bincount(train_column, minlength=size) + 1.0
         losses.append(-np.mean(np.log(counts / counts.sum())[column]))
     return float(np.mean(losses))

@@ -12,7 +12,7 @@ from jaxagent.bayes.regret import log_losses
 from jaxagent.config import NUM_SHARDS, FitConfig, TransformerConfig
 from jaxagent.data import prompts
 from jaxagent.data.prompts import Pool, Rows
-from jaxagent.nn import transformer, vectors
+from jaxagent.nn import regression_transformer, transformer
 from jaxagent.study.study import Lanes
 from jaxagent.tokens import stream
 from jaxagent.tokens.component import Domain
@@ -107,7 +107,7 @@ def _tables(config, vocabulary, draw, num_contexts, num_outcomes, num_steps, per
 
 def regressions(input_size: int, num_steps: int, noise: float, config: TransformerConfig) -> Setting:
     """Linear regression: pairs x, y of real vectors; y is predicted where x is read."""
-    model = vectors.model(config, input_size)
+    model = regression_transformer.model(config, input_size)
 
     def draw(prompt_keys: jax.Array, weights: jax.Array) -> Pairs:
         pairs = partial(prompts.linear, num_steps=num_steps, noise=noise)
@@ -122,16 +122,16 @@ def regressions(input_size: int, num_steps: int, noise: float, config: Transform
     return Setting(model.init, draw, predict, loss, 2 * num_steps)
 
 
+def new_tables(setting: Setting, key: jax.Array, num_tasks: int, alpha: float) -> jax.Array:
+    """Tables `[D, C, K]` of tasks of a setting, of the Dirichlet prior."""
+    return prompts.dirichlet_tables(key, num_tasks, setting.num_contexts, setting.num_outcomes, alpha)
+
+
 def draw_from_pool(setting: Setting, key: jax.Array, pool: Pool, num_prompts: int) -> Any:
     """Draw a task of the pool for each prompt, then the prompt."""
     key_task, key_prompt = jax.random.split(key)
-    return setting.draw(jax.random.split(key_prompt, num_prompts), pool_tasks(key_task, pool, num_prompts))
-
-
-def pool_tasks(key: jax.Array, pool: Pool, num_prompts: int) -> jax.Array:
-    """Tables `[B, C, K]` drawn from the prior of a pool."""
-    index = jax.vmap(prompts.draw_task, (0, None))(jax.random.split(key, num_prompts), pool)
-    return pool.tables[index]
+    index = jax.vmap(prompts.draw_task, (0, None))(jax.random.split(key_task, num_prompts), pool)
+    return setting.draw(jax.random.split(key_prompt, num_prompts), pool.tables[index])
 
 
 def pretrain(
@@ -161,7 +161,7 @@ def pretrain(
         return (jax.jit(jax.vmap(setting.init))(lane_keys),)
 
     return Lanes(
-        loops.offline(loss, sample, optimizer.adamw(fit)),
+        loops.supervised(loss, sample, optimizer.adamw(fit)),
         inputs,
         fit,
         keys.derive(0, "in-context/pretrain"),

@@ -1,20 +1,22 @@
 """Rainbow in lanes, with self-prediction or without: its loop, its optimiser, what acts and is kept."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
 
 from envs.vector import VectorEnv
 from jaxagent import library
-from jaxagent.agents import rainbow
+from jaxagent.agents import actions, rainbow
 from jaxagent.config import RainbowConfig, to_dict
 from jaxagent.data.prioritized import prioritized_windows
 from jaxagent.nn.q_network import QNetwork
 from jaxagent.train import loops, optimizer
-from jaxagent.types import Agent, Loop
+from jaxagent.types import Agent, Loop, Policy
 
 
 def loop(env: Any, config: RainbowConfig) -> Loop:
@@ -25,7 +27,7 @@ def loop(env: Any, config: RainbowConfig) -> Loop:
         VectorEnv(env),
         optimizer_of(agent, config),
         config,
-        explore=rainbow.uniform(env.action_spec),
+        explore=actions.uniform(env.action_spec),
         as_steps=partial(rainbow.as_steps, dtype=jnp.bool_),
         slow=loops.SlowCopy(*rainbow.copying(config)),
         memory=prioritized_windows(config.window, config.priority_exponent),
@@ -50,26 +52,31 @@ def acts_by(config: RainbowConfig) -> Callable[[loops.Learner], Any]:
     return lambda learner: rainbow.followed(learner.target.q, learner.params)
 
 
-def describe(
-    env: Any,
-    network: QNetwork,
-    config: RainbowConfig,
-    *,
-    arm: str,
-    task: str,
-    seed: int,
-    overrides: dict[str, Any] | None = None,
-    is_stack: bool = False,
-) -> library.ValueDescription:
-    """What `library.load` needs to rebuild a policy."""
-    return library.ValueDescription(
-        arm=arm,
-        task=task,
-        env=env.name,
-        overrides=overrides or {},
-        seed=seed,
-        obs_shape=list(network.obs_shape),
-        is_stack=is_stack,
-        num_actions=network.net.num_actions,
-        config=to_dict(config),
-    )
+def without_prediction(config: RainbowConfig) -> RainbowConfig:
+    """The twin: the same parameters and draws, and no self-predictive loss on them."""
+    return dataclasses.replace(config, spr=dataclasses.replace(config.spr, weight=0.0))
+
+
+class Player(NamedTuple):
+    """An environment, the network that acts in it, and how that is fitted."""
+
+    env: Any
+    network: QNetwork
+    config: RainbowConfig
+
+    @property
+    def policy(self) -> Policy:
+        """What acts, greedy but for a thousandth of the actions."""
+        return rainbow.policy(self.network, self.config)
+
+    def save(self, folder: Path, params: Any, **about: Any) -> None:
+        """Write the policy for `library.load`; `about` are its arm, task, seed, and overrides."""
+        description = library.ValueDescription(
+            env=self.env.name,
+            obs_shape=list(self.network.obs_shape),
+            is_stack=self.network.obs_shape != self.env.obs_shape,  # it reads frames channels last
+            num_actions=self.network.net.num_actions,
+            config=to_dict(self.config),
+            **{"overrides": {}} | about,
+        )
+        library.save(folder, description, params)

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,11 @@ def of_tasks(
     references = {task.name: reference(task.env) for task in tasks}
     done = {name: found[f"evaluate/{name}"]["returns"] for name in references}
     return {arm: normalised({n: returns[arm] for n, returns in done.items()}, references) for arm in arms}
+
+
+def of_seeds(rows: Iterable[Any], *path: Any) -> np.ndarray:
+    """Scores `[1, seeds]` of the only task: what each seed's row, nested JSON, holds at `path`."""
+    return np.array([[reduce(getitem, path, row) for row in rows]])
 
 
 def between(

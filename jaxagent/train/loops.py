@@ -20,7 +20,7 @@ from jaxagent.data.rollout import ActorState, rollout
 from jaxagent.objectives.value import soft_update
 from jaxagent.train import optimizer as optimizers
 from jaxagent.train.parallel import Mean, average_shards, value_and_mean_grad
-from jaxagent.types import Agent, Loop, Trajectory, see_obs
+from jaxagent.types import Agent, Loop, OfflineAgent, Trajectory, see_obs
 
 
 class Learner(NamedTuple):
@@ -356,64 +356,84 @@ def completed_returns(running: jax.Array, trajectory: Trajectory) -> tuple[jax.A
     return running, jax.tree.map(jnp.sum, finished)
 
 
-def offline(loss: Callable, sample: Callable, optimizer: optax.GradientTransformation) -> Loop:
-    """Fit stored data (pretraining, cloning): every shard draws its own part of each batch.
-
-    `init(params)` takes the parameters to start from; `sample(data, key) -> minibatch` of one
-    shard; `loss(params, minibatch, data) -> scalar, metrics`.
-    """
-
-    def init(params: Any) -> tuple[Learner, tuple]:
-        return Learner(params, optimizers.init(optimizer, params)), ()
-
-    def update(learner: Learner, shards: tuple, data: Any, shard_ids: jax.Array, key: jax.Array):
-        minibatch = jax.vmap(sample, in_axes=(None, 0))(data, keys.per_index(key, shard_ids))
-        (value, metrics), gradients = value_and_mean_grad(loss)(learner.params, minibatch, data)
-        params, opt_state = optimizers.apply(optimizer, gradients, learner.opt_state, learner.params)
-        means = {"train/loss": value, **metrics}
-        means = {name: Mean(x, jnp.ones(())) for name, x in means.items()}
-        return Learner(params, opt_state), shards, means
-
-    return Loop(init, update)
-
-
 class Slow(NamedTuple):
-    """A moving average of the parameters, and how many updates it averages."""
+    """A moving average of a part of the parameters, and how many updates it has followed."""
 
     params: Any
     num_updates: jax.Array  # int32 []
 
 
-def slow_offline(
+def averaged(tau: float, select: Callable = lambda params: params, period: int = 1) -> SlowCopy:
+    """`Slow` of `select(params)`, with `tau` of the new at every `period`-th update."""
+
+    def first(params: Any) -> Slow:
+        return Slow(select(params), jnp.zeros((), jnp.int32))
+
+    def follow(slow: Slow, params: Any) -> Slow:
+        num_updates = slow.num_updates + 1
+        share = tau if period == 1 else jnp.where(num_updates % period == 0, tau, 0.0)
+        return Slow(soft_update(slow.params, select(params), share), num_updates)
+
+    return SlowCopy(first, follow)
+
+
+def supervised(
     loss: Callable,
     sample: Callable,
     optimizer: optax.GradientTransformation,
-    tau: float,
+    *,
+    slow: SlowCopy | None = None,
+    periods: Any = None,
     in_turn: bool = False,
 ) -> Loop:
-    """As `offline`, with a moving average of the parameters that the loss may read (SPR, SMART).
+    """Fit stored data (pretraining, cloning, offline reinforcement); each shard draws its part of a batch.
 
-    `loss(params, minibatch, slow, num_updates) -> scalar, metrics`; no gradient reaches `slow`.
-    `in_turn`: the shards, as `parallel.value_and_mean_grad` has it.
+    `init(params)` takes the parameters to start from; `sample(data, key) -> minibatch` of one
+    shard; `loss(params, minibatch, data) -> scalar, metrics`. With a `slow` copy of the parameters
+    the loss takes one argument more, the copy, which no gradient reaches. `periods` let parts of
+    the parameters rest (`optimizer.by_period`). `in_turn`: the shards, as
+    `parallel.value_and_mean_grad` has it.
     """
+    optimizer = optimizer if periods is None else optimizers.by_period(optimizer, periods)
 
     def init(params: Any) -> tuple[Learner, tuple]:
-        slow = Slow(params, jnp.zeros((), jnp.int32))
-        return Learner(params, optimizers.init(optimizer, params), target=slow), ()
+        copy = () if slow is None else slow.first(params)
+        return Learner(params, optimizers.init(optimizer, params), target=copy), ()
 
     def update(learner: Learner, shards: tuple, data: Any, shard_ids: jax.Array, key: jax.Array):
         minibatch = jax.vmap(sample, in_axes=(None, 0))(data, keys.per_index(key, shard_ids))
-        slow = learner.target
-        (value, metrics), gradients = value_and_mean_grad(loss, in_turn)(
-            learner.params, minibatch, slow.params, slow.num_updates
-        )
+        read = (data,) if slow is None else (data, learner.target)
+        grad = value_and_mean_grad(loss, in_turn)
+        (value, metrics), gradients = grad(learner.params, minibatch, *read)
         params, opt_state = optimizers.apply(optimizer, gradients, learner.opt_state, learner.params)
-        slow = Slow(soft_update(slow.params, params, tau), slow.num_updates + 1)
         means = {"train/loss": value, **metrics}
         means = {name: Mean(x, jnp.ones(())) for name, x in means.items()}
-        return Learner(params, opt_state, target=slow), shards, means
+        copy = () if slow is None else slow.follow(learner.target, params)
+        return Learner(params, opt_state, target=copy), shards, means
 
     return Loop(init, update)
+
+
+def offline_rl(
+    agent: OfflineAgent, draw: Callable, optimizer: optax.GradientTransformation, tau: float
+) -> Loop:
+    """`supervised` for agents that learn from stored `Step`s (TD3+BC, IQL); `init(agent.init(...))`.
+
+    `draw(data, key)` are the steps of one shard: `partial(replay.sample, batch_size=...)` of a full
+    `Replay`, say. `tau` is of the slow copy that the targets read.
+    """
+
+    def sample(data: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+        key_draw, key_targets = jax.random.split(key)
+        return draw(data, key_draw), key_targets
+
+    def loss(params: Any, minibatch: tuple[Any, jax.Array], data: Any, slow: Slow) -> tuple:
+        del data
+        targets = agent.targets(jax.lax.stop_gradient(params), slow.params, *minibatch)
+        return agent.loss(params, jax.lax.stop_gradient(targets))
+
+    slow = averaged(tau, agent.slow, agent.target_period)
+    return supervised(loss, sample, optimizer, slow=slow, periods=agent.periods)
 
 
 def lanes(

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from envs.branch import when
-from envs.foreign import foreign
+from envs.common.branch import when
+from envs.common.foreign import foreign
 from jaxagent.config import AlphaZeroConfig, FitConfig, PPOConfig, RainbowConfig
 from jaxagent.train.parallel import checksum
 
@@ -184,3 +184,22 @@ def apply(
 
 def _is_matrix(params: Any) -> Any:
     return jax.tree.map(lambda x: x.ndim >= 2, params)
+
+
+def by_period(optimizer: optax.GradientTransformation, periods: Any) -> Any:
+    """Let every part of the parameters move at each `period`-th update alone; 0: never.
+
+    `periods` are ints in a prefix of the parameters. Between its moves a part rests with its
+    moments, as if its loss were not there. To mask the loss would not do: where a gradient is zero
+    Adam's momentum moves on. What never moves costs no moments and does not decay. A clip by the
+    global norm sees the parts of one period at a time.
+    """
+
+    def every(period: int) -> optax.GradientTransformation:
+        if period == 0:
+            return optax.set_to_zero()
+        if period == 1:
+            return optimizer
+        return optax.conditionally_mask(optimizer, lambda done: (done + 1) % period == 0)
+
+    return optax.partition({p: every(p) for p in sorted(set(jax.tree.leaves(periods)))}, periods)

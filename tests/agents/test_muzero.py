@@ -14,7 +14,7 @@ from probe_lanes import AnyProbe
 import envs
 from envs.vector import VectorEnv
 from jaxagent import mcts
-from jaxagent.agents import muzero, planning
+from jaxagent.agents import actions, latent_heads, muzero, planning
 from jaxagent.agents.muzero import MuZeroStep
 from jaxagent.config import LatentConfig, MuZeroConfig, SearchConfig, TrunkConfig
 from jaxagent.data import replay as replays
@@ -89,7 +89,7 @@ def test_targets_bootstrap_from_the_slow_copy_and_search_a_share_anew():
     slow = jax.tree.map(lambda x: x + 0.05, params)
     steps = windows(terminated=[(2, 1)])
     batch = jax.jit(agent.targets)(params, slow, steps, jax.random.key(0))
-    read = partial(muzero.evaluate, model, config.model, slow)
+    read = partial(latent_heads.evaluate, model, config.model, slow)
     value = np.stack([np.asarray(read(obs)[1], np.float64) for obs in steps.obs])
     expected = steps.reward[0] + 0.7 * (steps.reward[1] + 0.7 * value[2])
     np.testing.assert_allclose(batch.value[0], expected, rtol=1e-4, atol=1e-5)
@@ -237,7 +237,7 @@ def test_the_gradient_is_halved_at_every_unrolled_step(monkeypatch):
 def test_numbers_survive_their_bins():
     numbers = jnp.linspace(-10.0, 10.0, 41)
     logits = jnp.log(jnp.asarray(two_bins(numbers), jnp.float32) + 1e-12)
-    np.testing.assert_allclose(muzero.to_scalar(SMALL, logits), numbers, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(latent_heads.to_scalar(SMALL, logits), numbers, rtol=2e-3, atol=2e-3)
 
 
 def test_latents_lie_between_0_and_1_and_a_constant_one_is_finite():
@@ -267,7 +267,7 @@ def test_search_in_the_model_equals_a_plain_search_of_it():
     obs = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
     plan = planning.gumbel_search(CONFIG.search)
     found = muzero.decide(model, plan, CONFIG, params, obs, jax.random.key(2))
-    logits, value = muzero.evaluate(model, SMALL, params, obs)
+    logits, value = latent_heads.evaluate(model, SMALL, params, obs)
     root = mcts.RootFnOutput(prior_logits=logits, value=value, embedding=model.encode(params, obs))
     step = muzero.learned_model(model, SMALL, discount=0.7)
     output = mcts.gumbel_muzero_policy(params, jax.random.key(2), root, step, 8, max_num_considered_actions=4)
@@ -296,7 +296,7 @@ def learned():
             VectorEnv(env),
             optax.adam(CONFIG.learning_rate),
             CONFIG,
-            explore=muzero.uniform(env.action_spec),
+            explore=actions.uniform(env.action_spec),
             as_steps=muzero.as_steps,
             slow=loops.moving_average(lambda p: p, CONFIG.tau),
             memory=replays.windows(muzero.window(CONFIG)),
@@ -320,7 +320,7 @@ def of_probe(name, *signals):
     model, params = learned()
     own = jax.tree.map(lambda x: x[PROBES.index(name)], params)
     obs = jnp.array(signals, jnp.float32)[:, None]
-    logits, value = muzero.evaluate(model, SMALL, own, obs)
+    logits, value = latent_heads.evaluate(model, SMALL, own, obs)
     return np.asarray(value), np.asarray(jax.nn.softmax(logits))
 
 

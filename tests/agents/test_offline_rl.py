@@ -19,11 +19,11 @@ from jaxagent.agents.iql import IQLBatch, iql
 from jaxagent.agents.soft_actor_critic import Step
 from jaxagent.agents.td3_bc import TD3BCBatch, as_steps, smoothed, td3_bc
 from jaxagent.config import IQLConfig, TD3BCConfig
+from jaxagent.data import normalize
 from jaxagent.data import replay as replays
 from jaxagent.objectives.policy import advantage_weight, value_weight
 from jaxagent.objectives.value import expectile_loss, soft_update, squared_errors, td_target
 from jaxagent.train import loops, optimizer, parallel
-from jaxagent.train.offline_loop import by_period, moments_of, offline_rl
 from jaxagent.types import Trajectory
 
 n, A, b, WIDTH = 3, 2, 8, 16  # observation, action, batch, hidden size
@@ -84,6 +84,7 @@ def both_values(critics, obs, action):
     return np.stack([forward(one(i), joint)[:, 0] for i in (0, 1)])
 
 
+@pytest.mark.slow
 def test_td3_bc_targets_in_float64():
     """The slow actor, smoothed, valued by the smaller slow critic; a termination ends it."""
     agent, params, target, steps = setting(td3_bc, dataclasses.replace(TD3BC, noise_scale=0.4))
@@ -114,6 +115,7 @@ def test_td3_bc_loss_in_float64():
     np.testing.assert_allclose(total, critic + actor, **CLOSE)
 
 
+@pytest.mark.slow
 def test_iql_targets_in_float64():
     """The critics' target is the value that learns; the value's are the slow critics."""
     agent, params, target, steps = setting(iql, IQL)
@@ -217,6 +219,7 @@ def actor_gradient(make, config, batch_of, **change):
     return gradient, params
 
 
+@pytest.mark.slow
 def test_td3_bc_without_alpha_is_cloning():
     steps = some_steps()
     batch = TD3BCBatch(steps.obs, steps.action, jnp.zeros(b))
@@ -236,6 +239,7 @@ def test_td3_bc_without_alpha_is_cloning():
     assert difference(pulled.actor, expected) > 0.1
 
 
+@pytest.mark.slow
 def test_iql_without_beta_is_cloning():
     """The policy's gradient is that of the log-likelihood, whatever the values say."""
     batch = iql_batch()
@@ -286,6 +290,7 @@ MOVES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "config", "name", "moved"), MOVES, ids=[f"{m.__name__}-{k}" for m, _, k, _ in MOVES]
 )
@@ -303,6 +308,7 @@ def test_each_loss_is_blind_to_the_parameters_of_the_others(make, config, name, 
         )
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_frozen_encoder_gets_no_gradient_and_no_slow_copy(make, config):
     agent, params, target, steps = setting(make, config, encoder=linear, is_frozen=True)
@@ -414,11 +420,11 @@ DRAW = partial(replays.sample, batch_size=4)
 def small_run(make, config, num_updates, devices=1, weights=optimizer.plain_adam, **options):
     """The states before and after each of some chunks of one update."""
     agent = make(n, SPEC, config, **options)
-    loop = offline_rl(agent, DRAW, weights(0.01), config.tau)
+    loop = loops.offline_rl(agent, DRAW, weights(0.01), config.tau)
     params = jax.jit(agent.init)(jax.random.key(0), jnp.eye(n) if options else ())
     steps = some_steps()
     chunk = parallel.chunked(loop, 1, devices, full_replay(steps))
-    states = [parallel.first_state(*jax.jit(loop.init)(params, moments_of(steps.obs)))]
+    states = [parallel.first_state(*jax.jit(loop.init)(params))]
     for _ in range(num_updates):
         state, report = jax.block_until_ready(chunk(states[-1], keys.derive(0, "update")))
         parallel.check_replicas(report.checksums)
@@ -432,6 +438,7 @@ def td3_bc_learners():
     return small_run(td3_bc, TD3BC, 4, encoder=linear, is_frozen=False)
 
 
+@pytest.mark.slow
 def test_the_policy_and_the_slow_copy_move_at_every_second_update():
     learners = td3_bc_learners()
     for number, (before, after) in enumerate(itertools.pairwise(learners)):
@@ -439,10 +446,11 @@ def test_the_policy_and_the_slow_copy_move_at_every_second_update():
         assert difference(before.params.critics, after.params.critics) > 1e-3
         assert difference(before.params.encoder, after.params.encoder) > 1e-3
         assert (difference(before.params.actor, after.params.actor) > 1e-3) == is_due
-        assert (difference(before.target, after.target) > 0) == is_due
-    assert int(learners[-1].num_updates) == 4
+        assert (difference(before.target.params, after.target.params) > 0) == is_due
+    assert int(learners[-1].target.num_updates) == 4
 
 
+@pytest.mark.slow
 def test_the_first_move_of_the_policy_is_adams_first():
     """The skipped update left no trace in the moments: Adam's first step is the learning rate.
 
@@ -455,18 +463,19 @@ def test_the_first_move_of_the_policy_is_adams_first():
     assert np.median(step[step > 0]) == pytest.approx(0.01, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_the_slow_copy_is_the_polyak_average():
     learners = td3_bc_learners()
-    expected = soft_update(learners[1].target, learners[2].params, TD3BC.tau)
-    assert difference(learners[2].target, expected) < 1e-6
-    assert difference(learners[0].target, learners[0].params) == 0
+    expected = soft_update(learners[1].target.params, learners[2].params, TD3BC.tau)
+    assert difference(learners[2].target.params, expected) < 1e-6
+    assert difference(learners[0].target.params, learners[0].params) == 0
 
 
 def test_by_period_equals_adam_on_every_second_gradient():
     gradients = [jnp.array([float(g)]) for g in (1, -2, 3, 5, -1, 2)]
     params = {"often": jnp.zeros(1), "rarely": jnp.zeros(1), "never": jnp.ones(1)}
     adam = optax.adamw(0.1, weight_decay=0.1)
-    mixed = by_period(adam, {"often": 1, "rarely": 2, "never": 0})
+    mixed = optimizer.by_period(adam, {"often": 1, "rarely": 2, "never": 0})
     state = optimizer.init(mixed, params)
     for g in gradients:
         params, state = optimizer.apply(mixed, dict.fromkeys(params, g), state, params)
@@ -478,6 +487,7 @@ def test_by_period_equals_adam_on_every_second_gradient():
     np.testing.assert_array_equal(params["never"], 1.0)  # not even decayed
 
 
+@pytest.mark.slow
 def test_iql_moves_at_every_update_and_a_frozen_encoder_at_none():
     learners = small_run(
         iql, IQL, 2, weights=partial(optax.adamw, weight_decay=0.1), encoder=linear, is_frozen=True
@@ -485,37 +495,25 @@ def test_iql_moves_at_every_update_and_a_frozen_encoder_at_none():
     for before, after in itertools.pairwise(learners):
         for part in ("actor", "log_std", "value", "critics"):
             assert difference(getattr(before.params, part), getattr(after.params, part)) > 1e-4
-        assert difference(before.target, after.target) > 1e-6
+        assert difference(before.target.params, after.target.params) > 1e-6
     np.testing.assert_array_equal(learners[-1].params.encoder, jnp.eye(n))
-    assert learners[-1].target.encoder == ()
-    assert learners[-1].target.actor == ()
+    assert learners[-1].target.params.encoder == ()
+    assert learners[-1].target.params.actor == ()
 
 
+@pytest.mark.slow
 def test_one_device_computes_what_two_compute():
     one = td3_bc_learners()[2]
     two = small_run(td3_bc, TD3BC, 2, devices=2, encoder=linear, is_frozen=False)[2]
     assert difference(one.params, two.params) < 1e-5
 
 
-def test_observations_are_standardised_by_the_moments_of_the_data():
-    """The same as to standardise the data before; moments of `()` leave them as they are."""
-    steps = some_steps()
-    raw = steps._replace(obs=5.0 + 3.0 * steps.obs, final_obs=5.0 + 3.0 * steps.final_obs)
-    moments = moments_of(raw.obs)
-    np.testing.assert_allclose(moments.variance, np.var(raw.obs, axis=0), rtol=1e-5)
-    mean, deviation = np.mean(raw.obs, axis=0)[None], np.std(raw.obs, axis=0)[None]
-    see = lambda x: (x - mean) / deviation  # noqa: E731
-    seen = raw._replace(obs=see(raw.obs), final_obs=see(raw.final_obs))
-    agent = td3_bc(n, SPEC, TD3BC)
-    loop = offline_rl(agent, DRAW, optimizer.plain_adam(0.01), TD3BC.tau)
-    first, params = jax.jit(agent.init)(jax.random.key(0)), []
-    for data, normalizer in ((raw, moments), (seen, ())):
-        chunk = parallel.chunked(loop, 2, 1, full_replay(data))
-        state = parallel.first_state(*jax.jit(loop.init)(first, normalizer))
-        state, _ = jax.block_until_ready(chunk(state, keys.derive(0, "update")))
-        params.append(state.learner.params)
-    assert difference(*params) < 1e-4
-    assert difference(params[0], first) > 1e-2
+def test_moments_of_stored_observations():
+    obs = 5.0 + 3.0 * some_steps().obs
+    moments = normalize.moments_of(obs)
+    np.testing.assert_allclose(moments.mean, np.mean(obs, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(moments.variance, np.var(obs, axis=0), rtol=1e-5)
+    assert int(moments.count) == obs.shape[0]
 
 
 # --- learning -------------------------------------------------------------------------------------
@@ -563,7 +561,7 @@ def learned(make, config):
     config = dataclasses.replace(config, reward_scale=1.0, **LEARN)
     agent = make(2, ONE, config)
     draw = partial(replays.sample, batch_size=config.batch_size // 4)
-    loop = offline_rl(agent, draw, optimizer.plain_adam(config.learning_rate), config.tau)
+    loop = loops.offline_rl(agent, draw, optimizer.plain_adam(config.learning_rate), config.tau)
     loop = loops.lanes(loop, data_axis=0)
     steps = two_steps()
     myopic = steps._replace(terminated=jnp.ones((N,), bool))
@@ -571,7 +569,7 @@ def learned(make, config):
     data = jax.tree.map(lambda *x: jnp.stack(x), *kinds)
     params = jax.jit(jax.vmap(agent.init))(jax.random.split(jax.random.key(1), 2 * SEEDS))
     chunk = parallel.chunked(loop, config.num_updates, 1, data)
-    state = parallel.first_state(*jax.jit(loop.init)(params, ()))
+    state = parallel.first_state(*jax.jit(loop.init)(params))
     state, report = jax.block_until_ready(chunk(state, keys.derive(0, "update")))
     assert report.is_finite.all()
     seen = jnp.array([[0.0, 0.0], [1.0, 0.5]])
@@ -579,6 +577,7 @@ def learned(make, config):
     return np.asarray(jax.vmap(act)(state.learner.params)).reshape(2, SEEDS, 2)
 
 
+@pytest.mark.slow
 @BOTH
 def test_the_better_action_is_found_where_cloning_averages(make, config):
     far_sighted, myopic = learned(make, config)
@@ -588,6 +587,7 @@ def test_the_better_action_is_found_where_cloning_averages(make, config):
     assert (myopic[:, 1] > 0.3).all(), myopic
 
 
+@pytest.mark.slow
 @BOTH
 def test_cloning_averages(make, config):
     name = {td3_bc: "alpha", iql: "beta"}[make]

@@ -68,6 +68,7 @@ def in_self_play(view):
     return View(view.obs, WrappedState(view.state, ()), WrappedParams(view.task, ()))
 
 
+@pytest.mark.fast("moves0-2-1.0-gumbel", "moves3-None-None-gumbel")
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize(
     ("moves", "best", "value"),
@@ -94,6 +95,7 @@ def test_tactics(plan, moves, best, value):
     assert not weights[list(moves)].any()  # a square that is taken has no weight
 
 
+@pytest.mark.slow
 def test_a_wrong_sign_helps_the_opponent():
     """The saboteur: with the discount's sign turned, search leaves the block undone."""
     env, _ = self_play(*game())
@@ -210,6 +212,7 @@ def test_a_rule_against_itself_gives_mirrored_results():
     np.testing.assert_array_equal(results[::2], -results[1::2])
 
 
+@pytest.mark.slow
 def test_a_rule_beats_random_play_from_either_side():
     games = match(rule(), random_player(), num_games=64)
     results = np.asarray(games.returns)
@@ -248,6 +251,7 @@ def test_the_side_to_move_acts():
     np.testing.assert_array_equal(action, np.where(player == 0, 7, 8))
 
 
+@pytest.mark.slow
 def test_openings_are_drawn_legal_and_the_same_for_both_lanes_of_a_pair():
     env, task = game()
     first = Policy(  # always the first legal cell
@@ -282,6 +286,7 @@ def test_openings_are_drawn_legal_and_the_same_for_both_lanes_of_a_pair():
 # --- the network ----------------------------------------------------------------------------------
 
 
+@pytest.mark.fast("0")
 @pytest.mark.parametrize("channels", [0, 4])
 def test_the_network_begins_uniform_and_bounded(channels):
     trunk = TrunkConfig(channels=channels, width=8, num_blocks=1)
@@ -298,6 +303,7 @@ def test_the_network_begins_uniform_and_bounded(channels):
         policy_value(TrunkConfig(channels=4), (7,), 2, is_bounded=False)
 
 
+@pytest.mark.slow
 def test_planning_with_the_true_model_of_one_player():
     """A constant pole falls in 10 steps; a dozen simulations ahead it stands longer."""
     env, task = envs.make("classic/CartPole-v1")

@@ -155,6 +155,7 @@ TRAP = dataclasses.replace(
 )
 
 
+@pytest.mark.slow
 def test_time_limit_trap_keeps_who_bootstraps_through_truncation():
     run = Run(*envs.make("probe/TimeLimitTrap"), TRAP)
     run.train()
@@ -162,6 +163,7 @@ def test_time_limit_trap_keeps_who_bootstraps_through_truncation():
     np.testing.assert_allclose(run.values(0.0)[0] / TRAP.reward_scale, 20.0, atol=3.0)
 
 
+@pytest.mark.slow
 def test_time_limit_trap_catches_who_calls_truncation_termination():
     run = Run(*envs.make("probe/TimeLimitTrap"), TRAP, change=relabelled)
     run.train()
@@ -191,6 +193,7 @@ def three_updates(num_epochs):
     return {k: float(m.total / m.count) for k, m in metrics[0].items()}, compiled
 
 
+@pytest.mark.slow
 def test_one_update_lowers_the_policy_loss_on_its_own_batch():
     """Two steps on one batch. The first meets a loss of 0, for the ratio is 1 and advantages
     average 0, so the mean over both is half of what the first step made of it."""
@@ -209,6 +212,7 @@ def test_one_update_lowers_every_loss_on_its_own_batch():
     assert abs(one["train/loss/policy"]) < 1e-5
 
 
+@pytest.mark.slow
 def test_the_train_step_compiles_once():
     """In the second chunk only the state's layout may be compiled, in the third nothing."""
     first, second, third = three_updates(2)[1]

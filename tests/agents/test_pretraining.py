@@ -23,7 +23,7 @@ n, m, P, K, V = 3, 2, 5, 3, 8  # observation, action, both, steps, bins of the f
 B = 1 + K * P  # a window and its changes, one a scalar
 IS_ACTION = np.arange(P) >= n
 KINDS = [(g, v) for g in ("component", "modality") for v in ("bins", "two_hot", "reals")]
-FAST = (("component", "bins"), ("modality", "reals"))  # the other kinds are in the slow tier
+FAST = (("component", "bins"),)  # the other kinds are in the slow tier
 
 
 def of_kinds(kinds):
@@ -171,6 +171,7 @@ def test_a_next_token_depends_on_exactly_the_tokens_before_it(kind):
     np.testing.assert_array_equal(dependence("gpt", kind, 0), expected)
 
 
+@pytest.mark.slow
 @of_kinds([k for k in KINDS if k[1] != "bins"])
 def test_the_loss_of_a_token_has_no_gradient_after_it(kind):
     """Exactly zero, where a gradient exists; bins are steps, the test above moves them."""
@@ -187,6 +188,7 @@ def test_the_loss_of_a_token_has_no_gradient_after_it(kind):
     assert (slope[order[None] < order[:, None]] != 0.0).all()
 
 
+@pytest.mark.slow
 @OF_ALL_KINDS
 def test_an_inverse_action_depends_on_exactly_the_states_around_it(kind):
     time, is_action = np.repeat(np.arange(K), P), np.tile(IS_ACTION, K)
@@ -196,6 +198,7 @@ def test_an_inverse_action_depends_on_exactly_the_states_around_it(kind):
     np.testing.assert_array_equal(found[is_action], expected[is_action])
 
 
+@pytest.mark.fast("component-bins-bert")
 @pytest.mark.parametrize("name", MASKED)
 @OF_ALL_KINDS
 def test_the_values_of_hidden_tokens_are_invisible(name, kind):
@@ -216,6 +219,7 @@ def test_the_values_of_hidden_tokens_are_invisible(name, kind):
     assert tested == (2 if name == "smart" else 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mtm", "maskdp"])
 @OF_ALL_KINDS
 def test_an_autoencoder_looks_at_what_is_kept_alone(name, kind):
@@ -229,6 +233,7 @@ def test_an_autoencoder_looks_at_what_is_kept_alone(name, kind):
     np.testing.assert_array_equal(gap[~hidden], 0.0)
 
 
+@pytest.mark.slow
 def test_bert_shows_another_value_in_place_of_one_in_ten_and_its_own_for_another():
     """Of the tokens that are scored and not hidden, the swapped do not see their own value."""
     kind = ("component", "reals")
@@ -274,6 +279,7 @@ def test_bert_scores_what_it_chose_and_hides_most_of_it(kind):
     assert hidden / chosen == pytest.approx(0.8, abs=0.12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mtm", "maskdp"])
 @OF_ALL_KINDS
 def test_an_autoencoder_scores_every_token(name, kind):
@@ -282,6 +288,7 @@ def test_an_autoencoder_scores_every_token(name, kind):
     assert 0 < seen.hidden[0].mean() < 1
 
 
+@pytest.mark.slow
 @OF_ALL_KINDS
 def test_smart_scores_actions_with_a_next_state_and_hidden_actions(kind):
     real = real_part()
@@ -295,6 +302,7 @@ def test_smart_scores_actions_with_a_next_state_and_hidden_actions(kind):
     assert seen.hidden[2][..., ~IS_ACTION].any()  # states too, unscored
 
 
+@pytest.mark.fast("component-bins-gpt", "component-bins-bert", "component-bins-spr")
 @pytest.mark.parametrize("name", OBJECTIVES)
 @OF_ALL_KINDS
 def test_steps_that_do_not_exist_never_matter(name, kind):
@@ -327,6 +335,7 @@ def silent(name):
     return found
 
 
+@pytest.mark.fast("component-bins-gpt", "component-bins-bert", "component-bins-spr")
 @OF_ALL_OBJECTIVES
 @OF_ALL_KINDS
 def test_losses_and_gradients_are_finite_and_all_learns_that_should(name, kind):
@@ -345,6 +354,7 @@ def test_losses_and_gradients_are_finite_and_all_learns_that_should(name, kind):
         assert (slope != 0).any() != is_silent, where
 
 
+@pytest.mark.fast("gpt", "bert", "spr")
 @OF_ALL_OBJECTIVES
 def test_a_loss_is_a_function_of_its_key(name):
     kind = ("component", "bins")
@@ -353,6 +363,7 @@ def test_a_loss_is_a_function_of_its_key(name):
     assert (len(set(map(float, losses))) > 1) == (name in MASKED)
 
 
+@pytest.mark.slow
 @OF_ALL_OBJECTIVES
 def test_only_smart_has_a_curriculum(name):
     kind = ("component", "bins")
@@ -363,6 +374,7 @@ def test_only_smart_has_a_curriculum(name):
         np.testing.assert_array_equal(hidden, [[1] * B, [K] * B])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "parts"), [("smart", 3), ("spr", 2), ("spr_tokens", 2)])
 def test_latent_objectives_are_the_sum_of_their_parts(name, parts):
     seen = see(name, ("component", "two_hot"))
@@ -371,6 +383,7 @@ def test_latent_objectives_are_the_sum_of_their_parts(name, parts):
     np.testing.assert_allclose(seen.loss, sum(map(float, seen.metrics.values())), rtol=1e-6)
 
 
+@pytest.mark.fast("spr-latent")
 @pytest.mark.parametrize(
     ("name", "part"),
     [("smart", "forward"), ("spr", "latent"), ("spr_tokens", "latent"), ("spr_token", "latent")],
@@ -413,6 +426,7 @@ def test_the_next_token_loss_of_bins_is_that_of_the_acting_transformer():
     np.testing.assert_allclose(see("gpt", kind).loss, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_predictions_that_know_nothing_cost_log_v():
     """With a head of zeros, cross-entropies are those of a fair die, whatever is hidden."""
     for name in ("gpt", "bert", "mtm", "maskdp"):
@@ -423,6 +437,7 @@ def test_predictions_that_know_nothing_cost_log_v():
         np.testing.assert_allclose(seen.loss, np.log(V), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_bert_takes_another_rate():
     model, params = build(("component", "bins")), first_params("bert", ("component", "bins"), 0)
     assert bert_at(0.5) is bert_at(0.5)
@@ -435,6 +450,7 @@ def test_bert_takes_another_rate():
     assert loss(1.0) > 0.0
 
 
+@pytest.mark.slow
 @OF_ALL_OBJECTIVES
 def test_activations_may_be_bfloat16(name):
     """Traced under strict dtypes; losses stay float32."""
@@ -473,6 +489,7 @@ def test_a_state_s_tokens_know_its_past_and_no_action_of_its_own(kind):
     np.testing.assert_array_equal(gap > 1e-5, np.broadcast_to(expected[:, None], gap.shape))
 
 
+@pytest.mark.slow
 def test_the_tokens_that_roll_forward_are_told_every_action_but_the_last():
     kind, where = ("component", "reals"), "train/loss/latent"
     before = see("spr_tokens", kind).metrics[where]
@@ -483,6 +500,7 @@ def test_the_tokens_that_roll_forward_are_told_every_action_but_the_last():
         assert (after != before) == (step < K - 1), step
 
 
+@pytest.mark.slow
 def test_one_step_is_the_first_of_several():
     kind = ("component", "reals")
     model, params = build(kind), first_params("spr_tokens", kind, 0)
@@ -509,6 +527,7 @@ def test_blocks_are_states_and_actions():
     np.testing.assert_array_equal(found, [*expected, [1] * 6])
 
 
+@pytest.mark.slow
 def test_tokens_are_stepped_by_the_module_of_muzeros_model():
     from jaxagent.config import LatentConfig, TrunkConfig
     from jaxagent.nn.latent_model import latent_model

@@ -12,7 +12,7 @@ from probe_lanes import AnyProbe
 import envs
 from envs.types import Component
 from envs.vector import VectorEnv, broadcast_params
-from jaxagent.agents import rainbow, self_prediction
+from jaxagent.agents import actions, rainbow, self_prediction
 from jaxagent.agents.rainbow import Copies, Step
 from jaxagent.config import QNetworkConfig, RainbowConfig, SPRConfig
 from jaxagent.data.prioritized import Drawn, prioritized_windows
@@ -143,6 +143,7 @@ def test_annealed_horizons_begin_again_after_a_reset():
 # --- the self-predictive loss ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_five_times_the_mean_is_twice_the_sum_of_one_minus_cosine():
     """The weight of the code is lambda = 2 of the paper, for K = 5."""
     config = dataclasses.replace(CONFIG, spr=SPRConfig(num_steps=5, weight=5.0))
@@ -172,6 +173,7 @@ def test_no_gradient_reaches_what_is_predicted():
     assert all(not np.asarray(x).any() for x in jax.tree.leaves(gradient))
 
 
+@pytest.mark.slow
 def test_the_mutant_s_target_has_a_gradient_and_the_sound_one_none():
     _, network, params = agent_of()
     obs = windows().obs[:2]
@@ -241,6 +243,7 @@ def test_without_weight_there_is_no_self_predictive_loss():
 # --- copies, priorities, schedules ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_latents_of_half_the_bits_give_nearly_the_same_losses():
     half = dataclasses.replace(CONFIG, model=dataclasses.replace(CALM, dtype="bfloat16"))
     found, expected = (losses(batch_of(windows(), config), config) for config in (half, CONFIG))
@@ -265,6 +268,7 @@ def test_copies_follow_at_their_own_rates():
     assert int(copies.num_updates) == 3
 
 
+@pytest.mark.slow
 def test_tau_one_is_the_online_network():
     _, _, params = agent_of()
     """And no copy of it is kept, nor one of what no loss reads."""
@@ -302,6 +306,7 @@ def test_importance_becomes_whole_in_the_end():
     np.testing.assert_allclose(batch_of(windows(), CONFIG, copies, rarity).weight, rarity / 8)
 
 
+@pytest.mark.slow
 def test_augmented_frames_differ_by_example_and_time_and_need_pixels():
     config = dataclasses.replace(CONFIG, is_augmented=True)
     agent = rainbow.rainbow(SHAPE, np.uint8, SPEC, config)
@@ -340,6 +345,7 @@ def test_actions_that_are_no_category_are_refused():
         rainbow.rainbow(SHAPE, np.float32, envs.make("classic/Pendulum-v1")[0].action_spec, CONFIG)
 
 
+@pytest.mark.slow
 def test_policies_explore_by_their_share():
     _, network, params = agent_of()
     obs = windows().obs.reshape(-1, *SHAPE)
@@ -407,7 +413,7 @@ def learned():
             VectorEnv(env),
             optimizer.rainbow_adam(TINY),
             TINY,
-            explore=rainbow.uniform(env.action_spec),
+            explore=actions.uniform(env.action_spec),
             as_steps=rainbow.as_steps,
             slow=loops.SlowCopy(*rainbow.copying(TINY)),
             memory=prioritized_windows(TINY.window, TINY.priority_exponent),
@@ -433,6 +439,7 @@ def of_probe(name, *signals):
     return np.asarray(expected_return(network.judge(own, network.encode(own, obs)), 4.0))
 
 
+@pytest.mark.slow
 def test_delayed_reward():
     """The first value is the discount: rewards, ends and bootstraps are where they belong."""
     values = of_probe("DelayedReward", 0.0, 1.0).max(1)
@@ -470,7 +477,7 @@ def breakout_loop(config, acts_by=loops.params_of, **changes):
     agent = rainbow.rainbow(env.obs_shape, env.obs_dtype, env.action_spec, config)
     resets = functools.partial(rainbow.is_reset_after, config)
     arguments = {
-        "explore": rainbow.uniform(env.action_spec),
+        "explore": actions.uniform(env.action_spec),
         "as_steps": rainbow.as_steps,
         "slow": loops.SlowCopy(*rainbow.copying(config)),
         "memory": prioritized_windows(config.window, config.priority_exponent),
@@ -486,6 +493,7 @@ def breakout_loop(config, acts_by=loops.params_of, **changes):
     return loop, parallel.first_state(*jax.jit(loop.init)(jax.random.key(0), tasks))
 
 
+@pytest.mark.slow
 def test_resets_annealing_and_acting_by_the_slow_copy_go_together():
     """SR-SPR's and BBF's parts in one program: resets after 4 and 8 of 12 gradient steps."""
     loop, state = breakout_loop(SLOW, acts_by=lambda x: x.target.q)
@@ -506,6 +514,7 @@ def test_resets_annealing_and_acting_by_the_slow_copy_go_together():
         assert moved > 0.1
 
 
+@pytest.mark.slow
 def test_one_device_equals_two():
     """Prioritised replay is a shard's own; noise and dropout are drawn alike."""
     config = dataclasses.replace(

@@ -50,6 +50,7 @@ def depends_on(read, unit):
     return own
 
 
+@pytest.mark.fast("True-component-last")
 @OF_ALL_POOLS
 @pytest.mark.parametrize("granularity", ["component", "modality"])
 @pytest.mark.parametrize("is_causal", [True, False])
@@ -59,6 +60,7 @@ def test_t_reads_all_of_its_state_and_no_other(granularity, is_causal, pool):
     assert depends_on(read, states()) == [True] * n
 
 
+@pytest.mark.fast("component-last", "modality-mean")
 @OF_ALL_POOLS
 @pytest.mark.parametrize("granularity", ["component", "modality"])
 def test_t_has_its_width_for_any_leading_axes(granularity, pool):
@@ -73,6 +75,7 @@ def test_t_has_its_width_for_any_leading_axes(granularity, pool):
     np.testing.assert_allclose(read(params, states()[2]), flat[2], **CLOSE)
 
 
+@pytest.mark.fast("True-component")
 @pytest.mark.parametrize("granularity", ["component", "modality"])
 @pytest.mark.parametrize("is_causal", [True, False])
 def test_t_is_the_state_of_the_model_before_the_first_action(granularity, is_causal):
@@ -105,6 +108,7 @@ def test_causal_and_full_representations_differ():
 # --- a failed sensor ------------------------------------------------------------------------------
 
 
+@pytest.mark.fast("mask-True-last", "drop-True-last")
 @OF_ALL_POOLS
 @pytest.mark.parametrize("is_causal", [True, False])
 @pytest.mark.parametrize("mode", ["mask", "drop"])

@@ -13,6 +13,7 @@ import envs
 from envs.types import Component, contains
 from envs.vector import VectorEnv, broadcast_params
 from jaxagent import keys
+from jaxagent.agents import actions
 from jaxagent.agents import soft_actor_critic as sac
 from jaxagent.agents.soft_actor_critic import SACBatch, Step, soft_actor_critic
 from jaxagent.config import NUM_SHARDS, SACConfig
@@ -98,6 +99,7 @@ def drawn(actor, obs, noise):
     return np.tanh(event), (normal - np.log1p(-(np.tanh(event) ** 2))).sum(-1)
 
 
+@pytest.mark.slow
 def test_targets_in_float64():
     """The smaller slow critic of the policy's own action, less its log-density."""
     agent, params, target_critics, steps = setting()
@@ -246,7 +248,7 @@ def test_the_policy_alone_is_that_of_the_agent_and_its_greedy_action_the_tanh_of
 
 
 def test_the_first_actions_cover_the_box_evenly():
-    act = sac.uniform(SPEC)
+    act = actions.uniform(SPEC)
     action, extras, _ = act((), jnp.zeros((4000, n)), jnp.ones((4000,), bool), jax.random.key(0))
     unit = np.asarray(extras["action"])
     assert unit.shape == (4000, A)
@@ -280,9 +282,8 @@ def test_the_spread_stays_in_its_range_with_a_slope():
 
 def test_categories_are_refused():
     button = (Component("a", "category", cardinality=2),)
-    for make in (lambda: soft_actor_critic(n, button, CONFIG), lambda: sac.uniform(button)):
-        with pytest.raises(ValueError, match=r"got actions of kind \['category'\], expected reals"):
-            make()
+    with pytest.raises(ValueError, match=r"got actions of kind \['category'\], expected reals"):
+        soft_actor_critic(n, button, CONFIG)
 
 
 # --- the loop -------------------------------------------------------------------------------------
@@ -311,7 +312,7 @@ def pendulum_loop(config=TINY):
         VectorEnv(env),
         optimizer.plain_adam(config.learning_rate),
         config,
-        explore=sac.uniform(env.action_spec),
+        explore=actions.uniform(env.action_spec),
         as_steps=sac.as_steps,
         slow=loops.moving_average(lambda params: params.critics, config.tau),
     )
@@ -355,6 +356,7 @@ def test_the_warm_up_is_kept_and_nothing_learned_from_it_yet():
     np.testing.assert_array_equal(ring.data.obs[:, 4:], 0.0)
 
 
+@pytest.mark.slow
 def test_the_replay_holds_the_stream_of_every_shard_in_order():
     """One lane a shard here: a step begins where the one before ended, but at episodes' ends."""
     state, _ = result()
@@ -389,6 +391,7 @@ def test_everything_learns_and_the_slow_critics_follow():
     assert all(np.isfinite(m.total) for m in report.metrics.values())
 
 
+@pytest.mark.slow
 def test_the_slow_critics_are_the_polyak_average():
     config = dataclasses.replace(TINY, num_gradient_steps=1)
     loop = pendulum_loop(config)
@@ -398,6 +401,7 @@ def test_the_slow_critics_are_the_polyak_average():
     assert difference(after.learner.target, expected) < 1e-6
 
 
+@pytest.mark.slow
 def test_one_device_computes_what_four_compute():
     (one, one_report), (four, four_report) = result(1), result(4)
     for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(four), strict=True):
@@ -409,6 +413,7 @@ def test_one_device_computes_what_four_compute():
     assert len(set(four_report.checksums.tolist())) == 1
 
 
+@pytest.mark.slow
 def test_a_lane_is_the_loop_alone():
     """Lane i under `fold_in(key, i)`; shards come first, lanes second, the replay's too."""
     loop, index = pendulum_loop(), 1

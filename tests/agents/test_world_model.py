@@ -16,7 +16,7 @@ from jaxagent.agents.world_model import ModelStep
 from jaxagent.config import SearchConfig
 from jaxagent.evaluate.episodes import play
 from jaxagent.train import loops, parallel
-from jaxagent.types import Policy, View, see_obs
+from jaxagent.types import Policy, Trajectory, View, see_obs
 
 SPEC = (Component("push", "real", -2.0, 2.0),)
 DISCOUNT = 0.5
@@ -33,6 +33,15 @@ def line(seed=0, size=2048):
     )
 
 
+def test_stored_steps_are_those_of_all_lanes_of_all_trajectories():
+    real, action = np.arange(6.0).reshape(3, 2), np.arange(6).reshape(3, 2)
+    one = Trajectory(real[..., None], action, real, real > 4, real > 9, real[..., None] + 1, ())
+    steps = world_model.stored_steps([one, one])
+    np.testing.assert_array_equal(steps.action, [0, 1, 2, 3, 4, 5] * 2)
+    np.testing.assert_array_equal(steps.final_obs[:, 0], steps.obs[:, 0] + 1)
+    assert steps.terminated.tolist() == ([False] * 5 + [True]) * 2
+
+
 @functools.cache
 def learned():
     """A world fitted to the line."""
@@ -43,7 +52,7 @@ def learned():
         row = jax.random.randint(key, (64,), 0, data.reward.shape[0])
         return jax.tree.map(lambda x: x[row], data)
 
-    loop = loops.slow_offline(world.loss, sample, optax.adam(3e-3), 0.05)
+    loop = loops.supervised(world.loss, sample, optax.adam(3e-3), slow=loops.averaged(0.05))
     state = parallel.first_state(*loop.init(jax.jit(world.init)(jax.random.key(0))))
     state, report = parallel.chunked(loop, 1500, 1, steps)(state, jax.random.key(1))
     assert report.is_finite.all()
@@ -71,7 +80,7 @@ def test_the_loss_by_hand():
     steps = line(size=64)
     world = world_model.world_model(steps, SPEC, discount=DISCOUNT, hidden_size=8)
     zeros = jax.tree.map(jnp.zeros_like, world.init(jax.random.key(0)))
-    total, named = world.loss(zeros, steps, zeros, jnp.int32(0))
+    total, named = world.loss(zeros, steps, (), loops.Slow(zeros, jnp.int32(0)))
     x, after, reward = (np.asarray(v, np.float64) for v in (steps.obs, steps.final_obs, steps.reward))
     change, scale = after - x, np.abs(reward).max()
     expected = {
@@ -92,9 +101,9 @@ def test_values_bootstrap_from_the_slow_copy_and_never_past_an_end():
     ones = zeros._replace(value=jax.tree.map(jnp.ones_like, zeros.value))
     apart = [
         float(
-            world.loss(zeros, steps._replace(terminated=jnp.full((64,), ended)), slow, jnp.int32(0))[1][
-                "train/loss/value"
-            ]
+            world.loss(
+                zeros, steps._replace(terminated=jnp.full((64,), ended)), (), loops.Slow(slow, jnp.int32(0))
+            )[1]["train/loss/value"]
         )
         for ended in (False, True)
         for slow in (zeros, ones)

@@ -133,6 +133,7 @@ def test_generalising_equals_sequential_counting_and_the_marginal_likelihood_rat
             np.testing.assert_allclose(result[t, k], ratio, rtol=EXACT)
 
 
+@pytest.mark.slow
 def test_generalising_is_what_memorising_becomes_with_many_tasks():
     """Bayes under a pool of 50,000 Dirichlet tasks is near Bayes under the Dirichlet itself."""
     pool = prompts.uniform_pool(prompts.dirichlet_tables(jax.random.key(0), 50_000, 1, K, 1.0), 50_000)
@@ -191,6 +192,7 @@ def test_thompson_samples_the_posterior(x64):
     np.testing.assert_allclose(joint, np.outer(first.mean(0), both.mean(0)), atol=0.03)
 
 
+@pytest.mark.slow
 def test_float32_stays_near_float64_where_products_underflow():
     num_steps, num_tasks, num_states = 64, 16, 16
     table = random_tables(9, num_tasks, 4, num_states)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_minari import assert_windows_stay_in_their_episode
 
-from envs.names import MissingExtra
+from envs.common.names import MissingExtra
 from envs.types import Component
 from jaxagent.data import d4rl, store
 from jaxagent.data.store import FIELDS, StoreError

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs.names import MissingExtra
+from envs.common.names import MissingExtra
 from envs.types import Component
 from jaxagent.config import TokenConfig
 from jaxagent.data import minari, sampler, store

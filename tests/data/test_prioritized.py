@@ -120,6 +120,7 @@ def test_draws_and_their_rarity_follow_the_priorities():
     np.testing.assert_allclose(uniform.sum(), 11 / 12, atol=0.02)
 
 
+@pytest.mark.slow
 def test_a_new_window_has_the_largest_weight_so_far():
     memory, held = memory_of(), filled(8, 4)
     drawn = memory.sample(held, jax.random.key(0), 1)._replace(index=jnp.array([0]))
@@ -139,6 +140,7 @@ def test_a_ring_smaller_than_a_window_is_refused():
         memory_of().init(items(0, 1), 2 * LANES)
 
 
+@pytest.mark.slow
 def test_an_exponent_of_zero_draws_alike_but_never_what_has_priority_zero():
     memory, held = memory_of(0.0), filled(8, 4, 4, exponent=0.0)
     drawn = memory.sample(held, jax.random.key(0), 2)._replace(index=jnp.array([0, 2]))

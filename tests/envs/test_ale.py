@@ -9,7 +9,7 @@ import pytest
 from extras import need
 
 import envs
-from envs.names import UnknownName
+from envs.common.names import UnknownName
 from envs.types import contains
 from envs.vector import VectorEnv, broadcast_params
 
@@ -70,6 +70,7 @@ def host_run(seeds, actions, **options):
     return first, *(np.stack(column) for column in zip(*steps, strict=True))
 
 
+@pytest.mark.fast("True")
 @pytest.mark.parametrize("episodic_life", [True, False])
 def test_scan_equals_the_host_loop(episodic_life):
     vector, run, params = made(episodic_life=episodic_life)
@@ -140,6 +141,7 @@ def test_the_reset_is_marked_and_carries_nothing_of_the_action():
         assert out.obs[t - 1, lane, :3].any()
 
 
+@pytest.mark.fast("40-10")
 @pytest.mark.parametrize(("max_frames", "max_steps"), [(40, 10), (42, 11)])
 def test_truncation_comes_at_the_frame_limit_alone(max_frames, max_steps):
     vector, run, params = made(max_frames=max_frames)
@@ -153,6 +155,7 @@ def test_truncation_comes_at_the_frame_limit_alone(max_frames, max_steps):
     assert int(states.time.max()) == max_steps
 
 
+@pytest.mark.slow
 def test_a_reset_inside_a_program_is_ordered_behind_a_state():
     """The second run of one program begins when the first has ended, or is refused."""
     vector, run, params = made(episodic_life=True)
@@ -194,6 +197,7 @@ def test_a_key_determines_the_games_and_lanes_do_not_depend_on_their_number():
     np.testing.assert_array_equal(first.obs, vector.reset(jax.random.key(4), params).obs)
 
 
+@pytest.mark.slow
 def test_replay_resumes_exactly():
     """A fresh emulator, brought over many ends of lives, games and clocks, goes on bit by bit."""
     vector, run, params = made(max_frames=560)
@@ -218,6 +222,7 @@ def test_replay_resumes_exactly():
     assert (np.asarray(changed.obs) != saved.obs).any()
 
 
+@pytest.mark.slow
 def test_pmap_with_one_vector_a_device():
     devices = jax.devices()[:2]
     vector, run, params = made(episodic_life=True)
@@ -346,6 +351,7 @@ def test_the_defaults_are_atari_100k_training():
     assert full.action_spec[0].cardinality == 18
 
 
+@pytest.mark.slow
 def test_noops_and_fire_are_those_of_the_options():
     """Frames before the first observation: no-ops from the seed, one FIRE if asked."""
     for num_lanes, options, expected in (

@@ -6,7 +6,7 @@ import pytest
 
 import envs
 from envs.atari import ATARI_100K, SPR, human_normalised
-from envs.names import UnknownName
+from envs.common.names import UnknownName
 
 # SPR's mean returns and what they are worth: 100 runs a game (rliable's release), computed from
 # published data independently of our table.

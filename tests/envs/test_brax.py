@@ -12,8 +12,8 @@ import pytest
 from extras import need
 
 import envs
-from envs.foreign import foreign
-from envs.names import UnknownName
+from envs.common.foreign import foreign
+from envs.common.names import UnknownName
 from envs.pictures import bodies
 from envs.types import sample_action
 
@@ -98,6 +98,7 @@ def check_steps(name, backend):
     assert step._cache_size() == 1  # the state is a fixed type: nothing was traced twice
 
 
+@pytest.mark.slow
 @pytest.mark.foreign_oracle
 def test_episodes_end_where_brax_s_episode_wrapper_ends_them():
     """1000 steps with a limit of 12: some episodes fall, some run out, one at least does both."""
@@ -128,6 +129,7 @@ def test_episodes_end_where_brax_s_episode_wrapper_ends_them():
     assert {(False, False), (True, False), (False, True)} <= kinds
 
 
+@pytest.mark.slow
 def test_a_termination_in_the_last_step_is_also_a_truncation():
     env, params, _, step = made(CHEAP)
     params = params._replace(max_steps=jnp.int32(1))
@@ -166,6 +168,7 @@ def test_a_pole_falls_in_proportion_to_gravity():
     assert speeds[2] > 0.05
 
 
+@pytest.mark.slow
 def test_gravity_per_lane_under_vmap_equals_a_loop():
     env, _, reset, step = made(CHEAP)
     gravity = jnp.array([0.0, 9.81, 30.0])

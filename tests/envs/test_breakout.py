@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import envs
-from envs.branch import select
+from envs.common.branch import select
 from envs.minatar.breakout import FULL_WALL, BreakoutState
 from envs.vector import broadcast_params
 

@@ -84,6 +84,7 @@ def distance_to_threshold(name, state):
     return np.minimum(np.abs(state.position - goal), np.abs(state.velocity))
 
 
+@pytest.mark.fast("CartPole-v1-changed")
 @pytest.mark.parametrize("changed", [False, True], ids=["nominal", "changed"])
 @pytest.mark.parametrize("name", NAMES)
 def test_equals_gymnax_step_by_step(name, changed):
@@ -135,6 +136,7 @@ def gymnasium_step(name, reference, values, time, action):
     return np.asarray(obs), float(reward), bool(terminated), np.asarray(bare.state, np.float64)
 
 
+@pytest.mark.fast("CartPole-v1", "Pendulum-v1")
 @pytest.mark.parametrize("name", NAMES)
 def test_equals_gymnasium_step_by_step(name):
     state, action, (obs, after, reward, terminated, _) = rollout(name)
@@ -189,6 +191,7 @@ def test_first_states_follow_gymnasiums_distribution(name):
             assert np.ptp(obs[:, i]) == 0
 
 
+@pytest.mark.slow
 def test_acrobots_noise_is_drawn_and_bounded():
     env, params = envs.make("classic/Acrobot-v1", torque_noise_max=0.5)
     _, still = made("Acrobot-v1")

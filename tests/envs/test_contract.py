@@ -1,6 +1,6 @@
 """The environment contract, for every registered id: what `envs/types.py` promises, checked.
 
-The fast tier takes one id per family and the classic control tasks; the slow tier takes all.
+The fast tier takes one id per family, of what compiles long only traces; the slow tier takes all.
 """
 
 import functools
@@ -19,7 +19,6 @@ from envs.types import contains, sample_action
 
 FAST = (
     "gymnax/CartPole-v1",
-    "classic/CartPole-v1",
     "classic/Pendulum-v1",
     "minatar/Breakout",
     "brax/inverted_pendulum",
@@ -29,6 +28,8 @@ FAST = (
     "probe/DelayedReward",
     "probe/TimeLimitTrap",
 )
+# Half a minute of compilation each; their own files step them beside their sources.
+HEAVY = ("brax/inverted_pendulum", "craftax/Classic-Symbolic", "xminigrid/MiniGrid-Empty-5x5")
 # Not pure, so exempt by name from these tests; `test_ale.py` holds it to what it can promise.
 EXEMPT = ("ale",)
 IDS = [i for i in envs.registered() if i.split("/")[0] not in EXEMPT]
@@ -54,11 +55,12 @@ def few_programs():
         jax.clear_caches()
 
 
-def cases(known_bugs=None):
-    """Parameters for all ids: slow unless in `FAST`, expected to fail where a bug is known."""
+def cases(known_bugs=None, ids=IDS, traced=False):
+    """Parameters for all ids: slow unless in `FAST` and light, expected to fail where a bug is known."""
     known_bugs, params = known_bugs or {}, []
-    for env_id in IDS:
-        marks = [] if env_id in FAST else [pytest.mark.slow]
+    for env_id in ids:
+        is_fast = env_id in FAST and (traced or env_id not in HEAVY)
+        marks = [] if is_fast else [pytest.mark.slow]
         if env_id in known_bugs:
             marks.append(pytest.mark.xfail(strict=True, reason=known_bugs[env_id]))
         params.append(pytest.param(env_id, marks=marks))
@@ -89,6 +91,12 @@ def random_action(env, key, state, params):
     """A legal action at random."""
     legal = env.legal_actions(state, params) if env.has_legal_actions else None
     return sample_action(key, env.action_spec, legal)
+
+
+@functools.cache
+def jitted_action(env_id):
+    """A function of (key, state, params)."""
+    return jax.jit(functools.partial(random_action, made(env_id)[0]))
 
 
 @functools.cache
@@ -150,7 +158,7 @@ def test_the_fast_tier_has_every_family():
     assert set(FAST) <= set(envs.registered())
 
 
-@pytest.mark.parametrize("env_id", cases())
+@pytest.mark.parametrize("env_id", cases(traced=True))
 def test_what_is_declared_is_what_is_returned(env_id):
     env, params = made(env_id)
     assert env.name == env_id
@@ -187,12 +195,11 @@ def test_what_is_declared_is_what_is_returned(env_id):
 @pytest.mark.parametrize("env_id", cases())
 def test_a_key_determines_everything(env_id):
     _, params = made(env_id)
-    env, _ = made(env_id)
     reset, step = compiled(env_id)
 
     def play(seed):
         obs, state = reset(jax.random.key(seed), params)
-        action = random_action(env, jax.random.key(5), state, params)
+        action = jitted_action(env_id)(jax.random.key(5), state, params)
         return obs, state, step(jax.random.key(seed + 1), state, action, params)
 
     first, again = play(3), play(3)
@@ -211,7 +218,7 @@ def test_jit_equals_eager(env_id):
     obs, state = env.reset(jax.random.key(1), params)
     assert_close((obs, state), reset(jax.random.key(1), params))
     for i in range(3):
-        action = random_action(env, jax.random.key(20 + i), state, params)
+        action = jitted_action(env_id)(jax.random.key(20 + i), state, params)
         eager = env.step(jax.random.key(40 + i), state, action, params)
         jitted = step(jax.random.key(40 + i), state, action, params)
         tolerance = {"rtol": 1e-3, "atol": 1e-4} if env_id in LOOSE else {}
@@ -276,7 +283,7 @@ def test_observations_and_actions_are_within_spec(env_id):
     assert steps.action_inside.all()
 
 
-@pytest.mark.parametrize("env_id", FAST)
+@pytest.mark.parametrize("env_id", cases(ids=FAST, traced=True))
 def test_contains_rejects_what_is_outside(env_id):
     env, _ = made(env_id)
     for spec in (env.obs_spec, env.action_spec):
@@ -313,7 +320,7 @@ def test_truncation_comes_at_the_limit_and_step_never_resets(env_id):
     assert float(state.time) == 0
     flags, times = [], []
     for i in range(8):
-        action = random_action(env, jax.random.key(i), state, params)
+        action = jitted_action(env_id)(jax.random.key(i), state, params)
         _, state, _, _, truncated, _ = step(jax.random.key(100 + i), state, action, params)
         flags.append(bool(truncated))
         times.append(float(state.time))
@@ -332,10 +339,10 @@ def test_invariants_hold_along_a_random_rollout(env_id):
         assert np.asarray(holds).all(), name
 
 
-@pytest.mark.parametrize("env_id", FAST)
+@pytest.mark.parametrize("env_id", cases(ids=FAST))
 def test_invariants_see_a_broken_state(env_id):
     env, params = made(env_id)
-    _, state = env.reset(jax.random.key(0), params)
+    _, state = compiled(env_id)[0](jax.random.key(0), params)
 
     def break_first_float(tree):
         """The first float becomes NaN; a state without floats gets negative integers."""
@@ -348,14 +355,15 @@ def test_invariants_see_a_broken_state(env_id):
         leaves = [jnp.full_like(x, -5) if s else x for x, s in zip(leaves, signed, strict=True)]
         return jax.tree.unflatten(structure, leaves)
 
-    assert all(bool(x) for x in env.invariants(state, params).values())
-    assert not all(bool(x) for x in env.invariants(break_first_float(state), params).values())
+    invariants = jax.jit(env.invariants)
+    assert all(bool(x) for x in invariants(state, params).values())
+    assert not all(bool(x) for x in invariants(break_first_float(state), params).values())
 
 
 @pytest.mark.parametrize("env_id", cases())
 def test_render_gives_an_rgb_picture(env_id):
     env, params = made(env_id)
-    _, state = env.reset(jax.random.key(0), params)
+    _, state = compiled(env_id)[0](jax.random.key(0), params)
     picture = env.render(jax.device_get(state), params)
     assert isinstance(picture, np.ndarray)
     assert picture.dtype == np.uint8
@@ -373,7 +381,7 @@ def test_a_step_that_claims_to_be_certain_ignores_its_key(env_id):
     reset, step = compiled(env_id)
     for i in range(5):
         _, state = reset(jax.random.key(i), params)
-        action = random_action(env, jax.random.key(50 + i), state, params)
+        action = jitted_action(env_id)(jax.random.key(50 + i), state, params)
         one, other = (step(jax.random.key(k), state, action, params)[:5] for k in (1, 2))
         for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
             np.testing.assert_array_equal(x, y)

@@ -12,8 +12,8 @@ import pytest
 from extras import need
 
 import envs
-from envs.foreign import foreign
-from envs.names import UnknownName
+from envs.common.foreign import foreign
+from envs.common.names import UnknownName
 from envs.types import contains, sample_action
 
 need("craftax")
@@ -63,6 +63,7 @@ def test_names_are_those_that_craftax_makes():
     assert type(source) is type(made()[0]._env)
 
 
+@pytest.mark.slow
 @pytest.mark.foreign_oracle
 @pytest.mark.parametrize(
     "overrides",
@@ -106,6 +107,7 @@ def test_step_equals_craftax(overrides):
         state = next_state
 
 
+@pytest.mark.slow
 @pytest.mark.foreign_oracle
 def test_spawns_equal_craftax_on_random_maps():
     """All three kinds at once, on maps with few and many free places, slots full and empty."""
@@ -212,6 +214,7 @@ def test_the_clock_truncates_exactly_at_the_limit():
 # --- the task -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_batch_of_tasks_is_a_vmap():
     env, params, *_ = made()
     tasks = jax.tree.map(lambda x: jnp.stack([x, x]), params)

@@ -7,8 +7,8 @@ import pytest
 from extras import need
 
 import envs
+from envs.common.names import UnknownName
 from envs.experts import EXPERTS, expert
-from envs.names import UnknownName
 from envs.types import sample_action
 
 # env -> (the expert's mean is above, the mean of random actions is below)
@@ -92,6 +92,7 @@ def marked(rows):
     return [pytest.param(row, marks=slow.get(row, ())) for row in rows]
 
 
+@pytest.mark.fast("classic/Pendulum-v1", "minatar/Breakout")
 @pytest.mark.parametrize("env_id", marked(BOUNDS | SLOW_BOUNDS))
 def test_the_expert_is_near_its_bound_and_random_play_far_below(env_id):
     need(env_id.split("/")[0])
@@ -106,6 +107,7 @@ def test_the_expert_is_near_its_bound_and_random_play_far_below(env_id):
     assert random.mean() < below
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env_id", BOARDS)
 def test_the_expert_beats_random_play_on_either_side(env_id):
     need("pgx")
@@ -134,6 +136,13 @@ def test_every_expert_is_measured():
     assert measured | twins == set(EXPERTS)
 
 
+@pytest.mark.fast(
+    "classic/CartPole-v1",
+    "gymnax/Pendulum-v1",
+    "minatar/Breakout",
+    "pgx/tic_tac_toe",
+    "xminigrid/MiniGrid-Empty-5x5",
+)
 @pytest.mark.parametrize("env_id", EXPERTS)
 def test_every_expert_acts_in_the_space_of_its_environment(env_id):
     need(env_id.split("/")[0])

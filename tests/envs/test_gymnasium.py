@@ -324,6 +324,7 @@ def test_a_seed_fixes_the_stream_and_no_seed_goes_on():
     np.testing.assert_array_equal(from_export.reset()[0], once[0])
 
 
+@pytest.mark.slow
 def test_the_keys_of_the_steps_follow_from_the_seed():
     """Asterix draws at every step: a pure replay of the documented stream meets the same states."""
     pure, params = envs.make("gymnax/Asterix-MinAtar")

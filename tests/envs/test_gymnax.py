@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import envs
-from envs.foreign import foreign
-from envs.names import UnknownName
+from envs.common.foreign import foreign
+from envs.common.names import UnknownName
 from envs.types import contains, sample_action
 
 CLASSIC = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0")
@@ -37,6 +37,7 @@ def assert_same(ours, theirs, name):
     )
 
 
+@pytest.mark.fast("CartPole-v1", "Pendulum-v1")
 @pytest.mark.foreign_oracle
 @pytest.mark.parametrize("name", all_names())
 def test_step_equals_gymnax(name):
@@ -99,6 +100,7 @@ STATE_RANGES = {
 }
 
 
+@pytest.mark.fast("CartPole-v1", "Pendulum-v1")
 @pytest.mark.parametrize("name", CLASSIC)
 def test_one_step_equals_gymnasium(name):
     env, params, reset, step = made(name)
@@ -130,6 +132,7 @@ def test_one_step_equals_gymnasium(name):
         assert sum(ends) >= 2, "the sampled states must show both values of the flag"
 
 
+@pytest.mark.fast("CartPole-v1")
 @pytest.mark.parametrize("name", CLASSIC)
 def test_first_states_have_the_support_of_gymnasium(name):
     env, params, *_ = made(name)

@@ -12,8 +12,8 @@ import scipy.stats
 from gymnax.environments.minatar import asterix as peer
 
 import envs
-from envs.branch import select
-from envs.foreign import foreign
+from envs.common.branch import select
+from envs.common.foreign import foreign
 from envs.minatar.asterix import Asterix, AsterixDraws, draw, play
 from envs.vector import VectorEnv
 from envs.words import STEP_STREAM, lane_words

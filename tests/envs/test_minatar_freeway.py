@@ -11,7 +11,7 @@ import scipy.stats
 from minatar.environments import freeway as source
 
 import envs
-from envs.foreign import foreign
+from envs.common.foreign import foreign
 from envs.minatar.freeway import Freeway, FreewayState, draw, play
 from envs.words import lane_words
 

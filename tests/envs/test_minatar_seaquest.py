@@ -12,8 +12,8 @@ import scipy.stats
 from minatar.environments import seaquest as source
 
 import envs
-from envs.branch import select
-from envs.foreign import foreign
+from envs.common.branch import select
+from envs.common.foreign import foreign
 from envs.minatar.seaquest import Seaquest, SeaquestDraws, draw, play
 from envs.words import lane_words
 

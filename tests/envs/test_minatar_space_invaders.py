@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import envs
-from envs.branch import select
+from envs.common.branch import select
 from envs.vector import VectorEnv
 from envs.words import lane_words
 

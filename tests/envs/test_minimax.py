@@ -148,6 +148,7 @@ def perfect(key, state):
     return minimax.best(minimax.tic_tac_toe(state, ()), key)
 
 
+@pytest.mark.slow
 def test_perfect_play_draws_with_itself_and_never_loses():
     np.testing.assert_array_equal(rewards_of("tic_tac_toe", (perfect, perfect), 64), 0)
     random = rewards_of("tic_tac_toe", (perfect, random_policy("tic_tac_toe")), 256)
@@ -244,6 +245,7 @@ def random_positions():
     return tuple(random_position(rng, n) for n in (*range(0, 30), *range(32, 42)))
 
 
+@pytest.mark.fast("2")
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 def test_alpha_beta_equals_full_width_minimax(depth):
     positions = random_positions()[:: 1 if depth < 4 else 4]
@@ -381,11 +383,13 @@ def scripted(key, state):
     return boards.connect_four(state, ())
 
 
+@pytest.mark.slow
 def test_two_plies_beat_random_play():
     players = searching(2), random_policy("connect_four")
     assert (rewards_of("connect_four", players, 64)[:, 0] > 0).mean() > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weaker", [scripted, searching(2)], ids=["scripted", "two_plies"])
 def test_four_plies_beat_the_scripted_expert_and_two_plies(weaker):
     rewards = rewards_of("connect_four", (searching(4), weaker), 64, opening=2)[:, 0]
@@ -393,6 +397,7 @@ def test_four_plies_beat_the_scripted_expert_and_two_plies(weaker):
     assert (rewards < 0).mean() < 0.3
 
 
+@pytest.mark.slow
 def test_a_depth_that_is_an_array_is_that_depth():
     """Players of several depths in one program, whose arrays have room for the deepest."""
     positions = random_positions()[:3]

@@ -12,8 +12,8 @@ import pytest
 from extras import need
 
 import envs
-from envs.foreign import foreign
-from envs.names import UnknownName
+from envs.common.foreign import foreign
+from envs.common.names import UnknownName
 from envs.pictures import boards
 from envs.types import contains
 
@@ -64,6 +64,7 @@ def test_names_are_those_of_pgx():
     assert not ours & set(left_out)
 
 
+@pytest.mark.fast("tic_tac_toe")
 @pytest.mark.foreign_oracle
 @pytest.mark.parametrize("name", cases())
 def test_step_equals_pgx(name):
@@ -123,6 +124,7 @@ def random_games(name, num_games=4):
     return jax.device_get(jax.jit(jax.vmap(game))(jax.random.split(jax.random.key(1), num_games)))
 
 
+@pytest.mark.fast("tic_tac_toe")
 @pytest.mark.parametrize("name", cases())
 def test_random_legal_play_ends_by_the_rules_and_in_the_stated_time(name):
     _, lengths, _, terminated = random_games(name)
@@ -160,6 +162,7 @@ def test_three_in_a_row_win(moves):
             np.testing.assert_array_equal(reward, expected)
 
 
+@pytest.mark.slow
 def test_2048_pays_the_sum_of_merged_tiles():
     env, params, reset, step = made("2048")
     assert env.num_players == 1

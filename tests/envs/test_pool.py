@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 import envs
-from envs.branch import when
+from envs.common.branch import when
 from envs.vector import VectorEnv, broadcast_params
 
 CARTPOLES = ("gymnax/CartPole-v1", "classic/CartPole-v1")
@@ -48,6 +48,7 @@ def check_ends(env, params, out, states):
     np.testing.assert_array_equal(out.obs, states.obs)
 
 
+@pytest.mark.fast("own tasks-classic/CartPole-v1")
 @pytest.mark.parametrize("env_id", CARTPOLES)
 @pytest.mark.parametrize("shared", [True, False], ids=["one task", "own tasks"])
 def test_ends_are_true_and_starts_are_fresh(env_id, shared):
@@ -103,6 +104,7 @@ def first_states(env_id, kind):
     return out.obs[done], times[done] + 1
 
 
+@pytest.mark.fast("classic/CartPole-v1-shared")
 @pytest.mark.parametrize(
     ("env_id", "kind"),
     [("gymnax/CartPole-v1", "pool"), ("gymnax/CartPole-v1", "shared"), ("classic/CartPole-v1", "shared")],
@@ -154,6 +156,7 @@ def test_when_stays_a_branch_under_two_vmaps():
     np.testing.assert_array_equal(jax.jit(twice)(flags.at[1, 2].set(True), x)[1], [1, 1, 2])
 
 
+@pytest.mark.slow
 def test_seeds_as_vmapped_batches_equal_a_loop():
     env, params = envs.make("gymnax/CartPole-v1")
     vector = VectorEnv(env, num_lanes=4, pool_size=3)
@@ -175,6 +178,7 @@ def test_seeds_as_vmapped_batches_equal_a_loop():
         np.testing.assert_allclose(batched[i], jax.jit(run)(keys[i]), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env_id", ["classic/CartPole-v1", "minatar/Breakout"])
 def test_a_compact_environment_renders_what_a_full_one_carries(env_id):
     env, params = envs.make(env_id, max_steps=5)
@@ -219,6 +223,7 @@ def test_words_and_keys_agree_on_one_lane():
         assert scipy.stats.ks_2samp(getattr(batch, field), getattr(single, field)).pvalue > 1e-3
 
 
+@pytest.mark.fast("classic/CartPole-v1")
 @pytest.mark.parametrize("env_id", ["classic/CartPole-v1", "minatar/Breakout", "minatar/SpaceInvaders"])
 def test_a_hashed_batch_steps_as_single_lanes_do(env_id):
     """Neither is random in a step, so the batch and a `vmap` of `step` must agree."""

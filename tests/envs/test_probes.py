@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 import envs
-from envs.names import UnknownName
+from envs.common.names import UnknownName
 from envs.probes import PROBES
 from envs.registry import FAMILIES
 

@@ -11,7 +11,7 @@ from jax.experimental import checkify
 
 import envs
 from envs import wrappers
-from envs.names import UnknownName
+from envs.common.names import UnknownName
 from envs.types import contains, sample_action
 from envs.vector import VectorEnv
 
@@ -62,6 +62,7 @@ WRAPPERS = {
 }
 
 
+@pytest.mark.fast("sticky")
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_a_wrapped_environment_keeps_the_contract(name):
     env, params = WRAPPERS[name](*envs.make(CARTPOLE))
@@ -211,6 +212,7 @@ def test_a_stack_does_not_reach_into_the_last_episode():
     assert not np.array_equal(out.final_obs[:, :4], out.final_obs[:, 8:])
 
 
+@pytest.mark.slow
 def test_observations_are_normalized_by_bounds_and_by_moments():
     env, params = wrappers.normalize_observations(*envs.make(PENDULUM))
     obs, *_ = play(env, params, 100)
@@ -277,6 +279,7 @@ def test_the_time_limit_truncates_and_the_inner_one_still_does():
     assert env.max_steps == 3
 
 
+@pytest.mark.slow
 def test_reset_free_goes_on_from_where_an_episode_would_end():
     env, params = wrappers.reset_free(*envs.make(CARTPOLE), 40)
     plain, plain_params = envs.make(CARTPOLE)

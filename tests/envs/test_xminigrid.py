@@ -12,8 +12,8 @@ import pytest
 from extras import need
 
 import envs
-from envs.foreign import foreign
-from envs.names import UnknownName
+from envs.common.foreign import foreign
+from envs.common.names import UnknownName
 from envs.types import contains, sample_action
 
 need("xminigrid")

@@ -11,7 +11,7 @@ import pytest
 from search_models import mask, normal, problem, run, stochastic_problem
 
 from jaxagent import mcts
-from jaxagent.mcts.parallel import simulate_several
+from jaxagent.mcts.leaves import simulate_several
 
 B, N, A = 5, 24, 4
 PLAIN = {"muzero": {"dirichlet_fraction": 0.0}, "gumbel": {"gumbel_scale": 0.0}}

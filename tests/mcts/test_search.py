@@ -21,6 +21,7 @@ def tree(policy, batch_size=5, num_simulations=24, num_actions=4, max_depth=None
     return run(mcts, policy, root, model, num_simulations, max_depth=max_depth, **options)
 
 
+@pytest.mark.fast("2-muzero", "2-gumbel")
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("max_depth", [None, 2])
 def test_root_visits_sum_to_the_simulations(policy, max_depth):
@@ -40,6 +41,7 @@ def test_a_node_is_worth_the_mean_of_what_passed_it(policy):
     np.testing.assert_allclose(total, np.asarray(found.node_values) * passed, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.fast("gumbel")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_fewer_simulations_are_a_prefix(policy):
     """Gumbel's schedule depends on the budget, so its root is asked to consider one action."""
@@ -62,6 +64,7 @@ def test_lanes_do_not_meet(policy):
     np.testing.assert_allclose(np.asarray(here.node_values)[order], moved.node_values, atol=1e-6)
 
 
+@pytest.mark.fast("31")
 @pytest.mark.parametrize("batch_size", [1, 31, 64, 300])
 def test_every_width_of_the_backup_makes_the_same_trees(batch_size):
     """Lanes are climbed in chunks that depend on how many there are; lane 0 must not notice."""
@@ -96,6 +99,7 @@ def bandit(rewards, discount=0.0):
     return root, model
 
 
+@pytest.mark.fast("gumbel")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_bandits_are_solved(policy):
     rewards = normal(0, 16, 5)
@@ -133,6 +137,7 @@ def test_two_players_by_a_discount_of_minus_one():
     assert found.search_tree.summary().qvalues[0, 1] == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.fast("gumbel")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_invalid_actions_are_never_taken_and_a_lane_without_a_valid_one_takes_the_first(policy):
     root, model = problem(mcts, 6, 5)
@@ -147,6 +152,7 @@ def test_invalid_actions_are_never_taken_and_a_lane_without_a_valid_one_takes_th
     assert all(np.isfinite(x).all() for x in (found.action_weights, visits))
 
 
+@pytest.mark.fast("gumbel")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_nan_of_one_lane_stays_in_it(policy):
     root, model = problem(mcts, 4, 3)
@@ -165,6 +171,7 @@ def test_nan_of_one_lane_stays_in_it(policy):
     np.testing.assert_array_equal(sick.search_tree.summary().visit_counts[1].sum(), 16)
 
 
+@pytest.mark.fast("gumbel")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_actions_that_the_model_calls_invalid_are_never_taken_below_the_root(policy):
     root, model = problem(mcts, 6, 4)
@@ -182,6 +189,7 @@ def test_actions_that_the_model_calls_invalid_are_never_taken_below_the_root(pol
     assert (np.asarray(free.children_visits)[:, 1:] * banned[:, None]).sum() > 0
 
 
+@pytest.mark.slow
 def test_an_early_stop_changes_no_decision_and_saves_simulations():
     rewards = jnp.array([[1.0, 0.0, 0.0], [0.9, 0.1, 0.0]])
     root, model = bandit(rewards)
@@ -223,6 +231,7 @@ def test_shapes_that_do_not_fit_are_named():
             go(**changes)
 
 
+@pytest.mark.fast("gumbel")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_no_loop_copies_or_selects_a_tree(policy):
     """The structure that makes search fast: no [B (N + 1), A] copy or select in any loop body."""

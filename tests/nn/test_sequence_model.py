@@ -70,6 +70,7 @@ def test_a_layout_says_where_scalars_lie():
     np.testing.assert_array_equal(by_component.per_scalar(same), same)
 
 
+@pytest.mark.fast("0-component-bins", "1-modality-reals")
 @OF_ALL_KINDS
 @pytest.mark.parametrize("number", [0, 1])
 def test_there_is_one_prediction_a_scalar(kind, number):
@@ -82,6 +83,7 @@ def test_there_is_one_prediction_a_scalar(kind, number):
     assert predicted.dtype == jnp.float32
 
 
+@pytest.mark.fast("component-bins")
 @OF_ALL_KINDS
 def test_the_first_tokens_alone_are_the_first_of_all_where_nobody_looks_ahead(kind):
     """`num_tokens` runs a part, as T(s) does."""
@@ -112,6 +114,7 @@ def test_every_scalar_and_its_place_reach_the_states(kind):
         assert np.abs(after - before).max(axis=(1, 2)).min() > 1e-3, (first, second)
 
 
+@pytest.mark.fast("component-bins", "modality-reals")
 @OF_ALL_KINDS
 def test_a_hidden_token_is_the_mask_at_its_place(kind):
     """Its value does not matter; which one it is, and the mask vector, do."""
@@ -207,6 +210,7 @@ ROBOTS = component.domains(
 LARGE = TransformerConfig(width=256, num_layers=6, num_heads=8, context=8)
 
 
+@pytest.mark.fast("component-bins")
 @OF_ALL_KINDS
 def test_a_model_of_four_robots_has_fewer_than_7_million_parameters(kind):
     tokens = TokenConfig(num_bins=1024, granularity=kind[0], values=kind[1])

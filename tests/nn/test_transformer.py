@@ -132,6 +132,7 @@ def situation(resets=(), num_steps=8, batch_size=3):
 both_domains = pytest.mark.parametrize("domain", [DISCRETE, WIDE], ids=["one_action", "three_actions"])
 
 
+@pytest.mark.fast("three_actions")
 @both_domains
 def test_cached_acting_equals_the_full_pass(domain):
     obs, is_first = situation()
@@ -139,6 +140,7 @@ def test_cached_acting_equals_the_full_pass(domain):
     np.testing.assert_allclose(logits, full_pass(domain, obs, actions, is_first), **TOLERANCE)
 
 
+@pytest.mark.fast("domain1-3-argmax")
 @pytest.mark.parametrize(
     ("domain", "context", "rule"), [(DISCRETE, 3, "argmax"), (WIDE, 3, "argmax"), (WIDE, 1, "sample")]
 )
@@ -150,6 +152,7 @@ def test_cached_acting_equals_the_banded_full_pass_with_one_layer(domain, contex
     np.testing.assert_allclose(logits, expected, **TOLERANCE)
 
 
+@pytest.mark.slow
 @both_domains
 def test_cached_acting_equals_the_banded_full_pass_with_two_layers(domain):
     """Inner layers too: what a(t - 1) remembers must not depend on the ring's size."""
@@ -159,6 +162,7 @@ def test_cached_acting_equals_the_banded_full_pass_with_two_layers(domain):
     np.testing.assert_allclose(logits, expected, **TOLERANCE)
 
 
+@pytest.mark.fast("three_actions")
 @both_domains
 def test_a_reset_in_some_lanes_hides_their_past_and_no_other(domain):
     obs, is_first = situation(resets=[(2, 0), (4, 0), (5, 2)])
@@ -255,6 +259,7 @@ def test_an_output_depends_on_exactly_the_past_of_its_episode():
     np.testing.assert_array_equal(dependence(tokens, 2, 7), expected)
 
 
+@pytest.mark.fast("1-3")
 @pytest.mark.parametrize(("num_layers", "context"), [(1, 3), (2, 2)])
 def test_each_layer_looks_back_by_the_context_and_no_further(num_layers, context):
     tokens = distinct_tokens(6, [0] * 6)
@@ -330,6 +335,7 @@ def test_an_empty_cache_shows_each_token_itself_and_its_past_only():
     np.testing.assert_array_equal(mask, [[[0, 0, 0, 1, 0, 0], [0, 0, 0, 1, 1, 0]]] * 2)
 
 
+@pytest.mark.slow
 @FEW
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=9))
 def test_no_row_of_the_cache_mask_is_ever_empty(resets):
@@ -365,6 +371,7 @@ def test_attend_equals_a_float64_softmax():
     )
 
 
+@pytest.mark.fast("131-softmax", "127-linear")
 @pytest.mark.parametrize("kind", attention.KINDS)
 @pytest.mark.parametrize("length", [attention.CAUSAL_LENGTH - 1, attention.CAUSAL_LENGTH + 3])
 def test_causal_blocks_equal_the_masked_whole(kind, length):
@@ -396,6 +403,7 @@ def test_causal_blocks_leave_out_what_is_masked():
 # The loss, the types, the counts.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("actions_only", [True, False])
 def test_the_loss_is_finite_with_finite_gradients_also_with_padding(actions_only):
     model, params, _ = build(1, 3)
@@ -423,6 +431,7 @@ def test_padding_and_other_episodes_do_not_change_the_loss():
     np.testing.assert_allclose(loss(first), loss(short), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_runs_and_stays_near_float32():
     tokens = random_tokens(DISCRETE, 8)
     _, params32, apply32 = build()
@@ -498,6 +507,7 @@ def positioned(positions, context=4):
     return model, jax.jit(model.init)(jax.random.key(3))
 
 
+@pytest.mark.slow
 def test_without_positions_the_order_of_past_steps_is_not_seen():
     """A one-layer model reads a set: swapping the first two steps leaves the last output."""
     tokens = random_tokens(DISCRETE, 3)
@@ -512,6 +522,7 @@ def test_without_positions_the_order_of_past_steps_is_not_seen():
         assert (gap > 1e-3) == sees, (positions, gap)
 
 
+@pytest.mark.slow
 def test_learned_positions_end_loudly():
     """A time beyond the table makes outputs NaN, not those of a wrong place; a cache is refused."""
     model, params = positioned("learned", context=4)

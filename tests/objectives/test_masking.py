@@ -104,6 +104,7 @@ def test_bert_chooses_at_its_rate_and_splits_80_10_10(rate):
         np.testing.assert_allclose(chosen.mean(axis), rate, atol=0.03)
 
 
+@pytest.mark.fast("0.5", "1.0")
 @pytest.mark.parametrize("ratio", [0.5, 0.7, 0.95, 1.0])
 def test_mtm_ratios_say_what_is_kept(ratio):
     """Not what is hidden: at 1 nothing is, before the cut."""
@@ -114,6 +115,7 @@ def test_mtm_ratios_say_what_is_kept(ratio):
     assert (~early).mean() == pytest.approx(ratio, abs=0.01)
 
 
+@pytest.mark.slow
 def test_mtm_keeps_at_each_of_its_ratios():
     """A batch has one ratio, drawn evenly: the mean of those of the paper is 0.825."""
     mask = functools.partial(masking.mtm, num_steps=20, kinds=jnp.asarray(KINDS))
@@ -123,6 +125,7 @@ def test_mtm_keeps_at_each_of_its_ratios():
     assert masking.KEEP_RATIOS == (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
 
 
+@pytest.mark.fast("kinds0")
 @pytest.mark.parametrize("kinds", [KINDS, np.array([0, 1])])
 def test_mtm_cuts_the_future_off_at_a_random_place(kinds):
     """With all kept, what is hidden is a tail: it can be predicted from its past alone.
@@ -140,6 +143,7 @@ def test_mtm_cuts_the_future_off_at_a_random_place(kinds):
     assert (place > 0).mean() == pytest.approx(0.7 / 0.9, abs=0.01)  # of state .2, action .7
 
 
+@pytest.mark.slow
 def test_mtm_also_cuts_where_little_is_kept():
     """The cut is on top of the ratio: the last action is never seen."""
     mask = functools.partial(masking.mtm, num_steps=K, kinds=jnp.asarray(KINDS))

@@ -8,7 +8,7 @@ from extras import need
 
 from envs import registry
 from envs.atari import ATARI_100K, SPR, human_normalised
-from envs.names import MissingExtra
+from envs.common.names import MissingExtra
 from experiments import cli
 from experiments.atari100k import config as atari100k
 from experiments.atari100k import study as experiment
@@ -102,7 +102,7 @@ def with_means(config, table):
 def test_a_score_is_the_mean_over_episodes_between_random_and_human():
     config = changed(TWO, seeds=SeedConfig(0, 2))
     found = played(config, [[[-21, -19], [0, 10]], [[1, 2], [3, 4]]])
-    np.testing.assert_allclose(experiment.returns_of(config, found)["spr"], [[-20, 5], [1.5, 3.5]])
+    assert experiment.returns_of(config, found)["spr"] == {"pong": [-20, 5], "boxing": [1.5, 3.5]}
     table = experiment.scores(config, found)
     expected = np.array(
         [[human_normalised("pong", x) for x in (-20, 5)], [human_normalised("boxing", x) for x in (1.5, 3.5)]]
@@ -154,7 +154,7 @@ def test_a_published_score_is_reached_inside_the_interval_or_below_it():
     for row, reached in ((below, 0), (around, 1), (above, 1)):
         table = np.stack([row, np.array([0.0, 0.1, 0.2])])
         assert sum(map(experiment.is_reached, TWO.games, table)) == reached
-        assert ("(reached)" in experiment.beside(TWO, "spr", table)[0]) == bool(reached)
+        assert ("(reached)" in experiment.beside("spr", "pong", row)) == bool(reached)
         found = with_means(TWO, table)
         notes = experiment.extras(TWO, found, experiment.scores(TWO, found))["notes"]
         assert notes[2].endswith(f"the published score is reached in {reached} of 2 games")
@@ -193,7 +193,7 @@ def test_games_are_counted_to_the_seed_that_played_them(monkeypatch):
     from experiments.atari100k import training
 
     config = dataclasses.replace(SMOKE, seeds=SeedConfig(7, 3), eval_lanes=2, episodes=4)
-    game = training.game_of(config, "pong", "spr", episodic_life=False)
+    game = training.player_of(config, "pong", "spr", episodic_life=False)
     asked = {}
 
     def returns(vector, act, starts, num_games):

@@ -12,10 +12,12 @@ from experiments.icl_bma import config as icl_bma
 from experiments.icl_bma import measure
 from experiments.icl_rational import config as icl_rational
 from experiments.icl_rational import theory
-from jaxagent.bayes import rational
+from jaxagent.bayes import distance, rational
 from jaxagent.config import TransformerConfig, check
 from jaxagent.data import prompts
+from jaxagent.evaluate import statistics
 from jaxagent.study import in_context
+from jaxagent.study.verdicts import of_seeds
 from jaxagent.tokens import stream
 
 MODEL = TransformerConfig(width=8, num_layers=1, num_heads=2, mlp_factor=1, context=6)
@@ -51,6 +53,7 @@ def test_a_walk_is_read_as_state_action_next_state():
     assert setting.tokens_per_prompt == 18
 
 
+@pytest.mark.fast("urn")
 @pytest.mark.parametrize("name", ["urn", "mdp"])
 def test_a_prediction_sees_what_came_before_it_and_its_context_only(name):
     setting, prompt = drawn(name)
@@ -89,14 +92,14 @@ def task(kind, **changes):
     return measure.task_of(config, 1)
 
 
+@pytest.mark.slow
 def test_a_saboteurs_steps_have_the_marginals_of_the_pool_and_share_no_task():
     """Given the context, its outcomes are those of the average table, whatever came before."""
     pool_task = task("pool", num_tasks=2, num_states=2, num_actions=1, alpha=0.1)
-    lanes = [pool_task.lane(3, is_broken) for is_broken in (False, True)]
-    draw = jax.jit(pool_task.draw, static_argnums=2)
-    intact, broken = (draw(jax.random.key(0), lane, 4000) for lane in lanes)
-    table = np.asarray(lanes[0].pool.tables)
-    mean = table.mean(0)
+    pool = measure.pool_of(pool_task, 3)
+    draw = jax.jit(pool_task.draw, static_argnums=(2, 3))
+    intact, broken = (draw(jax.random.key(0), pool, 4000, is_broken) for is_broken in (False, True))
+    mean = np.asarray(pool.tables).mean(0)
 
     def frequency(prompt, mask):
         context, outcome = np.asarray(prompt.rows.context), np.asarray(prompt.rows.outcome)
@@ -117,13 +120,14 @@ def test_a_saboteurs_steps_have_the_marginals_of_the_pool_and_share_no_task():
     assert dependence(broken) < 0.1
 
 
+@pytest.mark.fast("linear")
 @pytest.mark.parametrize("kind", ["pool", "fresh", "linear"])
 def test_exact_bayes_is_nearest_to_itself_and_loses_least(kind):
     """Of all references, on average, the exact one predicts the outcomes best."""
     t = task(kind)
-    lane = t.lane(0, False)
-    prompt = jax.jit(t.draw, static_argnums=2)(jax.random.key(0), lane, 2000)
-    references = jax.jit(t.references)(jax.random.key(1), lane, prompt)
+    pool = measure.pool_of(t, 0)
+    prompt = jax.jit(t.draw, static_argnums=2)(jax.random.key(0), pool, 2000)
+    references = jax.jit(t.references)(jax.random.key(1), pool, prompt)
     exact = references[measure.EXACT]
     np.testing.assert_allclose(t.gap(exact, exact), 0.0, atol=1e-6)
 
@@ -149,17 +153,18 @@ def test_pools_of_several_sizes_share_their_first_tasks():
     np.testing.assert_array_equal(np.isfinite(pools.log_prior).sum(1), np.array(config.prompts.sizes))
 
 
-def test_kl_of_all_is_the_kl_of_each_pair():
+def test_kl_of_pairs_is_the_kl_of_each_pair():
     rng = np.random.default_rng(0)
     predictions = np.log(rng.dirichlet(np.ones(3), size=(4, 2, 5, 6))).astype(np.float32)
     mixtures = np.log(rng.dirichlet(np.ones(3), size=(7, 2, 5, 6))).astype(np.float32)
-    got = theory._kl_of_all(jnp.asarray(predictions), jnp.asarray(mixtures))
+    got = distance.kl_of_pairs(jnp.asarray(predictions), jnp.asarray(mixtures))
     for m in range(4):
         for g in range(7):
             gap = (np.exp(predictions[m]) * (predictions[m] - mixtures[g])).sum(-1).mean((1, 2))
             np.testing.assert_allclose(got[m, :, g], gap, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_models_that_are_mixtures_are_placed_and_predicted_exactly():
     """Cells made by known scalars: the fit recovers the weights, the saboteur does not."""
     config = icl_rational.CPU
@@ -178,14 +183,14 @@ def test_models_that_are_mixtures_are_placed_and_predicted_exactly():
         grid[:, None, None, None] * np.exp(predictions[:, 0])
         + (1 - grid)[:, None, None, None] * np.exp(predictions[:, 1])
     )
-    kl = theory._kl_of_all(
+    kl = distance.kl_of_pairs(
         jnp.asarray(mixed[:, :, None], jnp.float32), jnp.asarray(mixtures[:, :, None], jnp.float32)
     )
     place = 2 * weights[..., 0] - 1  # as if distances were linear in the weight
     found = theory.Cells(
         relative=dict.fromkeys(("pool", "new"), place),
         relative_of=dict.fromkeys(("pool", "new"), np.broadcast_to(2 * grid - 1, (4, grid.size))),
-        kl=np.asarray(kl, np.float64),
+        kl={"pool": np.asarray(kl, np.float64)},
         gap=dict.fromkeys(("pool", "new"), np.ones(4)),
         losses=dict.fromkeys(("pool", "new"), losses),
         bits=bits,
@@ -205,7 +210,7 @@ def test_a_transition_is_the_first_checkpoint_after_which_memorising_stays_ahead
     relative[:, 0] = 0.5  # from the first on
     relative[10:, 1] = 0.5
     relative[5:7, 2] = 0.5  # for a while only
-    found = theory.Cells({"pool": relative}, {}, np.zeros(()), {}, {}, np.zeros(()))
+    found = theory.Cells({"pool": relative}, {}, {}, {}, {}, np.zeros(()))
     says = theory.Prediction((), np.where(relative > 0, 1.0, -1.0), np.zeros(()))
     observed = theory.transitions(config, found, says)["observed"]
     assert observed == [50.0, 550.0, None, None]
@@ -215,6 +220,18 @@ def test_between_begins_where_a_model_comes_near_the_mixtures():
     kl = np.zeros((5, 1, 3))
     kl[:, 0, :] = np.array([1.0, 0.5, 0.15, 0.3, 0.05])[:, None]
     np.testing.assert_array_equal(theory.between(kl, 0.2)[:, 0], [False, False, True, True, True])
+
+
+def test_scores_of_seeds_are_what_every_row_holds_at_a_path():
+    rows = [{"regret": {"T": [1.0, 2.0]}}, {"regret": {"T": [3.0, 4.0]}}]
+    np.testing.assert_array_equal(of_seeds(rows, "regret", "T", -1), [[2.0, 4.0]])
+    np.testing.assert_array_equal(of_seeds([5.0, 6.0]), [[5.0, 6.0]])
+
+
+def test_a_correlation_of_what_does_not_vary_is_none():
+    x = np.arange(4.0)
+    assert statistics.correlation(x, 1.0 - 2.0 * x) == pytest.approx(-1.0)
+    assert statistics.correlation(x, np.ones(4)) == statistics.correlation(x[:2], x[:2]) == 0.0
 
 
 # --- configurations -------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from experiments.spr import config as spr
 from experiments.spr import minatar, probe
 from experiments.spr import study as experiment
-from jaxagent.agents import self_prediction
+from jaxagent.agents import rainbow, self_prediction
 from jaxagent.config import check
 from jaxagent.data import normalize
 from jaxagent.evaluate.collapse import Diagnosis
@@ -22,7 +22,7 @@ SMOKE = spr.SMOKE
 
 @functools.cache
 def game():
-    return probe.game_of(SMOKE)
+    return probe.game_of(SMOKE.probe)
 
 
 @functools.cache
@@ -41,7 +41,7 @@ def test_truths_are_those_of_the_board_that_is_seen():
 
 
 def test_measured_states_and_what_came_are_of_one_episode():
-    moments = probe.moments_of(played())
+    _, moments = probe.standardised(played())
     see = functools.partial(normalize.apply, moments)
     held = probe.measured_of(played(), see, 10_000)
     done = np.asarray(played().terminated | played().truncated)
@@ -63,8 +63,7 @@ def test_measured_states_and_what_came_are_of_one_episode():
 
 
 def test_observations_are_standardised_by_what_is_learned_from():
-    moments = probe.moments_of(played())
-    windows = probe.windows_of(played(), moments)
+    windows, moments = probe.standardised(played())
     flat = np.asarray(windows.obs).reshape(-1, 400)
     varies = np.asarray(moments.variance).reshape(-1) > 1e-3
     cut = np.abs(flat).max(0) >= 10.0
@@ -142,8 +141,8 @@ def test_bad_predictions_alone_are_no_collapse():
 
 
 def test_the_twin_differs_in_the_weight_of_one_loss():
-    task = SMOKE.tasks[0]
-    ours, twin = (minatar.fit_of(task, name) for name in minatar.AGENTS)
+    fits = minatar.configs_of(SMOKE.tasks[0])
+    ours, twin = (fits[name] for name in minatar.AGENTS)
     assert twin.spr.weight == 0.0
     assert dataclasses.replace(twin, spr=ours.spr) == ours
     assert ours.window == twin.window
@@ -167,16 +166,17 @@ def test_illegal_probes_are_refused(changes, message):
 def test_agents_are_diagnosed_and_told_apart_in_figures_of_their_game():
     """Rainbow's hidden units of two snapshots and two seeds, of what the game truly shows."""
     config, task = SMOKE, SMOKE.tasks[0]
-    own = minatar.game_of(task)
-    data = minatar.measured_data(config, own)
-    assert data.obs.shape[1:] == own.env.obs_shape
-    params = jax.vmap(jax.vmap(own.network.init))(jax.random.split(jax.random.key(0), (2, 2)))
-    found = minatar.diagnoses(own, params, data)
+    game = probe.game_of(dataclasses.replace(config.probe, env=task.env))
+    network = rainbow.network_of(game.env.obs_shape, game.env.action_spec, task.rainbow)
+    data = probe.measured_play(game)
+    assert data.obs.shape[1:] == game.env.obs_shape
+    params = jax.vmap(jax.vmap(network.init))(jax.random.split(jax.random.key(0), (2, 2)))
+    found = minatar.diagnoses(network, params, data)
     assert set(found) == {*Diagnosis._fields, "probes"}
     assert np.shape(found["probes"]) == (2, 2, 3)
     assert all(np.shape(found[name]) == (2, 2) for name in Diagnosis._fields)
     dead = jax.tree.map(jnp.zeros_like, params)
-    fallen = minatar.diagnoses(own, dead, data)
+    fallen = minatar.diagnoses(network, dead, data)
     assert "effective_rank" in experiment.alarms_of(fallen, -1)[0]
     done = {"steps": [0, 8], "returns": {}, "diagnoses": dict.fromkeys(minatar.AGENTS, found)}
     figures = experiment.figures_of_game(config, task, done)

@@ -10,6 +10,7 @@ import pytest
 import envs
 from jaxagent.config import PPOConfig
 from jaxagent.study import agents, verdicts
+from jaxagent.study.config import EnvConfig
 from jaxagent.study.study import Custom, Found, Measure
 from jaxagent.train import run as runs
 from jaxagent.train.flops import flops_of
@@ -97,3 +98,24 @@ def test_bounds_of_a_check_are_told_as_they_are_kept():
         assert check.passed is passed
         assert told in check.detail
     assert verdicts.all_between("room", {"a": 0.5}, high=0.5).passed
+
+
+KINDS = (("train", "/a"), ("train", "/b"), ("evaluate", ""))
+
+
+def test_every_task_has_its_fits_and_then_the_measure_of_them(folder):
+    tasks = [EnvConfig("probe/DelayedReward"), EnvConfig("probe/ObservedReward")]
+
+    def fits_of(config, task):
+        env, params = envs.make(task.env)
+        return {arm: agents.population(f"train/{task.name}/{arm}", env, [params], PPO, 0) for arm in config}
+
+    def evaluate(config, task, fits, folder, place):
+        return {"config": config, "task": task.name, "fits": [fit.name for fit in fits.values()]}
+
+    steps = agents.task_steps(("a", "b"), tasks, fits_of, evaluate)
+    expected = [f"{kind}/{t.name}{arm}" for t in tasks for kind, arm in KINDS]
+    assert [step.name for step in steps] == expected
+    found = steps[-1].of(folder, folder)
+    assert found["task"] == tasks[1].name
+    assert found["fits"] == expected[3:5]

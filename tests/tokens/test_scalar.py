@@ -166,6 +166,7 @@ def test_columns_do_not_mix(rule):
         np.testing.assert_array_equal(decoded[:, c], together.centres[c][token[:, c]])
 
 
+@pytest.mark.slow
 def test_any_leading_axes_and_jit_give_the_same_tokens():
     values = np.random.default_rng(3).normal(size=(24, 2)).astype(np.float32)
     bins = scalar.fit_uniform(values, 8, 10.0)
@@ -212,6 +213,7 @@ def test_a_place_lies_in_the_bin_of_its_value(rule, values, num_bins):
     assert (gap <= tolerance).all()
 
 
+@pytest.mark.fast("5", "1024")
 @pytest.mark.parametrize("num_bins", [5, 100, 1024, 4096])
 def test_no_edge_is_rounded_into_the_neighbour(num_bins):
     """A value on an edge and the one just below it, of any number of bins."""

@@ -302,7 +302,7 @@ def test_rainbow_learns_what_only_the_right_stack_tells():
     """Frames in a wrong order, or across games, would leave chance: a third."""
 
     from envs.types import Component
-    from jaxagent.agents import rainbow
+    from jaxagent.agents import actions, rainbow
     from jaxagent.config import QNetworkConfig
     from jaxagent.train import optimizer
 
@@ -333,7 +333,7 @@ def test_rainbow_learns_what_only_the_right_stack_tells():
         optimizer.rainbow_adam(config),
         config,
         memory=rainbow.memory_of_frames(config, 2),
-        explore=rainbow.uniform(spec),
+        explore=actions.uniform(spec),
         slow=loops.SlowCopy(*rainbow.copying(config)),
         as_entry=as_entry,
         see=lambda state: jnp.moveaxis(state.obs, 1, -1),

@@ -63,7 +63,7 @@ def linear_program():
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(64, 3)), jnp.float32)
     data = (x, x @ jnp.array([1.0, -2.0, 0.5]) + 0.3)
-    loop = loops.offline(loss, sample, optimizer.adam(0.03, 1.0))
+    loop = loops.supervised(loss, sample, optimizer.adam(0.03, 1.0))
     return loop, loop.init({"w": jnp.zeros((3,)), "b": jnp.zeros(())}), data
 
 
@@ -87,7 +87,7 @@ def transformer_program():
     rng = np.random.default_rng(0)
     obs = jnp.asarray(rng.integers(0, 5, (16, 3, 2)), jnp.int32)
     data = (obs, jnp.asarray(rng.integers(5, 8, (16, 3, 1)), jnp.int32))
-    loop = loops.offline(loss, sample, optimizer.adam(0.01, 1.0))
+    loop = loops.supervised(loss, sample, optimizer.adam(0.01, 1.0))
     return loop, loop.init(jax.jit(net.init)(keys.derive(0, "init"))), data
 
 
@@ -132,6 +132,7 @@ def distance(a, b):
 # --- one device equals four -----------------------------------------------------------------------
 
 
+@pytest.mark.fast("linear")
 @pytest.mark.parametrize("name", NAMES)
 def test_one_device_equals_four(name):
     """Only the order of a sum differs: 1e-4 is far below the step of one update."""
@@ -148,6 +149,7 @@ def test_two_devices_equal_one():
     assert_close(one, two, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_return_metric_is_the_mean_of_finished_episodes():
     """Episodes of CartPole last 6 steps here, too few to fall: every return is 6."""
     finished = result("ppo", 1)[1][0].metrics["train/return"]
@@ -155,7 +157,7 @@ def test_return_metric_is_the_mean_of_finished_episodes():
     assert finished.total == 6 * finished.count
 
 
-@pytest.mark.parametrize("num_devices", [1, 4])
+@pytest.mark.parametrize("num_devices", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_learning_statistics_cover_all_shards(num_devices):
     """The moments of observations after 3 updates have counted every env step of every shard."""
     learner = result("ppo", num_devices)[0].learner
@@ -196,6 +198,7 @@ def test_a_forgotten_gradient_average_raises_replica_drift(name, monkeypatch):
     parallel.check_replicas(run(broken, 1, (1,))[1][0].checksums)
 
 
+@pytest.mark.slow
 def test_a_forgotten_statistic_raises_replica_drift(monkeypatch):
     def local_mean(tree):
         return jax.tree.map(lambda x: jnp.mean(x, axis=0), tree)
@@ -270,6 +273,7 @@ def test_shards_must_divide_over_devices():
 # --- chunks ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.fast("linear-4-chunks2")
 @pytest.mark.parametrize(
     ("name", "num_devices", "chunks"), [("ppo", 1, (1, 1, 1)), ("linear", 1, (2, 2)), ("linear", 4, (2, 2))]
 )
@@ -308,15 +312,15 @@ def test_a_slow_copy_follows_the_parameters_and_no_gradient_reaches_it():
     """By hand: `slow + tau (params - slow)` after each update; the loss reads the one before."""
     start = {"w": jnp.array([1.0, -2.0])}
 
-    def loss(params, minibatch, slow, num_updates):
-        pull = jnp.sum(jnp.square(params["w"] - minibatch)) + jnp.sum(slow["w"] * params["w"])
-        return pull, {"slow": slow["w"][0], "count": num_updates.astype(jnp.float32)}
+    def loss(params, minibatch, data, slow):
+        pull = jnp.sum(jnp.square(params["w"] - minibatch)) + jnp.sum(slow.params["w"] * params["w"])
+        return pull, {"slow": slow.params["w"][0], "count": slow.num_updates.astype(jnp.float32)}
 
     def sample(data, key):
         return data + 0.0 * jax.random.normal(key, (2,))
 
     adam = optimizer.plain_adam(0.1)
-    loop = loops.slow_offline(loss, sample, adam, tau=0.25)
+    loop = loops.supervised(loss, sample, adam, slow=loops.averaged(0.25))
     state = parallel.first_state(*loop.init(start))
     chunk = parallel.chunked(loop, 1, 1, jnp.array([3.0, 3.0]))
     slow = np.array([1.0, -2.0])
@@ -419,17 +423,19 @@ def test_lane_equals_the_loop_alone():
     assert_close(jax.tree.map(lambda x: x[:, index], state.shards), expected.shards, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.fast("4")
 @pytest.mark.parametrize("num_devices", [1, 2, 4])
 def test_shards_in_turn_have_the_gradient_of_all_at_once(num_devices):
-    def loss(params, minibatch, slow, count):
+    def loss(params, minibatch, data, slow):
         error = jnp.mean(jnp.square(minibatch @ params["w"] - 1.0))
-        return error, {"train/w": params["w"][0], "train/slow": slow["w"][0]}
+        return error, {"train/w": params["w"][0], "train/slow": slow.params["w"][0]}
 
     def sample(data, key):
         return jax.random.normal(key, (4, 3)) + data
 
     def program(in_turn):
-        loop = loops.slow_offline(loss, sample, optimizer.adam(0.03, 1.0), 0.1, in_turn)
+        slow, adam = loops.averaged(0.1), optimizer.adam(0.03, 1.0)
+        loop = loops.supervised(loss, sample, adam, slow=slow, in_turn=in_turn)
         return loop, loop.init({"w": jnp.zeros((3,))}), jnp.ones(())
 
     (state, (report,)), (expected, (told,)) = (

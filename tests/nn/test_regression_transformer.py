@@ -4,13 +4,13 @@ import jax
 import numpy as np
 
 from jaxagent.config import TransformerConfig
-from jaxagent.nn import vectors
+from jaxagent.nn import regression_transformer as regression
 
 CONFIG = TransformerConfig(width=16, num_layers=2, num_heads=2, context=6)
 
 
 def built():
-    model = vectors.model(CONFIG, 3)
+    model = regression.model(CONFIG, 3)
     return jax.jit(model.init)(jax.random.key(0)), jax.jit(model.apply)
 
 
@@ -43,5 +43,5 @@ def test_rows_of_a_batch_do_not_meet():
 
 
 def test_equal_arguments_give_the_same_model():
-    assert vectors.model(CONFIG, 3) is vectors.model(CONFIG, 3)
-    assert vectors.model(CONFIG, 3) is not vectors.model(CONFIG, 4)
+    assert regression.model(CONFIG, 3) is regression.model(CONFIG, 3)
+    assert regression.model(CONFIG, 3) is not regression.model(CONFIG, 4)
