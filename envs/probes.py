@@ -5,7 +5,7 @@ they should be tried, and a time-limit trap that only correct handling of trunca
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,15 +18,15 @@ from envs.types import Component, Environment, clip_category
 class ProbeParams(NamedTuple):
     """The task of a probe."""
 
-    max_steps: jax.Array  # int32: the time limit, in env steps
-    cash: jax.Array  # float32: reward for leaving the trap
+    max_steps: jax.Array  # [] int32: the time limit, in env steps
+    cash: jax.Array  # [] float32: reward for leaving the trap
 
 
 class ProbeState(NamedTuple):
     """State of a probe."""
 
-    time: jax.Array  # int32
-    signal: jax.Array  # float32: what the agent may observe
+    time: jax.Array  # [] int32, env steps
+    signal: jax.Array  # [] float32: what the agent may observe
 
 
 class Probe(Environment):
@@ -135,7 +135,7 @@ class TimeLimitTrap(Probe):
     num_actions = 2
 
     @property
-    def default_params(self):
+    def default_params(self) -> ProbeParams:
         return super().default_params._replace(max_steps=jnp.array(2, jnp.int32))
 
     def _outcome(self, state, action, params):
@@ -156,7 +156,7 @@ PROBES = {
 }
 
 
-def make(name: str, **overrides: float) -> tuple[Probe, Any]:
+def make(name: str, **overrides: float) -> tuple[Probe, ProbeParams]:
     """Build a probe; `overrides` are fields of `ProbeParams`."""
     env = PROBES[name]()
     params = env.default_params

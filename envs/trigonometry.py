@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def sincos(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Sine and cosine of float32 `x` in radians, any shape; within 2e-7 for |x| up to 1000.
+    """Sine and cosine `[...]` of float32 `x [...]` in radians; within 2e-7 for |x| up to 1000.
 
     Argument reduction in three parts (Cody and Waite) and the minimax polynomials of Cephes' sinf
     and cosf. No branch and no table, so a step that calls it stays one vectorised loop.
@@ -26,6 +26,6 @@ def sincos(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def wrap_angle(x: jax.Array) -> jax.Array:
-    """`x` in radians moved by whole turns into [-pi, pi), in two parts as in `sincos`."""
+    """`x [...]` in radians moved by whole turns into [-pi, pi), in two parts as in `sincos`."""
     turns = jnp.floor((x + jnp.pi) * (0.5 / jnp.pi))
     return (x - turns * 6.28125) - turns * 1.9353071795864769e-3

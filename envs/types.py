@@ -25,14 +25,14 @@ class Component(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """What one environment step returns beside its next state, in the order of gymnax 1.0."""
+    """Results of one step of B lanes beside the next state, in the order of gymnax 1.0."""
 
-    obs: jax.Array  # after the step; after a reset where `envs.vector` reset the lane
-    reward: jax.Array  # float32
-    terminated: jax.Array  # bool: the task ended; nothing follows
-    truncated: jax.Array  # bool: the clock ran out; the return goes on, unseen
-    final_obs: jax.Array  # the true last observation, also where the lane was reset
-    # bool: False where the step was only a reset and its action ignored (ALE); `()`: all are real
+    obs: jax.Array  # [B, ...] after the step; after a reset where `envs.vector` reset the lane
+    reward: jax.Array  # [B] float32, [B, 2] in a game of two
+    terminated: jax.Array  # [B] bool: the task ended; nothing follows
+    truncated: jax.Array  # [B] bool: the clock ran out; the return goes on, unseen
+    final_obs: jax.Array  # [B, ...] the true last observation, also where the lane was reset
+    # [B] bool: False where the step was only a reset and its action ignored (ALE); `()`: all are real
     valid: Any = ()
 
 
@@ -68,20 +68,23 @@ class Environment(abc.ABC):
 
     @abc.abstractmethod
     def reset(self, key: jax.Array, params: Params) -> tuple[jax.Array, State]:
-        """Draw a first observation and state of the task `params`."""
+        """Draw a first observation `[*obs_shape]` and state of the task `params`."""
 
     @abc.abstractmethod
     def step(
         self, key: jax.Array, state: State, action: jax.Array, params: Params
     ) -> tuple[jax.Array, State, jax.Array, jax.Array, jax.Array, dict[str, jax.Array]]:
-        """Advance one step; `terminated` and `truncated` are never merged."""
+        """Advance one step; `terminated` and `truncated`, bool `[]`, are never merged.
+
+        Returns observation `[*obs_shape]`, state, reward float32 `[]`, the two flags and info.
+        """
 
     @abc.abstractmethod
     def render(self, state: State, params: Params) -> np.ndarray:
         """Paint a state on the host as an RGB array uint8 `[H, W, 3]`, without a display."""
 
     def sample_params(self, key: jax.Array, split: str) -> Params:
-        """Draw a task of `split`; an environment of one task returns it whatever the key."""
+        """Draw a task of `split`, leaves `[...]`; an environment of one task returns it whatever the key."""
         del key, split
         return self.default_params
 
@@ -96,7 +99,7 @@ class Environment(abc.ABC):
         return jnp.zeros((), jnp.int32)
 
     def invariants(self, state: State, params: Params) -> dict[str, jax.Array]:
-        """Named booleans that hold in every reachable state."""
+        """Named booleans `[]` that hold in every reachable state."""
         del params
         leaves = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
         finite = [jnp.all(jnp.isfinite(x)) for x in leaves]
@@ -128,7 +131,7 @@ def sample_action(key: jax.Array, spec: tuple[Component, ...], legal: jax.Array 
 
 
 def clip_category(spec: tuple[Component, ...], action: jax.Array) -> jax.Array:
-    """The nearest legal category: what a plain environment takes an action outside its space for.
+    """The nearest category in the space, `[...]` of `action [...]`, as plain environments read it.
 
     Real actions outside their bounds are their source's business (`envs.wrappers.checked` refuses
     both).
@@ -137,7 +140,7 @@ def clip_category(spec: tuple[Component, ...], action: jax.Array) -> jax.Array:
 
 
 def contains(spec: tuple[Component, ...], value: jax.Array) -> jax.Array:
-    """Whether `value` (flattened, `[len(spec)]`) lies in the space that `spec` lists."""
+    """Whether, bool `[]`, `value` (flattened, `[len(spec)]`) lies in the space that `spec` lists."""
     flat = jnp.reshape(value, (-1,)).astype(jnp.float32)
     low = jnp.array([0.0 if c.kind == "category" else c.low for c in spec], jnp.float32)
     high = jnp.array([c.cardinality - 1.0 if c.kind == "category" else c.high for c in spec], jnp.float32)

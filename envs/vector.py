@@ -66,7 +66,10 @@ class VectorEnv(NamedTuple):
         return VectorState(obs, env_state, params, self._first_pool(key_pool, params))
 
     def step(self, key: jax.Array, state: VectorState, action: jax.Array) -> tuple[VectorState, Transition]:
-        """Step every lane and reset finished ones; `final_obs` keeps what the reset replaced."""
+        """Step every lane by `action [B]` or `[B, A]` and reset finished ones, see `Transition`.
+
+        `final_obs` keeps what the reset replaced.
+        """
         self._check_action(state.params, action)
         if self.is_hashed:
             return self._step_hashed(key, state, action)
@@ -75,7 +78,7 @@ class VectorEnv(NamedTuple):
         return self._step_drawing(key, state, action)
 
     def observe(self, state: VectorState) -> jax.Array:
-        """What the agents see, `[B, ...]`; rendered here in a compact environment."""
+        """Observations `[B, ...]` of the agents; rendered here in a compact environment."""
         return self._observe(state.env, state.params) if self.is_compact else state.obs
 
     @property

@@ -51,12 +51,12 @@ class WordEnvironment(Environment):
         return env, params
 
     @property
-    def default_params(self):
+    def default_params(self) -> Params:
         return make_task(self.name, self.defaults, {})
 
     @classmethod
     def contradiction(cls, task: Any) -> str:
-        """What the numbers of `task` should be to one another and are not; "" if all is well."""
+        """The relation between its numbers that `task` breaks, as text; "" if it breaks none."""
         del task
         return ""
 
@@ -66,17 +66,17 @@ class WordEnvironment(Environment):
 
     @abc.abstractmethod
     def first(self, words: Words, params: Params) -> State:
-        """The first state of an episode from `num_reset_words` random words, shaped as they are."""
+        """First state, fields `[]` or `[B]`, from `num_reset_words` random words shaped alike."""
 
     @abc.abstractmethod
     def advance(
         self, words: Words, state: State, action: jax.Array, params: Params
     ) -> tuple[State, jax.Array, jax.Array]:
-        """Next state (clock untouched), reward float32 and terminated bool, shaped as a field."""
+        """Next state (clock untouched), reward float32 and terminated bool: fields `[]` or `[B]`."""
 
     @abc.abstractmethod
     def observe(self, state: State, params: Params) -> jax.Array:
-        """What the agents see: float32 `[*obs_shape]`, or `[*obs_shape, B]` with the lanes last."""
+        """Observations of the agents: float32 `[*obs_shape]`, or `[*obs_shape, B]`, the lanes last."""
 
     def reset(self, key, params):
         state = self.first(key_words(key, self.num_reset_words), params)
@@ -97,7 +97,7 @@ class WordEnvironment(Environment):
     def step_words(
         self, words: Words, state: State, action: jax.Array, params: Params
     ) -> tuple[State, jax.Array, jax.Array, jax.Array]:
-        """`step` from given words and without its observation."""
+        """`step` from given words and without its observation; fields `[]` or `[B]`."""
         action = clip_category(self.action_spec, action)
         after, reward, terminated = self.advance(words, state, action, params)
         after = after._replace(time=state.time + 1)
@@ -106,7 +106,7 @@ class WordEnvironment(Environment):
 
 
 def key_words(key: jax.Array, num_words: int) -> Words:
-    """Random words of one lane from its own key."""
+    """Random words of one lane from its own key: `num_words` arrays uint32 `[]`."""
     return tuple(jax.random.bits(key, (num_words,), jnp.uint32)) if num_words else ()
 
 
@@ -134,7 +134,7 @@ def _mix(x: jax.Array, inside: jax.Array | None = None) -> jax.Array:
 
 
 def consume(key: jax.Array) -> None:
-    """Tell the key-reuse checker that `key` is spent: hashing its words alone would not.
+    """Tell the key-reuse checker that `key []` is spent: hashing its words alone would not.
 
     What is drawn here is dead code to XLA.
     """
@@ -142,13 +142,13 @@ def consume(key: jax.Array) -> None:
 
 
 def uniform(word: jax.Array, low: Any, high: Any) -> jax.Array:
-    """A float32 in `[low, high)` from the upper 23 bits of a word, as `jax.random.uniform`."""
+    """Float32 in `[low, high)`, shaped as `word [...]`, from its upper 23 bits, as `jax.random.uniform`."""
     one_to_two = jax.lax.bitcast_convert_type((word >> 9) | jnp.uint32(0x3F800000), jnp.float32)
     return low + (one_to_two - 1.0) * (high - low)
 
 
 def below(word: jax.Array, bound: int) -> jax.Array:
-    """An int32 in `[0, bound)` from the upper 16 bits of a word; `bound` at most 2^16.
+    """Int32 in `[0, bound)`, shaped as `word [...]`, from its upper 16 bits; `bound` at most 2^16.
 
     Multiply and shift (Lemire 2019): the bias is below `bound / 2^16`.
     """

@@ -29,7 +29,7 @@ FOLDER = "policies"
 
 
 class Description(NamedTuple):
-    """What rebuilds a cloned policy beside its parameters; JSON-safe fields."""
+    """The description that rebuilds a cloned policy beside its parameters; JSON-safe fields."""
 
     arm: str
     task: str  # short name, e.g. CartPole-v1
@@ -44,7 +44,7 @@ class Description(NamedTuple):
 
 
 class ValueDescription(NamedTuple):
-    """What rebuilds a policy of values, `agents.rainbow`; JSON-safe fields."""
+    """The description that rebuilds a policy of values, `agents.rainbow`; JSON-safe fields."""
 
     arm: str
     task: str  # short name, e.g. Breakout
@@ -69,11 +69,11 @@ class LoadedPolicy(NamedTuple):
     params: Any
 
     def init(self, batch_size: int) -> Any:
-        """The memory of `batch_size` lanes."""
+        """The memory of B = `batch_size` lanes, a pytree."""
         return self.policy.init(batch_size)
 
     def act(self, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
-        """Actions for `obs [B, ...]`; `is_first [B]` marks lanes whose episode begins."""
+        """Actions `[B, ...]` for `obs [B, ...]`, and the memory; `is_first [B]` marks lanes that begin."""
         action, _, carry = self.policy.act(self.params, carry, obs, is_first, key)
         return action, carry
 
@@ -147,7 +147,7 @@ def _of_values(about: ValueDescription) -> tuple[Policy, Any]:
     if not about.is_stack:
         return policy, template
 
-    def act(params: Any, carry: Any, obs: jax.Array, *others: jax.Array) -> tuple:
+    def act(params: Any, carry: Any, obs: jax.Array, *others: jax.Array) -> tuple[jax.Array, Any, Any]:
         return policy.act(params, carry, channels_last(obs), *others)
 
     return policy._replace(act=act), template

@@ -13,7 +13,7 @@ import jax
 
 
 class Trajectory(NamedTuple):
-    """What a rollout returns; `final_obs[t]` is the true observation after step t, always."""
+    """The steps of a rollout; `final_obs[t]` is the true observation after step t, always."""
 
     obs: jax.Array  # [T, B, ...] before the step
     action: jax.Array  # [T, B] int32 or [T, B, A] float32, as the environment took it
@@ -40,7 +40,7 @@ class Policy(NamedTuple):
 
 
 class View(NamedTuple):
-    """What a policy that plans with the true environment is given in place of an observation."""
+    """The input, in place of an observation, of a policy that plans with the true environment."""
 
     obs: jax.Array  # [B, ...]
     state: Any  # leaves [B, ...]: the environment's
@@ -48,13 +48,13 @@ class View(NamedTuple):
 
 
 def see_obs(obs: jax.Array, state: Any, task: Any) -> jax.Array:
-    """What most policies are given: the observation alone. The other choice is `View`."""
+    """The input of most policies: the observation `[B, ...]` alone. The other choice is `View`."""
     del state, task
     return obs
 
 
 class Agent(NamedTuple):
-    """What is learned, as four functions; `params` is the trainable pytree."""
+    """An agent that learns by acting, as four functions; `params` is the trainable pytree."""
 
     init: Callable[[jax.Array], Any]  # key -> params
     act: Callable  # (params, carry, obs, is_first, key) -> action, extras, carry
@@ -63,7 +63,7 @@ class Agent(NamedTuple):
 
 
 class OfflineAgent(NamedTuple):
-    """What is learned from stored `Step`s; `params` has the fields `actor` and `encoder`."""
+    """An agent that learns from stored `Step`s; `params` has the fields `actor` and `encoder`."""
 
     init: Callable  # (key, encoder_params = ()) -> params
     targets: Callable  # (params, target, steps [b, ...], key) -> batch, leaves [b, ...]

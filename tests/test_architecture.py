@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -187,3 +188,30 @@ def test_parts_of_the_slow_tier_hold_every_file_once():
     for wrong in ("0/4", "5/4"):
         with pytest.raises(pytest.UsageError):
             of_part(files, wrong)
+
+
+class Item:
+    """What the tiers read of a collected test."""
+
+    def __init__(self, id_, *fast):
+        self.nodeid, self.callspec, self.marks = f"tests/a.py::test_b[{id_}]", SimpleNamespace(id=id_), []
+        self.get_closest_marker = lambda name: pytest.mark.fast(*fast).mark
+        self.add_marker = self.marks.append
+
+
+def test_ids_that_are_not_named_fast_are_slow():
+    from conftest import mark_slow
+
+    items = [Item(name, "two") for name in ("one", "two", "three")]
+    mark_slow(items)
+    assert [[mark.name for mark in item.marks] for item in items] == [["slow"], [], ["slow"]]
+    with pytest.raises(pytest.UsageError, match=r"fast ids \['four'\], expected some of \['one'\]"):
+        mark_slow([Item("one", "four")])
+
+
+def test_every_folder_of_tests_has_a_budget():
+    from conftest import BUDGET
+
+    folders = {p.parent.name for p in (ROOT / "tests").glob("*/test_*.py")} - {"slow"}
+    assert set(BUDGET) == folders | {"tests"}
+    assert sum(BUDGET.values()) <= 1100  # CPU seconds; ten minutes on two cores

@@ -33,12 +33,12 @@ class AcrobotParams(NamedTuple):
 
 
 class AcrobotState(NamedTuple):
-    """State of one acrobot."""
+    """State of one acrobot, fields `[]`, or of B, fields `[B]`."""
 
     joint_angle1: jax.Array  # rad, 0 hangs down
     joint_angle2: jax.Array  # rad, relative to the first link
     velocity_1: jax.Array  # rad / s
-    velocity_2: jax.Array
+    velocity_2: jax.Array  # rad / s
     time: jax.Array  # int32, env steps
 
 

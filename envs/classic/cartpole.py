@@ -27,12 +27,12 @@ class CartPoleParams(NamedTuple):
 
 
 class CartPoleState(NamedTuple):
-    """State of one cart."""
+    """State of one cart, fields `[]`, or of B, fields `[B]`."""
 
     x: jax.Array  # m
-    x_dot: jax.Array
+    x_dot: jax.Array  # m / s
     theta: jax.Array  # rad, 0 is upright
-    theta_dot: jax.Array
+    theta_dot: jax.Array  # rad / s
     time: jax.Array  # int32, env steps
 
 

@@ -40,15 +40,15 @@ class ContinuousParams(NamedTuple):
 
 
 class MountainCarState(NamedTuple):
-    """State of one car."""
+    """State of one car, fields `[]`, or of B, fields `[B]`."""
 
-    position: jax.Array
-    velocity: jax.Array
+    position: jax.Array  # along the track
+    velocity: jax.Array  # along the track, per env step
     time: jax.Array  # int32, env steps
 
 
 class _Valley(WordEnvironment):
-    """What both cars share: the hill, the start and the view."""
+    """The hill, the start and the observation, which both cars share."""
 
     painter = staticmethod(pictures.paint_mountain_car)
     is_step_random = False
@@ -76,7 +76,10 @@ class _Valley(WordEnvironment):
         )
 
     def roll(self, state, push, params) -> tuple[MountainCarState, jax.Array]:
-        """Accelerate by `push` and the slope; the left wall stops the car. Also: is it there?"""
+        """State after `push [...]` and slope act for one step, and whether the goal is reached `[...]`.
+
+        The left wall stops the car.
+        """
         _, slope = sincos(3.0 * state.position)
         velocity = state.velocity + push - slope * params.gravity
         velocity = jnp.clip(velocity, -params.max_speed, params.max_speed)

@@ -38,7 +38,7 @@ def when(predicate: jax.Array, update: Callable, value: Any, *args: Any) -> Any:
 
 
 def computed_once(tree: Any, is_any: jax.Array) -> Any:
-    """`tree`, of which XLA:CPU makes only one copy; `is_any` holds somewhere, unknown to XLA.
+    """`tree`, of which XLA:CPU makes only one copy; `is_any [...]` holds somewhere, unknown to XLA.
 
     XLA:CPU has no fusion of several outputs: it would compute a whole step anew for every field
     that a reset selects and for every cell of a board that shows it (Breakout: 20 times slower,

@@ -1,10 +1,13 @@
 """Scripted experts: controllers of the true state, for pictures and for tests of what is reachable.
 
-`EXPERTS[env_id](state, params) -> action`, one lane each. Where another source has the same fields
-in its state, one expert serves both.
+`EXPERTS[env_id](state, params) -> action`, one lane each: int32 `[]` or float32 `[A]`. Where
+another source has the same fields in its state, one expert serves both.
 """
 
 from collections.abc import Callable
+from typing import Any
+
+import jax
 
 from envs.common.names import check_name
 from envs.experts import boards, bsuite, classic, grids, minatar, robots
@@ -30,7 +33,7 @@ MINIGRID = (
 )
 MEMORY = ("MemoryS8", "MemoryS16", "MemoryS32", "MemoryS64", "MemoryS128")
 
-EXPERTS: dict[str, Callable] = {
+EXPERTS: dict[str, Callable[[Any, Any], jax.Array]] = {
     "brax/inverted_double_pendulum": robots.inverted_double_pendulum,
     "brax/inverted_pendulum": robots.inverted_pendulum,
     "brax/reacher": robots.reacher,
@@ -61,6 +64,6 @@ EXPERTS: dict[str, Callable] = {
 }
 
 
-def expert(env_id: str) -> Callable:
-    """The scripted expert of an environment; raises `UnknownName` where there is none."""
+def expert(env_id: str) -> Callable[[Any, Any], jax.Array]:
+    """The scripted expert of an environment, as in `EXPERTS`; raises `UnknownName` where there is none."""
     return EXPERTS[check_name("environment with a scripted expert", env_id, EXPERTS)]

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def tic_tac_toe(state: Any, params: Any) -> jax.Array:
-    """Win, else block, else take the cell whose lines are most open: the centre, then a fork."""
+    """Cell, int32 `[]`, that wins, else blocks, else has the most open lines: the centre, then a fork."""
     del params
     attack, defence = line_scores(state.game._x, (3, 3), 3)
     free = state.game._x.board < 0
@@ -16,7 +16,10 @@ def tic_tac_toe(state: Any, params: Any) -> jax.Array:
 
 
 def connect_four(state: Any, params: Any) -> jax.Array:
-    """Win, else block, else grow the longest lines, not under a cell with which the other wins."""
+    """Column, int32 `[]`, that wins, else blocks, else grows the longest lines.
+
+    Not one under a cell with which the other side wins.
+    """
     del params
     height, width = 6, 7
     attack, defence = line_scores(state.game._x, (height, width), 4)
@@ -36,7 +39,7 @@ WIN = 100 * THREAT  # of a cell that fills a line of one's own
 
 
 def line_scores(game: Any, shape: tuple[int, int], length: int) -> tuple[jax.Array, jax.Array]:
-    """What a stone of the mover adds to its own lines, and takes from the other's, int32 `[N]`.
+    """Worth of a stone in each cell for the mover's lines, and against the other's, int32 `[N]` each.
 
     `game` is pgx's: `board` of -1 (empty), 0 or 1 and `color`, who moves. A line with stones of
     both sides is worth nothing, else four times more with each stone.

@@ -33,7 +33,7 @@ xxxxxxxxxxxxx"""
 
 
 def four_rooms(state: Any, params: Any) -> jax.Array:
-    """Go the shortest way to the goal."""
+    """Go the shortest way to the goal: int32 `[]`."""
     del params
     is_floor = np.array([[c == " " for c in row] for row in FOUR_ROOMS.splitlines()[1:]])
     distance = flood(_at(state.goal, is_floor.shape), jnp.asarray(is_floor))
@@ -41,7 +41,7 @@ def four_rooms(state: Any, params: Any) -> jax.Array:
 
 
 def memory(state: Any, params: Any) -> jax.Array:
-    """Walk to the object that was to be remembered; the state knows which one that is."""
+    """Walk to the object that was to be remembered, which the state knows: int32 `[]`."""
     del params
     world = state.world
     target = _at(world.carry.success_pos, world.grid.shape[:2])
@@ -49,7 +49,7 @@ def memory(state: Any, params: Any) -> jax.Array:
 
 
 def minigrid(state: Any, params: Any) -> jax.Array:
-    """Do what is needed first: clear the way, fetch a key, unlock the door, reach the goal.
+    """Do what is needed first: clear the way, fetch a key, unlock the door, reach the goal; int32 `[]`.
 
     It follows from what can be reached: the goal as things are; or the goal with a key, so that is
     fetched; or neither, so something stands in the way and is picked up.

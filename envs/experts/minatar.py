@@ -19,7 +19,7 @@ SIDE = np.minimum(np.arange(SIZE), SIZE - 1 - np.arange(SIZE)).astype(np.int32) 
 
 
 def breakout(state: Any, params: Any) -> jax.Array:
-    """Stand where the ball will be, reflections from the walls included.
+    """Stand where the ball will be, reflections from the walls included: int32 `[]`.
 
     The paddle may catch it at row 8 or at row 9, which turns it differently; changing between the
     two leaves the cycles that a deterministic game falls into.
@@ -40,7 +40,7 @@ def _reflected(x: jax.Array) -> jax.Array:
 
 
 def freeway(state: Any, params: Any) -> jax.Array:
-    """Go up, always: a collision costs less than waiting."""
+    """Go up, always, int32 `[]`: a collision costs less than waiting."""
     del params
     return jnp.ones_like(state.time)
 
@@ -48,7 +48,7 @@ def freeway(state: Any, params: Any) -> jax.Array:
 def space_invaders(state: Any, params: Any) -> jax.Array:
     """Try going to each column and shooting there, at once or later; begin the best of these.
 
-    The game has no chance in it, so what is tried is what would happen.
+    Returns int32 `[]`. The game has no chance in it, so what is tried is what would happen.
     """
     game = SpaceInvaders()
     column, delay = (x.reshape(-1) for x in jnp.meshgrid(jnp.arange(SIZE), jnp.arange(6)))
@@ -80,7 +80,7 @@ def _shoot_at(state: Any, column: jax.Array, fires: jax.Array) -> jax.Array:
 
 
 def asterix(state: Any, params: Any) -> jax.Array:
-    """Take the soonest treasure on a way that meets no enemy, nor a newcomer at the sides."""
+    """Take the soonest treasure on a way without enemies or newcomers at the sides: int32 `[]`."""
     nothing = jnp.zeros((), jnp.uint32)
     draws = asterix_game.draw((nothing, nothing))
     quiet = state._replace(spawn_timer=jnp.full_like(state.spawn_timer, 2 * HORIZON))
@@ -108,7 +108,7 @@ def asterix(state: Any, params: Any) -> jax.Array:
 
 
 def seaquest(state: Any, params: Any) -> jax.Array:
-    """Shoot, fetch divers and come up for air on ways that meet neither enemies nor bullets."""
+    """Shoot, fetch divers and come up for air on ways without enemies or bullets: int32 `[]`."""
     del params
     draws = seaquest_game.draw((jnp.zeros((), jnp.uint32),))
     never = jnp.full_like(state.spawn_timer, 2 * HORIZON)
@@ -128,7 +128,7 @@ def seaquest(state: Any, params: Any) -> jax.Array:
 
 
 def _waters(state: Any, now: Any, after: Any) -> tuple[jax.Array, jax.Array]:
-    """What Seaquest's next steps hold for the player: safe cells and goals, `[T, 2, 9, 10]`."""
+    """Safe cells and goals of the player in Seaquest's next steps, `[T, 2, 9, 10]` each."""
     danger = jax.vmap(_threats)(now) | jax.vmap(_threats)(after)
     rises = (state.aboard != 0) & (state.oxygen <= state.y + 12)
     rises = rises | (state.aboard == seaquest_game.MAX_ABOARD)
@@ -245,7 +245,7 @@ def _best(value: jax.Array) -> jax.Array:
 
 
 def _options(value: jax.Array) -> tuple[jax.Array, ...]:
-    """What staying and going left, up, right and down lead to, `[F, Y, X]` each.
+    """Values that staying and going left, up, right and down lead to, `[F, Y, X]` each.
 
     F is 2 where the player faces left or right, which sideways moves decide; the border stops it.
     """

@@ -1,4 +1,4 @@
-"""Boards by search: what every move is worth under best play, exactly or to a fixed depth.
+"""Boards by search: values of all moves under best play, exactly or to a fixed depth.
 
 `scores(state, params)` is for the side to move, -inf where a move is not legal and everywhere once
 the game is over; `best` plays them.

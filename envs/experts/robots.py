@@ -19,19 +19,19 @@ UPPER_ARM, FOREARM = 0.1, 0.11  # m; brax/envs/assets/reacher.xml
 
 
 def inverted_pendulum(state: Any, params: Any) -> jax.Array:
-    """Push the cart under the pole."""
+    """Push the cart under the pole: float32 `[1]`."""
     del params
     return _feedback(state, POLE_GAINS)
 
 
 def inverted_double_pendulum(state: Any, params: Any) -> jax.Array:
-    """Push the cart under both poles."""
+    """Push the cart under both poles: float32 `[1]`."""
     del params
     return _feedback(state, TWO_POLE_GAINS)
 
 
 def reacher(state: Any, params: Any) -> jax.Array:
-    """Turn both joints gently to the angles at which the tip is on the target."""
+    """Turn both joints gently to the angles at which the tip is on the target: float32 `[2]`."""
     del params
     (upper, fore, x, y), speed = state.pipeline.q, state.pipeline.qd[:2]
     lengths = UPPER_ARM**2 + FOREARM**2, 2 * UPPER_ARM * FOREARM

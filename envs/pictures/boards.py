@@ -218,7 +218,10 @@ def paint_backgammon(
 
 
 def paint_poker(cards: Sequence[str], public: str | None, chips: Sequence[int]) -> np.ndarray:
-    """Draws both hands with their chips, and the public card between them ("?" is face down)."""
+    """Draws both hands with their chips, and the public card between them ("?" is face down).
+
+    Shapes: cards and chips of both players -> uint8 [H, W, 3].
+    """
     canvas = _board(4, 6, FELT)
     for i, (card, count) in enumerate(zip(cards, chips, strict=True)):
         x = 1.2 + 3.6 * i

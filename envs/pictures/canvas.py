@@ -86,7 +86,7 @@ def finish(canvas: Canvas) -> np.ndarray:
 
 
 def pixel(canvas: Canvas, point: Point) -> Point:
-    """Where a point of the world lies on the supersampled picture."""
+    """Place of a point of the world on the supersampled picture, in its pixels."""
     x = canvas.origin[0] + canvas.scale * point[0]
     y = canvas.origin[1] - canvas.up * canvas.scale * point[1]
     return float(np.clip(x, -1e5, 1e5)), float(np.clip(y, -1e5, 1e5))
@@ -148,7 +148,7 @@ def add(point: Point, direction: Point, amount: float) -> Point:
 
 
 @functools.lru_cache(maxsize=48)
-def load_font(points: int) -> Any:
+def load_font(points: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Pillow's own font at a size in pixels."""
     return ImageFont.load_default(size=points)
 

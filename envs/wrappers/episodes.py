@@ -24,10 +24,10 @@ def time_limit(env: Environment, params: Params, max_steps: int) -> tuple[Wrappe
 
 
 class Uptime(NamedTuple):
-    """What a reset-free world remembers."""
+    """A reset-free world's clock, and its count of ends."""
 
-    time: jax.Array  # int32, env steps since the reset
-    num_ends: jax.Array  # int32: how often the environment itself would have ended
+    time: jax.Array  # [] int32, env steps since the reset
+    num_ends: jax.Array  # [] int32: how often the environment itself would have ended
 
 
 def reset_free(env: Environment, params: Params, reset_every: int = 0) -> tuple[Wrapper, Params]:

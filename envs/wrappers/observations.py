@@ -15,8 +15,8 @@ from envs.wrappers.wrapper import Wrapper, require_reals, show, wrap
 class Noise(NamedTuple):
     """A stationary first-order autoregressive process."""
 
-    scale: jax.Array  # float32: its standard deviation
-    correlation: jax.Array  # float32 in [0, 1]: from one env step to the next; 0 is independent
+    scale: jax.Array  # [] float32: its standard deviation
+    correlation: jax.Array  # [] float32 in [0, 1]: from one env step to the next; 0 is independent
 
 
 def exogenous_noise(
@@ -110,10 +110,10 @@ def frame_stack(env: Environment, params: Params, num_frames: int) -> tuple[Wrap
 
 
 class Scale(NamedTuple):
-    """What is taken from an observation and what it is divided by."""
+    """The mean that is taken from an observation, and the deviation that divides it."""
 
     mean: jax.Array  # float32 [*obs_shape]
-    std: jax.Array
+    std: jax.Array  # float32 [*obs_shape]
 
 
 def normalize_observations(

@@ -18,7 +18,10 @@ class Skin(NamedTuple):
 
 
 def draw_skin(key: jax.Array, env: Environment, *, renames_actions: bool = False) -> Skin:
-    """A random skin of `env`: one permutation for every alphabet (cardinality) it shows."""
+    """A random skin of `env`: a permutation for each of the K alphabets (cardinalities) it shows.
+
+    Shapes as in `Skin`; actions keep their meaning unless `renames_actions`.
+    """
     sizes, _ = _alphabets(env)
     key_symbols, key_actions = jax.random.split(key)
     keys = jax.random.split(key_symbols, len(sizes))

@@ -10,43 +10,43 @@ from envs.types import Component, Environment
 
 
 class WrappedParams(NamedTuple):
-    """The task."""
+    """The task of a wrapped environment, pytrees of arrays."""
 
     env: Any  # of the wrapped environment
     own: Any  # of the wrapper
 
 
 class WrappedState(NamedTuple):
-    """The state."""
+    """The state of a wrapped environment, pytrees of arrays."""
 
     env: Any  # of the wrapped environment
     own: Any  # what the wrapper remembers
 
 
 class Step(NamedTuple):
-    """What one step of the wrapped environment gave."""
+    """Results of one step of the wrapped environment, beside its state."""
 
-    obs: jax.Array
-    reward: jax.Array
-    terminated: jax.Array
-    truncated: jax.Array
-    info: dict[str, jax.Array]
+    obs: jax.Array  # [*obs_shape]
+    reward: jax.Array  # [] float32, [2] in a game of two
+    terminated: jax.Array  # [] bool
+    truncated: jax.Array  # [] bool
+    info: dict[str, jax.Array]  # diagnostics of the source, may be empty
 
 
-def remember_nothing(key, own, obs):
-    """The `begin` of a wrapper without memory that shows observations as they are."""
+def remember_nothing(key: jax.Array, own: Any, obs: jax.Array) -> tuple[tuple[()], jax.Array]:
+    """The `begin` of a wrapper without memory that shows `obs [*obs_shape]` as it is."""
     del key, own
     return (), obs
 
 
-def act_as_told(key, own, memory, action):
-    """The `act` of a wrapper that executes what the agent chose."""
+def act_as_told(key: jax.Array, own: Any, memory: Any, action: jax.Array) -> jax.Array:
+    """The `act` of a wrapper that executes `action`, `[]` or `[A]`, as the agent chose it."""
     del key, own, memory
     return action
 
 
-def pass_on(key, own, memory, action, step):
-    """The `after` of a wrapper that changes nothing."""
+def pass_on(key: jax.Array, own: Any, memory: Any, action: jax.Array, step: Step) -> tuple[Any, Step]:
+    """The `after` of a wrapper that changes neither memory nor `Step`, its fields as there `[...]`."""
     del key, own, action
     return memory, step
 

@@ -12,8 +12,9 @@ INPUTS = ("down",)  # scaled where they go in: the hidden units behind the activ
 
 
 def init(params: Any) -> dict[str, jax.Array]:
-    """Scales of one, so that adaptation starts at the base model: 6 D a layer at `mlp_factor` 4.
+    """Scales of one, by a kernel's name, so that adaptation starts at the base model.
 
+    `[H, D / H]` for keys and for values, `[4 D]` for hidden units: 6 D a layer at `mlp_factor` 4.
     Raises ValueError where the model has none of the kernels.
     """
     scaled = kernels(params, OUTPUTS)
@@ -25,7 +26,8 @@ def init(params: Any) -> dict[str, jax.Array]:
 def merge(params: Any, scales: dict[str, jax.Array]) -> Any:
     """Base parameters with their kernels scaled, which is what scaling the activations computes.
 
-    Raises ValueError for a scale that fits no parameter.
+    The tree and shapes `[...]` are those of `params`; `scales` as `init` makes them. Raises
+    ValueError for a scale that fits no parameter.
     """
     known = {name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
     if strangers := sorted(set(scales) - known):

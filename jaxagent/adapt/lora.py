@@ -11,11 +11,12 @@ import numpy as np
 from jaxagent.adapt import paths
 
 
-def init(key: jax.Array, params: Any, rank: int, targets: Sequence[str]) -> dict[str, Any]:
-    """Adapters of every kernel whose module name is in `targets`.
+def init(key: jax.Array, params: Any, rank: int, targets: Sequence[str]) -> dict[str, dict[str, jax.Array]]:
+    """Adapters, by a kernel's name, of every kernel whose module name is in `targets`.
 
-    A kernel is read as a matrix `[inputs, outputs]`; `down` is random and `up` zero, so adaptation
-    starts at the base model. Raises ValueError where a target matches nothing.
+    A kernel is read as a matrix `[inputs, outputs]`; `down [inputs, rank]` is random and
+    `up [rank, outputs]` zero, so adaptation starts at the base model. Raises ValueError where a
+    target matches nothing.
     """
     kernels = paths.kernels(params, targets)
     shapes = {name: _matrix_shape(name, kernel) for name, kernel in kernels.items()}
@@ -31,7 +32,7 @@ def init(key: jax.Array, params: Any, rank: int, targets: Sequence[str]) -> dict
 def merge(params: Any, adapters: dict[str, Any], scale: float = 1.0) -> Any:
     """Base parameters plus `scale * down @ up`; differentiable in the adapters, base untouched.
 
-    Raises ValueError for an adapter that fits no parameter.
+    The tree and shapes are those of `params`. Raises ValueError for an adapter that fits no parameter.
     """
     known = {paths.name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
     if strangers := sorted(set(adapters) - known):

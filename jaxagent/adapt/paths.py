@@ -12,14 +12,14 @@ def name_of(path: Any) -> str:
 
 
 def kernels(params: Any, targets: Sequence[str]) -> dict[str, jax.Array]:
-    """Kernels, by name, of every module called one of `targets`.
+    """Kernels `[inputs, ...]`, by name, of every module of `params` called one of `targets`.
 
     Raises ValueError where a target matches nothing.
     """
     named = {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    found = {n: x for n, x in named.items() if n.endswith("/kernel") and n.split("/")[-2] in targets}
-    missing = set(targets) - {n.split("/")[-2] for n in found}
+    chosen = {n: x for n, x in named.items() if n.endswith("/kernel") and n.split("/")[-2] in targets}
+    missing = set(targets) - {n.split("/")[-2] for n in chosen}
     if missing:
         modules = sorted({n.split("/")[-2] for n in named if n.endswith("/kernel")})
         raise ValueError(f"adapters: got targets {sorted(missing)}, expected some of {modules}.")
-    return found
+    return chosen

@@ -11,17 +11,17 @@ from jaxagent.adapt.paths import name_of
 
 
 def nothing(params: Any) -> Any:
-    """The probe: the model stays, only what is put on top of it learns."""
+    """The mask of a probe, 0 `[]` a parameter: the model stays, only what is put on top of it learns."""
     return jax.tree.map(lambda x: jnp.zeros(()), params)
 
 
 def everything(params: Any) -> Any:
-    """Full fine-tuning."""
+    """The mask of full fine-tuning, 1 `[]` a parameter."""
     return jax.tree.map(lambda x: jnp.ones(()), params)
 
 
 def last_layer(params: Any) -> Any:
-    """The last block of the trunk and the norm behind it.
+    """The mask, 1 `[]` a parameter, of the last block of the trunk and the norm behind it; else 0.
 
     Raises ValueError for a model without blocks.
     """
@@ -43,7 +43,7 @@ SUBSETS: dict[str, Callable[[Any], Any]] = {"probe": nothing, "last_layer": last
 
 
 def moving(params: Any, mask: Any) -> Any:
-    """Parameters whose gradient is stopped where `mask` is 0."""
+    """`params` whose gradient is stopped where `mask`, a tree alike of scalars `[]`, is 0."""
 
     def one(leaf: jax.Array, share: jax.Array) -> jax.Array:
         fixed = jax.lax.stop_gradient(leaf)
@@ -53,6 +53,6 @@ def moving(params: Any, mask: Any) -> Any:
 
 
 def count(params: Any, mask: Any) -> int:
-    """Number of parameters that move."""
+    """Number of scalars in `params` that move, those of leaves where `mask` is above 0."""
     sizes = jax.tree.map(lambda x, share: x.size * int(share > 0), params, jax.device_get(mask))
     return sum(jax.tree.leaves(sizes))

@@ -10,7 +10,7 @@ from envs.types import Component
 
 
 def to_env_action(raw_action: jax.Array, spec: tuple[Component, ...]) -> jax.Array:
-    """Map a raw action to the environment's: categories as they are, reals into their box."""
+    """The environment's actions of raw ones: categories `[...]` stay, reals `[..., A]` go into their box."""
     if spec[0].kind == "category":
         return raw_action
     low, high = _bounds(spec)
@@ -20,7 +20,7 @@ def to_env_action(raw_action: jax.Array, spec: tuple[Component, ...]) -> jax.Arr
 
 
 def from_env_action(action: jax.Array, spec: tuple[Component, ...]) -> jax.Array:
-    """The inverse of `to_env_action` for reals: a box to [-1, 1], what has no bounds as it is."""
+    """Inverse of `to_env_action` for reals `[..., A]`: a box to [-1, 1], what has no bounds as it is."""
     require_reals("from_env_action", spec)
     middle, half_range = _middle_and_half_range(*_bounds(spec))
     lead = (None,) * (action.ndim - 1)
@@ -42,24 +42,29 @@ def num_categories(name: str, spec: tuple[Component, ...], otherwise: str) -> in
 
 
 def draw_category(key: jax.Array, batch_size: int, num_actions: int) -> jax.Array:
-    """Uniform actions int32 `[B]`."""
+    """Draw uniform actions, int32 `[B]`, each below `num_actions`."""
     return jax.random.randint(key, (batch_size,), 0, num_actions, dtype=jnp.int32)
 
 
 def uniform(spec: tuple[Component, ...]) -> Callable:
-    """Act uniformly, to fill a memory before anything is learned: `act(carry, obs, is_first, key)`.
+    """A function `act(carry, obs, is_first [B], key)` that draws actions `[B]` or `[B, n]` uniformly.
 
-    Extras are of one category the `weights [B, A]` of all actions, of reals the raw `action [B, n]`.
+    It fills a memory before anything is learned. Extras are of one category the `weights [B, A]` of
+    all actions, of reals the raw `action [B, n]`.
     """
     is_category = spec[0].kind == "category"
     num_actions = num_categories("uniform", spec, "several are not drawn") if is_category else 0
 
-    def category(carry: Any, obs: Any, is_first: jax.Array, key: jax.Array) -> tuple:
+    def category(
+        carry: Any, obs: Any, is_first: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array], Any]:
         del obs
         weights = jnp.full((*is_first.shape, num_actions), 1.0 / num_actions)
         return draw_category(key, *is_first.shape, num_actions), {"weights": weights}, carry
 
-    def reals(carry: Any, obs: Any, is_first: jax.Array, key: jax.Array) -> tuple:
+    def reals(
+        carry: Any, obs: Any, is_first: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array], Any]:
         del obs
         raw_action = jax.random.uniform(key, (*is_first.shape, len(spec)), minval=-1.0, maxval=1.0)
         return to_env_action(raw_action, spec), {"action": raw_action}, carry

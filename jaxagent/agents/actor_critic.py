@@ -24,34 +24,34 @@ ACTOR_OUTPUT_SCALE = 0.01  # a nearly uniform first policy (Andrychowicz et al. 
 
 
 class ActorCriticParams(NamedTuple):
-    """Separate towers for policy and value."""
+    """Parameters of separate towers for policy and value."""
 
-    actor: Any
-    critic: Any
+    actor: Any  # of the policy's tower
+    critic: Any  # of the value's tower
     log_std: Any  # [A] for continuous actions, () otherwise
 
 
 class PPOBatch(NamedTuple):
-    """What the PPO loss reads, leaves `[..., ]` per env step."""
+    """Env steps for the PPO loss, of any leading axes."""
 
-    obs: jax.Array
-    raw_action: jax.Array
-    log_prob: jax.Array
-    advantage: jax.Array
-    value: jax.Array
-    target: jax.Array
+    obs: jax.Array  # [..., n], or as the judge reads them
+    raw_action: jax.Array  # [...] int32 or [..., A], not clipped
+    log_prob: jax.Array  # [...] of the raw action when it was drawn
+    advantage: jax.Array  # [...] standardised
+    value: jax.Array  # [...] before the update
+    target: jax.Array  # [...] of the value
 
 
 class Judge(NamedTuple):
-    """What an actor-critic thinks of observations, as three functions."""
+    """The policy and the value of an actor-critic, as three functions."""
 
     init: Callable  # key -> params
-    distribution: Callable  # (params, obs [..., n]) -> of actions, leaves [..., ]
-    value: Callable  # (params, obs) -> values [...]
+    distribution: Callable  # (params, obs [..., n]) -> distribution of actions, [...] or [..., A]
+    value: Callable  # (params, obs [..., n]) -> values [...]
 
 
 def towers(obs_size: int, action_spec: tuple[Component, ...], config: PPOConfig) -> Judge:
-    """Separate networks for policy and value, for one category or for reals in a box.
+    """A judge of separate networks on obs `[..., n]`, for one category or for reals in a box.
 
     Continuous actions are Gaussian in units of the half-range of the box.
     """
@@ -84,7 +84,7 @@ def towers(obs_size: int, action_spec: tuple[Component, ...], config: PPOConfig)
 
 
 def on_latents(model: LatentModel, config: LatentConfig) -> Judge:
-    """The heads of a latent model on one encoder, so that what trains it helps both."""
+    """A judge of the heads of a latent model on one encoder, so that what trains it helps both."""
 
     def judge(params: Any, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         lead = obs.shape[: obs.ndim - len(model.obs_shape)]
@@ -137,7 +137,7 @@ def ppo(
             target=values + advantage,
         )
 
-    def loss(params: ActorCriticParams, batch: PPOBatch) -> tuple[jax.Array, dict]:
+    def loss(params: ActorCriticParams, batch: PPOBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
         dist = distribution(params, batch.obs)
         log_prob = dist.log_prob(batch.raw_action)
         policy_loss = jnp.mean(surrogate(log_prob, batch.log_prob, batch.advantage, clip=config.clip))
@@ -158,7 +158,7 @@ def ppo(
 
 
 def greedy(obs_size: int, action_spec: tuple[Component, ...], config: PPOConfig) -> Policy:
-    """The mode of the PPO policy, for evaluation; observations must be normalised by the caller."""
+    """A policy by the mode of PPO's, for evaluation; the caller must normalise observations `[B, n]`."""
     del obs_size
     is_discrete = action_spec[0].kind == "category"
     num_outputs = action_spec[0].cardinality if is_discrete else len(action_spec)

@@ -19,13 +19,13 @@ from jaxagent.types import Agent, Trajectory, View
 
 
 class AlphaZeroBatch(NamedTuple):
-    """What the loss reads, leaves `[..., ]` per env step."""
+    """Env steps for the AlphaZero loss, of any leading axes."""
 
-    obs: jax.Array
-    legal: jax.Array  # [..., A]
+    obs: jax.Array  # [..., *obs_shape]
+    legal: jax.Array  # [..., A] bool
     weights: jax.Array  # [..., A]: the policy that search found
-    target: jax.Array  # of the value
-    has_target: jax.Array  # float32: 0 where the rollout ended before it was known
+    target: jax.Array  # [...] of the value
+    has_target: jax.Array  # [...] float32: 0 where the rollout ended before it was known
 
 
 def alphazero(env: Any, network: PolicyValue, plan: Plan, config: AlphaZeroConfig) -> Agent:
@@ -40,15 +40,17 @@ def alphazero(env: Any, network: PolicyValue, plan: Plan, config: AlphaZeroConfi
     positions; the value of the better policy then stands for the return (as Watkins 1989 cuts).
     """
 
-    def act(params: Any, carry: Any, view: View, is_first: jax.Array, key: jax.Array) -> tuple:
+    def act(
+        params: Any, carry: Any, view: View, is_first: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array], Any]:
         del is_first
         key_plan, key_explore = jax.random.split(key)
-        found = decide(env, network, plan, config.discount, params, view, key_plan)
+        decision = decide(env, network, plan, config.discount, params, view, key_plan)
         legal = jax.vmap(env.legal_actions)(view.state, view.task)
-        action, is_explored = explore(key_explore, found.action, legal, config.exploration)
+        action, is_explored = explore(key_explore, decision.action, legal, config.exploration)
         extras = {
-            "weights": found.weights,
-            "value": found.value,
+            "weights": decision.weights,
+            "value": decision.value,
             "player": jax.vmap(env.current_player)(view.state),
             "legal": legal,
             "is_explored": is_explored,
@@ -57,14 +59,14 @@ def alphazero(env: Any, network: PolicyValue, plan: Plan, config: AlphaZeroConfi
 
     def targets(params: Any, trajectory: Trajectory, average: Callable) -> AlphaZeroBatch:
         del params, average
-        found = trajectory.extras
+        extras = trajectory.extras
         values = partial(value_targets, discount=config.discount, trace=config.trace)
         target, is_known = jax.vmap(values)(trajectory)
         return AlphaZeroBatch(
-            trajectory.obs, found["legal"], found["weights"], target, is_known.astype(jnp.float32)
+            trajectory.obs, extras["legal"], extras["weights"], target, is_known.astype(jnp.float32)
         )
 
-    def loss(params: Any, batch: AlphaZeroBatch) -> tuple[jax.Array, dict]:
+    def loss(params: Any, batch: AlphaZeroBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
         logits, value = network(params, batch.obs)
         logits = mask_invalid(logits, ~batch.legal)
         policy_loss = jnp.mean(cross_entropy(logits, batch.weights))
@@ -81,7 +83,7 @@ def alphazero(env: Any, network: PolicyValue, plan: Plan, config: AlphaZeroConfi
 
 
 def explore(key: jax.Array, action: jax.Array, legal: jax.Array, share: float) -> tuple[jax.Array, jax.Array]:
-    """Replace a share of actions `[B]` by uniform legal ones; says which were (bool `[B]`)."""
+    """Replace a share of actions `[B]` by uniform ones of `legal [B, A]`; also which were, bool `[B]`."""
     key_choose, key_draw = jax.random.split(key)
     is_explored = jax.random.uniform(key_choose, action.shape) < share
     drawn = sample_action(key_draw, (), legal)
@@ -89,20 +91,20 @@ def explore(key: jax.Array, action: jax.Array, legal: jax.Array, share: float) -
 
 
 def value_targets(trajectory: Trajectory, *, discount: float, trace: float) -> tuple[jax.Array, jax.Array]:
-    """Returns `[T, B]` for each mover, and whether they say more than the step's own search.
+    """Returns `[T, B]` of each mover, and whether they say more than the step's own search, bool `[T, B]`.
 
     A step after which the rollout or the clock stops, or whose action was not the search's, has
     nothing to learn from: its search's value stands for its return, and the steps before bootstrap
     from it.
     """
-    found = trajectory.extras
+    extras = trajectory.extras
     is_last = jnp.arange(trajectory.reward.shape[0])[:, None] == trajectory.reward.shape[0] - 1
-    is_open = (is_last | trajectory.truncated) & ~trajectory.terminated | found["is_explored"]
-    next_player, next_value = (jnp.roll(found[name], -1, axis=0) for name in ("player", "value"))
-    sign = jnp.where(next_player == found["player"], discount, -discount)
+    is_open = (is_last | trajectory.truncated) & ~trajectory.terminated | extras["is_explored"]
+    next_player, next_value = (jnp.roll(extras[name], -1, axis=0) for name in ("player", "value"))
+    sign = jnp.where(next_player == extras["player"], discount, -discount)
     ends = trajectory.terminated | is_open
     returns = lambda_returns(
-        jnp.where(is_open, found["value"], trajectory.reward),
+        jnp.where(is_open, extras["value"], trajectory.reward),
         jnp.where(ends, 0.0, sign),
         next_value,
         trace=trace,

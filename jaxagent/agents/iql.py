@@ -20,9 +20,9 @@ LOG_STD_RANGE = (-5.0, 2.0)
 
 
 class IQLParams(NamedTuple):
-    """What is learned."""
+    """Parameters of the policy, the state's value, the twin critics and the encoder."""
 
-    actor: Any
+    actor: Any  # of the mean
     log_std: jax.Array  # [A]
     value: Any
     critics: Any  # leaves [2, ...]
@@ -30,10 +30,10 @@ class IQLParams(NamedTuple):
 
 
 class IQLBatch(NamedTuple):
-    """What the loss reads, leaves `[b, ...]`."""
+    """A minibatch for the IQL loss."""
 
-    obs: jax.Array
-    action: jax.Array
+    obs: jax.Array  # [b, ...] as the encoder reads them
+    action: jax.Array  # [b, A] in [-1, 1]
     target: jax.Array  # [b] of both critics
     action_value: jax.Array  # [b] the smaller of both slow critics
 
@@ -91,7 +91,7 @@ def iql(
         target_value = td_target(reward, steps.terminated, next_value, discount=config.discount)
         return IQLBatch(steps.obs, steps.action, target_value, action_value)
 
-    def loss(params: IQLParams, batch: IQLBatch) -> tuple[jax.Array, dict]:
+    def loss(params: IQLParams, batch: IQLBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
         features = encoder(params.encoder, batch.obs)
         fixed = jax.lax.stop_gradient(features)
         q = values(critic, params.critics, fixed if is_frozen else features, batch.action)
@@ -122,7 +122,7 @@ def iql(
 
 
 def policy_of(actor: MLP, params: IQLParams, features: jax.Array) -> Gaussian:
-    """The policy at `features [..., n]`, over actions; its spread is cut to its range."""
+    """The policy at `features [..., n]`, over actions `[..., A]`; its spread is cut to `LOG_STD_RANGE`."""
     log_std = jnp.clip(params.log_std, *LOG_STD_RANGE)
     mean = jnp.tanh(actor.apply(params.actor, features))
     return Gaussian(mean, log_std[(None,) * (mean.ndim - 1)])

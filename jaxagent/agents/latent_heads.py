@@ -1,4 +1,4 @@
-"""What the heads of a latent model say: policies, and numbers as weights of bins."""
+"""Reading the heads of a latent model: policies, and numbers as weights of bins."""
 
 from typing import Any
 
@@ -31,5 +31,5 @@ def to_scalar(config: LatentConfig, logits: jax.Array) -> jax.Array:
 
 
 def categorical_loss(config: LatentConfig, logits: jax.Array, target: jax.Array) -> jax.Array:
-    """Cross-entropy `[...]` of numbers `[...]` as weights of two bins (MuZero, appendix F)."""
+    """Cross-entropy `[...]` of logits `[..., V]` with numbers `[...]` as two bins (MuZero, appendix F)."""
     return scalar_loss(logits, squash(target) / config.reach, "two_hot")

@@ -29,13 +29,13 @@ TRANSITION_GRADIENT = 0.5  # that passes from one unrolled step to the one befor
 
 
 class MuZeroStep(NamedTuple):
-    """What the replay keeps of an env step."""
+    """Env steps as the replay keeps them."""
 
     obs: jax.Array  # [..., n]
     action: jax.Array  # [...] int32
-    reward: jax.Array
-    terminated: jax.Array
-    truncated: jax.Array
+    reward: jax.Array  # [...]
+    terminated: jax.Array  # [...] bool
+    truncated: jax.Array  # [...] bool
     weights: jax.Array  # [..., A]: the policy that search found
 
 
@@ -65,10 +65,12 @@ def muzero(obs_shape: tuple[int, ...], action_spec: tuple[Component, ...], confi
     model = model_of(obs_shape, action_spec, config.model)
     plan = gumbel_search(config.search)
 
-    def act(params: Any, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array) -> tuple:
+    def act(
+        params: Any, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array], Any]:
         del is_first
-        found = decide(model, plan, config, params, obs, key)
-        return found.action, {"weights": found.weights}, carry
+        decision = decide(model, plan, config, params, obs, key)
+        return decision.action, {"weights": decision.weights}, carry
 
     def targets(params: Any, slow: Any, steps: MuZeroStep, key: jax.Array) -> MuZeroBatch:
         del params
@@ -84,7 +86,7 @@ def muzero(obs_shape: tuple[int, ...], action_spec: tuple[Component, ...], confi
         )
         return make_batch(config.unroll, steps, returns, weights)
 
-    def loss(params: Any, batch: MuZeroBatch) -> tuple[jax.Array, dict]:
+    def loss(params: Any, batch: MuZeroBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
         losses = unrolled_losses(model, config, params, batch)
         total = (
             losses["policy"]
@@ -111,14 +113,16 @@ def window(config: MuZeroConfig) -> int:
 
 
 def as_steps(trajectory: Trajectory) -> MuZeroStep:
-    """What the replay keeps of a trajectory `[T, B, ...]` of this agent."""
+    """The steps `[T, B, ...]` that the replay keeps of a trajectory of this agent."""
     return trajectory.fields_of(MuZeroStep)
 
 
 def policy(model: LatentModel, plan: Plan, config: MuZeroConfig) -> Policy:
     """The agent as a policy of its parameters; `planning.no_search` acts by the network alone."""
 
-    def act(params: Any, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array) -> tuple:
+    def act(
+        params: Any, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any, Any]:
         del is_first
         return decide(model, plan, config, params, obs, key).action, (), carry
 
@@ -128,7 +132,7 @@ def policy(model: LatentModel, plan: Plan, config: MuZeroConfig) -> Policy:
 def decide(
     model: LatentModel, plan: Plan, config: MuZeroConfig, params: Any, obs: jax.Array, key: jax.Array
 ) -> Decision:
-    """Plan in the learned model from observations `[B, ...]`."""
+    """Plan in the learned model from observations `[B, ...]`: a decision for each."""
     latent = model.encode(params, obs)
     logits, value = read(model, config.model, params, latent)
     root = mcts.RootFnOutput(prior_logits=logits, value=value, embedding=latent)
@@ -137,9 +141,11 @@ def decide(
 
 
 def learned_model(model: LatentModel, config: LatentConfig, *, discount: float) -> mcts.RecurrentFn:
-    """The latent model as a `recurrent_fn`; that an episode ends shows in its values alone."""
+    """The latent model as a `recurrent_fn` on latents `[B, ...]`; only values tell that an episode ends."""
 
-    def step(params: Any, key: jax.Array, action: jax.Array, latent: jax.Array) -> tuple:
+    def step(
+        params: Any, key: jax.Array, action: jax.Array, latent: jax.Array
+    ) -> tuple[mcts.RecurrentFnOutput, jax.Array]:
         del key
         latent, reward = model.step(params, latent, action)
         logits, value = read(model, config, params, latent)
@@ -155,7 +161,7 @@ def learned_model(model: LatentModel, config: LatentConfig, *, discount: float) 
 
 
 def make_batch(unroll: int, steps: MuZeroStep, returns: jax.Array, weights: jax.Array) -> MuZeroBatch:
-    """What the loss reads of windows `[L, b, ...]`: `returns [>= K + 1, b]`, `weights` likewise.
+    """The batch of windows `[L, b, ...]`, with `returns [>= K + 1, b]` and `weights [>= K + 1, b, A]`.
 
     After a termination a state is worth 0 and its rewards are 0, whatever is done (MuZero's
     absorbing states); after a truncation nothing is known.
@@ -178,20 +184,20 @@ def make_batch(unroll: int, steps: MuZeroStep, returns: jax.Array, weights: jax.
 
 
 def _before(alive: jax.Array) -> jax.Array:
-    """What held one step earlier; at first everything does."""
+    """The values `[K, b]` one step earlier; those before the first are 1."""
     return jnp.concatenate([jnp.ones_like(alive[:1]), alive[:-1]])
 
 
 def unrolled_losses(
     model: LatentModel, config: MuZeroConfig, params: Any, batch: MuZeroBatch
 ) -> dict[str, jax.Array]:
-    """The four losses of K steps in the model, means over steps and windows.
+    """The four losses of K steps in the model, `[]` each: means over steps and windows.
 
     The gradient of each step's latent is halved on the way back. Differs from appendix G: losses
     are means over all K + 1 states rather than one full and K of weight 1 / K.
     """
 
-    def step(latent: jax.Array, action: jax.Array) -> tuple:
+    def step(latent: jax.Array, action: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         latent, reward = model.step(params, latent, action)
         return scale_gradient(latent, TRANSITION_GRADIENT), (latent, reward)
 
@@ -231,8 +237,8 @@ def _reanalysed(
     if not fresh:
         return steps.weights
     obs = steps.obs[:count, :fresh]
-    found = decide(model, plan, config, slow, obs.reshape(-1, *obs.shape[2:]), key)
-    weights = found.weights.reshape(count, fresh, -1)
+    decision = decide(model, plan, config, slow, obs.reshape(-1, *obs.shape[2:]), key)
+    weights = decision.weights.reshape(count, fresh, -1)
     return steps.weights.at[:count, :fresh].set(weights)
 
 

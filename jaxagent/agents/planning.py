@@ -23,7 +23,7 @@ Evaluate = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 class Decision(NamedTuple):
-    """What a plan says of B states."""
+    """A plan's choice in each of B states, and what it rests on."""
 
     action: jax.Array  # [B] int32
     weights: jax.Array  # [B, A]: a better policy
@@ -122,7 +122,7 @@ def taking_losses_for_wins(plan: Plan) -> Plan:
     """A saboteur: the same plan in a model that tells every later value with the wrong sign."""
 
     def wrong(params: Any, key: jax.Array, root: Any, model: Any, invalid: jax.Array) -> Decision:
-        def turned(*args: Any) -> tuple:
+        def turned(*args: Any) -> tuple[mcts.RecurrentFnOutput, Any]:
             step, embedding = model(*args)
             return step.replace(discount=-step.discount), embedding
 
@@ -134,11 +134,13 @@ def taking_losses_for_wins(plan: Plan) -> Plan:
 def true_model(env: Any, evaluate: Evaluate, *, discount: float) -> mcts.RecurrentFn:
     """The environment itself as a `recurrent_fn`; its embedding is `(state, task)`.
 
-    Rewards and values are the mover's; where the other player moves next, the discount is negative.
+    Rewards and values `[B]` are the mover's; where the other player moves next, the discount is negative.
     A termination ends, a time limit does not.
     """
 
-    def model(params: Any, key: jax.Array, action: jax.Array, embedding: Any) -> tuple:
+    def model(
+        params: Any, key: jax.Array, action: jax.Array, embedding: Any
+    ) -> tuple[mcts.RecurrentFnOutput, Any]:
         state, task = embedding
         step_keys = jax.random.split(key, action.shape[0])
         obs, after, reward, terminated, _, _ = jax.vmap(env.step)(step_keys, state, action, task)
@@ -158,7 +160,7 @@ def true_model(env: Any, evaluate: Evaluate, *, discount: float) -> mcts.Recurre
 def decide(
     env: Any, evaluate: Evaluate, plan: Plan, discount: float, params: Any, view: View, key: jax.Array
 ) -> Decision:
-    """Plan from the true state of every lane."""
+    """Plan from the true state of each of the B lanes of `view`."""
     logits, value = evaluate(params, view.obs)
     root = mcts.RootFnOutput(prior_logits=logits, value=value, embedding=(view.state, view.task))
     model = true_model(env, evaluate, discount=discount)
@@ -168,7 +170,9 @@ def decide(
 def planner(env: Any, evaluate: Evaluate, plan: Plan, *, discount: float) -> Policy:
     """Any network with a policy and a value as a policy that plans; it acts on `types.View`."""
 
-    def act(params: Any, carry: Any, view: View, is_first: jax.Array, key: jax.Array) -> tuple:
+    def act(
+        params: Any, carry: Any, view: View, is_first: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any, Any]:
         del is_first
         return decide(env, evaluate, plan, discount, params, view, key).action, (), carry
 
@@ -178,7 +182,9 @@ def planner(env: Any, evaluate: Evaluate, plan: Plan, *, discount: float) -> Pol
 def scripted(choose: Callable[[jax.Array, Any, Any], jax.Array]) -> Policy:
     """A rule `(key, state, task) -> action []` as a policy without parameters, on `types.View`."""
 
-    def act(params: Any, carry: Any, view: View, is_first: jax.Array, key: jax.Array) -> tuple:
+    def act(
+        params: Any, carry: Any, view: View, is_first: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any, Any]:
         del params, is_first
         keys = jax.random.split(key, view.obs.shape[0])
         return jax.vmap(choose)(keys, view.state, view.task), (), carry
@@ -212,7 +218,7 @@ Step = Callable[..., tuple[jax.Array, jax.Array, View]]
 def true_step(env: Any, *, discount: float) -> Step:
     """The environment as a `Step` without parameters."""
 
-    def step(params: Any, key: jax.Array, action: jax.Array, view: View) -> tuple:
+    def step(params: Any, key: jax.Array, action: jax.Array, view: View) -> tuple[jax.Array, jax.Array, View]:
         del params
         step_keys = jax.random.split(key, view.obs.shape[0])
         obs, state, reward, terminated, _, _ = jax.vmap(env.step)(step_keys, view.state, action, view.task)
@@ -235,7 +241,7 @@ def sample_planner(
     Differs: the policy begins anew at every state, so its memory holds the state alone.
     """
 
-    def propose(params: tuple, key: jax.Array, view: View) -> tuple[jax.Array, mcts.Samples]:
+    def propose(params: tuple[Any, Any], key: jax.Array, view: View) -> tuple[jax.Array, mcts.Samples]:
         batch_size = view.obs.shape[0]
         first, memory = jnp.ones((batch_size,), bool), policy.init(batch_size)
 
@@ -247,17 +253,21 @@ def sample_planner(
         samples = mcts.merge_copies(mcts.Samples(actions, equal, equal))
         return value(params[1], view.obs), samples
 
-    def advance(params: tuple, key: jax.Array, action: jax.Array, view: View) -> tuple:
+    def advance(
+        params: tuple[Any, Any], key: jax.Array, action: jax.Array, view: View
+    ) -> tuple[jax.Array, jax.Array, View]:
         return step(params[1], key, action, view)
 
     model = mcts.sampled_model(advance, propose)
 
-    def act(params: tuple, carry: Any, view: View, is_first: jax.Array, key: jax.Array) -> tuple:
+    def act(
+        params: tuple[Any, Any], carry: Any, view: View, is_first: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any, Any]:
         del is_first
         key_propose, key_plan = jax.random.split(key)
         worth, samples = propose(params, key_propose, view)
         root = mcts.sampled_root(worth, view, samples)
-        found = plan(params, key_plan, root, model, samples.is_copy)
-        return mcts.chosen(samples.actions, found.action), (), carry
+        decision = plan(params, key_plan, root, model, samples.is_copy)
+        return mcts.chosen(samples.actions, decision.action), (), carry
 
     return Policy(lambda batch_size: (), act)

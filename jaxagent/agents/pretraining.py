@@ -1,8 +1,9 @@
 """Pretraining objectives of the action-state model, at any granularity.
 
-Each is a function `(model, params, slow, layout, batch, key, progress) -> loss, metrics` of one
-domain's windows: `params` are `PretrainParams`, `slow` their moving average (read by the latent
-objectives alone), `progress` in [0, 1] is the share of training done (read by SMART's curriculum).
+Each is a function `(model, params, slow, layout, batch, key, progress) -> loss [], metrics` of one
+domain's windows, a `UnitBatch`: `params` are `PretrainParams`, `slow` their moving average (read by
+the latent objectives alone), `progress` in [0, 1] is the share of training done (read by SMART's
+curriculum).
 What is hidden comes from `objectives.masking`, the losses from `objectives.sequence` and
 `objectives.latent`.
 
@@ -32,14 +33,14 @@ BERT_RATE = 0.15
 
 
 class PretrainParams(NamedTuple):
-    """What pretraining learns."""
+    """Parameters that pretraining learns."""
 
-    model: Any
+    model: Any  # of the sequence model
     latent: Any  # of the heads of latent objectives; {} for others
 
 
 class Objective(NamedTuple):
-    """A pretraining objective and what goes with it."""
+    """A pretraining objective: its loss, how its representation is read, and its latent heads."""
 
     loss: Callable
     is_causal: bool  # how its representation is read: else every token sees all
@@ -53,7 +54,7 @@ class Objective(NamedTuple):
 
 
 class LatentHeads(nn.Module):
-    """Predict the next latent state from a vector and an action; one action layer a domain."""
+    """Predict the next latent `[..., D]` from latents `[..., D]` and actions; an action layer a domain."""
 
     width: int
 
@@ -65,7 +66,7 @@ class LatentHeads(nn.Module):
 
 
 class Predictor(nn.Module):
-    """SPR's predictor, on the side of the learner alone."""
+    """SPR's predictor of latents `[..., D]`, on the side of the learner alone."""
 
     width: int
 
@@ -75,31 +76,31 @@ class Predictor(nn.Module):
 
 
 def init(model: SequenceModel, objective: Objective, key: jax.Array) -> PretrainParams:
-    """First parameters."""
+    """First parameters of the model and of the objective's latent heads."""
     key_model, *keys_latent = jax.random.split(key, 3)
     latent = objective.init_latent(model, *keys_latent) if objective.init_latent else {}
     return PretrainParams(model.init(key_model), latent)
 
 
 def vector_heads(model: SequenceModel, *keys: jax.Array) -> dict[str, Any]:
-    """Of latents that are vectors."""
+    """First parameters of the heads of latents that are vectors `[B, D]`."""
     return _latent_params(model, keys, "heads", LatentHeads(model.config.width), ())
 
 
 def token_heads(model: SequenceModel, *keys: jax.Array) -> dict[str, Any]:
-    """Of latents that are tokens."""
+    """First parameters of the heads of latents that are tokens `[B, m, D]`."""
     return _latent_params(model, keys, "transition", transition_of(model), (1,))
 
 
 def transition_of(model: SequenceModel) -> TokenTransition:
-    """What steps the tokens of a state: the module of MuZero's token model."""
+    """The module that steps the tokens `[B, m, D]` of a state, as in MuZero's token model."""
     c = model.config
     trunk = TrunkConfig(width=c.width, num_heads=c.num_heads, num_blocks=1, patch=1)
     return TokenTransition(trunk, 1)
 
 
 def _latent_params(
-    model: SequenceModel, keys: tuple, name: str, step: nn.Module, tokens: tuple[int, ...]
+    model: SequenceModel, keys: tuple[jax.Array, ...], name: str, step: nn.Module, tokens: tuple[int, ...]
 ) -> dict[str, Any]:
     """Parameters of what steps latents `[B, *tokens, D]`, for every domain, and of a predictor."""
     key_step, key_predictor = keys
@@ -137,7 +138,10 @@ def predict_hidden(
     hidden: jax.Array,
     attention: jax.Array,
 ) -> jax.Array:
-    """Predictions `[B, K, P, ...]` of every scalar, read at its own token; `hidden [B, K, G]`."""
+    """Predictions `[B, K, P, ...]` of every scalar, read at its own token.
+
+    `hidden [B, K, G]` tokens are masked; `attention` is `[L, L]` or `[B, L, L]`.
+    """
     size = layout.num_tokens
     batch_size, num_steps, _ = batch.unit.shape
     attention = masking.within_episode(attention, batch.is_real, size)
@@ -145,15 +149,17 @@ def predict_hidden(
     return model.read(params, layout, states.reshape(batch_size, num_steps, size, -1))
 
 
-def gpt(model, params, slow, layout, batch, key, progress):
-    """Next token, states and actions alike (PASTA's C-GPT)."""
+def gpt(model, params, slow, layout, batch, key, progress) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Loss `[]` of the next token, states and actions alike (PASTA's C-GPT)."""
     del slow, key, progress
     predicted, weight, _ = predict_next(model, params.model, layout, batch)
     return _scored(model, predicted, batch, weight)
 
 
-def bert(model, params, slow, layout, batch, key, progress, rate: float = BERT_RATE):
-    """Masked tokens (PASTA's C-BERT; Devlin et al. 2019)."""
+def bert(
+    model, params, slow, layout, batch, key, progress, rate: float = BERT_RATE
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Loss `[]` of masked tokens (PASTA's C-BERT; Devlin et al. 2019)."""
     del slow, progress
     key_mask, key_swap = jax.random.split(key)
     shape = (*batch.unit.shape[:2], layout.num_tokens)
@@ -169,16 +175,16 @@ def bert(model, params, slow, layout, batch, key, progress, rate: float = BERT_R
     return _scored(model, predicted, batch, weight)
 
 
-def mtm(model, params, slow, layout, batch, key, progress):
-    """Random autoregressive masks, loss on all tokens (MTM, Wu et al. 2023)."""
+def mtm(model, params, slow, layout, batch, key, progress) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Loss `[]` on all tokens under random autoregressive masks (MTM, Wu et al. 2023)."""
     del slow, progress
     num_steps = batch.unit.shape[1]
     one = masking.mtm(key, num_steps, layout.kinds())
     return _autoencode(model, params, layout, batch, _for_all(one, batch))
 
 
-def maskdp(model, params, slow, layout, batch, key, progress):
-    """Random masks at random rates, loss on all tokens (MaskDP, Liu et al. 2022).
+def maskdp(model, params, slow, layout, batch, key, progress) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Loss `[]` on all tokens under random masks at random rates (MaskDP, Liu et al. 2022).
 
     Differs: real-valued states are standardised by the tokenizer, not normalised by layer.
     """
@@ -187,8 +193,8 @@ def maskdp(model, params, slow, layout, batch, key, progress):
     return _autoencode(model, params, layout, batch, masking.maskdp(key, shape))
 
 
-def smart(model, params, slow, layout, batch, key, progress):
-    """Forward latent, inverse dynamics and hindsight control, equally weighted (SMART, Sun 2023).
+def smart(model, params, slow, layout, batch, key, progress) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Sum `[]` of forward latent, inverse dynamics and hindsight control losses (SMART, Sun 2023).
 
     Differs: the forward target is the slow model's T(s'), not its input embedding; the inverse
     pass reads the hidden action's own token, where SMART concatenates the states around it; the
@@ -218,8 +224,8 @@ def smart(model, params, slow, layout, batch, key, progress):
     }
 
 
-def spr(model, params, slow, layout, batch, key, progress):
-    """K-step self-prediction on T(s) beside the next token (SPR, Schwarzer et al. 2021).
+def spr(model, params, slow, layout, batch, key, progress) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Loss `[]` of K-step self-prediction on T(s) beside the next token (SPR, Schwarzer et al. 2021).
 
     From the first state of a window, latents roll forward under its actions; each is compared by
     cosine with the slow model's T of the state that came. The next-token loss keeps actions in the
@@ -245,8 +251,10 @@ def spr(model, params, slow, layout, batch, key, progress):
     return token_loss + latent, {"train/loss/token": token_loss, "train/loss/latent": latent}
 
 
-def spr_tokens(model, params, slow, layout, batch, key, progress, num_steps: int | None = None):
-    """Self-prediction of a state's tokens over `num_steps` (K; None: half of the window).
+def spr_tokens(
+    model, params, slow, layout, batch, key, progress, num_steps: int | None = None
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Loss `[]` of predicting a state's tokens over `num_steps` (K; None: half of the window).
 
     The steps before the last K are history, under block-causal attention. The tokens of the newest
     state then roll forward under K actions by a transformer, and each is compared by cosine with
@@ -285,13 +293,13 @@ def spr_tokens(model, params, slow, layout, batch, key, progress, num_steps: int
 
 def _state_tokens(model, params, layout, batch, num_steps: int) -> jax.Array:
     """Tokens `[B, m, D]` of the last state of the first `num_steps`, which sees those before it."""
-    size, own = layout.num_tokens, layout.num_obs_tokens
+    size, num_obs = layout.num_tokens, layout.num_obs_tokens
     unit, is_real = batch.unit[:, :num_steps], batch.is_real[:, :num_steps]
     attention = masking.block_causal(num_steps, layout.kinds())
     attention = masking.within_episode(attention, is_real, size)
-    last = (num_steps - 1) * size + own
+    last = (num_steps - 1) * size + num_obs
     states = model.encode(params, layout, unit, attention[:, :last, :last], None, last)
-    return states[:, -own:]
+    return states[:, -num_obs:]
 
 
 def _next_latent(model, params, slow, layout, batch) -> jax.Array:
@@ -308,7 +316,7 @@ def _next_latent(model, params, slow, layout, batch) -> jax.Array:
     return weighted_mean(squared_distance(guess, target), batch.is_real[:, 1:])
 
 
-def _autoencode(model, params, layout, batch, hidden) -> tuple[jax.Array, dict]:
+def _autoencode(model, params, layout, batch, hidden) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Rebuild every token from the kept ones."""
     full = masking.full(batch.unit.shape[1], layout.num_tokens)
     attention = masking.hide_from_others(full, hidden)
@@ -317,7 +325,7 @@ def _autoencode(model, params, layout, batch, hidden) -> tuple[jax.Array, dict]:
     return _scored(model, predicted, batch, weight)
 
 
-def _scored(model, predicted, batch, weight) -> tuple[jax.Array, dict]:
+def _scored(model, predicted, batch, weight) -> tuple[jax.Array, dict[str, jax.Array]]:
     losses = scalar_loss(predicted, batch.unit, model.tokens.values)
     return weighted_mean(losses, weight), {}
 

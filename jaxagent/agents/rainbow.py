@@ -28,20 +28,20 @@ SMALLEST_PRIORITY = 1e-6
 
 
 class Step(NamedTuple):
-    """What the replay keeps of an env step, leaves `[..., b]`."""
+    """Env steps as the replay keeps them."""
 
-    obs: Any  # an array, or `Frames`
-    action: jax.Array  # int32
-    reward: jax.Array
-    terminated: jax.Array
-    truncated: jax.Array
-    # bool: False where the lane only began a new game (ALE); no window begins there, and one that
+    obs: Any  # [..., b, H, W, C], or `Frames` [..., b]
+    action: jax.Array  # [..., b] int32
+    reward: jax.Array  # [..., b]
+    terminated: jax.Array  # [..., b] bool
+    truncated: jax.Array  # [..., b] bool
+    # [..., b] bool: False where the lane only began a new game (ALE); no window begins there, and one that
     # leads there has ended the step before. `()`: all are real.
     valid: Any = ()
 
 
 class Copies(NamedTuple):
-    """What follows the parameters, and when; `()` for what would be their equal at every step."""
+    """Slow copies of the parameters, and their age; `()` for a copy that would always equal them."""
 
     q: Any  # the target network
     spr: Any  # the target encoder and projection
@@ -49,7 +49,7 @@ class Copies(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What the loss reads: b windows, of K predicted steps."""
+    """A minibatch for the loss: b windows of K predicted steps."""
 
     obs: jax.Array  # [b, H, W, C]
     action: jax.Array  # [K, b]: those from `obs` on; K is 1 without SPR
@@ -86,11 +86,15 @@ def rainbow(
             "frames of uint8; switch augmentation off."
         )
 
-    def act(params: Any, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array) -> tuple:
+    def act(
+        params: Any, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any, Any]:
         del is_first
         return greedy(network, config, params, obs, key), (), carry
 
-    def loss(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[dict, jax.Array]]:
+    def loss(
+        params: Any, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], jax.Array]]:
         latent = network.encode(params, batch.obs, batch.key)
         surprise = _value_loss(network, params, latent, batch, key)
         losses = {"q": jnp.mean(batch.weight * surprise)}
@@ -115,7 +119,7 @@ def network_of(
 
 
 def as_steps(trajectory: Trajectory, dtype: Any = None) -> Step:
-    """What the replay keeps of a trajectory `[T, b, ...]`; `dtype` in which observations fit.
+    """The steps `[T, b, ...]` that the replay keeps of a trajectory; `dtype` in which observations fit.
 
     Raises ValueError where steps are marked as invalid: windows would lead through resets.
     """
@@ -152,18 +156,18 @@ def copying(config: RainbowConfig) -> tuple[Callable, Callable]:
 
 
 def first_copies(config: RainbowConfig, params: Any) -> Copies:
-    """Before any update."""
+    """The copies before any update."""
     q, spr = (params if tau < 1.0 else () for tau in _rates(config))
     return Copies(q, spr, jnp.zeros((), jnp.int32))
 
 
 def followed(copy: Any, params: Any) -> Any:
-    """A network of `Copies`, which is the parameters themselves where nothing follows."""
+    """Parameters of a network of `Copies`: `params` themselves where no copy is kept."""
     return params if isinstance(copy, tuple) else copy
 
 
 def follow(config: RainbowConfig, copies: Copies, params: Any) -> Copies:
-    """After a gradient step.
+    """The copies after a gradient step to `params`.
 
     Differs from BBF, which resets its target network by other draws: after a reset both copies are
     the new parameters.
@@ -209,7 +213,9 @@ def policy(network: QNetwork, config: RainbowConfig, *, epsilon: float = 0.001) 
     """The agent without noise, as it is evaluated: a share `epsilon` of actions is uniform."""
     num_actions = network.net.num_actions
 
-    def act(params: Any, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array) -> tuple:
+    def act(
+        params: Any, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any, Any]:
         del is_first
         best = greedy(network, config, params, obs)
         key_which, key_action = jax.random.split(key)
@@ -252,7 +258,7 @@ def _targets(
     key: jax.Array,
     key_noise: jax.Array,
 ) -> Batch:
-    """What the loss reads of windows `[L, b, ...]`; nothing here has a gradient."""
+    """The loss's minibatch of windows `[L, b, ...]`; nothing here has a gradient."""
     key_next, key_obs, key_dropout = jax.random.split(key, 3)
     key_double, key_target = jax.random.split(key_noise)
     steps, num_updates = drawn.steps, copies.num_updates

@@ -15,11 +15,11 @@ from jaxagent.types import Policy
 
 
 class RawParams(NamedTuple):
-    """What the raw-observation policy needs to act in one domain."""
+    """Parameters of the raw-observation policy in one domain."""
 
     network: Any
     codec: Codec  # of the actions; observations come as they are
-    moments: Moments
+    moments: Moments  # of the observations
 
 
 class RawNetwork(NamedTuple):
@@ -36,12 +36,12 @@ class RawNetwork(NamedTuple):
 
     @property
     def module(self) -> MLP:
-        """The trunk."""
+        """The MLP from observations `[..., n]` to logits `[..., m (V + K)]`."""
         outputs = self.domain.action_size * self.vocabulary_size
         return MLP((*self.hidden_sizes, outputs), activation=jax.nn.relu, output_scale=0.1)
 
     def init(self, key: jax.Array) -> Any:
-        """Parameters."""
+        """First parameters of the network."""
         return self.module.init(key, jnp.zeros((1, self.domain.obs_size)))
 
     def logits(self, params: Any, obs: jax.Array) -> jax.Array:
@@ -54,7 +54,7 @@ class RawNetwork(NamedTuple):
 def cloning_loss(
     network: RawNetwork, params: Any, obs: jax.Array, action: jax.Array, weight: jax.Array
 ) -> jax.Array:
-    """Mean cross-entropy of action tokens `[B, K, m]` given standardised `obs [B, K, n]` alone.
+    """Mean cross-entropy `[]` of action tokens `[B, K, m]` given standardised `obs [B, K, n]` alone.
 
     `weight [B, K]` drops the steps that are padding.
     """
@@ -66,7 +66,7 @@ def cloning_loss(
 
 
 def raw_policy(network: RawNetwork, rule: Rule) -> Policy:
-    """Act by the same decoding rule as the transformer, one pass per step."""
+    """A policy by the same decoding rule as the transformer's, one pass per step."""
     domain, num_bins = network.domain, network.num_bins
     legal = component.legal_tokens(domain, num_bins, network.vocabulary_size)
     rule = "argmax" if domain.action_cardinality and rule == "mean" else rule

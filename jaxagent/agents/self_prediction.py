@@ -20,7 +20,7 @@ from jaxagent.types import Agent, Trajectory
 
 
 class Parts(NamedTuple):
-    """What a self-predictive network has; b is a batch of any size. `QNetwork` has them too."""
+    """The four functions of a self-predictive network; b is a batch of any size. `QNetwork` has them too."""
 
     encode: Callable  # (params, obs [b, ...]) -> latents [b, ...]
     step: Callable  # (params, latents, actions [b]) -> next latents
@@ -38,7 +38,7 @@ def latent_parts(model: LatentModel) -> Parts:
 
 
 def predictions(parts: Parts | QNetwork, params: Any, latent: jax.Array, action: jax.Array) -> jax.Array:
-    """Predicted projections `[K, b, ...]` of what follows latents under `action [K, b]`."""
+    """Predicted projections `[K, b, ...]` of what follows latents `[b, ...]` under `action [K, b]`."""
 
     def step(latent: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
         latent = parts.step(params, latent, action)
@@ -46,8 +46,8 @@ def predictions(parts: Parts | QNetwork, params: Any, latent: jax.Array, action:
 
     latents = short_scan(step, latent, action)[1]
     flat = latents.reshape(-1, *latents.shape[2:])
-    found = parts.predict(params, parts.project(params, flat))
-    return found.reshape(*latents.shape[:2], *found.shape[1:])
+    vectors = parts.predict(params, parts.project(params, flat))
+    return vectors.reshape(*latents.shape[:2], *vectors.shape[1:])
 
 
 def projections(
@@ -58,9 +58,9 @@ def projections(
     `has_gradient` is for the mutant whose target learns too: it collapses.
     """
     flat = obs.reshape(-1, *obs.shape[2:])
-    found = parts.project(params, parts.encode(params, flat))
-    found = found.reshape(*obs.shape[:2], *found.shape[1:])
-    return found if has_gradient else jax.lax.stop_gradient(found)
+    vectors = parts.project(params, parts.encode(params, flat))
+    vectors = vectors.reshape(*obs.shape[:2], *vectors.shape[1:])
+    return vectors if has_gradient else jax.lax.stop_gradient(vectors)
 
 
 def prediction_loss(
@@ -73,19 +73,19 @@ def prediction_loss(
 ) -> jax.Array:
     """Mean `[b]` over K steps of `2 - 2 cos`, 0 where `is_same [K, b]` is not (SPR, eq. 6).
 
-    `later [K, b, ...]` are `projections` of what came. The divisor stays K whatever is masked, as
-    in mila-iqia/spr.
+    `latent [b, ...]` and `action [K, b]` predict `later [K, b, ...]`, `projections` of what came. The
+    divisor stays K whatever is masked, as in mila-iqia/spr.
     """
     distance = 2.0 * distances(predictions(parts, params, latent, action), later)
     return jnp.mean(jnp.where(is_same, distance, 0.0), axis=0)
 
 
 class Predicted(NamedTuple):
-    """A batch of another agent, and what its observations were followed by, leaves `[..., ]`."""
+    """A batch of another agent, and what followed its observations, of any leading axes."""
 
-    batch: Any
-    obs: jax.Array
-    action: jax.Array  # [..., K]: those from `obs` on
+    batch: Any  # of the other agent
+    obs: jax.Array  # [..., *obs_shape]
+    action: jax.Array  # [..., K] int32: those from `obs` on
     later: jax.Array  # [..., K, P] projections of what followed
     is_same: jax.Array  # [..., K] bool: it followed in the same episode, and in the rollout
 
@@ -121,7 +121,7 @@ def with_self_prediction(agent: Agent, parts: Parts | QNetwork, config: SPRConfi
         action, later = ahead(t.action, count), ahead(vectors, count)
         return Predicted(agent.targets(params, t, average), t.obs, action, later, same)
 
-    def loss(params: Any, predicted: Predicted) -> tuple[jax.Array, dict]:
+    def loss(params: Any, predicted: Predicted) -> tuple[jax.Array, dict[str, jax.Array]]:
         total, metrics = agent.loss(params, predicted.batch)
         latent = parts.encode(params, predicted.obs)
         first = (jnp.moveaxis(x, 1, 0) for x in predicted[2:])  # K before the batch
@@ -132,18 +132,18 @@ def with_self_prediction(agent: Agent, parts: Parts | QNetwork, config: SPRConfi
 
 
 def ahead(values: jax.Array, count: int) -> jax.Array:
-    """Of `[s, T, ...]` those from every time on, `[s, T, b, count, ...]`; 0 after the last."""
+    """Of values `[s, T, b, ...]` the `count` from each time on, `[s, T, b, count, ...]`; 0 after the last."""
     pad = ((0, 0), (0, count - 1), *((0, 0),) * (values.ndim - 2))
     padded, length = jnp.pad(values, pad), values.shape[1]
     return jnp.stack([padded[:, k : k + length] for k in range(count)], axis=3)
 
 
 def distances(predicted: jax.Array, later: jax.Array) -> jax.Array:
-    """`1 - cos` `[K, b]` of projections `[K, b, P]`, or its mean over those of m tokens."""
+    """`1 - cos` `[K, b]` of projections `[K, b, P]`, or its mean over m tokens, `[K, b, m, P]`."""
     distance = cosine_distance(predicted, later)
     return jnp.mean(distance.reshape(*distance.shape[:2], -1), axis=-1)
 
 
 def same_episode(done: jax.Array) -> jax.Array:
-    """Whether the state after each of K steps, `done [K, b]`, is of the first one's episode."""
+    """Whether the state after each of K steps is of the first one's episode: bool `[K, b]` of `done`."""
     return jnp.cumprod(~done, axis=0, dtype=jnp.int32) > 0

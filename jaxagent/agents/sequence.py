@@ -17,28 +17,28 @@ Rule = Literal["argmax", "sample", "mean"]
 
 
 class SequenceParams(NamedTuple):
-    """What the policy needs to act in one domain."""
+    """Parameters of the policy in one domain."""
 
-    network: Any
-    codec: Codec
+    network: Any  # of the transformer
+    codec: Codec  # of observations and actions
 
 
 class Memory(NamedTuple):
-    """What the policy remembers."""
+    """The policy's memory between steps."""
 
-    cache: Cache
+    cache: Cache  # keys and values of B lanes
     action: jax.Array  # [B, m] int32: the last action's tokens, fed in with the next observation
 
 
 def loss(model: Model, params: Any, tokens: Tokens, *, actions_only: bool) -> jax.Array:
-    """Next-token loss of `tokens [B, L]`: cloning with `actions_only`, else pretraining."""
+    """Next-token loss `[]` of `tokens [B, L]`: cloning with `actions_only`, else pretraining."""
     logits = model.apply(params, tokens)
     weight = stream.target_weights(tokens, actions_only=actions_only)
     return next_token(logits, tokens.value, weight)
 
 
 def policy(model: Model, domain: Domain, rule: Rule) -> Policy:
-    """Act by decoding one action token after another through the cache.
+    """A policy that decodes one action token after another through the cache.
 
     One pass reads the last action with the new observation and yields the first action token; each
     further component costs one pass of one token. Its token is written again with the next

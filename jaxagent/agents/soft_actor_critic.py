@@ -19,7 +19,7 @@ NUM_CRITICS = 2
 
 
 class SACParams(NamedTuple):
-    """What is learned."""
+    """Parameters of the actor, the twin critics and the temperature."""
 
     actor: Any
     critics: Any  # leaves [2, ...]
@@ -27,7 +27,7 @@ class SACParams(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What the replay keeps of an env step, leaves `[..., ]`."""
+    """Env steps as the replay keeps them."""
 
     obs: jax.Array  # [..., n]
     action: jax.Array  # [..., A] in (-1, 1), whatever the environment's box
@@ -37,10 +37,10 @@ class Step(NamedTuple):
 
 
 class SACBatch(NamedTuple):
-    """What the loss reads, leaves `[b, ...]`."""
+    """A minibatch for the SAC loss."""
 
-    obs: jax.Array
-    action: jax.Array
+    obs: jax.Array  # [b, n]
+    action: jax.Array  # [b, A] in (-1, 1)
     target: jax.Array  # [b] of both critics
     noise: jax.Array  # [b, A] standard normal, for the policy's own actions
 
@@ -91,7 +91,7 @@ def soft_actor_critic(obs_size: int, action_spec: tuple[Component, ...], config:
         noise = jax.random.normal(key_own, steps.action.shape)
         return SACBatch(steps.obs, steps.action, target, noise)
 
-    def loss(params: SACParams, batch: SACBatch) -> tuple[jax.Array, dict]:
+    def loss(params: SACParams, batch: SACBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
         frozen = jax.lax.stop_gradient(params)
         error = values(critic, params.critics, batch.obs, batch.action) - batch.target[None]
         critic_loss = 0.5 * jnp.mean(jnp.sum(jnp.square(error), axis=0))
@@ -115,12 +115,12 @@ def soft_actor_critic(obs_size: int, action_spec: tuple[Component, ...], config:
 
 
 def as_steps(trajectory: Any) -> Step:
-    """What the replay keeps of a trajectory `[T, B, ...]` of this agent."""
+    """The steps `[T, B, ...]` that the replay keeps of a trajectory of this agent."""
     return trajectory.fields_of(Step)
 
 
 def sac_policy(action_spec: tuple[Component, ...], config: SACConfig, *, is_greedy: bool) -> Policy:
-    """The policy alone, a function of the actor's parameters; observations are normalised."""
+    """The policy alone, a function of the actor's parameters; observations `[B, n]` are normalised."""
     actor = _actor(len(action_spec), config)
 
     def act(params, carry, obs, is_first, key):
@@ -134,14 +134,14 @@ def sac_policy(action_spec: tuple[Component, ...], config: SACConfig, *, is_gree
 
 
 def policy_of(actor: MLP, params: Any, obs: jax.Array) -> TanhGaussian:
-    """The policy at `obs [..., n]`; the spread is squashed into its range, never cut."""
+    """The policy at `obs [..., n]`, over actions `[..., A]`; its spread is squashed into range, never cut."""
     mean, raw = jnp.split(actor.apply(params, obs), 2, axis=-1)
     low, high = LOG_STD_RANGE
     return TanhGaussian(mean, low + 0.5 * (high - low) * (jnp.tanh(raw) + 1.0))
 
 
 def values(critic: MLP, params: Any, obs: jax.Array, action: jax.Array) -> jax.Array:
-    """Values `[2, ...]` of all critics."""
+    """Values `[2, ...]` by both critics of `obs [..., n]` and `action [..., A]`."""
     joint = jnp.concatenate([obs, action], axis=-1)
     return jax.vmap(critic.apply, in_axes=(0, None))(params, joint)[..., 0]
 

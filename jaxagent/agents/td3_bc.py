@@ -19,7 +19,7 @@ Encoder = Callable[[Any, jax.Array], jax.Array]  # (encoder params, obs [..., n]
 
 
 class TD3BCParams(NamedTuple):
-    """What is learned."""
+    """Parameters of the actor, the twin critics and the encoder."""
 
     actor: Any
     critics: Any  # leaves [2, ...]
@@ -27,15 +27,15 @@ class TD3BCParams(NamedTuple):
 
 
 class TD3BCBatch(NamedTuple):
-    """What the loss reads, leaves `[b, ...]`."""
+    """A minibatch for the TD3+BC loss."""
 
-    obs: jax.Array
-    action: jax.Array
+    obs: jax.Array  # [b, ...] as the encoder reads them
+    action: jax.Array  # [b, A] in [-1, 1]
     target: jax.Array  # [b] of both critics
 
 
 def as_is(params: Any, obs: jax.Array) -> jax.Array:
-    """Observations are the features: the encoder without parameters."""
+    """Observations `[..., n]` are the features: the encoder without parameters."""
     del params
     return obs
 
@@ -78,7 +78,7 @@ def td3_bc(
     def slow(params: TD3BCParams) -> TD3BCParams:
         return params._replace(encoder=() if is_frozen else params.encoder)
 
-    def targets(params: TD3BCParams, target: TD3BCParams, steps: Step, key: jax.Array):
+    def targets(params: TD3BCParams, target: TD3BCParams, steps: Step, key: jax.Array) -> TD3BCBatch:
         features = encoder(params.encoder if is_frozen else target.encoder, steps.final_obs)
         noise = config.noise_scale * jax.random.normal(key, steps.action.shape)
         action = jnp.tanh(actor.apply(target.actor, features))
@@ -88,7 +88,7 @@ def td3_bc(
         target_value = td_target(reward, steps.terminated, next_value, discount=config.discount)
         return TD3BCBatch(steps.obs, steps.action, target_value)
 
-    def loss(params: TD3BCParams, batch: TD3BCBatch) -> tuple[jax.Array, dict]:
+    def loss(params: TD3BCParams, batch: TD3BCBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
         features = encoder(params.encoder, batch.obs)
         fixed = jax.lax.stop_gradient(features)
         value = values(critic, params.critics, fixed if is_frozen else features, batch.action)
@@ -118,12 +118,12 @@ def td3_bc(
 
 
 def smoothed(action: jax.Array, noise: jax.Array, *, clip: float) -> jax.Array:
-    """Target policy smoothing: noise within `clip`, actions in [-1, 1] (TD3's algorithm 1)."""
+    """Actions `[..., A]` with `noise` of their shape within `clip`, in [-1, 1] (TD3's algorithm 1)."""
     return jnp.clip(action + jnp.clip(noise, -clip, clip), -1.0, 1.0)
 
 
 def greedy(actor: MLP, encoder: Encoder, action_spec: tuple[Component, ...]) -> Policy:
-    """The tanh of the actor's output, in the environment's units; observations are normalised."""
+    """A policy by the tanh of the actor's output, in the environment's units; obs `[B, n]` are normalised."""
 
     def act(params, carry, obs, is_first, key):
         del is_first, key
@@ -134,7 +134,7 @@ def greedy(actor: MLP, encoder: Encoder, action_spec: tuple[Component, ...]) -> 
 
 
 def as_steps(trajectory: Trajectory, action_spec: tuple[Component, ...]) -> Step:
-    """Transitions of stored trajectories, with the leading axes of these.
+    """Transitions of stored trajectories `[T, B, ...]`, with their leading axes.
 
     A truncated step is like any other: its target bootstraps from its true `final_obs`.
     """
@@ -143,13 +143,13 @@ def as_steps(trajectory: Trajectory, action_spec: tuple[Component, ...]) -> Step
 
 
 def actor_of(action_size: int, config: TD3BCConfig | IQLConfig) -> MLP:
-    """Features to the actions before their tanh."""
+    """The network from features `[..., n]` to actions `[..., A]` before their tanh."""
     sizes = (config.hidden_size, config.hidden_size, action_size)
     return MLP(sizes, activation=jax.nn.relu, output_scale=0.01)
 
 
 def critic_of(config: TD3BCConfig | IQLConfig) -> MLP:
-    """Features, with or without an action, to a value `[..., 1]`."""
+    """The network from features, with or without an action, `[..., n]` to a value `[..., 1]`."""
     return MLP((*(config.critic_hidden_size,) * 2, 1), activation=jax.nn.relu)
 
 

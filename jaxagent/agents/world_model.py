@@ -20,12 +20,12 @@ from jaxagent.types import Trajectory, View
 
 
 class ModelStep(NamedTuple):
-    """What the model learns from, leaves `[b, ...]`."""
+    """Env steps that the model learns from."""
 
     obs: jax.Array  # [b, n]
-    action: jax.Array  # as the environment took it
-    reward: jax.Array
-    terminated: jax.Array
+    action: jax.Array  # [b] int32 or [b, A], as the environment took it
+    reward: jax.Array  # [b]
+    terminated: jax.Array  # [b] bool
     final_obs: jax.Array  # [b, n] after the step
 
 
@@ -36,7 +36,7 @@ def stored_steps(trajectories: Sequence[Trajectory]) -> ModelStep:
 
 
 class WorldModelParams(NamedTuple):
-    """Two networks."""
+    """Parameters of the two networks."""
 
     dynamics: Any
     value: Any
@@ -53,7 +53,7 @@ class WorldModel(NamedTuple):
     hidden_size: int
 
     def init(self, key: jax.Array) -> WorldModelParams:
-        """Parameters."""
+        """First parameters of both networks."""
         key_dynamics, key_value = jax.random.split(key)
         obs = jnp.zeros((1, self.obs_size))
         inputs = jnp.zeros((1, self.obs_size + self.action_size))
@@ -62,7 +62,7 @@ class WorldModel(NamedTuple):
     def step(
         self, params: WorldModelParams, key: jax.Array, action: jax.Array, view: View
     ) -> tuple[jax.Array, jax.Array, View]:
-        """Reward `[B]`, discount `[B]`, the next view: the mean of what may happen.
+        """Reward `[B]`, discount `[B]` and next view after `action`: the mean of what may happen.
 
         The discount is multiplied by the probability that the episode goes on.
         """
@@ -73,12 +73,12 @@ class WorldModel(NamedTuple):
         return self.reward_scale * reward, self.discount * goes_on, view._replace(obs=obs)
 
     def value(self, params: WorldModelParams, obs: jax.Array) -> jax.Array:
-        """Discounted return `[B]` of what was done in the data."""
+        """Discounted return `[B]` from `obs [B, n]` of what was done in the data."""
         return self._value_unit * self._worth(params, obs)
 
     def loss(
         self, params: WorldModelParams, steps: ModelStep, data: Any, slow: Any
-    ) -> tuple[jax.Array, dict]:
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Squared errors of change and reward, cross-entropy of ends, TD(0) of values (b steps).
 
         For `loops.supervised`: the value bootstraps from the slow copy, `slow.params`.
@@ -101,12 +101,12 @@ class WorldModel(NamedTuple):
 
     @property
     def obs_size(self) -> int:
-        """n."""
+        """Components n of an observation."""
         return self.spread.shape[0]
 
     @property
     def action_size(self) -> int:
-        """Numbers by which the networks are told an action."""
+        """Numbers by which the networks read an action: a category is one-hot."""
         is_category = self.action_spec[0].kind == "category"
         return self.action_spec[0].cardinality if is_category else len(self.action_spec)
 
@@ -127,7 +127,9 @@ class WorldModel(NamedTuple):
         seen = normalize.apply(self.moments, obs)
         return self._value.apply(params.value, seen)[..., 0]
 
-    def _predict(self, params: WorldModelParams, obs: jax.Array, action: jax.Array) -> tuple:
+    def _predict(
+        self, params: WorldModelParams, obs: jax.Array, action: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Change in spreads `[b, n]`, reward in scales and the logit of an end `[b]`."""
         if self.action_spec[0].kind == "category":
             told = jax.nn.one_hot(action, self.action_size)

@@ -35,7 +35,9 @@ def total_variation(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
 
 
 def relative_distance(to_b: jax.Array, to_a: jax.Array, between: jax.Array) -> jax.Array:
-    """Where h lies from B (-1) to A (+1): clip((d(h, B) - d(h, A)) / d(A, B), -1, 1), `[...]`.
+    """Place of h between B (-1) and A (+1): clip((d(h, B) - d(h, A)) / d(A, B), -1, 1), `[...]`.
+
+    `to_b`, `to_a` and `between` are these distances, `[...]` each.
 
     Source: Wurgaft et al. 2025, relative distance. Average each distance over positions first.
     Differs: 0 where A and B are the same; where they differ by little (0.02 nats) it is noise, and

@@ -37,7 +37,7 @@ def ridge(x: jax.Array, y: jax.Array, ratio: float | jax.Array) -> tuple[jax.Arr
 
 
 def pool_mean(pool: LinearPool, x: jax.Array, y: jax.Array, noise: float | jax.Array) -> jax.Array:
-    """Mean `[T]` under the posterior over the pool, noise of standard deviation `noise`.
+    """Mean `[T]` of each y under the posterior over the pool, noise of standard deviation `noise`.
 
     Source: Raventos et al. 2023, the discrete minimum mean squared error estimator (dMMSE).
     """

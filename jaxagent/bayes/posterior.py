@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def update(log_weights: jax.Array, log_likelihood: jax.Array, log_prior: jax.Array) -> jax.Array:
-    """Log posterior `[D]` from the log posterior before, and the new step's log-likelihood `[D]`.
+    """Log posterior `[D]` from the one before, a step's log-likelihood and the prior, `[D]` each.
 
     It is normalised at every step rather than at the end: tasks that matter stay near 0, where
     float32 is fine, while a plain cumulative sum over T = 64 rounds at about 1e-5. Where no task of

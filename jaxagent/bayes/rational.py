@@ -47,7 +47,7 @@ FREE = Scalars(None, None, None)
 class Logistic(NamedTuple):
     """The baseline: log-odds of M over G are linear in log steps and log size."""
 
-    bias: Any
+    bias: Any  # log-odds at one step and one task
     step: Any  # per e-fold of steps
     size: Any  # per e-fold of tasks in the pool
 
@@ -262,7 +262,7 @@ def _minimise(objective, starts, bounds) -> tuple[np.ndarray, float, np.ndarray]
     return results[best].x, float(values[best]), values
 
 
-def transition_step(scalars: Scalars, loss_m, loss_g, bits_m, bits_g):
+def transition_step(scalars: Scalars, loss_m, loss_g, bits_m, bits_g) -> np.ndarray:
     """Steps N at which M overtakes G: gamma N^(1-alpha) (L_G - L_M) = ln 2 (K_M^beta - K_G^beta).
 
     Arrays `[...]` -> `[...]`; 0 where M is no dearer, inf where it is dearer and no better.

@@ -55,8 +55,8 @@ def regret(log_predictive: jax.Array, pool: Pool, rows: Rows) -> jax.Array:
     -inf from the first row on that no task of the pool could have made.
     """
     best = jnp.cumsum(task_losses(pool, rows), axis=0).min(axis=-1)
-    own = jnp.cumsum(log_losses(log_predictive, rows.outcome))
-    return _minus(own, best)
+    total = jnp.cumsum(log_losses(log_predictive, rows.outcome))
+    return _minus(total, best)
 
 
 def bound(pool: Pool) -> jax.Array:
@@ -70,11 +70,11 @@ def worst_violation(log_predictive: jax.Array, pool: Pool, rows: Rows) -> jax.Ar
     At most 0, up to rounding, for the exact predictor of the pool.
     """
     tasks = jnp.cumsum(task_losses(pool, rows), axis=0) + bound(pool)[None, :]
-    own = jnp.cumsum(log_losses(log_predictive, rows.outcome))
-    return jnp.max(_minus(own[:, None], tasks))
+    total = jnp.cumsum(log_losses(log_predictive, rows.outcome))
+    return jnp.max(_minus(total[:, None], tasks))
 
 
-def _minus(own: jax.Array, reference: jax.Array) -> jax.Array:
-    """own - reference; -inf where the reference is infinite, even if own is too."""
+def _minus(total: jax.Array, reference: jax.Array) -> jax.Array:
+    """total - reference; -inf where the reference is infinite, even if the total is too."""
     is_infinite = reference == jnp.inf
-    return jnp.where(is_infinite, -jnp.inf, own - jnp.where(is_infinite, 0.0, reference))
+    return jnp.where(is_infinite, -jnp.inf, total - jnp.where(is_infinite, 0.0, reference))

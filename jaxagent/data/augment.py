@@ -18,7 +18,7 @@ def shift_and_scale(frames: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def shift(frames: jax.Array, key: jax.Array) -> jax.Array:
-    """Frames `[N, H, W, C]` moved by up to `SHIFT` pixels, as they are otherwise."""
+    """Frames `[N, H, W, C]` moved by up to `SHIFT` pixels, of the same shape and dtype."""
     edge = (SHIFT, SHIFT)
     padded = jnp.pad(frames, ((0, 0), edge, edge, (0, 0)), mode="edge")
     corner = jax.random.randint(key, (frames.shape[0], 2), 0, 2 * SHIFT + 1)

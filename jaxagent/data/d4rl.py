@@ -36,14 +36,14 @@ CLOSE = 1e-4  # absolute and relative: a row and the one before it agree on the 
 
 
 class Arrays(NamedTuple):
-    """The file as it is, `[N, ...]`; None where it has no such array."""
+    """Arrays of the file as they are; None where it has no such array."""
 
-    observations: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    terminals: np.ndarray
-    timeouts: np.ndarray | None
-    next_observations: np.ndarray | None
+    observations: np.ndarray  # [N, n]
+    actions: np.ndarray  # [N, m] or [N]
+    rewards: np.ndarray  # [N]
+    terminals: np.ndarray  # [N]
+    timeouts: np.ndarray | None  # [N]
+    next_observations: np.ndarray | None  # [N, n]
 
 
 def read(

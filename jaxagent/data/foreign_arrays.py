@@ -74,7 +74,7 @@ def member(group: Any, name: str) -> Any:
 
 
 def array(group: Any, name: str, kinds: str, ranks: tuple[int, ...]) -> np.ndarray:
-    """Read a dataset of one of the `kinds` of dtype and one of the `ranks`, with a row or more."""
+    """Read a dataset `[T, ...]` of one of the `kinds` of dtype and one of the `ranks`; T is 1 or more."""
     item, place = member(group, name), place_of(group)
     shape = getattr(item, "shape", None)  # None: a group, a bare type or a null dataset
     if shape is None:
@@ -108,7 +108,7 @@ def array(group: Any, name: str, kinds: str, ranks: tuple[int, ...]) -> np.ndarr
 
 
 def column(values: np.ndarray, place: str, name: str) -> np.ndarray:
-    """One scalar per row, `[T]`; both formats also write them as `[T, 1]`."""
+    """One scalar per row, `[T]`, of values `[T]` or `[T, 1]`: both formats write either."""
     if values.ndim == 2 and values.shape[1] != 1:
         raise StoreError(
             f"{place}: {name} has shape {list(values.shape)}, expected one scalar per row, "
@@ -118,7 +118,7 @@ def column(values: np.ndarray, place: str, name: str) -> np.ndarray:
 
 
 def check_rows(values: np.ndarray, expected: int, place: str, name: str, reason: str) -> None:
-    """Refuse an array of another length."""
+    """Refuse values `[T, ...]` unless T is `expected`."""
     if len(values) != expected:
         raise StoreError(
             f"{place}: {name} has {len(values)} rows, expected {expected}, {reason}; the arrays "
@@ -127,7 +127,7 @@ def check_rows(values: np.ndarray, expected: int, place: str, name: str, reason:
 
 
 def reals(values: np.ndarray, where: Where, name: str) -> np.ndarray:
-    """The values as finite float32."""
+    """Values `[...]` as finite float32 of the same shape."""
     with np.errstate(over="ignore", invalid="ignore"):
         result = values.astype(np.float32)
     if not np.isfinite(result).all():
@@ -140,7 +140,7 @@ def reals(values: np.ndarray, where: Where, name: str) -> np.ndarray:
 
 
 def flags(values: np.ndarray, where: Where, name: str) -> np.ndarray:
-    """The values as bool; numbers must be 0 or 1."""
+    """Values `[T]` as bool `[T]`; numbers must be 0 or 1."""
     bad = np.flatnonzero((values != 0) & (values != 1))
     if bad.size:
         row = int(bad[0])
@@ -151,7 +151,7 @@ def flags(values: np.ndarray, where: Where, name: str) -> np.ndarray:
 
 
 def actions(values: np.ndarray, where: Where, name: str) -> np.ndarray:
-    """Actions as float32 `[T, A]`, or as int32 `[T]` where they are integers."""
+    """Actions as float32 `[T, A]`, or as int32 `[T]` where they are integers `[T]` or `[T, 1]`."""
     if values.dtype.kind == "f":
         if values.ndim != 2:
             raise StoreError(

@@ -14,7 +14,7 @@ class Frames(NamedTuple):
 
 
 def newest(obs: jax.Array, time: jax.Array) -> Frames:
-    """What is kept of stacks `[..., S, H, W]`, oldest frame first, `time [...]` steps into a game.
+    """Newest frames of stacks `[..., S, H, W]`, oldest frame first, `time [...]` steps into a game.
 
     Every step must add one frame, and frames before a game's first must be 0, as ALE has it.
     """

@@ -18,12 +18,12 @@ class Moments(NamedTuple):
 
 
 def init(shape: tuple[int, ...]) -> Moments:
-    """Moments of nothing."""
+    """Moments of no observations yet, of one's `shape`."""
     return Moments(jnp.zeros(()), jnp.zeros(shape), jnp.ones(shape))
 
 
 def batch_moments(x: jax.Array, average: Callable, num_axes: int = 2) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance of `x [s, T, b, ...]` over shards and `num_axes` axes: time and lanes.
+    """Mean and variance `[...]` of `x [s, T, b, ...]` over shards and `num_axes` axes: time and lanes.
 
     `average` means over all shards, wherever they are. Two passes: the mean square minus the
     squared mean would cancel in float32.
@@ -41,7 +41,7 @@ def moments_of(obs: jax.Array) -> Moments:
 
 
 def update(moments: Moments, mean: jax.Array, variance: jax.Array, count: Any) -> Moments:
-    """Merge a batch of `count` items, given its mean and variance, into the moments."""
+    """Merge a batch of `count` items, given its mean and variance `[...]`, into the moments."""
     total = moments.count + count
     delta = mean - moments.mean
     share = count / total
@@ -50,7 +50,7 @@ def update(moments: Moments, mean: jax.Array, variance: jax.Array, count: Any) -
 
 
 def apply(moments: Moments, x: jax.Array, clip: float = 10.0) -> jax.Array:
-    """Standardise `x [..., C]` and clip it."""
+    """Standardise `x [..., C]` by moments `[C]` and clip it at `clip` deviations."""
     lead = (None,) * (x.ndim - moments.mean.ndim)
     mean, variance = moments.mean[lead], moments.variance[lead]
     return jnp.clip((x - mean) / jnp.sqrt(variance + EPSILON), -clip, clip)

@@ -57,7 +57,7 @@ def prioritized_windows(
 
 
 class _Windows(NamedTuple):
-    """What `prioritized_windows` was told of its windows."""
+    """The windows that `prioritized_windows` was asked for."""
 
     length: int
     context: int
@@ -70,7 +70,7 @@ def _anywhere(entries: Any) -> jax.Array:
 
 
 def importance_weights(rarity: jax.Array, exponent: jax.Array | float) -> jax.Array:
-    """`(1 / (N P))^beta` over the largest of the minibatch, `[batch]` (Schaul et al. 2016, 3.4)."""
+    """`(1 / (N P))^beta` of `rarity [batch]` over the largest, `[batch]` (Schaul et al. 2016, 3.4)."""
     weight = rarity**exponent
     return weight / jnp.max(weight)
 

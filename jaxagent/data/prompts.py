@@ -100,7 +100,7 @@ def uniform_pool(tables: jax.Array, num_tasks: int | jax.Array) -> Pool:
 
 
 def zipf_pool(tables: jax.Array, num_tasks: int | jax.Array, exponent: float) -> Pool:
-    """Pool of the first `num_tasks` of the tables, task i (from 1) as likely as i^-exponent."""
+    """Pool of the first `num_tasks` of the tables `[D, C, K]`, task i (from 1) as likely as i^-exponent."""
     rank = jnp.arange(1, tables.shape[0] + 1, dtype=tables.dtype)
     return Pool(tables, _log_prior(-exponent * jnp.log(rank), num_tasks))
 

@@ -80,7 +80,7 @@ def sample_windows(replay: Replay, key: jax.Array, batch_size: int, length: int)
 
 
 class Memory(NamedTuple):
-    """What a replay keeps of steps `[T, b, ...]`, and what it gives back."""
+    """How a replay keeps steps `[T, b, ...]` and gives minibatches of them, as functions."""
 
     init: Callable[[Any, int], Replay]  # steps to come, env steps that fit -> an empty replay
     add: Callable[[Replay, Any], Replay]
@@ -119,11 +119,11 @@ def room_for_windows(steps: Any, capacity: int, *, length: int) -> Replay:
 
 
 def read_windows(replay: Replay, time: jax.Array, lane: jax.Array, length: int) -> Any:
-    """Stretches `[length, batch, ...]` from places `time [batch]` of the ring on, of `lane`."""
+    """Stretches `[length, batch, ...]` from places `time [batch]` of the ring on, of `lane [batch]`."""
     stretch = (time[None] + jnp.arange(length)[:, None]) % replay.capacity
     return jax.tree.map(lambda ring: ring[stretch, lane[None]], replay.data)
 
 
 def flat(steps: Any) -> Any:
-    """Leaves `[T, b, ...]` to `[T b, ...]`."""
+    """Merge the first two axes of all leaves: `[T, b, ...]` to `[T b, ...]`."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps)

@@ -10,7 +10,7 @@ from jaxagent.types import Trajectory, see_obs
 
 
 class ActorState(NamedTuple):
-    """Where B lanes of acting stand."""
+    """The state of B acting lanes between two steps."""
 
     env: Any  # a vector environment's state; `.obs [B, ...]` is what the agent sees
     carry: Any  # the policy's memory

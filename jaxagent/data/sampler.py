@@ -63,7 +63,7 @@ def windows(
 
 
 def sample(data: Windows, key: jax.Array, batch_size: int, context: int) -> Batch:
-    """Draw windows that start at uniformly random real steps; a window never leaves its episode."""
+    """Draw B windows of K = `context` steps that begin at uniform real steps and leave no episode."""
     starts = jax.random.randint(key, (batch_size,), 0, data.num_real)
     index = starts[:, None] + jnp.arange(context)[None, :]
     segment = data.segment[index]
@@ -101,7 +101,7 @@ class UnitWindows(NamedTuple):
 
     unit: jax.Array  # [N + K - 1, P] float32 in [-1, 1]
     segment: jax.Array  # [N + K - 1] int32: episode, or PADDING
-    num_real: jax.Array  # [] int32
+    num_real: jax.Array  # [] int32: as in `Windows`
 
 
 class UnitBatch(NamedTuple):
@@ -114,7 +114,7 @@ class UnitBatch(NamedTuple):
 def unit_windows(
     trajectories: Sequence[Trajectory], tokenizer: Tokenizer, context: int, num_steps: int | None = None
 ) -> UnitWindows:
-    """Lay out trajectories as `windows` does."""
+    """Lay out trajectories `[T, B, ...]` as `windows` does, in the tokenizer's warped space."""
     obs, action, segment = lay_out(trajectories, tokenizer.domain.obs_size)
     pad = _padding(len(obs), context, num_steps)
     unit = _pad(np.asarray(tokenizer.unit(obs, action)), pad)
@@ -124,7 +124,7 @@ def unit_windows(
 
 
 def sample_units(data: UnitWindows, key: jax.Array, batch_size: int, context: int) -> UnitBatch:
-    """Draw windows as `sample` does."""
+    """Draw B windows of K = `context` steps as `sample` does."""
     starts = jax.random.randint(key, (batch_size,), 0, data.num_real)
     index = starts[:, None] + jnp.arange(context)[None, :]
     segment = data.segment[index]

@@ -56,7 +56,7 @@ class Claim:
 
 
 def check_claims(claims: Sequence[Claim]) -> None:
-    """ValueError for a claim that no scores could be judged by; needs no scores itself."""
+    """Raise ValueError for a claim that no scores could be judged by; needs no scores itself."""
     for claim in claims:
         check_member(f"claim {claim.id!r}: kind", claim.kind, KINDS)
         check_member(f"claim {claim.id!r}: direction", claim.direction, DIRECTIONS)
@@ -111,7 +111,7 @@ def _check_slope(claim: Claim) -> None:
 
 
 def check_member(what: str, name: str, known: Iterable[str]) -> None:
-    """ValueError with the nearest known name."""
+    """Raise ValueError with the nearest known name unless `name` is known."""
     known = list(known)
     if name not in known:
         nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
@@ -120,7 +120,7 @@ def check_member(what: str, name: str, known: Iterable[str]) -> None:
 
 
 def arms_of(claim: Claim, scores: Mapping) -> list[np.ndarray]:
-    """Checked scores of the claim's arms in order, all of one shape."""
+    """Checked scores of the claim's arms in order, all `[S, N]` or all `[S, P, N]`."""
     if claim.metric == DEFAULT_METRIC:
         table = {key: value for key, value in scores.items() if isinstance(key, str)}
     else:

@@ -31,7 +31,7 @@ precondition makes every verdict VOID, and no score is looked at.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -67,7 +67,7 @@ class Precondition:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the seeds say about one claim; None where a number does not exist."""
+    """The verdict of the seeds on one claim; None where a number does not exist."""
 
     id: str
     statement: str
@@ -83,8 +83,8 @@ class Verdict:
     gated: bool
     reason: str
 
-    def to_dict(self) -> dict:
-        """Plain JSON values: None for what does not exist or is not finite."""
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON values: None for what does not exist or is not finite."""
         return {name: _plain(value) for name, value in asdict(self).items()}
 
 
@@ -234,8 +234,8 @@ def _decide_direction(
         "one stratum leaves no tasks to resample": sides[0].advantage.shape[0] < MIN_TASKS,
         "lower bound over tasks not above 0": min(_task_bound(s, draws) for s in sides) <= ROUNDING,
     }
-    found = [why for why, is_met in obstacles.items() if is_met]
-    return (INCONCLUSIVE, f"{few}; {found[0]}") if found else (DIRECTIONAL, few)
+    reasons = [why for why, is_met in obstacles.items() if is_met]
+    return (INCONCLUSIVE, f"{few}; {reasons[0]}") if reasons else (DIRECTIONAL, few)
 
 
 def _per_seed(side: Side) -> np.ndarray:

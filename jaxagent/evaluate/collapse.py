@@ -1,4 +1,4 @@
-"""Has a representation collapsed? Numbers of held-out latents, and alarms that name what they mean.
+"""Collapse of a representation: numbers of held-out latents, and alarms that name what they mean.
 
 A low self-predictive loss says nothing by itself: a constant latent predicts itself perfectly. Most
 thresholds are conventions; they are arguments of `alarms`.
@@ -18,7 +18,7 @@ DORMANT = 0.025  # score below which a unit is dormant (Sokar et al. 2023)
 
 
 class Diagnosis(NamedTuple):
-    """What is measured of N states of width d and of predictions between them; all `[]`."""
+    """Measures of N latents of width d and of predictions between them, each `[]`."""
 
     effective_rank: jax.Array  # as a share of d
     srank: jax.Array  # as a share of d
@@ -31,7 +31,7 @@ class Diagnosis(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """Beyond which an alarm goes off."""
+    """Limits beyond which an alarm goes off."""
 
     effective_rank: float = 0.1  # least
     spread: float = 0.3  # least
@@ -55,7 +55,7 @@ MEANING = {
 def diagnose(
     latent: jax.Array, now: jax.Array, predicted: jax.Array, other: jax.Array, later: jax.Array
 ) -> Diagnosis:
-    """All numbers of latents `[N, d]` and of predictions of projections `[N, ..., P]`.
+    """All measures of latents `[N, d]` and of predictions of projections `[N, ..., P]`.
 
     `now` and `later` are the target's projections of the states and of what came, `predicted` what
     was predicted of it and `other` the same under actions of other states. Errors are mean
@@ -75,13 +75,16 @@ def diagnose(
 
 
 def effective_rank(latent: jax.Array) -> jax.Array:
-    """Exponential of the entropy of the singular values' shares, in [1, d] (Roy, Vetterli 2007)."""
+    """Exponential `[]` of the entropy of the singular values' shares, in [1, d] (Roy, Vetterli 2007).
+
+    Of latents `[N, d]`.
+    """
     share = _shares(latent)
     return jnp.exp(-jnp.sum(share * jnp.log(jnp.maximum(share, TINY))))
 
 
 def srank(latent: jax.Array) -> jax.Array:
-    """Singular values that make up 0.99 of their sum (Kumar et al. 2021, eq. 2), float32 []."""
+    """Singular values of latents `[N, d]` that make up 0.99 of their sum, `[]` (Kumar et al. 2021, eq. 2)."""
     reached = jnp.cumsum(_shares(latent)) < RANK_SHARE
     return 1.0 + jnp.sum(reached, dtype=jnp.float32)
 
@@ -96,34 +99,37 @@ def _shares(latent: jax.Array) -> jax.Array:
 
 
 def spread(latent: jax.Array) -> jax.Array:
-    """`sqrt(d)` times the mean deviation of a coordinate of directions (Chen and He 2021)."""
+    """`sqrt(d)` times the mean deviation `[]` of a coordinate of latents' `[N, d]` directions.
+
+    Source: Chen and He 2021.
+    """
     return jnp.sqrt(jnp.float32(latent.shape[1])) * jnp.mean(jnp.std(_unit(latent), axis=0))
 
 
 def mean_cosine(latent: jax.Array) -> jax.Array:
-    """Mean over pairs of different states."""
+    """Mean cosine `[]` over pairs of different latents `[N, d]`."""
     count = latent.shape[0]
     total = jnp.sum(jnp.square(jnp.sum(_unit(latent), axis=0)))
     return (total - count) / (count * (count - 1))
 
 
 def dormant(latent: jax.Array) -> jax.Array:
-    """Share of units whose mean size is at most 0.025 of the mean over units (Sokar et al. 2023).
+    """Share `[]` of units whose mean size is at most 0.025 of the mean over units (Sokar et al. 2023).
 
-    Of signed latents, deviations from the unit's mean: a constant unit says nothing either.
+    Of signed latents `[N, d]`, deviations from the unit's mean: a constant unit says nothing either.
     """
     size = jnp.mean(jnp.abs(latent - jnp.mean(latent, axis=0, keepdims=True)), axis=0)
     return jnp.mean((size <= DORMANT * jnp.mean(size)).astype(jnp.float32))
 
 
 def retrieval(predicted: jax.Array, later: jax.Array) -> jax.Array:
-    """Share of predictions `[N, d]` to which no other's future is nearer by cosine than its own.
+    """Share `[]` of predictions `[N, d]` to which no other's future is nearer by cosine than its own.
 
-    Chance is 1 / N. Equal futures are no error.
+    `later [N, d]` are the futures. Chance is 1 / N. Equal futures are no error.
     """
     cosine = _product(_unit(predicted), _unit(later).T)
-    own = jnp.diagonal(cosine)
-    return jnp.mean((own >= jnp.max(cosine, axis=1) - 1e-6).astype(jnp.float32))
+    of_pair = jnp.diagonal(cosine)
+    return jnp.mean((of_pair >= jnp.max(cosine, axis=1) - 1e-6).astype(jnp.float32))
 
 
 def linear_probe(latent: jax.Array, truth: jax.Array, ridge: float = 1e-3) -> jax.Array:
@@ -151,7 +157,7 @@ LIMITS = Limits()
 
 
 def alarms(found: Any, limits: Limits = LIMITS) -> dict[str, str]:
-    """What is beyond its limit, by name, in words; `found` has the fields of `Diagnosis`."""
+    """A sentence by name for each number beyond its limit; `found` has the fields of `Diagnosis`."""
     at_most = ("mean_cosine", "copy_ratio", "dormant")
     result = {}
     for name, meaning in MEANING.items():

@@ -36,19 +36,19 @@ def returns(vector: Any, act: Callable, seeds: jax.Array, num_games: int) -> np.
             f"{vector.env.name}: got episodic_life=True, expected whole games; "
             "fix: envs.make(name, episodic_life=False)"
         )
-    found = np.full((num_games, len(seeds)), np.nan)
+    by_game = np.full((num_games, len(seeds)), np.nan)
     running, done = np.zeros(len(seeds)), np.zeros(len(seeds), int)
     limit = num_games * (vector.env.max_steps + 1)
     for _, transition in itertools.islice(play(vector, act, seeds), limit):
         running += np.asarray(transition.reward)
         ended = np.flatnonzero(np.asarray(transition.terminated | transition.truncated))
         for lane in ended[done[ended] < num_games]:
-            found[done[lane], lane] = running[lane]
+            by_game[done[lane], lane] = running[lane]
         running[ended] = 0.0
         done[ended] += 1
         if (done >= num_games).all():
-            return found
+            return by_game
     raise ValueError(
-        f"{vector.env.name}: got {int(np.isfinite(found).sum())} of {found.size} games to their "
+        f"{vector.env.name}: got {int(np.isfinite(by_game).sum())} of {by_game.size} games to their "
         f"ends in {limit} steps, expected all; is env.max_steps a game's?"
     )

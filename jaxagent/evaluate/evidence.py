@@ -1,4 +1,4 @@
-"""What the seeds say about a claim of each kind, before anything is decided.
+"""Evidence of the seeds on a claim of each kind, before anything is decided.
 
 A reader takes the claim, the scores of its arms in order and bootstrap samples `[M, S, R]` of each.
 """
@@ -26,7 +26,7 @@ class Side(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What one kind reads out of the scores of its arms."""
+    """The evidence that the scores of its arms give on one claim."""
 
     point: float | None
     samples: np.ndarray  # [M] bootstrap of the point, empty where undefined

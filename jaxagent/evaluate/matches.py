@@ -11,9 +11,15 @@ from jaxagent.types import Policy, View
 
 
 def play_match(
-    env: Any, policies: tuple[Policy, Policy], params: tuple, tasks: Any, key: jax.Array, *, opening: int = 0
+    env: Any,
+    policies: tuple[Policy, Policy],
+    params: tuple[Any, Any],
+    tasks: Any,
+    key: jax.Array,
+    *,
+    opening: int = 0,
 ) -> Episodes:
-    """One game a lane of a game of two; returns are the first policy's, `tasks` leaves `[B, ...]`.
+    """One game a lane of a game of two; returns `[B]` are the first policy's, `tasks` leaves `[B, ...]`.
 
     Lanes 2i and 2i + 1 begin alike with sides changed, so that who begins favours nobody. The first
     `opening` moves are drawn, the same in both lanes: without them players without chance repeat
@@ -45,10 +51,12 @@ def opening_moves(env: Any, policy: Policy, count: int) -> Policy:
     """`policy` after `count` uniform legal moves, which lanes 2i and 2i + 1 share; B is even."""
     num_actions = env.action_spec[0].cardinality
 
-    def init(batch_size: int) -> tuple:
+    def init(batch_size: int) -> tuple[jax.Array, Any]:
         return jnp.zeros((), jnp.int32), policy.init(batch_size)
 
-    def act(params: Any, carry: tuple, view: View, is_first: jax.Array, key: jax.Array) -> tuple:
+    def act(
+        params: Any, carry: tuple[jax.Array, Any], view: View, is_first: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any, Any]:
         time, memory = carry
         key_act, key_draw = jax.random.split(key)
         action, extras, memory = policy.act(params, memory, view, is_first, key_act)
@@ -67,10 +75,12 @@ def opposed(env: Any, first: Policy, second: Policy, seat: jax.Array) -> Policy:
     """
     sides = (first, second)
 
-    def init(batch_size: int) -> tuple:
+    def init(batch_size: int) -> tuple[Any, ...]:
         return tuple(side.init(batch_size) for side in sides)
 
-    def act(params: tuple, carry: tuple, view: View, is_first: jax.Array, key: jax.Array) -> tuple:
+    def act(
+        params: tuple[Any, Any], carry: tuple[Any, ...], view: View, is_first: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any, Any]:
         asked = [
             side.act(own, memory, view, is_first, own_key)
             for side, own, memory, own_key in zip(sides, params, carry, jax.random.split(key), strict=True)
@@ -83,5 +93,5 @@ def opposed(env: Any, first: Policy, second: Policy, seat: jax.Array) -> Policy:
 
 
 def points(results: jax.Array) -> jax.Array:
-    """Points of results: 1 of a win, 1/2 of a draw, 0 of a loss."""
+    """Points `[...]` of results `[...]`: 1 of a win, 1/2 of a draw, 0 of a loss."""
     return 0.5 * (1.0 + jnp.sign(results))

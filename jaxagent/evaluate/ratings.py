@@ -37,5 +37,5 @@ def elo(points: np.ndarray, games: np.ndarray, anchor: int, prior_games: float =
         slope = 0.5 * prior_games * np.tanh(0.5 * lead)
         return value, pull.sum(0) - pull.sum(1) + slope - slope.mean()
 
-    found = minimize(negative_log_posterior, np.zeros(size), jac=True, method="L-BFGS-B")
-    return SCALE * (found.x - found.x[anchor])
+    solution = minimize(negative_log_posterior, np.zeros(size), jac=True, method="L-BFGS-B")
+    return SCALE * (solution.x - solution.x[anchor])

@@ -42,7 +42,7 @@ class Slope(NamedTuple):
 
 
 def check_scores(scores, name: str = "scores", num_axes: tuple[int, ...] = (2,)) -> np.ndarray:
-    """Scores as a float64 array; ValueError when empty, not finite, or of another rank."""
+    """Scores `[S, N]` or `[S, P, N]` as float64; ValueError when empty, not finite, or of another rank."""
     array = np.asarray(scores, dtype=np.float64)
     expected = " or ".join({2: "[S, N]", 3: "[S, P, N]"}[axes] for axes in num_axes)
     if array.ndim not in num_axes or array.size == 0:
@@ -59,8 +59,8 @@ def check_scores(scores, name: str = "scores", num_axes: tuple[int, ...] = (2,))
     return array
 
 
-def check_pair(scores_a, scores_b, num_axes: tuple[int, ...] = (2,)) -> tuple:
-    """Two checked arms; ValueError when their shapes differ, since then no runs are paired."""
+def check_pair(scores_a, scores_b, num_axes: tuple[int, ...] = (2,)) -> tuple[np.ndarray, np.ndarray]:
+    """Two checked arms, both `[S, N]` or `[S, P, N]`; ValueError when shapes differ: no runs are paired."""
     a = check_scores(scores_a, "scores_a", num_axes)
     b = check_scores(scores_b, "scores_b", num_axes)
     if a.shape != b.shape:
@@ -80,7 +80,7 @@ def _refuse_nan(scores) -> np.ndarray:
 
 
 def normalise(returns, random, expert) -> np.ndarray:
-    """(R - R_random) / (R_expert - R_random): returns [S, ...], references scalar or [S]."""
+    """(R - R_random) / (R_expert - R_random): returns [S, ...] to scores [S, ...], references [] or [S]."""
     returns = _refuse_nan(returns)
     random, expert = np.asarray(random, np.float64), np.asarray(expert, np.float64)
     references = np.stack(np.broadcast_arrays(random, expert))

@@ -19,7 +19,7 @@ from jaxagent.objectives.sequence import expected_unit, weighted_mean
 def errors(
     model: SequenceModel, objective: Objective, params: Any, layout: Layout, batch: UnitBatch
 ) -> dict[str, jax.Array]:
-    """Errors of the last step's queries, each of one value given all before (and after, "inverse").
+    """Errors `[]` of the last step's queries, each of one value given all before (and after, "inverse").
 
     "action": the last action given the past and the last state. "forward": the last state given
     what came before. "inverse": the action before the last state, given both states; only where the
@@ -27,17 +27,17 @@ def errors(
     state too, so its errors are of one scalar at a time, as in pretraining.
     """
     run = _causal if objective.is_causal else _masked
-    found = jax.jit(lambda p, b: run(model, p, layout, b))(params, batch)
-    return found | _copied(layout, batch)
+    predicted = jax.jit(lambda p, b: run(model, p, layout, b))(params, batch)
+    return predicted | _copied(layout, batch)
 
 
-def _causal(model: SequenceModel, params: Any, layout: Layout, batch: UnitBatch) -> dict:
+def _causal(model: SequenceModel, params: Any, layout: Layout, batch: UnitBatch) -> dict[str, jax.Array]:
     predicted, _, _ = predict_next(model, params, layout, batch)
     error = jnp.abs(expected_unit(predicted, model.tokens.values) - batch.unit)
     return _of_last(error, layout, batch)
 
 
-def _masked(model: SequenceModel, params: Any, layout: Layout, batch: UnitBatch) -> dict:
+def _masked(model: SequenceModel, params: Any, layout: Layout, batch: UnitBatch) -> dict[str, jax.Array]:
     batch_size, num_steps, _ = batch.unit.shape
     kinds = layout.kinds()
     time = jnp.arange(num_steps)[:, None]
@@ -56,14 +56,14 @@ def _masked(model: SequenceModel, params: Any, layout: Layout, batch: UnitBatch)
     return result
 
 
-def _copied(layout: Layout, batch: UnitBatch) -> dict:
+def _copied(layout: Layout, batch: UnitBatch) -> dict[str, jax.Array]:
     """Errors of copying the value one step before."""
     before = jnp.pad(batch.unit, ((0, 0), (1, 0), (0, 0)))[:, :-1]
-    found = _of_last(jnp.abs(before - batch.unit), layout, batch)
-    return {f"copied_{name}": value for name, value in found.items()}
+    copied = _of_last(jnp.abs(before - batch.unit), layout, batch)
+    return {f"copied_{name}": value for name, value in copied.items()}
 
 
-def _of_last(error: jax.Array, layout: Layout, batch: UnitBatch) -> dict:
+def _of_last(error: jax.Array, layout: Layout, batch: UnitBatch) -> dict[str, jax.Array]:
     return {
         "action": _mean(error, layout, batch, -1, "action"),
         "forward": _mean(error, layout, batch, -1, "obs"),

@@ -1,4 +1,4 @@
-"""What goes into a search and what comes out of it; names, shapes and meaning are mctx's.
+"""Inputs and outputs of a search; names, shapes and meaning are mctx's.
 
 `[B]` are lanes searched at once, `A` actions. Functions of users are called with whole batches,
 selection functions and value transforms with one lane (they are vmapped).
@@ -18,7 +18,7 @@ RecurrentState = Any  # leaves [B, ...]
 
 @chex.dataclass(frozen=True)
 class RecurrentFnOutput:
-    """What a model says of a step."""
+    """A model's prediction of one step: its reward, and policy and value of the state after it."""
 
     reward: jax.Array  # [B] of the step
     discount: jax.Array  # [B] of the value after it; 0 ends, -1 hands the move to the other player
@@ -31,7 +31,7 @@ class RecurrentFnOutput:
 
 @chex.dataclass(frozen=True)
 class RootFnOutput:
-    """What a model says of the states to search from."""
+    """A model's prediction at the states to search from."""
 
     prior_logits: jax.Array  # [B, A]
     value: jax.Array  # [B]
@@ -40,7 +40,7 @@ class RootFnOutput:
 
 @chex.dataclass(frozen=True)
 class PolicyOutput:
-    """What a search proposes."""
+    """The action that a search chose, a target for the policy, and the trees."""
 
     action: jax.Array  # [B] int32
     action_weights: jax.Array  # [B, A], summing to one: a target for the policy
@@ -49,7 +49,7 @@ class PolicyOutput:
 
 @chex.dataclass(frozen=True)
 class DecisionRecurrentFnOutput:
-    """What a model says of a decision: the afterstate, before chance moves."""
+    """A model's prediction of a decision: chances and value of the afterstate, before chance moves."""
 
     chance_logits: jax.Array  # [B, C]
     afterstate_value: jax.Array  # [B]
@@ -57,7 +57,7 @@ class DecisionRecurrentFnOutput:
 
 @chex.dataclass(frozen=True)
 class ChanceRecurrentFnOutput:
-    """What a model says of a chance outcome."""
+    """A model's prediction of a chance outcome: its reward, and the state after it."""
 
     action_logits: jax.Array  # [B, A]
     value: jax.Array  # [B]

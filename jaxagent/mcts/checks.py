@@ -1,4 +1,4 @@
-"""Inputs of a search that do not fit, told by name."""
+"""Checks of a search's inputs; errors name the one that does not fit."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ def check_tree(tree: Tree, root: RootFnOutput) -> None:
 
 
 def check_shape(name: str, x: jax.Array, expected: tuple[int, ...]) -> None:
-    """Raise ValueError for another shape than expected."""
+    """Raise ValueError unless `x`, called `name` in the message, has the shape `expected`."""
     if jnp.shape(x) != expected:
         raise ValueError(
             f"{name}: got shape {jnp.shape(x)}, expected {expected}; lanes come first, in all "

@@ -47,14 +47,14 @@ NOWHERE = -1
 
 
 class Trace(NamedTuple):
-    """Where the walks of a step passed so far; D levels, those not reached are NOWHERE."""
+    """Nodes and actions of a step's walks so far; D levels, those not reached are NOWHERE."""
 
     path: jax.Array  # [D, B, L] int32: rows of the nodes met, by depth
     action: jax.Array  # [D, B, L] int32: chosen there
 
 
 class End(NamedTuple):
-    """How far one walk of every lane has come; fields as in `Walk`."""
+    """The end of one walk of every lane so far; fields as in `Walk`."""
 
     length: jax.Array  # [B] int32
     parent: jax.Array  # [B] int32
@@ -79,12 +79,12 @@ def simulate_several(
     walk = descend_apart(nodes, rules, key_walk, num_leaves, virtual)
     base = jnp.repeat(first_rows(nodes, rules), num_leaves)
     first = _first_alike(walk.parent, walk.action, num_leaves)
-    own = jnp.tile(jnp.arange(num_leaves, dtype=jnp.int32), free.shape[0])
+    leaf = jnp.tile(jnp.arange(num_leaves, dtype=jnp.int32), free.shape[0])
     slot = jnp.where(walk.child == UNVISITED, jnp.repeat(free, num_leaves) + first, walk.child)
     step, embedding = judge(model, key_model, nodes, walk, base)
-    nodes = write(nodes, walk, base, slot, step, embedding, first == own)
+    nodes = write(nodes, walk, base, slot, step, embedding, first == leaf)
     # `write` counts the visit of the walk that writes.
-    rows = jnp.where(first == own, nodes.value.shape[0], base + slot)
+    rows = jnp.where(first == leaf, nodes.value.shape[0], base + slot)
     nodes = nodes._replace(num_visits=nodes.num_visits.at[rows].add(1.0, mode="drop"))
     return back_up_together(nodes, walk, base + slot, num_leaves)
 
@@ -186,22 +186,22 @@ def back_up_together(nodes: Nodes, walk: Walk, leaf: jax.Array, num_leaves: int)
     """
     value, nowhere = take(nodes.value, leaf), nodes.value.shape[0]
 
-    def together(rows: jax.Array, found: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def together(rows: jax.Array, returns: jax.Array) -> tuple[jax.Array, jax.Array]:
         same = _alike(rows.reshape(-1, num_leaves))
-        each = jnp.where(same, found.reshape(-1, 1, num_leaves), 0.0)
+        each = jnp.where(same, returns.reshape(-1, 1, num_leaves), 0.0)
         number = jnp.sum(same, axis=-1, dtype=jnp.float32)
         return number.reshape(-1), jnp.sum(each, axis=-1).reshape(-1)
 
     def one_level(state: tuple[jax.Array, Climb]) -> tuple[jax.Array, Climb]:
         depth, climb = state
-        nodes, (child, child_value, found) = climb.nodes, climb[1:]
+        nodes, (child, child_value, returns) = climb.nodes, climb[1:]
         is_active = depth < walk.length
         rows = jax.lax.dynamic_index_in_dim(walk.path, depth, keepdims=False)
         target, rows = jnp.where(is_active, rows, nowhere), jnp.where(is_active, rows, 0)
         action = take(nodes.action, child)
         reward, discount = take(nodes.reward, child), take(nodes.discount, child)
-        found = jnp.where(is_active, reward + discount * found, found)
-        number, total = together(target, found)
+        returns = jnp.where(is_active, reward + discount * returns, returns)
+        number, total = together(target, returns)
         count, value = take(nodes.num_visits, rows), take(nodes.value, rows)
         after = count + number
         mean = (value * count.astype(value.dtype) + total) / after.astype(value.dtype)
@@ -214,7 +214,7 @@ def back_up_together(nodes: Nodes, walk: Walk, leaf: jax.Array, num_leaves: int)
         child, child_value = (
             jnp.where(is_active, new, old) for new, old in ((rows, child), (mean, child_value))
         )
-        return depth - 1, Climb(nodes, child, child_value, found)
+        return depth - 1, Climb(nodes, child, child_value, returns)
 
     first = jnp.max(walk.length) - 1, Climb(nodes, leaf, value, value)
     return jax.lax.while_loop(lambda state: state[0] >= 0, one_level, first)[1].nodes

@@ -33,7 +33,7 @@ class Nodes(NamedTuple):
 
 
 def plant(root: RootFnOutput, num_nodes: int) -> Nodes:
-    """Trees of the root alone."""
+    """Trees of the roots `[B]` alone, with room for `num_nodes` N a lane."""
     batch_size, num_actions = root.prior_logits.shape
     dtype = root.value.dtype
 
@@ -64,7 +64,7 @@ def plant(root: RootFnOutput, num_nodes: int) -> Nodes:
 
 
 def replant(root: RootFnOutput, tree: Tree, num_simulations: int) -> tuple[Nodes, jax.Array]:
-    """Nodes of a tree to go on from with room for more, and how many slots each lane has used."""
+    """Nodes of a tree to go on from, with room for more, and slots used by each lane, int32 `[B]`."""
     batch_size, size = tree.node_visits.shape
     is_empty = tree.node_visits[:, 0] == 0  # a lane that took an action never visited
 
@@ -105,14 +105,14 @@ def replant(root: RootFnOutput, tree: Tree, num_simulations: int) -> tuple[Nodes
 
 
 def _of_nodes(tree: Tree, edges: jax.Array) -> jax.Array:
-    """What edges `[B, N, A]` say of the node they lead to: `[B, N]`, 0 of the root."""
+    """Values `[B, N]` of nodes from those of the edges to them, `[B, N, A]`; 0 of the root."""
     lane = jnp.arange(edges.shape[0])[:, None]
     parent, action = jnp.maximum(tree.parents, 0), jnp.maximum(tree.action_from_parent, 0)
     return jnp.where(tree.parents >= 0, edges[lane, parent, action], 0.0)
 
 
 def to_tree(nodes: Nodes, invalid: jax.Array, extra_data: Any) -> Tree:
-    """The trees as mctx lays them out: what belongs to a node is told at the edge to it too."""
+    """Trees `[B, N]` as mctx lays them out, `invalid [B, A]`; edges repeat what is their node's."""
     batch_size, num_actions = invalid.shape
     per_lane = nodes_per_lane(nodes, batch_size)
 
@@ -147,10 +147,10 @@ def to_tree(nodes: Nodes, invalid: jax.Array, extra_data: Any) -> Tree:
 
 
 def take(x: jax.Array, *index: jax.Array) -> jax.Array:
-    """`x[index]`, every index known to be in bounds."""
+    """`x[index]`, `[K, ...]` for an `index [K]` an axis, all known to be in bounds."""
     return x.at[index].get(mode="promise_in_bounds")
 
 
 def nodes_per_lane(nodes: Nodes, batch_size: int) -> int:
-    """N: rows of one lane."""
+    """Number of rows of one lane, N."""
     return nodes.value.shape[0] // batch_size

@@ -60,7 +60,7 @@ def muzero_policy(
 ) -> PolicyOutput:
     """PUCT from noisy priors; acts in proportion to `visits ** (1 / temperature)`.
 
-    MuZero (Schrittwieser et al. 2020, appendix B). Shapes as in `base`; `tie_break`, `tree`,
+    MuZero (Schrittwieser et al. 2020, appendix B). Shapes as in `base`, `[B]` lanes; `tie_break`, `tree`,
     `early_stop`, `invalid_actions`, `num_leaves`, `virtual_visits` and `virtual_loss` as in
     `search`.
     """
@@ -109,10 +109,10 @@ def gumbel_muzero_policy(
 ) -> PolicyOutput:
     """Sequential halving with Gumbel at the root, the improved policy's shares below it.
 
-    Full Gumbel MuZero (Danihelka et al. 2022); no tie is broken by noise. `gumbel_scale` 0 acts
-    without chance, for evaluation in games of perfect information. `tree` and `num_leaves` as in
-    `search`; leaves on their way count as one visit each, and within a round of halving they are of
-    different root actions.
+    Full Gumbel MuZero (Danihelka et al. 2022), shapes as in `base`, `[B]` lanes. No tie is broken by
+    noise. `gumbel_scale` 0 acts without chance, for evaluation in games of perfect information.
+    `tree` and `num_leaves` as in `search`; leaves on their way count as one visit each, and within a
+    round of halving they are of different root actions.
 
     Differs: mctx has no tree to go on from. Halving counts only the visits of this search, so its
     rounds are those of a fresh one and the action is the best of those it visited most; values, and
@@ -182,8 +182,9 @@ def stochastic_muzero_policy(
 ) -> PolicyOutput:
     """MuZero whose nodes are decisions and chances in turn (Antonoglou et al. 2022).
 
-    Actions and outcomes share one axis of `A + C` inside the search; the tree returned holds
-    actions alone, as mctx's does. A model function runs only where a lane needs it.
+    Shapes as in `base`, `[B]` lanes. Actions and outcomes share one axis of `A + C` inside the
+    search; the tree returned holds actions alone, as mctx's does. A model function runs only where
+    a lane needs it.
     """
     check_inputs(root, num_simulations, max_depth, invalid_actions)
     batch_size, num_actions = root.prior_logits.shape
@@ -291,17 +292,17 @@ def _stochastic_model(
 ) -> RecurrentFn:
     """One model of both kinds of nodes; each function runs only if a lane needs it."""
 
-    def model(params: Params, key: jax.Array, action: jax.Array, state: Any) -> tuple:
+    def model(params: Params, key: jax.Array, action: jax.Array, state: Any) -> tuple[RecurrentFnOutput, Any]:
         is_decision = state.is_decision_node
         batch_size = is_decision.shape[0]
 
         def never(size: int, dtype: Any) -> jax.Array:
             return jnp.full((batch_size, size), -jnp.inf, dtype)
 
-        def decide() -> tuple:
+        def decide() -> tuple[RecurrentFnOutput, Any]:
             # mctx calls it with actions out of range where another kind of node is asked for.
-            own = jnp.where(is_decision, action, 0)
-            out, afterstate = decision_fn(params, key, own, state.state_embedding)
+            decision = jnp.where(is_decision, action, 0)
+            out, afterstate = decision_fn(params, key, decision, state.state_embedding)
             logits = [never(num_actions, out.chance_logits.dtype), out.chance_logits]
             value = out.afterstate_value
             step = RecurrentFnOutput(
@@ -312,9 +313,9 @@ def _stochastic_model(
             )
             return step, afterstate
 
-        def chance() -> tuple:
-            own = jnp.where(is_decision, 0, action - num_actions)
-            out, next_state = chance_fn(params, key, own, state.afterstate_embedding)
+        def chance() -> tuple[RecurrentFnOutput, Any]:
+            outcome = jnp.where(is_decision, 0, action - num_actions)
+            out, next_state = chance_fn(params, key, outcome, state.afterstate_embedding)
             logits = [out.action_logits, never(num_outcomes, out.action_logits.dtype)]
             step = RecurrentFnOutput(
                 prior_logits=jnp.concatenate(logits, axis=-1),

@@ -29,7 +29,8 @@ def rollout_value(
 ) -> jax.Array:
     """Discounted return `[B]` of one play of uniformly random valid actions, at most `num_steps`.
 
-    What comes after the last step counts 0; a discount of 0 ends, one below 0 passes the move.
+    From states, leaves `[B, ...]`, and `invalid [B, A]`. What comes after the last step counts 0;
+    a discount of 0 ends, one below 0 passes the move.
     """
     batch_size = jax.tree.leaves(state)[0].shape[0]
     nothing = jnp.zeros((batch_size, num_actions), bool)
@@ -39,8 +40,8 @@ def rollout_value(
         key_action, key_step = jax.random.split(jax.random.fold_in(key, number))
         scores = jax.random.uniform(key_action, (batch_size, num_actions))
         action = masked_argmax(scores, invalid)
-        reward, discount, state, found = step_fn(params, key_step, action, state)
-        invalid = nothing if found is None else jnp.asarray(found, bool)
+        reward, discount, state, masked = step_fn(params, key_step, action, state)
+        invalid = nothing if masked is None else jnp.asarray(masked, bool)
         return (state, invalid, total + weight * reward, weight * discount), None
 
     invalid = nothing if invalid is None else jnp.asarray(invalid, bool)
@@ -52,7 +53,7 @@ def rollout_value(
 def rollout_model(step_fn: StepFn, num_actions: int, num_steps: int, num_rollouts: int = 1) -> RecurrentFn:
     """A `recurrent_fn` of the true environment: values by rollouts, priors flat, masks as given."""
 
-    def model(params: Params, key: jax.Array, action: jax.Array, state: Any) -> tuple:
+    def model(params: Params, key: jax.Array, action: jax.Array, state: Any) -> tuple[RecurrentFnOutput, Any]:
         key_step, key_play = jax.random.split(key)
         reward, discount, state, invalid = step_fn(params, key_step, action, state)
         play = functools.partial(rollout_value, step_fn, params)
@@ -87,7 +88,8 @@ def uct_policy(
 ) -> PolicyOutput:
     """UCT (Kocsis and Szepesvari 2006); acts by the most visited action, the first among equals.
 
-    `recurrent_fn` as `rollout_model` makes it, or any; priors are not read.
+    Shapes as in `base`, `[B]` lanes. `recurrent_fn` as `rollout_model` makes it, or any; priors are
+    not read.
     `num_leaves`, `virtual_visits` and `virtual_loss` as in `search`: L rollouts of a lane are
     played at once.
     """

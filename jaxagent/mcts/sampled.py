@@ -65,7 +65,8 @@ def sampled_root(value: jax.Array, state: Any, samples: Samples) -> RootFnOutput
 
 
 def sampled_model(
-    step_fn: Callable[..., tuple], propose: Callable[..., tuple[jax.Array, Samples]]
+    step_fn: Callable[..., tuple[jax.Array, jax.Array, Any]],
+    propose: Callable[..., tuple[jax.Array, Samples]],
 ) -> RecurrentFn:
     """A `recurrent_fn` over indices of samples.
 
@@ -74,7 +75,9 @@ def sampled_model(
     samples as the root has.
     """
 
-    def model(params: Params, key: jax.Array, index: jax.Array, node: Sampled) -> tuple:
+    def model(
+        params: Params, key: jax.Array, index: jax.Array, node: Sampled
+    ) -> tuple[RecurrentFnOutput, Sampled]:
         key_step, key_propose = jax.random.split(key)
         action = chosen(node.actions, index)
         reward, discount, state = step_fn(params, key_step, action, node.state)

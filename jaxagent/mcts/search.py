@@ -11,7 +11,7 @@ back its value up. What differs from mctx is where work is done, not what is com
   level.
 - Reward and discount belong to the node they lead to; an edge keeps its visits and its value.
 
-With `num_leaves` above 1 (`parallel.py`) the model judges several nodes of each lane at once, and
+With `num_leaves` above 1 (`leaves.py`) the model judges several nodes of each lane at once, and
 what is computed differs too.
 """
 
@@ -31,7 +31,7 @@ from jaxagent.mcts.base import (
 )
 from jaxagent.mcts.checks import check_inputs, check_leaves, check_tree
 from jaxagent.mcts.leaves import simulate_several
-from jaxagent.mcts.nodes import plant, replant, to_tree
+from jaxagent.mcts.nodes import Nodes, plant, replant, to_tree
 from jaxagent.mcts.reuse import depths
 from jaxagent.mcts.simulation import Model, Rules, TieBreak, choose_everywhere, simulate
 from jaxagent.mcts.tree import Tree
@@ -57,7 +57,7 @@ def search(
     virtual_visits: float = 1.0,
     virtual_loss: float | None = None,
 ) -> Tree:
-    """Search from `root` and return the trees.
+    """Search from the states `[B]` of `root` and return their trees.
 
     `tree` is one to go on from, as `reuse.subtree` leaves it: its statistics stay, its root takes
     the priors and embedding of `root`, and it grows by `num_simulations` nodes. `early_stop` ends
@@ -70,7 +70,7 @@ def search(
     its last node again.
 
     `num_leaves` L above 1 takes L simulations of a lane to the model at once; `virtual_visits`
-    and `virtual_loss` tell how those on their way count, see `parallel`. The model is then
+    and `virtual_loss` tell how those on their way count, see `leaves`. The model is then
     called with B L rows, lane b's from b L on, in `num_simulations / L` steps. Trees are others
     than one at a time makes.
 
@@ -122,7 +122,9 @@ def search(
     return to_tree(state[1], invalid, extra_data)
 
 
-def _until_decided(num_steps: int, num_leaves: int, one_step: Any, state: tuple, batch_size: int) -> tuple:
+def _until_decided(
+    num_steps: int, num_leaves: int, one_step: Any, state: tuple[jax.Array, Nodes], batch_size: int
+) -> tuple[jax.Array, Nodes]:
     """Simulate until the lead of every lane exceeds what is left."""
 
     def is_open(state: tuple) -> jax.Array:

@@ -27,14 +27,14 @@ class GumbelMuZeroExtraData:
 
 
 def masked_argmax(scores: jax.Array, invalid_actions: jax.Array | None) -> jax.Array:
-    """The best valid action, int32; 0 where none is valid."""
+    """The best valid action, int32 `[...]`, of `scores [..., A]`; 0 where none is valid."""
     if invalid_actions is not None:
         scores = jnp.where(jnp.asarray(invalid_actions, bool), -jnp.inf, scores)
     return first_argmax(scores)
 
 
 def mask_invalid(logits: jax.Array, invalid: jax.Array | None) -> jax.Array:
-    """Logits without mass on invalid actions; finite, as a lane may have no valid one."""
+    """Logits `[..., A]` without mass on invalid actions; finite, as a lane may have no valid one."""
     if invalid is None:
         return logits
     logits = logits - jnp.max(logits, axis=-1, keepdims=True)
@@ -62,7 +62,7 @@ def muzero_action_selection(
     pb_c_base: float = 19652.0,
     qtransform: QTransform = qtransform_by_parent_and_siblings,
 ) -> jax.Array:
-    """PUCT (MuZero, Schrittwieser et al. 2020, eq. 2); ties are broken by noise of 1e-7."""
+    """The PUCT action, int32 `[]` (MuZero, Schrittwieser et al. 2020, eq. 2); noise of 1e-7 breaks ties."""
     visits = _as_float(tree.children_visits[node_index])
     node_visits = _as_float(tree.node_visits[node_index])
     pb_c = pb_c_init + jnp.log((node_visits + pb_c_base + 1.0) / pb_c_base)
@@ -86,7 +86,7 @@ def gumbel_muzero_root_action_selection(
 ) -> jax.Array:
     """Sequential halving over the actions of most `gumbel + logits + q` (Danihelka 2022).
 
-    It counts visits since `kept_visits`.
+    Returns int32 `[]`. It counts visits since `kept_visits`.
     """
     del rng_key
     visits = _as_float(tree.children_visits[node_index])
@@ -112,7 +112,7 @@ def gumbel_muzero_interior_action_selection(
     *,
     qtransform: QTransform = qtransform_completed_by_mix_value,
 ) -> jax.Array:
-    """The action whose share of visits is furthest below the improved policy's (ibid., eq. 14)."""
+    """The action, int32 `[]`, whose share of visits is furthest below the improved policy's (eq. 14)."""
     del rng_key
     visits = _as_float(tree.children_visits[node_index])
     logits = tree.children_prior_logits[node_index]
@@ -126,7 +126,7 @@ def ucb1_action_selection(
 ) -> jax.Array:
     """UCT without priors (Kocsis and Szepesvari 2006): every action once, then mean plus bonus.
 
-    `exploration` is in units of return: of returns in [0, 1] the square root of 2.
+    Returns int32 `[]`. `exploration` is in units of return: of returns in [0, 1] the square root of 2.
     """
     visits, qvalues = _as_float(tree.children_visits[node_index]), tree.qvalues(node_index)
     total = jnp.maximum(jnp.sum(visits, axis=-1, keepdims=True), 1.0)
@@ -152,7 +152,7 @@ def _as_float(visits: jax.Array) -> jax.Array:
 def score_considered(
     considered: jax.Array, gumbel: jax.Array, logits: jax.Array, qvalues: jax.Array, visits: jax.Array
 ) -> jax.Array:
-    """Scores of actions with as many visits as considered; -inf of all others."""
+    """Scores `[..., A]` of actions with as many visits as `considered`; -inf of all others."""
     logits = logits - jnp.max(logits, keepdims=True, axis=-1)
     scores = jnp.maximum(LOW_LOGIT, gumbel + logits + qvalues)
     return jnp.where(_as_float(visits) == _as_float(considered), scores, -jnp.inf)

@@ -20,7 +20,7 @@ SHARES, NARROWEST, WIDEST = (8, 2), 16, 256
 
 
 class Walk(NamedTuple):
-    """One simulation's way from the root."""
+    """The path of one simulation from the root."""
 
     path: jax.Array  # [D + 1, B] int32: rows of the nodes met, by depth
     length: jax.Array  # [B] int32: edges walked, at least one
@@ -35,11 +35,11 @@ class Climb(NamedTuple):
     nodes: Nodes
     child: jax.Array  # [B] int32: row of the node that each lane came from
     child_value: jax.Array  # [B]: its mean
-    found: jax.Array  # [B]: what this simulation found there
+    found: jax.Array  # [B]: the return that this simulation saw from there
 
 
 class Rules(NamedTuple):
-    """How actions are chosen, and what does not change during a search."""
+    """Rules that choose actions, and settings that do not change during a search."""
 
     root: RootActionSelectionFn
     interior: InteriorActionSelectionFn
@@ -74,7 +74,7 @@ def first_rows(nodes: Nodes, rules: Rules) -> jax.Array:
 
 
 def choose_everywhere(nodes: Nodes, rules: Rules, depth: jax.Array) -> Nodes:
-    """Note the choice of every node that there is, one slot of all lanes at a time."""
+    """Note the choice of every node that there is, one slot of all lanes at a time; `depth [B, N]`."""
     if rules.tie_break == "mctx":
         return nodes
     batch_size, size = depth.shape
@@ -160,7 +160,7 @@ def look(
     lanes: jax.Array | None = None,
     is_root: bool = False,
 ) -> Node:
-    """What rules may see of the nodes at `rows [K]` of `lanes [K]`, None for all in order."""
+    """The view `[K, ...]` that rules have of nodes at `rows [K]` of `lanes [K]`, None: all in order."""
     if is_root:
         invalid = rules.invalid
     elif nodes.invalid is None:
@@ -224,7 +224,7 @@ def write(
     embedding: Any,
     is_first: jax.Array | None = None,
 ) -> Nodes:
-    """Write the judged nodes; a walk that `max_depth` ended writes its last node again.
+    """Write the judged nodes at `slot [K]`; a walk that `max_depth` ended rewrites its last one.
 
     Of walks that share a slot only the one that `is_first [K]` writes, None: no two share one.
     """
@@ -306,15 +306,15 @@ def _back_up(nodes: Nodes, rules: Rules, walk: Walk, slot: jax.Array, noise: Any
         def part(x: jax.Array) -> jax.Array:
             return jax.lax.dynamic_slice_in_dim(x, start, width)
 
-        nodes, (child, child_value, found) = climb.nodes, map(part, climb[1:])
-        active, own = depth < part(length), part(lanes)
-        rows = take(walk.path, jnp.broadcast_to(depth, (width,)), own)
+        nodes, (child, child_value, returns) = climb.nodes, map(part, climb[1:])
+        active, climbers = depth < part(length), part(lanes)
+        rows = take(walk.path, jnp.broadcast_to(depth, (width,)), climbers)
         target = jnp.where(active, rows, batch_size * per_lane)  # nowhere
         action = take(nodes.action, child)
         reward, discount = take(nodes.reward, child), take(nodes.discount, child)
-        found = reward + discount * found
+        returns = reward + discount * returns
         count, value = take(nodes.num_visits, rows), take(nodes.value, rows)
-        mean = (value * count.astype(value.dtype) + found) / (count + 1.0).astype(value.dtype)
+        mean = (value * count.astype(value.dtype) + returns) / (count + 1.0).astype(value.dtype)
         nodes = nodes._replace(
             value=nodes.value.at[target].set(mean, mode="drop"),
             num_visits=nodes.num_visits.at[target].set(count + 1.0, mode="drop"),
@@ -325,18 +325,18 @@ def _back_up(nodes: Nodes, rules: Rules, walk: Walk, slot: jax.Array, noise: Any
         def put(x: jax.Array, new: jax.Array) -> jax.Array:
             return jax.lax.dynamic_update_slice_in_dim(x, jnp.where(active, new, part(x)), start, 0)
 
-        climb = Climb(nodes, put(climb.child, rows), put(climb.child_value, mean), put(climb.found, found))
-        return climb, own, rows, target, mean, count + 1.0
+        climb = Climb(nodes, put(climb.child, rows), put(climb.child_value, mean), put(climb.found, returns))
+        return climb, climbers, rows, target, mean, count + 1.0
 
     def interior(depth: jax.Array, start: Any, climb: Climb, width: int) -> Climb:
-        climb, own, rows, target, mean, count = step(depth, start, climb, width)
+        climb, climbers, rows, target, mean, count = step(depth, start, climb, width)
         if rules.tie_break == "mctx":
             return climb
         drawn = jax.lax.dynamic_slice_in_dim(noise, start, width)
-        at = look(climb.nodes, rules, rows, drawn, own)
+        at = look(climb.nodes, rules, rows, drawn, climbers)
         # As scattered just now; read again, they would be copied.
         at = at._replace(node_values=mean[:, None], node_visits=count[:, None])
-        choice = ask(rules, keys_of(key, own, depth), at, depth)
+        choice = ask(rules, keys_of(key, climbers, depth), at, depth)
         choice = climb.nodes.choice.at[target].set(choice, mode="drop")
         return climb._replace(nodes=climb.nodes._replace(choice=choice))
 
@@ -375,7 +375,7 @@ def _split(lane_keys: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def keys_of(key: jax.Array, lanes: jax.Array, depth: Any) -> jax.Array:
-    """Keys of one level for rules that draw; XLA drops them where none does."""
+    """Keys `[K]` of one level, for `lanes [K]` of rules that draw; XLA drops them where none does."""
     depth = jnp.broadcast_to(jnp.asarray(depth, jnp.int32), lanes.shape)
-    own = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, lanes)
-    return jax.vmap(jax.random.fold_in)(own, depth)
+    lane_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, lanes)
+    return jax.vmap(jax.random.fold_in)(lane_keys, depth)

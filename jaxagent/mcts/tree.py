@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 @chex.dataclass(frozen=True)
 class SearchSummary:
-    """The root in a few numbers."""
+    """Visits and values of the root after a search."""
 
     visit_counts: jax.Array  # [B, A]
     visit_probs: jax.Array  # [B, A]; uniform where nothing was visited
@@ -45,12 +45,12 @@ class Tree:
 
     @property
     def num_actions(self) -> int:
-        """A."""
+        """Number of actions, A."""
         return self.children_index.shape[-1]
 
     @property
     def num_simulations(self) -> int:
-        """N - 1."""
+        """Number of simulations that the tree has room for, N - 1."""
         return self.node_visits.shape[-1] - 1
 
     def qvalues(self, indices: Any) -> jax.Array:
@@ -63,7 +63,7 @@ class Tree:
         return _qvalues(self, indices)
 
     def summary(self) -> SearchSummary:
-        """What search found at the root."""
+        """Visits and values of the roots `[B]`."""
         value = self.node_values[:, self.ROOT_INDEX]
         visits = self.children_visits[:, self.ROOT_INDEX].astype(value.dtype)
         total = jnp.sum(visits, axis=-1, keepdims=True)
@@ -91,7 +91,7 @@ class Node(NamedTuple):
     children_visits: jax.Array  # [1, A]
     children_qvalues: jax.Array  # [1, A]
     root_invalid_actions: jax.Array  # [A] bool: of this node, root or not
-    extra_data: Any
+    extra_data: Any  # of this lane, leaves [...]
     noise: jax.Array | None  # [A] uniform in [0, 1): this simulation's tie-break, None: draw it
     # [1, A] of the visits, those whose value is still to come: they count for exploring, and not
     # for values. None: no such.
@@ -99,11 +99,11 @@ class Node(NamedTuple):
 
     @property
     def num_actions(self) -> int:
-        """A."""
+        """Number of actions, A."""
         return self.children_visits.shape[-1]
 
     def qvalues(self, index: Any) -> jax.Array:
-        """As `Tree.qvalues`."""
+        """Values `[A]` of the actions at the node, `index` 0; as `Tree.qvalues`."""
         return self.children_qvalues[index]
 
 

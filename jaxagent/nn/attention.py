@@ -25,17 +25,17 @@ class Cache(NamedTuple):
 
 
 class Past(NamedTuple):
-    """What one layer sees of a cache, and where its next tokens go."""
+    """One layer's cached keys and values, and the slot that its next tokens go to."""
 
     keys: jax.Array  # [B, slots, H, D / H]
     values: jax.Array  # [B, slots, H, D / H]
-    slot: jax.Array  # [] int32
+    slot: jax.Array  # [] int32: of the first new token
 
 
 def init_cache(
     num_layers: int, batch_size: int, slots: int, num_heads: int, head_size: int, dtype: jnp.dtype
 ) -> Cache:
-    """An empty cache."""
+    """An empty cache of `batch_size` lanes; fields as in `Cache`, `head_size` is D / H."""
     shape = (num_layers, batch_size, slots, num_heads, head_size)
     return Cache(
         keys=jnp.zeros(shape, dtype),
@@ -48,7 +48,7 @@ def init_cache(
 
 
 def mark(cache: Cache, order: jax.Array, time: jax.Array, slot: jax.Array) -> Cache:
-    """Note which tokens `[L]` the slots from `slot` on will hold."""
+    """Note in which slots, from `slot []` on, new tokens go: their `order` and `time`, int32 `[L]`."""
     update = jax.lax.dynamic_update_slice
     return cache._replace(
         order=update(cache.order, order, (slot,)), token_time=update(cache.token_time, time, (slot,))
@@ -56,7 +56,10 @@ def mark(cache: Cache, order: jax.Array, time: jax.Array, slot: jax.Array) -> Ca
 
 
 def remember(past: Past | None, key: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Keys and values to attend to: the new ones, written into the past where there is one."""
+    """Keys and values to attend to: the new ones, written into the past where there is one.
+
+    `key` and `value` are `[B, L, H, D / H]`, and so are the results, or `[B, slots, H, D / H]`.
+    """
     if past is None:
         return key, value
     start = (0, past.slot, 0, 0)
@@ -75,7 +78,7 @@ def window_mask(
 
 
 def cache_mask(cache: Cache, order: jax.Array, time: jax.Array, context: int) -> jax.Array:
-    """What new tokens `[L]` may see of the cache that already holds them: bool `[B, L, slots]`.
+    """Which slots new tokens `[L]` may see, of a cache that already holds them: bool `[B, L, slots]`.
 
     A token always sees itself, also the last action of an episode that is over: nobody sees it.
     """
@@ -117,7 +120,8 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) 
 def attend_linearly(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
     """Attention without the softmax: the mean of `(q . k / sqrt D) v` over the keys seen.
 
-    Shapes as `attend`. A mean rather than a sum keeps its size as a prompt grows.
+    `[B, Lq, H, D]` from keys and values `[B, Lk, H, D]`, mask `[B, Lq, Lk]`. A mean rather than a
+    sum keeps its size as a prompt grows.
     """
     scale = query.shape[-1] ** -0.5
     weights = jnp.einsum("bqhd,bkhd->bhqk", query, key) * scale
@@ -132,10 +136,10 @@ KINDS = {"softmax": attend, "linear": attend_linearly}
 def mix(
     kind: str, query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, is_causal: bool = False
 ) -> jax.Array:
-    """Attention of one of `KINDS`, with its shapes.
+    """Attention of one of `KINDS`: `[B, Lq, H, D]` from keys and values `[B, Lk, H, D]`.
 
-    `is_causal` promises that the mask hides every later key: queries then go in blocks, each over
-    the keys up to its own end, and most of what is masked is never computed.
+    `mask` is `[B, Lq, Lk]`. `is_causal` promises that it hides every later key: queries then go in
+    blocks, each over the keys up to its own end, and most of what is masked is never computed.
     """
     length = query.shape[1]
     if not is_causal or length < CAUSAL_LENGTH:

@@ -13,7 +13,7 @@ from jaxagent.nn.attention import attend, attend_linearly
 def ridge_by_attention(x: jax.Array, y: jax.Array, query: jax.Array, ratio: float) -> jax.Array:
     """Linear attention whose query is preconditioned: the ridge prediction `q (X'X + r I)^-1 X'y`.
 
-    `x [T, d]`, `y [T]`, `query [d]`; equals the posterior mean of a linear task with a Gaussian
+    From `x [T, d]`, `y [T]`, `query [d]` to `[]`; the posterior mean of a linear task with a Gaussian
     prior where `ratio` is noise variance over prior variance.
     """
     num_pairs, size = x.shape
@@ -26,8 +26,8 @@ def ridge_by_attention(x: jax.Array, y: jax.Array, query: jax.Array, ratio: floa
 def kernel_by_attention(x: jax.Array, y: jax.Array, query: jax.Array, sharpness: float) -> jax.Array:
     """Softmax attention: the mean of `y` under weights `exp(sharpness q . x)`.
 
-    For x ~ N(0, I) and y = w . x the weights tilt the Gaussian, so it tends to
-    `sharpness * w . q` as the prompt grows, at the rate of a mean.
+    From `x [T, d]`, `y [T]`, `query [d]` to `[]`. For x ~ N(0, I) and y = w . x the weights tilt
+    the Gaussian, so it tends to `sharpness * w . q` as the prompt grows, at the rate of a mean.
     """
     return _one_query(attend, x, y, query * sharpness * query.shape[-1] ** 0.5)
 

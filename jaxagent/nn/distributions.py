@@ -21,7 +21,7 @@ class Categorical(NamedTuple):
         return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
 
     def log_prob(self, event: jax.Array) -> jax.Array:
-        """Log-probability `[...]`."""
+        """Log-probability `[...]` of events `[...]`, nats."""
         log_probs = jax.nn.log_softmax(self.logits)
         return jnp.take_along_axis(log_probs, event[..., None], axis=-1)[..., 0]
 
@@ -42,11 +42,11 @@ class Gaussian(NamedTuple):
         return self.mean + jnp.exp(self.log_std) * jax.random.normal(key, self.mean.shape)
 
     def mode(self) -> jax.Array:
-        """The mean."""
+        """Most likely events `[..., A]`: the mean."""
         return self.mean
 
     def log_prob(self, event: jax.Array) -> jax.Array:
-        """Log-density `[...]`, summed over components."""
+        """Log-density `[...]` of events `[..., A]`, summed over components."""
         z = (event - self.mean) * jnp.exp(-self.log_std)
         per_component = -0.5 * jnp.square(z) - self.log_std - 0.5 * math.log(2 * math.pi)
         return jnp.sum(per_component, axis=-1)
@@ -71,11 +71,11 @@ class TanhGaussian(NamedTuple):
         return self.mean + jnp.exp(self.log_std) * noise
 
     def mode(self) -> jax.Array:
-        """The event before the tanh of the greedy policy: the mean (not the density's mode)."""
+        """The event before the tanh `[..., A]` of the greedy policy: the mean, not the density's mode."""
         return self.mean
 
     def log_prob(self, event: jax.Array) -> jax.Array:
-        """Log-density `[...]` of `tanh(event)`, summed over components.
+        """Log-density `[...]` of `tanh(event)`, `event [..., A]`, summed over components.
 
         `log(1 - tanh(x)^2) = 2 (log 2 - x - softplus(-2 x))` stays finite where tanh is 1.
         """

@@ -4,6 +4,6 @@ import jax
 
 
 def scale_gradient(x: jax.Array, scale: float) -> jax.Array:
-    """`x` itself, whose gradient is multiplied by `scale`."""
+    """`x [...]` itself, whose gradient is multiplied by `scale`."""
     fixed = jax.lax.stop_gradient(x)
     return fixed + scale * (x - fixed)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 
-def orthogonal(scale: float) -> Callable:
-    """Initialise `[rows, columns]` with orthonormal rows or columns times `scale` (Saxe 2014).
+def orthogonal(scale: float) -> Callable[..., jax.Array]:
+    """An initialiser `(key, shape, dtype)` of `[rows, columns]`, orthonormal times `scale` (Saxe 2014).
 
     The values are those of `jax.nn.initializers.orthogonal` up to rounding.
     Differs: Gram-Schmidt in place of LAPACK's QR. On CPUs XLA runs batched LAPACK calls as tasks of

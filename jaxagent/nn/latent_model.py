@@ -42,7 +42,7 @@ class Transition(nn.Module):
 
 
 class LatentNet(nn.Module):
-    """All parts; a method a part."""
+    """Encoder, transition, heads and projections of the model, a method each."""
 
     config: LatentConfig
     num_actions: int
@@ -68,31 +68,33 @@ class LatentNet(nn.Module):
         return latent if self.config.trunk.patch else rescale(latent)
 
     def step(self, latent: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Next latents and logits `[B, V]` of the reward on the way."""
+        """Next latents `[B, ...]` and reward logits `[B, V]`, of latents `[B, ...]` and actions `[B]`."""
         after = self.transition(latent, action)
         return after, self.reward_head(after)
 
     def judge(self, latent: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Policy logits `[B, A]` and value logits `[B, V]`."""
+        """Policy logits `[B, A]` and value logits `[B, V]` of latents `[B, ...]`."""
         return self.policy_head(latent), self.value_head(latent)
 
     def project(self, latent: jax.Array) -> jax.Array:
-        """The vector `[B, P]` in which latents are compared, or one a token, `[B, m, P]`."""
+        """The vector `[B, P]` in which latents `[B, ...]` are compared, or one a token, `[B, m, P]`."""
         is_tokens = self.config.trunk.patch > 0
         return self.projector(latent if is_tokens else latent.reshape(latent.shape[0], -1))
 
     def predict(self, projection: jax.Array) -> jax.Array:
-        """What the model expects the projection of the truth to be."""
+        """Prediction of the true latent's projection, from the model's own; both `[B, P]` or `[B, m, P]`."""
         return self.predictor(projection)
 
-    def __call__(self, obs: jax.Array, action: jax.Array) -> Any:
-        """Every part once, to make its parameters."""
+    def __call__(
+        self, obs: jax.Array, action: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array], jax.Array]:
+        """Run every part once, on `obs [B, ...]` and `action [B]`, to make its parameters."""
         after, reward = self.step(self.encode(obs), action)
         return reward, self.judge(after), self.predict(self.project(after))
 
 
 class Projector(nn.Module):
-    """Two dense layers (EfficientZero, Ye et al. 2021, after SimSiam)."""
+    """Two dense layers, `[..., D]` to `[..., size]` (EfficientZero, Ye et al. 2021, after SimSiam)."""
 
     size: int
 
@@ -103,7 +105,7 @@ class Projector(nn.Module):
 
 
 class LatentModel(NamedTuple):
-    """The parts as plain functions of the parameters."""
+    """The parts as plain functions of the parameters, a flax tree `{"params": {part: ...}}`."""
 
     net: LatentNet
     obs_shape: tuple[int, ...]
@@ -113,23 +115,23 @@ class LatentModel(NamedTuple):
         return self.net.init(key, jnp.zeros((1, *self.obs_shape)), jnp.zeros((1,), jnp.int32))
 
     def encode(self, params: Any, obs: jax.Array) -> jax.Array:
-        """See `LatentNet.encode`."""
+        """Latents `[B, ...]` of `obs [B, ...]`, see `LatentNet.encode`."""
         return self.net.apply(params, obs, method="encode")
 
-    def step(self, params: Any, latent: jax.Array, action: jax.Array) -> tuple:
-        """See `LatentNet.step`."""
+    def step(self, params: Any, latent: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Next latents `[B, ...]` and reward logits `[B, V]`, see `LatentNet.step`."""
         return self.net.apply(params, latent, action, method="step")
 
     def judge(self, params: Any, latent: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """See `LatentNet.judge`."""
+        """Policy logits `[B, A]` and value logits `[B, V]`, see `LatentNet.judge`."""
         return self.net.apply(params, latent, method="judge")
 
     def project(self, params: Any, latent: jax.Array) -> jax.Array:
-        """See `LatentNet.project`."""
+        """Projections `[B, P]` of latents `[B, ...]`, see `LatentNet.project`."""
         return self.net.apply(params, latent, method="project")
 
     def predict(self, params: Any, projection: jax.Array) -> jax.Array:
-        """See `LatentNet.predict`."""
+        """Predicted projections `[B, P]` of projections `[B, P]`, see `LatentNet.predict`."""
         return self.net.apply(params, projection, method="predict")
 
 

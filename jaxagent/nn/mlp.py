@@ -11,7 +11,7 @@ from jaxagent.nn.initializers import orthogonal
 
 
 class MLP(nn.Module):
-    """Dense layers with an activation between them; the last layer is linear."""
+    """Dense layers with an activation between them, `[..., n]` to `[..., sizes[-1]]`; the last is linear."""
 
     sizes: Sequence[int]  # widths of all layers, the output's last
     activation: Callable[[jax.Array], jax.Array] = nn.tanh

@@ -40,7 +40,7 @@ class Trunk(nn.Module):
 
 
 class Head(nn.Module):
-    """Outputs `[B, n]` of what a trunk made; they begin near 0: a nearly uniform first policy."""
+    """Outputs `[B, size]` of a trunk's features `[B, ...]`; near 0 at first: a nearly uniform policy."""
 
     config: TrunkConfig
     size: int
@@ -57,13 +57,13 @@ class Head(nn.Module):
 
 
 def encoder(config: TrunkConfig, name: str | None = None) -> nn.Module:
-    """What makes features of observations, given `as_input`."""
+    """The module that makes features `[B, ...]` of observations, which `as_input` prepares."""
     kind = TokenEncoder if config.patch else Trunk
     return kind(config, config.num_blocks, name=name)
 
 
 def as_input(config: TrunkConfig, obs: jax.Array) -> jax.Array:
-    """Observations `[B, ...]`, flat for dense layers, which know no places."""
+    """Observations `[B, ...]` as they are, or flat `[B, n]` for dense layers, which know no places."""
     return obs if config.channels or config.patch else obs.reshape(obs.shape[0], -1)
 
 
@@ -86,13 +86,13 @@ class PolicyValueNet(nn.Module):
 
 
 class PolicyValue(NamedTuple):
-    """The network as plain functions of its parameters."""
+    """The network as plain functions of its parameters, a flax tree `{"params": ...}`."""
 
     net: PolicyValueNet
     obs_shape: tuple[int, ...]
 
     def init(self, key: jax.Array) -> Any:
-        """Parameters."""
+        """Parameters of the trunk and both heads."""
         return self.net.init(key, jnp.zeros((1, *self.obs_shape)))
 
     def __call__(self, params: Any, obs: jax.Array) -> tuple[jax.Array, jax.Array]:

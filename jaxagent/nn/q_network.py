@@ -1,6 +1,7 @@
 """Rainbow's network with SPR's parts: encoder, transition of latents, dueling head of returns."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -48,7 +49,10 @@ class Encoder(nn.Module):
 
 
 class ImpalaStage(nn.Module):
-    """Convolution, halving by maxima, residual blocks (Espeholt et al. 2018, figure 3)."""
+    """Convolution, halving by maxima, residual blocks (Espeholt et al. 2018, figure 3).
+
+    `[B, H, W, C]` to `[B, H / 2, W / 2, channels]`, halves rounded up.
+    """
 
     channels: int
 
@@ -87,8 +91,9 @@ class ConvTransition(nn.Module):
 class NoisyDense(nn.Module):
     """A dense layer whose parameters carry factorised noise (Fortunato et al. 2018, section 3).
 
-    `factors [inputs + features]` are `noise_factors`, of which one draw serves a whole batch;
-    without them the noise is 0. It multiplies in the type of its input; the rest is float32.
+    `[B, inputs]` to `[B, features]`. `factors [inputs + features]` are `noise_factors`, of which one
+    draw serves a whole batch; without them the noise is 0. It multiplies in the type of its input;
+    the rest is float32.
     """
 
     features: int
@@ -139,12 +144,12 @@ class DuelingHead(nn.Module):
         """Hidden units `[B, P]` before the nonlinearity, of latents `[B, ...]`, without noise."""
         return self._hidden(latent, [None, None])
 
-    def _hidden(self, latent: jax.Array, factors: list) -> jax.Array:
+    def _hidden(self, latent: jax.Array, factors: Sequence[jax.Array | None]) -> jax.Array:
         flat = latent.reshape(latent.shape[0], -1)
         layers = zip(self.hidden, factors, strict=False)
         return jnp.concatenate([layer(flat, f) for layer, f in layers], axis=-1)
 
-    def _factors(self, num_inputs: int) -> list:
+    def _factors(self, num_inputs: int) -> Sequence[jax.Array | None]:
         """The noise of every layer, of one draw; None where there is none."""
         c, count = self.config, len(self.hidden)
         if c.noise == 0.0 or not self.has_rng("noise"):
@@ -167,7 +172,7 @@ class DuelingHead(nn.Module):
 
 
 class QNet(nn.Module):
-    """All parts; a method a part."""
+    """Encoder, transition, head and predictor of the network, a method each."""
 
     config: QNetworkConfig
     num_actions: int
@@ -181,27 +186,27 @@ class QNet(nn.Module):
         self.predictor = Dense(streams * self.config.hidden_size)
 
     def encode(self, obs: jax.Array) -> jax.Array:
-        """Latents of observations."""
+        """Latents `[B, h, w, c]` of observations `[B, H, W, C]`."""
         return self.encoder(obs)
 
     def step(self, latent: jax.Array, action: jax.Array) -> jax.Array:
-        """Next latents."""
+        """Next latents of latents `[B, h, w, c]` and actions `[B]`."""
         return self.transition(latent, action)
 
     def judge(self, latent: jax.Array) -> jax.Array:
-        """Logits `[B, A, Z]` of returns."""
+        """Logits `[B, A, Z]` of returns, of latents `[B, h, w, c]`."""
         return self.head(latent)
 
     def project(self, latent: jax.Array) -> jax.Array:
-        """The vector `[B, P]` in which latents are compared."""
+        """The vector `[B, P]` in which latents `[B, h, w, c]` are compared."""
         return self.head.project(latent)
 
     def predict(self, projection: jax.Array) -> jax.Array:
-        """What the model expects the projection `[B, P]` of the truth to be."""
+        """Prediction `[B, P]` of the true latent's projection, from the model's own `[B, P]`."""
         return self.predictor(projection)
 
-    def __call__(self, obs: jax.Array, action: jax.Array) -> Any:
-        """Every part once, to make its parameters."""
+    def __call__(self, obs: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Run every part once, on `obs [B, H, W, C]` and `action [B]`, to make its parameters."""
         after = self.step(self.encode(obs), action)
         return self.judge(after), self.predict(self.project(after))
 
@@ -217,25 +222,25 @@ class QNetwork(NamedTuple):
         return self.net.init(key, jnp.zeros((1, *self.obs_shape)), jnp.zeros((1,), jnp.int32))
 
     def encode(self, params: Any, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """See `Encoder`; with a key, dropout."""
+        """Latents `[B, h, w, c]` of `obs [B, H, W, C]`, see `Encoder`; with a key, dropout."""
         rngs = None if key is None else {"dropout": key}
         return self.net.apply(params, obs, method="encode", rngs=rngs)
 
     def step(self, params: Any, latent: jax.Array, action: jax.Array) -> jax.Array:
-        """See `ConvTransition`."""
+        """Next latents of latents `[B, h, w, c]` and actions `[B]`, see `ConvTransition`."""
         return self.net.apply(params, latent, action, method="step")
 
     def judge(self, params: Any, latent: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """See `DuelingHead`; with a key, noise."""
+        """Logits `[B, A, Z]` of latents `[B, h, w, c]`, see `DuelingHead`; with a key, noise."""
         rngs = None if key is None else {"noise": key}
         return self.net.apply(params, latent, method="judge", rngs=rngs)
 
     def project(self, params: Any, latent: jax.Array) -> jax.Array:
-        """See `DuelingHead.project`; without noise."""
+        """Projections `[B, P]` of latents `[B, h, w, c]`, see `DuelingHead.project`; without noise."""
         return self.net.apply(params, latent, method="project")
 
     def predict(self, params: Any, projection: jax.Array) -> jax.Array:
-        """See `QNet.predict`."""
+        """Predicted projections `[B, P]` of projections `[B, P]`, see `QNet.predict`."""
         return self.net.apply(params, projection, method="predict")
 
 

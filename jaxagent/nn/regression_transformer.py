@@ -42,7 +42,7 @@ class VectorModel(NamedTuple):
     """The transformer as plain functions of its parameters."""
 
     init: Callable[[jax.Array], Any]  # key -> params
-    apply: Callable[[Any, jax.Array, jax.Array], jax.Array]  # params, x, y -> predictions [B, T]
+    apply: Callable[[Any, jax.Array, jax.Array], jax.Array]  # params, x [B, T, d], y [B, T] -> [B, T]
     config: TransformerConfig
     input_size: int
 

@@ -33,7 +33,7 @@ READ = 64  # and on the way out
 
 
 class Layout(NamedTuple):
-    """Where the scalars of one domain's transition lie among its tokens."""
+    """The order of one domain's scalars among the tokens of a transition."""
 
     tokens: TokenConfig
     domain: Domain
@@ -177,13 +177,23 @@ class SequenceNetwork(nn.Module):
     vocabulary: Vocabulary
     values: str
 
-    def setup(self):
+    def setup(self) -> None:
+        """Name the parts."""
         self.stem = _Stem(self.vocabulary, self.values, self.config.width)
         self.trunk = _Trunk(self.config)
         self.head = _Head(self.vocabulary, self.values, self.config.dtype)
         self.mask = self.param("mask", nn.initializers.normal(0.02), (self.config.width,))
 
-    def encode(self, unit, hidden, attention, layout: Layout, num_tokens: int | None, is_causal: bool):
+    def encode(
+        self,
+        unit: jax.Array,
+        hidden: jax.Array | None,
+        attention: jax.Array,
+        layout: Layout,
+        num_tokens: int | None,
+        is_causal: bool,
+    ) -> jax.Array:
+        """States `[B, L, D]` of the tokens of `unit [B, K, P]`; see `SequenceModel.encode`."""
         x = self.stem(unit, layout)
         batch_size, num_steps, group, width = x.shape
         if hidden is not None:
@@ -195,11 +205,12 @@ class SequenceNetwork(nn.Module):
         time = jnp.repeat(jnp.arange(num_steps, dtype=jnp.int32), group)[:num_tokens]
         return self.trunk(x, time, attention, is_causal)
 
-    def read(self, hidden, layout: Layout):
+    def read(self, hidden: jax.Array, layout: Layout) -> jax.Array:
+        """Predictions `[B, K, P]` of reals, else `[B, K, P, V]`, from states `[B, K, G, D]`."""
         return self.head(hidden, layout)
 
-    def everything(self, layouts: Sequence[Layout]):
-        """Touch every parameter, for `init`."""
+    def everything(self, layouts: Sequence[Layout]) -> jax.Array:
+        """Touch every parameter, for `init`; returns one of them, the mask vector `[D]`."""
         for layout in layouts:
             unit = jnp.zeros((1, 1, layout.domain.period))
             size = layout.num_tokens
@@ -269,6 +280,6 @@ def model(config: TransformerConfig, tokens: TokenConfig, all_domains: tuple[Dom
     return SequenceModel(init, encode, read, layouts, config, tokens, vocabulary)
 
 
-def acting_params(params: Any) -> Any:
-    """The parameters of a component model of bins as `transformer.model` names them."""
+def acting_params(params: Any) -> dict[str, Any]:
+    """The tree of a component model of bins, renamed as `transformer.model` names its parameters."""
     return {"embedding": params["stem"]["embedding"], **params["trunk"], "head": params["head"]["scalar"]}

@@ -7,7 +7,7 @@ import jax
 
 
 def short_scan(step: Callable, carry: Any, xs: Any) -> tuple[Any, Any]:
-    """`jax.lax.scan` for a handful of steps.
+    """`jax.lax.scan` for a handful of steps K, with leaves `[K, ...]` in `xs` and in the outputs.
 
     On a GPU a loop keeps XLA from recording the kernels of its steps as one graph, and the host
     launches each by itself: an update of SPR took 27 ms with loops of 2 and 5 steps and 21 without

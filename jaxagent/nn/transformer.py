@@ -8,7 +8,7 @@ Odd choices, and why:
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -48,7 +48,7 @@ def value_features(vocabulary: Vocabulary) -> jax.Array:
 
 
 class Embedding(nn.Module):
-    """Tokens to vectors `[B, L, D]`."""
+    """Tokens `[B, L]` to vectors `[B, L, D]`."""
 
     vocabulary: Vocabulary
     width: int
@@ -71,18 +71,23 @@ class Embedding(nn.Module):
 
 
 def rms_norm(x: jax.Array, name: str) -> jax.Array:
-    """Root-mean-square norm (Zhang and Sennrich 2019), computed in float32 whatever `x` is."""
+    """Root-mean-square norm of `x [..., D]` (Zhang and Sennrich 2019), computed in float32 always."""
     return nn.RMSNorm(name=name)(x.astype(jnp.float32)).astype(x.dtype)
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind an RMS norm and added to the stream."""
+    """Attention and MLP, each behind an RMS norm and added to the stream.
+
+    `x [B, L, D]`, `time [L]`, `mask [B, L, Lk]`; returns `x` and its keys and values.
+    """
 
     config: TransformerConfig
     is_causal: bool = False
 
     @nn.compact
-    def __call__(self, x, time, mask, past):
+    def __call__(
+        self, x: jax.Array, time: jax.Array, mask: jax.Array, past: attention.Past | None
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         c = self.config
         dense = functools.partial(DenseGeneral, use_bias=False, dtype=jnp.dtype(c.dtype))
         head = (c.num_heads, c.width // c.num_heads)
@@ -103,12 +108,17 @@ class Block(nn.Module):
 
 
 def run_blocks(
-    config: TransformerConfig, x, time, mask, past, is_causal: bool = False
-) -> tuple[jax.Array, list]:
+    config: TransformerConfig,
+    x: jax.Array,
+    time: jax.Array,
+    mask: jax.Array,
+    past: Sequence[attention.Past] | None,
+    is_causal: bool = False,
+) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
     """The trunk of every model here: positions, blocks, a final norm; called inside a module.
 
-    `x [B, L, D]` embedded tokens, `time [L]`; returns float32 `[B, L, D]` and each layer's keys
-    and values. `is_causal` as in `attention.mix`.
+    `x [B, L, D]` embedded tokens, `time [L]`, `mask [B, L, Lk]`; returns float32 `[B, L, D]` and
+    each layer's keys and values `[B, Lk, H, D / H]`. `is_causal` as in `attention.mix`.
     """
     if config.positions == "learned":
         table = nn.Embed(config.context, config.width, name="position").embedding

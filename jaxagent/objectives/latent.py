@@ -12,7 +12,7 @@ def squared_distance(predicted: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def cosine_distance(predicted: jax.Array, target: jax.Array) -> jax.Array:
-    """`1 - cos` of vectors `[..., D]`, in [0, 2] (SPR, Schwarzer et al. 2021, eq. 6, plus one)."""
+    """`1 - cos` `[...]` of vectors `[..., D]`, in [0, 2] (SPR, Schwarzer et al. 2021, eq. 6, plus one)."""
     return 1.0 - jnp.sum(_direction(predicted) * _direction(target), axis=-1)
 
 

@@ -1,4 +1,4 @@
-"""What a pretraining pass hides and who sees whom: arrays of booleans, no networks.
+"""Masks and attention of a pretraining pass: arrays of booleans, no networks.
 
 Masks say True for what is *hidden* (`[B, K, G]` or `[K, G]`: K transitions of G tokens), attention
 True for what is *seen* (`[L, L]`, L = K G, row: who looks). The papers' conventions differ: MTM's
@@ -120,7 +120,7 @@ def hindsight(
 ) -> jax.Array:
     """SMART's masks of whole actions and states, hidden bool `[B, K, G]`; they grow with training.
 
-    With `progress` in [0, 1]: `max(1, floor(K progress))` actions and at most half as many states
+    With `progress []` in [0, 1]: `max(1, floor(K progress))` actions and at most half as many states
     as there are steps (Sun et al. 2023, section 4.1 and its curriculum).
     """
     key_obs, key_action = jax.random.split(key)

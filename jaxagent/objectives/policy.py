@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def ppo_clip(log_prob: jax.Array, old_log_prob: jax.Array, advantage: jax.Array, *, clip: float) -> jax.Array:
-    """Clipped surrogate loss, per element (Schulman et al. 2017, eq. 7, negated)."""
+    """Clipped surrogate loss `[...]` of arguments `[...]` (Schulman et al. 2017, eq. 7, negated)."""
     ratio = jnp.exp(log_prob - old_log_prob)
     clipped = jnp.clip(ratio, 1.0 - clip, 1.0 + clip)
     return -jnp.minimum(ratio * advantage, clipped * advantage)
@@ -14,16 +14,16 @@ def ppo_clip(log_prob: jax.Array, old_log_prob: jax.Array, advantage: jax.Array,
 def clipped_value_loss(
     value: jax.Array, old_value: jax.Array, target: jax.Array, *, clip: float
 ) -> jax.Array:
-    """Squared error with the new value kept within `clip` of the old, per element.
+    """Half the squared error `[...]`, the new value `[...]` kept within `clip` of the old.
 
-    The pessimistic maximum of OpenAI baselines' PPO2; `clip = inf` is the plain squared error.
+    The pessimistic maximum of OpenAI baselines' PPO2; `clip = inf` clips nothing.
     """
     clipped = old_value + jnp.clip(value - old_value, -clip, clip)
     return 0.5 * jnp.maximum(jnp.square(value - target), jnp.square(clipped - target))
 
 
 def approximate_kl(log_prob: jax.Array, old_log_prob: jax.Array) -> jax.Array:
-    """Non-negative unbiased estimate of KL(old, new), per element (Schulman 2020, "k3")."""
+    """Non-negative unbiased estimates `[...]` of KL(old, new), nats, from `[...]` (Schulman 2020, "k3")."""
     log_ratio = log_prob - old_log_prob
     return jnp.expm1(log_ratio) - log_ratio
 
@@ -38,7 +38,7 @@ def value_weight(value: jax.Array, *, alpha: float) -> jax.Array:
 
 
 def advantage_weight(advantage: jax.Array, *, beta: float, largest: float) -> jax.Array:
-    """`min(exp(beta advantage), largest)`, per element, the weight of cloning an action.
+    """`min(exp(beta advantage), largest)` `[...]` of `advantage [...]`, the weight of cloning an action.
 
     Kostrikov et al. 2022, eq. 7; nothing flows back. `beta = 0` is behaviour cloning.
     """

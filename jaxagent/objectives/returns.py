@@ -84,10 +84,10 @@ def n_step_parts(
     discount: jax.Array | float,
     num_steps: jax.Array | int,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Discounted rewards `[b]`, what a bootstrap is multiplied by `[b]`, and of which state `[b]`.
+    """Sums of discounted rewards, factors of the bootstraps and indices of their states, `[b]` each.
 
-    All arguments are `[N, b]`, N at least `num_steps`, which may be traced (annealing). The state
-    is an index int32 in [0, num_steps]. A termination ends the return. At a step that was
+    All arguments are `[N, b]`, N at least `num_steps`, which may be traced (annealing). An index is
+    int32 in [0, num_steps]. A termination ends the return. At a step that was
     truncated, what followed is unknown, and the bootstrap is of the state before it: index 0 where
     the first step is one, of which nothing can be learned.
     """

@@ -7,7 +7,7 @@ from jaxagent.tokens import scalar
 
 
 def next_token(logits: jax.Array, tokens: jax.Array, weight: jax.Array) -> jax.Array:
-    """Mean cross-entropy (nats) of each token given those before it.
+    """Mean cross-entropy `[]` (nats) of each token given those before it.
 
     `logits [B, L, V]` read after each token, `tokens [B, L]` int, `weight [B, L]` of token l *as a
     target* (0 drops it; the first token is never a target). A batch without weight gives 0.
@@ -41,7 +41,7 @@ def scalar_loss(predicted: jax.Array, unit: jax.Array, values: str) -> jax.Array
 
 
 def expected_unit(predicted: jax.Array, values: str) -> jax.Array:
-    """The mean place `[...]` in the warped space that a prediction stands for."""
+    """The mean place `[...]` in the warped space of logits `[..., V]`, or of reals `[...]`, clipped."""
     if values == "reals":
         return jnp.clip(predicted, -1.0, 1.0)
     centres = scalar.unit_centres(predicted.shape[-1])
@@ -49,7 +49,7 @@ def expected_unit(predicted: jax.Array, values: str) -> jax.Array:
 
 
 def weighted_mean(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """Mean of `x` under `weight` of the same shape; 0 where nothing has weight."""
+    """Mean `[]` of `x [...]` under `weight [...]` of the same shape; 0 where nothing has weight."""
     weight = weight.astype(x.dtype)
     total = jnp.sum(weight)
     return jnp.sum(x * weight) / jnp.where(total > 0.0, total, 1.0)

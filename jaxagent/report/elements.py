@@ -37,10 +37,12 @@ def card(svg: str, caption: str, is_wide: bool = False) -> str:
 
 
 def folded(title: str, content: str) -> str:
+    """HTML content behind a title, which is escaped here, that a click unfolds."""
     return f"<details><summary>{escaped(title)}</summary>{content}</details>"
 
 
 def absent(sentence: str) -> str:
+    """A sentence in place of what a run does not have."""
     return f'<p class="absent">{escaped(sentence)}</p>'
 
 
@@ -50,11 +52,13 @@ def noted(sentence: str) -> str:
 
 
 def badge_of(verdict: str, label: str) -> str:
+    """A label in the colour of a verdict; one that is unknown has VOID's."""
     css = verdict.lower() if verdict in VERDICTS else "void"
     return f'<span class="badge {css}">{escaped(label)}</span>'
 
 
 def escaped(value: Any) -> str:
+    """Any value as text that is safe in HTML, quotes included."""
     return escape(str(value), quote=True)
 
 
@@ -85,6 +89,7 @@ def _short_float(value: float) -> str:
 
 
 def interval_of(value: Any) -> str:
+    """A pair of numbers as an interval; a dash for an end, or for both, that is missing."""
     low, high = pair_of(value)
     if math.isnan(low) and math.isnan(high):
         return DASH

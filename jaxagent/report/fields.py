@@ -8,16 +8,18 @@ from typing import Any
 
 
 def dict_at(owner: Mapping, key: Any) -> Mapping[str, Any]:
+    """The object at a key; empty where there is none."""
     value = owner.get(key)
     return value if isinstance(value, dict) else {}
 
 
 def dicts_at(owner: Mapping, key: str) -> list[Mapping[str, Any]]:
+    """The objects of the list at a key; none where there is no list."""
     value = owner.get(key)
     return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
-def items_of(value: Any) -> list:
+def items_of(value: Any) -> list[Any]:
     """A list as it is, a scalar as a list of one, null as none."""
     if value is None:
         return []
@@ -25,15 +27,18 @@ def items_of(value: Any) -> list:
 
 
 def number_of(value: Any) -> float:
+    """A number as a float; nan for anything else."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return float(value) if is_number else math.nan
 
 
 def numbers_of(values: Any) -> list[float]:
+    """The finite numbers of a list, or of a scalar."""
     return [number for number in map(number_of, items_of(values)) if math.isfinite(number)]
 
 
 def pair_of(value: Any) -> tuple[float, float]:
+    """A list of two numbers as a pair; nan twice for anything else."""
     numbers = [number_of(one) for one in items_of(value)]
     return (numbers[0], numbers[1]) if len(numbers) == 2 else (math.nan, math.nan)
 

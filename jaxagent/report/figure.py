@@ -17,7 +17,7 @@ class Curve(NamedTuple):
     x_label: str = ""  # "" is the unit, of all lanes
 
     def to_dict(self) -> dict[str, Any]:
-        """As `summary.json` has it."""
+        """The curve as `summary.json` has it."""
         label = self.x_label or f"{self.x.replace('_', ' ')} (all seeds)"
         return self._asdict() | {"stages": list(self.stages), "x_label": label}
 
@@ -28,13 +28,13 @@ def return_curve(stages: str, title: str, lanes: str = "seeds") -> Curve:
 
 
 def line(label: str, x: Iterable[float], y: Any, *, dashed: bool = False) -> dict[str, Any]:
-    """A line through `y [points]`, or a line a seed through `y [points, seeds]`."""
+    """A line through `x [points]` and `y [points]`, or a line a seed through `y [points, seeds]`."""
     drawn = {"label": label, "x": [float(v) for v in x], "y": np.asarray(y, float).tolist()}
     return drawn | ({"style": "dashed"} if dashed else {})
 
 
 def level(label: str, ends: Sequence[float], value: Any) -> dict[str, Any]:
-    """A dashed line at a height, or one a seed, from the first of `ends` to the last."""
+    """A dashed line at a height `[]`, or one a seed `[seeds]`, from the first of `ends` to the last."""
     return line(label, (ends[0], ends[-1]), [value] * 2, dashed=True)
 
 

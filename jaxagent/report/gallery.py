@@ -146,7 +146,7 @@ def _array(row: Figure, key: str) -> np.ndarray:
         ) from error
 
 
-def _ticks(entry: Figure, key: str) -> list:
+def _ticks(entry: Figure, key: str) -> list[Any]:
     ticks = entry.get(key)
     if ticks is not None and not isinstance(ticks, list):
         raise ValueError(_not_a("list", ticks, key))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -74,10 +75,11 @@ def every_so_many(series: Sequence[Series], most: int) -> list[Series]:
 
 
 def swap(series: Sequence[Series]) -> list[Series]:
+    """Exchanges the axes of each series (label, x [n], y [n])."""
     return [(label, y, x) for label, x, y in series]
 
 
-def one_each(name: str, given: Sequence, default: Sequence) -> list:
+def one_each(name: str, given: Sequence, default: Sequence) -> list[Any]:
     """The given values, one for each series, or the default if none is given."""
     if len(given) not in (0, len(default)):
         raise ValueError(
@@ -87,7 +89,8 @@ def one_each(name: str, given: Sequence, default: Sequence) -> list:
     return list(given) if len(given) else list(default)
 
 
-def check_series(label: str, x: np.ndarray, y: np.ndarray) -> tuple[str, np.ndarray, np.ndarray]:
+def check_series(label: str, x: np.ndarray, y: np.ndarray) -> Series:
+    """Shapes x [n] and y [n] or [n, seeds] -> in order of x, y [n, seeds]; ValueError for others."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if x.ndim != 1 or y.ndim not in (1, 2) or len(y) != len(x):
         raise ValueError(
@@ -137,9 +140,11 @@ def check_panels(
 
 
 def finite(scores: Sequence[float]) -> np.ndarray:
+    """The finite numbers among scores [seeds], float64 [n]."""
     array = np.array([score for score in scores if is_number(score)], np.float64)
     return array[np.isfinite(array)]
 
 
 def is_number(value: object) -> bool:
+    """Whether a value is a finite number."""
     return isinstance(value, (int, float, np.number)) and math.isfinite(float(value))

@@ -1,4 +1,4 @@
-"""Agents that learn by reinforcement as lanes of one program, and how what they left is played."""
+"""Agents that learn by reinforcement as lanes of one program, and how their snapshots are played."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -24,7 +24,7 @@ Fits = Mapping[str, Fit]  # of one task, by arm
 
 
 def stack(trees: Sequence[Any]) -> Any:
-    """Pytrees of equal structure to one with a new leading axis, on the host.
+    """Pytrees with leaves `[...]` to one with leaves `[len(trees), ...]`, on the host.
 
     On the host because every eager operation on the device compiles a program of its own.
     """
@@ -138,7 +138,9 @@ def as_policy(env: Any, config: AgentConfig, *, is_greedy: bool) -> Policy:
     else:
         acting = actor_critic.ppo(*sizes, config)
 
-    def act(params: Any, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array) -> tuple:
+    def act(
+        params: Any, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any, Any]:
         network, moments = params
         return acting.act(network, carry, normalize.apply(moments, obs), is_first, key)
 
@@ -146,9 +148,11 @@ def as_policy(env: Any, config: AgentConfig, *, is_greedy: bool) -> Policy:
 
 
 def uniform_policy(env: Any) -> Policy:
-    """Draws actions of the whole space, whatever it sees; it has no parameters."""
+    """A policy without parameters: it draws actions of the whole space, whatever it sees."""
 
-    def act(params: Any, carry: Any, obs: Any, is_first: jax.Array, key: jax.Array) -> tuple:
+    def act(
+        params: Any, carry: Any, obs: Any, is_first: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any, Any]:
         del params, obs
         lane_keys = jax.random.split(key, is_first.shape[0])
         return jax.vmap(lambda key: sample_action(key, env.action_spec))(lane_keys), (), carry
@@ -171,7 +175,7 @@ def task_steps(
 
 
 class Arena(NamedTuple):
-    """Where agents of several seeds are met: every arm of a seed in the same episodes."""
+    """Evaluation of agents of several seeds: every arm of a seed plays the same episodes."""
 
     env: Any
     task: Any
@@ -184,7 +188,7 @@ class Arena(NamedTuple):
         return np.asarray(play(params, self.task, jax.random.clone(self.lane_keys)))
 
     def curve(self, policy: Policy, snapshots: Any, over: Callable = jax.lax.map) -> np.ndarray:
-        """Mean returns `[snapshots, seeds]`; `over` maps both, as in `play_lanes`."""
+        """Mean returns `[snapshots, seeds]`, of leaves likewise; `over` maps both, as in `play_lanes`."""
         play = partial(
             play_lanes,
             self.env,
@@ -208,7 +212,7 @@ def arena(env: Any, task: Any, seeds: Sequence[int], episodes: int, key: jax.Arr
 
 
 def even_rows(last: int, count: int) -> np.ndarray:
-    """At most `count` whole numbers from 0 to `last`, both included, evenly."""
+    """At most `count` even whole numbers `[rows]` from 0 to `last`, both included."""
     return np.unique(np.linspace(0, last, count).round().astype(int))
 
 
@@ -218,5 +222,5 @@ def take(trees: Any, *index: Any) -> Any:
 
 
 def last(snapshots: Any) -> Any:
-    """What was kept at the end, of leaves `[snapshots, ...]`."""
+    """The last snapshot, leaves `[...]`, of leaves `[snapshots, ...]`."""
     return take(snapshots, -1)

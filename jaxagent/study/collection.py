@@ -96,7 +96,9 @@ def _of_task(
     return histories.shards_of(early, metas[:-1]) + histories.shards_of(shown, metas[-1:]), card
 
 
-def _meta(env: str, overrides: dict, split: str, agent: int, snapshot: int, score: float) -> dict:
+def _meta(
+    env: str, overrides: dict[str, float], split: str, agent: int, snapshot: int, score: float
+) -> dict[str, Any]:
     task, score = task_name(env, overrides), round(score, 4)
     return {"env": env, "task": task, "split": split, "agent": agent, "snapshot": snapshot, "score": score}
 

@@ -61,7 +61,7 @@ class LearnedEnvConfig(EnvConfig):
 
 @dataclasses.dataclass(frozen=True)
 class CollectConfig:
-    """What the trained agents leave behind."""
+    """How many agents are trained, and how much of each is kept as data."""
 
     train_agents: Count = 4  # their early checkpoints are pretrained on
     validation_agents: Count = 1  # their early checkpoints measure the pretraining loss
@@ -99,7 +99,7 @@ PENDULUM = LearnedEnvConfig(
 
 
 def tiny(task: LearnedEnvConfig) -> LearnedEnvConfig:
-    """The same for a smoke test."""
+    """The same task with the sizes of a smoke test."""
     sizes = {"num_envs": 4, "num_steps": 32, "num_updates": 4, "updates_per_chunk": 2, "num_epochs": 1}
     return dataclasses.replace(task, ppo=dataclasses.replace(task.ppo, **sizes))
 

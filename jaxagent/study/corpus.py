@@ -39,7 +39,7 @@ def corpus(
     tokens: TokenConfig,
     model: TransformerConfig,
 ) -> Corpus:
-    """Number the domains and fit their bins on the training trajectories of each environment."""
+    """Number the domains and fit their bins on trajectories `[T, B, ...]` of each environment."""
     domains = component.domains([(env.obs_spec, env.action_spec) for env in environments])
     vocabulary = transformer.Vocabulary(
         num_bins=tokens.num_bins,
@@ -59,13 +59,13 @@ def corpus(
 def windows(
     of: Corpus, index: int, trajectories: Sequence[Trajectory], size: int | None = None
 ) -> sampler.Windows:
-    """Windows of trajectories of domain `index`, padded to `size` steps."""
+    """Windows of trajectories `[T, B, ...]` of domain `index`, padded to `size` steps."""
     codec, domain, context = of.codecs[index], of.domains[index], of.model.config.context
     return sampler.windows(trajectories, codec, domain, of.tokens, context, size)
 
 
 def tokens_of(batch: sampler.Batch, domain: Domain) -> stream.Tokens:
-    """What the model reads of a batch."""
+    """The tokens `[B, L]` that the model reads of a batch of B windows."""
     return stream.flatten(batch.obs_tokens, batch.action_tokens, batch.segment, domain)
 
 
@@ -106,11 +106,11 @@ def next_token(of: Corpus, config: FitConfig) -> tuple[Callable, Callable]:
     """Loss and sampler of next-token prediction, a batch of every domain."""
     draw_one = draw(of, config)
 
-    def sample(data: Any, key: jax.Array) -> Any:
+    def sample(data: Any, key: jax.Array) -> list[sampler.Batch]:
         domain_keys = jax.random.split(key, len(data))
         return [draw_one(w, k) for w, k in zip(data, domain_keys, strict=True)]
 
-    def loss(params: Any, batches: Any, data: Any) -> tuple[jax.Array, dict]:
+    def loss(params: Any, batches: Any, data: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         del data
         losses = [
             sequence.loss(of.model, params, tokens_of(b, d), actions_only=False)

@@ -42,14 +42,14 @@ def write(
 
 
 def key(of: jax.Array) -> jax.Array:
-    """The key of a film beside that of the episodes that are measured."""
+    """The key of a film, made of the key `of` the episodes that are measured."""
     return jax.random.fold_in(of, 1)
 
 
 def paint(
     path: Path, env: Any, task: Any, episode: tuple[Any, np.ndarray, int], label: str, fps: float
 ) -> Path:
-    """Paint what `evaluate.episodes.record` returned, as at most `MAX_FRAMES` even frames."""
+    """Paint an episode, states `[T, ...]`, rewards `[T]` and steps, as at most `MAX_FRAMES` even frames."""
     states, rewards, num_steps = episode
     shown = np.unique(np.linspace(0, int(num_steps) - 1, MAX_FRAMES).astype(int))
     returns = np.cumsum(rewards)

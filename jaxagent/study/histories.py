@@ -1,4 +1,4 @@
-"""What trained agents leave: trajectories of their snapshots, whole episodes, shards of a store."""
+"""Data of trained agents: trajectories of their snapshots, whole episodes, shards of a store."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -20,7 +20,7 @@ from jaxagent.types import Policy, Trajectory
 def mean_returns(
     env: Any, policy: Policy, snapshots: Any, tasks: Sequence[Any], episodes: int, key: jax.Array
 ) -> np.ndarray:
-    """Mean returns `[snapshots, agents]`, agent i on task i, all under the same keys."""
+    """Mean returns `[snapshots, agents]`, of leaves likewise, agent i on task i, under the same keys."""
 
     def one(params: Any, task: Any) -> jax.Array:
         lanes = broadcast_params(task, episodes)
@@ -79,7 +79,7 @@ def first_episodes(trajectory: Trajectory) -> list[Trajectory]:
 
 
 def pick(snapshots: Any, pairs: Sequence[tuple[int, int]]) -> Any:
-    """Snapshots `[M, ...]` of (snapshot, agent) pairs."""
+    """Leaves `[M, ...]` of M (snapshot, agent) pairs, of leaves `[snapshots, agents, ...]`."""
     rows, columns = (np.array([pair[i] for pair in pairs]) for i in (0, 1))
     return jax.tree.map(lambda x: x[rows, columns], snapshots)
 

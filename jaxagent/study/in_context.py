@@ -20,7 +20,7 @@ from jaxagent.train import loops, optimizer
 
 
 class Prompt(NamedTuple):
-    """Prompts of table tasks: what the model reads, and the outcomes by context."""
+    """Prompts of table tasks: the tokens that the model reads, and the outcomes by context."""
 
     tokens: stream.Tokens  # value [B, L]
     rows: Rows  # [B, T]
@@ -91,7 +91,7 @@ def _tokens(obs: jax.Array, action: jax.Array, domain: Domain) -> stream.Tokens:
     return stream.flatten(obs, action, jnp.zeros(obs.shape[:2], jnp.int32), domain)
 
 
-def _tables(config, vocabulary, draw, num_contexts, num_outcomes, num_steps, period, place):
+def _tables(config, vocabulary, draw, num_contexts, num_outcomes, num_steps, period, place) -> Setting:
     """A setting of table tasks; the outcome is predicted after token `place` of each step."""
     model = transformer.model(config, vocabulary)
 
@@ -128,7 +128,7 @@ def new_tables(setting: Setting, key: jax.Array, num_tasks: int, alpha: float) -
 
 
 def draw_from_pool(setting: Setting, key: jax.Array, pool: Pool, num_prompts: int) -> Any:
-    """Draw a task of the pool for each prompt, then the prompt."""
+    """Draw a task of the pool for each of B prompts, then the prompts, leaves `[B, ...]`."""
     key_task, key_prompt = jax.random.split(key)
     index = jax.vmap(prompts.draw_task, (0, None))(jax.random.split(key_task, num_prompts), pool)
     return setting.draw(jax.random.split(key_prompt, num_prompts), pool.tables[index])
@@ -149,14 +149,14 @@ def pretrain(
     first parameters and keys.
     """
 
-    def loss(params: Any, prompt: Any, data: Any) -> tuple[jax.Array, dict]:
+    def loss(params: Any, prompt: Any, data: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         del data
         return setting.loss(params, prompt), {}
 
     def sample(lane: Any, key: jax.Array) -> Any:
         return draw(key, lane, fit.batch_size // NUM_SHARDS)
 
-    def inputs() -> tuple:
+    def inputs() -> tuple[Any]:
         lane_keys = jnp.stack([keys.derive(seed, "in-context/init") for seed in seeds])
         return (jax.jit(jax.vmap(setting.init))(lane_keys),)
 

@@ -63,16 +63,16 @@ class Lanes:
         return loops.lanes(self.loop, self.data_axis, ids, self.in_turn)
 
     def first(self, *inputs: Any) -> RunState:
-        """The state before any update; to be traced."""
+        """The state of all lanes before any update, to be traced; `inputs` have leaves `[N, ...]`."""
         state = parallel.first_state(*self.lane_loop.init(*self.begin(*inputs)))
         return history.first_state(state, self.keep, self.num_chunks) if self.history else state
 
     def kept(self, learner: Any) -> Any:
-        """What a fit leaves, leaves `[N, ...]`, or `[chunks + 1, N, ...]`."""
+        """The part of a learner that a fit leaves: leaves `[N, ...]`, or `[chunks + 1, N, ...]`."""
         return learner.snapshots if self.history else self.keep(learner)
 
     def shapes(self) -> Any:
-        """Shapes of what a fit leaves, traced."""
+        """Shapes, traced, of the pytree that a fit leaves."""
         return jax.eval_shape(lambda *inputs: self.kept(self.first(*inputs).learner), *self.inputs())
 
 
@@ -87,11 +87,11 @@ class Fit:
     lanes: Callable[[Path | None], Lanes]
 
     def stage(self, devices: int) -> Stage:
-        """What `train.run` runs."""
+        """The stage that `train.run` runs."""
         return Stage(self.name, lambda folder: self._work(folder, devices))
 
     def load(self, folder: Path | None, init: Callable[[jax.Array], Any] | None = None) -> Any:
-        """What was kept, numpy; zeros of the same shapes where there is no folder.
+        """The kept pytree, numpy leaves `[N, ...]` as `Lanes.kept`; zeros where there is no folder.
 
         With `init`, a function of a key that makes what one lane keeps, nothing that the fit reads has
         to be built again to know the shapes.
@@ -171,7 +171,7 @@ class Driven:
         return Stage(self.name, self._work)
 
     def load(self, folder: Path, init: Callable[[jax.Array], Any]) -> Any:
-        """What was kept, numpy: lanes of what `init`, a function of a key, makes."""
+        """The kept pytree, numpy leaves `[N, ...]`: lanes of what `init`, a function of a key, makes."""
         return _load_lanes(folder, self.name, init)
 
     def _work(self, folder: Path) -> Work:
@@ -216,7 +216,7 @@ def _load_lanes(folder: Path, name: str, init: Callable[[jax.Array], Any]) -> An
 
 
 class Found(Mapping):
-    """What the steps of a run said, by stage name; read once."""
+    """Summaries of the steps of a run by stage name, read once."""
 
     def __init__(self, folder: Path, steps: Sequence[Step]) -> None:
         self.folder = folder
@@ -232,7 +232,7 @@ class Found(Mapping):
         return len(self._done)
 
     def seconds(self, name: str) -> float:
-        """Of a stage, all its lanes."""
+        """Seconds that a stage took with all its lanes."""
         return round(self._done[name]["seconds"], 1)
 
     def recompiled(self) -> dict[str, int]:
@@ -243,7 +243,7 @@ class Found(Mapping):
 
 @dataclass(frozen=True)
 class Study:
-    """Everything that a run does and says."""
+    """A study: its arms, tasks and steps, and what is claimed, checked and shown of them."""
 
     arms: Mapping[str, str]  # name -> what it is, in the order of tables
     tasks: Sequence[str]  # rows of the scores
@@ -263,7 +263,7 @@ class Study:
 
 
 class Cost(NamedTuple):
-    """What a fit takes, before it runs."""
+    """The cost of a fit, counted before it runs."""
 
     stage: str
     parameters: int  # of all lanes
@@ -272,12 +272,12 @@ class Cost(NamedTuple):
 
 
 def stages(study: Study, devices: int) -> list[Stage]:
-    """The run, in order."""
+    """The stages of a run, in order."""
     return [step.stage(devices) for step in study.steps]
 
 
 def costs(study: Study, *, with_memory: bool = True) -> Iterator[Cost]:
-    """Counted in the traced update of every fit; memory is the compiled update's."""
+    """The cost of every fit, counted in its traced update; memory is the compiled update's."""
     for step in study.steps:
         if isinstance(step, Fit):
             yield _cost(step, with_memory)
@@ -305,7 +305,7 @@ def _cost(fit: Fit, with_memory: bool) -> Cost:
 
 
 def summary(study: Study, folder: Path, preset: str) -> dict[str, Any]:
-    """What `summary.json` says of a finished run; a failed precondition makes claims VOID."""
+    """The content of `summary.json` of a finished run; a failed precondition makes claims VOID."""
     found = Found(folder, study.steps)
     scores = study.scores(found)
     rows = {arm: study.shown(scores, arm) for arm in study.arms}

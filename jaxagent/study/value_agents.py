@@ -1,4 +1,4 @@
-"""Rainbow in lanes, with self-prediction or without: its loop, its optimiser, what acts and is kept."""
+"""Rainbow in lanes, with or without self-prediction: its loop, optimiser, acting parameters and policy."""
 
 import dataclasses
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def loop(env: Any, config: RainbowConfig) -> Loop:
 
 
 def optimizer_of(agent: Agent, config: RainbowConfig) -> optax.GradientTransformation:
-    """Adam, and resets where there are any."""
+    """Adam, with resets where the configuration has any."""
     adam = optimizer.rainbow_adam(config)
     if not config.num_resets:
         return adam
@@ -66,7 +66,7 @@ class Player(NamedTuple):
 
     @property
     def policy(self) -> Policy:
-        """What acts, greedy but for a thousandth of the actions."""
+        """The policy: greedy but for a thousandth of the actions, which are uniform."""
         return rainbow.policy(self.network, self.config)
 
     def save(self, folder: Path, params: Any, **about: Any) -> None:

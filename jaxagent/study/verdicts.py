@@ -18,7 +18,7 @@ Scores = Mapping[Any, np.ndarray]  # arm, or (metric, arm) -> [tasks, seeds]
 
 
 def normalised(returns: Mapping[str, Sequence[float]], references: Mapping[str, Reference]) -> np.ndarray:
-    """Scores `[tasks, seeds]` of `returns[task]`: 0 is random play, 1 the reference policy."""
+    """Scores `[tasks, seeds]` of `returns[task] [seeds]`: 0 is random play, 1 the reference policy."""
     return np.stack(
         [
             statistics.normalise(np.asarray(returns[task]), reference.random, reference.expert)
@@ -30,7 +30,7 @@ def normalised(returns: Mapping[str, Sequence[float]], references: Mapping[str, 
 def of_tasks(
     found: Mapping[str, Any], tasks: Sequence[EnvConfig], arms: Iterable[str]
 ) -> dict[Any, np.ndarray]:
-    """Scores by arm of what the steps `evaluate/TASK` say under "returns", `{arm: [seeds]}`."""
+    """Scores `[tasks, seeds]` by arm of the "returns", `{arm: [seeds]}`, of the steps `evaluate/TASK`."""
     references = {task.name: reference(task.env) for task in tasks}
     done = {name: found[f"evaluate/{name}"]["returns"] for name in references}
     return {arm: normalised({n: returns[arm] for n, returns in done.items()}, references) for arm in arms}
@@ -44,7 +44,7 @@ def of_seeds(rows: Iterable[Any], *path: Any) -> np.ndarray:
 def between(
     name: str, value: float, low: float = -math.inf, high: float = math.inf, what: str = "mean score"
 ) -> Precondition:
-    """That a number lies where an effect can show; bounds are excluded."""
+    """The check that a number lies where an effect can show; bounds are excluded."""
     expected = f"between {low:g} and {high:g}"
     if math.isinf(low) or math.isinf(high):
         expected = f"above {low:g}" if math.isinf(high) else f"below {high:g}"
@@ -54,7 +54,7 @@ def between(
 def all_between(
     name: str, values: Mapping[str, float], low: float = -math.inf, high: float = math.inf
 ) -> Precondition:
-    """That every number of several tasks lies between bounds, which are included."""
+    """The check that every number of several tasks lies between bounds, which are included."""
     told = ", ".join(f"{task} {value:.2f}" for task, value in values.items())
     passed = all(low <= value <= high for value in values.values())
     return Precondition(name, passed, f"{told}; expected {_range(low, high)}")

@@ -18,7 +18,7 @@ from jaxagent.tokens.scalar import Bins
 
 
 class Domain(NamedTuple):
-    """What is static about one domain of a stream."""
+    """Sizes and ids of one domain of a stream; all static."""
 
     obs_size: int
     action_size: int
@@ -35,8 +35,8 @@ class Domain(NamedTuple):
 class Codec(NamedTuple):
     """Fitted bins of one domain; `action` is () for a discrete action."""
 
-    obs: Bins
-    action: Any
+    obs: Bins  # of n components
+    action: Any  # `Bins` of m components, or ()
 
 
 def domains(specs: list[tuple[tuple[Component, ...], tuple[Component, ...]]]) -> list[Domain]:
@@ -50,7 +50,7 @@ def domains(specs: list[tuple[tuple[Component, ...], tuple[Component, ...]]]) ->
 
 
 def vocabulary_size(config: TokenConfig, all_domains: list[Domain]) -> int:
-    """Bins and the widest discrete action."""
+    """Number of tokens, V + K: bins and the widest discrete action."""
     return config.num_bins + max(d.action_cardinality for d in all_domains)
 
 
@@ -84,7 +84,7 @@ def encode_action(codec: Codec, domain: Domain, num_bins: int, action: jax.Array
 
 
 def decode_action(codec: Codec, domain: Domain, num_bins: int, tokens: jax.Array) -> jax.Array:
-    """Actions of tokens int32 `[..., m]`, the inverse of `encode_action` up to the bin."""
+    """Actions int32 `[...]` or float32 `[..., m]` of tokens `[..., m]`; `encode_action` undone up to bins."""
     if domain.action_cardinality:
         return tokens[..., 0] - num_bins
     return scalar.decode(codec.action, tokens)
@@ -101,7 +101,7 @@ def legal_tokens(domain: Domain, num_bins: int, vocabulary: int) -> jax.Array:
 def choose_token(
     logits: jax.Array, legal: jax.Array, rule: Literal["argmax", "sample", "mean"], key: jax.Array
 ) -> jax.Array:
-    """Choose one token int32 `[...]` from `logits [..., V + K]` by the decoding rule.
+    """Choose one token int32 `[...]` from `logits [..., V + K]` by the rule, where `legal [V + K]`.
 
     "mean" takes the token nearest to the mean of the bin index, which for uniform bins is the mean
     action up to half a bin. The mean of categories means nothing: callers use argmax there.

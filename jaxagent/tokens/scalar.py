@@ -23,7 +23,7 @@ class Bins(NamedTuple):
 
 
 def uniform(low: np.ndarray, high: np.ndarray, num_bins: int) -> Bins:
-    """Equal bins on `[low, high]`, each `[C]`."""
+    """Equal bins between `low [C]` and `high [C]`."""
     unit = _unit_edges(num_bins)
     return _bins(lambda u: low[:, None] + (u + 1) / 2 * (high - low)[:, None], unit)
 
@@ -35,7 +35,7 @@ def fit_uniform(values: np.ndarray, num_bins: int, max_deviation: float) -> Bins
 
 
 def fit_mu_law(values: np.ndarray, num_bins: int, max_deviation: float, mu: float) -> Bins:
-    """Bins that are narrow near the mean (mu-law companding, ITU-T G.711; Gato, Reed 2022)."""
+    """Bins of `values [N, C]`, narrow near the mean (mu-law, ITU-T G.711; Gato, Reed 2022)."""
     centre, scale = _centre_and_scale(values, max_deviation)
 
     def expand(u: np.ndarray) -> np.ndarray:

@@ -27,7 +27,10 @@ class Tokens(NamedTuple):
 
 
 def flatten(obs: jax.Array, action: jax.Array, segment: jax.Array, domain: Domain) -> Tokens:
-    """Interleave tokens `obs [B, K, n]` and `action [B, K, m]` of K transitions, L = K (n + m)."""
+    """Interleave tokens `obs [B, K, n]`, `action [B, K, m]` of K transitions: L = K (n + m).
+
+    `segment [B, K]` is the episode of each transition.
+    """
     batch_size, num_steps, _ = obs.shape
     value = jnp.concatenate([obs, action], axis=-1).reshape(batch_size, -1)
     return Tokens(

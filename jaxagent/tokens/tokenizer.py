@@ -58,13 +58,13 @@ class Tokenizer(NamedTuple):
         return scalar.from_unit(self.codec.action, unit)
 
     def outside(self, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
-        """How many values of each component, of `[N, n]` and `[N, m]`, the bins clip: `[P]`."""
+        """Number of values that the bins clip, int `[P]` a component, of `obs [N, n]`, `action [N, m]`."""
         both = np.concatenate([np.asarray(obs), np.asarray(action)], axis=1)
         edges = np.asarray(self.bins.edges)
         return ((both < edges[:, 0]) | (both > edges[:, -1])).sum(axis=0)
 
     def report(self, obs: np.ndarray, action: np.ndarray) -> dict[str, Any]:
-        """How well values `[N, n]` and `[N, m]` survive the bins, and what a transition costs.
+        """Errors of `obs [N, n]` and `action [N, m]` through the bins, and tokens of a transition.
 
         `half_bin`: the largest error in the warped space times V, at most 1 inside the fitted range
         (reals: 0; two-hot: 0 but in the outer half bins). `error`: mean absolute error of each
@@ -85,7 +85,7 @@ class Tokenizer(NamedTuple):
         }
 
     def _through(self, unit: jax.Array) -> jax.Array:
-        """What is left of places after they were tokens."""
+        """Places `[..., P]` after a round trip through tokens."""
         v = self.config.num_bins
         centres = scalar.unit_centres(v)
         if self.config.values == "reals":

@@ -62,7 +62,7 @@ def steps(folder: Path) -> list[int]:
 
 
 def restore(folder: Path, step: int, template: Any, fingerprint: str) -> Any:
-    """Read and verify checkpoint `step` into the structure of `template`.
+    """Read and verify checkpoint `step`: numpy arrays in the structure of `template`.
 
     Raises `CheckpointError`, or `ForeignCheckpoint` where the fingerprint is another.
     """
@@ -125,7 +125,7 @@ def _flatten(state: Any) -> dict[str, np.ndarray]:
     return {f"{i:04d}{jax.tree_util.keystr(p)}": np.asarray(x) for i, (p, x) in enumerate(leaves)}
 
 
-def _describe(array: np.ndarray) -> list:
+def _describe(array: np.ndarray) -> list[str | list[int]]:
     array = np.ascontiguousarray(array)
     return [str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()]
 

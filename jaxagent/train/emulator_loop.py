@@ -31,7 +31,7 @@ class EmulatorError(RuntimeError):
 
 
 class Played(NamedTuple):
-    """What is saved of N lanes beside their learners."""
+    """The saved state of N lanes beside their learners."""
 
     weights: Any  # of a `Prioritized` memory without its ring, leaves [N, ...]
     actions: jax.Array  # uint8 [limit, N]: all that were taken; those that began a game too
@@ -43,7 +43,7 @@ class Played(NamedTuple):
 
 
 class Live(NamedTuple):
-    """What cannot be saved, of the state that it belongs to."""
+    """The emulator and the memory of a state, neither of which can be saved."""
 
     state: RunState
     env: Any
@@ -51,7 +51,7 @@ class Live(NamedTuple):
 
 
 class Block(NamedTuple):
-    """What one step of the emulator gives."""
+    """The results of one step of the emulator."""
 
     entry: Any  # what the memory keeps, leaves [N, ...]
     obs: jax.Array  # [N, ...] what the agent sees after it
@@ -60,7 +60,7 @@ class Block(NamedTuple):
 
 
 class _Tally:
-    """What the host counts of N lanes."""
+    """Counts that the host keeps of N lanes."""
 
     def __init__(self, actions: np.ndarray, count: int, num_steps: np.ndarray, running: np.ndarray):
         self.actions, self.count, self.num_steps, self.running = actions, count, num_steps, running
@@ -140,7 +140,7 @@ class EmulatorLoop:
         )
 
     def init(self) -> RunState:
-        """Before the first step."""
+        """The state before the first step."""
         env = self._start()
         lane_keys = keys.per_index(self._key_init, self._lane_ids)
         learner, action = jax.jit(jax.vmap(self._first, (0, 0)))(lane_keys, self._look(env))
@@ -241,7 +241,7 @@ class EmulatorLoop:
         entry: Any,
         is_due: np.ndarray,
         count: np.ndarray,
-    ) -> tuple:
+    ) -> tuple[Learner, Any, dict[str, Mean]]:
         """Keep what was played, and fit the lanes where that `is_due [N]`.
 
         A step seldom begins a game. Where one does, its lane is put back to where it was; a choice
@@ -260,14 +260,18 @@ class EmulatorLoop:
             memory = weights._replace(ring=memory.ring)
         return learner, memory, totals
 
-    def _advance(self, learner: Learner, memory: Any, totals: dict[str, Mean], count: jax.Array) -> tuple:
+    def _advance(
+        self, learner: Learner, memory: Any, totals: dict[str, Mean], count: jax.Array
+    ) -> tuple[Learner, Any, dict[str, Mean]]:
         """Fit all lanes."""
         lane_keys = keys.per_index(jax.random.fold_in(self._key_fit, count), self._lane_ids)
         learner, memory, metrics = jax.vmap(self._fit_lane)(learner, memory, lane_keys)
         seen = {name: Mean(x, jnp.ones_like(x)) for name, x in metrics.items()}
         return learner, memory, jax.tree.map(jnp.add, totals, seen)
 
-    def _fit_lane(self, learner: Learner, memory: Any, key: jax.Array) -> tuple:
+    def _fit_lane(
+        self, learner: Learner, memory: Any, key: jax.Array
+    ) -> tuple[Learner, Any, dict[str, jax.Array]]:
         """Some gradient steps of one lane."""
         shard_ids, fit = jnp.zeros((1,), jnp.int32), parallel.alone(self._fit)
 
@@ -358,7 +362,7 @@ class EmulatorLoop:
 
 
 def start(vector: Any, seeds: jax.Array) -> Any:
-    """The state of an emulator whose lanes all begin the default task, on the host."""
+    """The state of an emulator with a lane for each of `seeds [N]`, all at the default task, on the host."""
     params = vector.env.default_params
     tasks = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(seeds), *x.shape)), params)
     return parallel.on_host(vector.start)(seeds, tasks)

@@ -11,14 +11,14 @@ from jaxagent.types import RunState
 
 
 class Remembered(NamedTuple):
-    """A learner with what it was before each chunk and after the last."""
+    """A learner, and snapshots of it before each chunk and after the last."""
 
     learner: Any
     snapshots: Any  # leaves [chunks + 1, ...]
 
 
 def first_state(state: RunState, select: Callable[[Any], Any], num_chunks: int) -> RunState:
-    """Make room for `num_chunks + 1` snapshots of `select(learner)` and take the first."""
+    """Make room for snapshots `[num_chunks + 1, ...]` of `select(learner)` and take the first."""
 
     def room(leaf: jax.Array) -> jax.Array:
         return jnp.zeros((num_chunks + 1, *leaf.shape), leaf.dtype).at[0].set(leaf)

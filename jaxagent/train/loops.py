@@ -24,7 +24,7 @@ from jaxagent.types import Agent, Loop, OfflineAgent, Trajectory, see_obs
 
 
 class Learner(NamedTuple):
-    """What is replicated over devices."""
+    """The learner's state, replicated over devices."""
 
     params: Any
     opt_state: Any
@@ -33,7 +33,7 @@ class Learner(NamedTuple):
 
 
 class Actors(NamedTuple):
-    """What belongs to one logical shard of environments."""
+    """The lanes of one logical shard of environments."""
 
     actor: ActorState
     running_return: jax.Array  # [b] return of the unfinished episode in each lane
@@ -159,26 +159,26 @@ def _fit_epochs(
 
 
 class ReplayActors(NamedTuple):
-    """What belongs to one logical shard of environments whose past is kept."""
+    """The lanes of one logical shard of environments, and the replay of their past."""
 
     actors: Actors
     replay: Any  # of a `Memory`
 
 
 class SlowCopy(NamedTuple):
-    """What follows the parameters from afar (a target network, a count of updates)."""
+    """How a slow copy of the parameters begins and follows them (a target network, an average)."""
 
     first: Callable[[Any], Any]  # params -> the copy before any update
     follow: Callable[[Any, Any], Any]  # (copy, params after a gradient step) -> copy
 
 
 def moving_average(select: Callable, tau: float) -> SlowCopy:
-    """`tau` of the new in the average of a part of the parameters, `select(params)`."""
+    """A slow copy of `select(params)` that moves by `tau` toward it after each gradient step."""
     return SlowCopy(select, lambda copy, params: soft_update(copy, select(params), tau))
 
 
 def params_of(learner: Learner) -> Any:
-    """What most agents act by."""
+    """The learner's parameters, by which most agents act."""
     return learner.params
 
 
@@ -309,12 +309,12 @@ def fit_from_memory(
         sample = partial(memory.sample, batch_size=batch_size)
         steps = see(learner, jax.vmap(sample)(ring, keys.per_index(key_sample, shard_ids)))
         make_targets = partial(agent.targets, learner.params, learner.target)
-        own_keys = keys.per_index(key_targets, shard_ids)
+        shard_keys = keys.per_index(key_targets, shard_ids)
         if memory.rank is None:
-            batch = over_shards(make_targets)(steps, own_keys)
+            batch = over_shards(make_targets)(steps, shard_keys)
             (value, metrics), gradients = value_and_mean_grad(agent.loss)(learner.params, batch)
         else:
-            batch = jax.vmap(make_targets, (0, 0, None))(steps, own_keys, shared[0])
+            batch = jax.vmap(make_targets, (0, 0, None))(steps, shard_keys, shared[0])
             (value, metrics), gradients, ring = rank(learner.params, batch, ring, steps, shared[1])
         params, opt_state = optimizers.apply(optimizer, gradients, learner.opt_state, learner.params)
         target = slow.follow(learner.target, params)
@@ -343,7 +343,7 @@ def _average_here(tree: Any) -> Any:
 
 
 def completed_returns(running: jax.Array, trajectory: Trajectory) -> tuple[jax.Array, Mean]:
-    """Continue the running returns `[B]` through `[T, B]` steps; mean of finished episodes."""
+    """Continue returns `[B]` through steps `[T, B]`; also the mean `[]` of the episodes that ended."""
 
     def step(running, inputs):
         reward, done = inputs
@@ -396,11 +396,11 @@ def supervised(
     """
     optimizer = optimizer if periods is None else optimizers.by_period(optimizer, periods)
 
-    def init(params: Any) -> tuple[Learner, tuple]:
+    def init(params: Any) -> tuple[Learner, tuple[()]]:
         copy = () if slow is None else slow.first(params)
         return Learner(params, optimizers.init(optimizer, params), target=copy), ()
 
-    def update(learner: Learner, shards: tuple, data: Any, shard_ids: jax.Array, key: jax.Array):
+    def update(learner: Learner, shards: tuple[()], data: Any, shard_ids: jax.Array, key: jax.Array):
         minibatch = jax.vmap(sample, in_axes=(None, 0))(data, keys.per_index(key, shard_ids))
         read = (data,) if slow is None else (data, learner.target)
         grad = value_and_mean_grad(loss, in_turn)
@@ -427,7 +427,9 @@ def offline_rl(
         key_draw, key_targets = jax.random.split(key)
         return draw(data, key_draw), key_targets
 
-    def loss(params: Any, minibatch: tuple[Any, jax.Array], data: Any, slow: Slow) -> tuple:
+    def loss(
+        params: Any, minibatch: tuple[Any, jax.Array], data: Any, slow: Slow
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         del data
         targets = agent.targets(jax.lax.stop_gradient(params), slow.params, *minibatch)
         return agent.loss(params, jax.lax.stop_gradient(targets))
@@ -463,7 +465,7 @@ def lanes(
     return Loop(init, update, shard_axis=loop.shard_axis + 1)
 
 
-def _in_turn(update: Callable, in_axes: tuple) -> Callable:
+def _in_turn(update: Callable, in_axes: tuple[Any, ...]) -> Callable:
     """`vmap(update, in_axes)`, one lane after another."""
 
     def run(*args: Any) -> Any:
@@ -471,11 +473,11 @@ def _in_turn(update: Callable, in_axes: tuple) -> Callable:
         # Handed over by the loop itself, so that each key is seen to be used once.
         mapped = tuple(x for axis, x in zip(in_axes, args, strict=True) if axis == 0)
 
-        def one(lane: tuple[jax.Array, tuple]) -> Any:
-            index, own = lane[0], iter(lane[1])
+        def one(lane: tuple[jax.Array, tuple[Any, ...]]) -> Any:
+            index, lane_args = lane[0], iter(lane[1])
             take = partial(jax.lax.dynamic_index_in_dim, index=index, keepdims=False)
             pick = [
-                next(own) if axis == 0 else _map_axis(lambda x, a: take(x, axis=a), axis, arg)
+                next(lane_args) if axis == 0 else _map_axis(lambda x, a: take(x, axis=a), axis, arg)
                 for axis, arg in zip(in_axes, args, strict=True)
             ]
             return update(*pick)

@@ -57,7 +57,7 @@ def digest(path: Path) -> str:
 
 
 def values(metrics: dict[str, Mean]) -> dict[str, Any]:
-    """Host numbers of a chunk's metrics: one, a list over lanes, null where nothing was seen."""
+    """Host numbers of a chunk's metrics: one of `[]`, a list of lanes `[N]`, None where nothing was seen."""
     return {name: _number(mean) for name, mean in sorted(metrics.items())}
 
 

@@ -126,7 +126,7 @@ def _of_groups(params: Any) -> Any:
 class ResetState(NamedTuple):
     """State of `with_resets`."""
 
-    inner: Any
+    inner: Any  # state of the wrapped optimiser
     seed: jax.Array  # uint32 [], of fresh parameters
     num_updates: jax.Array  # int32 []
 
@@ -145,7 +145,7 @@ def with_resets(
     def init(params: Any) -> ResetState:
         return ResetState(inner.init(params), checksum(params), jnp.zeros((), jnp.int32))
 
-    def reset(value: tuple, params: Any, seed: jax.Array, count: jax.Array) -> tuple:
+    def reset(value: tuple[Any, Any], params: Any, seed: jax.Array, count: jax.Array) -> tuple[Any, Any]:
         updates, _ = value
         new = fresh(jax.random.fold_in(jax.random.key(seed), count))
         moved = jax.tree.map(jnp.add, params, updates)
@@ -164,20 +164,20 @@ def with_resets(
 
 
 def rainbow_shares(config: RainbowConfig) -> Callable:
-    """Encoder and transition keep most of themselves; head and predictor begin anew (SR-SPR)."""
+    """The share of each part to be made anew: all of head and predictor, less of the others (SR-SPR)."""
     kept = {"encoder": config.reset_share, "transition": config.reset_share}
     return lambda params: {"params": {part: kept.get(part, 1.0) for part in params["params"]}}
 
 
 def init(optimizer: optax.GradientTransformation, params: Any) -> Any:
-    """Optimiser state of `params`."""
+    """First optimiser state, a pytree, of the pytree `params`."""
     return foreign(optimizer.init)(params)
 
 
 def apply(
     optimizer: optax.GradientTransformation, gradients: Any, opt_state: Any, params: Any
 ) -> tuple[Any, Any]:
-    """One optimiser step: new params and optimiser state."""
+    """One optimiser step: new parameters, of the shapes of `params`, and the new optimiser state."""
     updates, opt_state = foreign(optimizer.update)(gradients, opt_state, params)
     return foreign(optax.apply_updates)(params, updates), opt_state
 
@@ -186,7 +186,7 @@ def _is_matrix(params: Any) -> Any:
     return jax.tree.map(lambda x: x.ndim >= 2, params)
 
 
-def by_period(optimizer: optax.GradientTransformation, periods: Any) -> Any:
+def by_period(optimizer: optax.GradientTransformation, periods: Any) -> optax.GradientTransformation:
     """Let every part of the parameters move at each `period`-th update alone; 0: never.
 
     `periods` are ints in a prefix of the parameters. Between its moves a part rests with its

@@ -26,12 +26,12 @@ AXIS = "device"
 class Mean(NamedTuple):
     """A mean that can be added up: total over count; count 0 means nothing was seen."""
 
-    total: jax.Array
-    count: jax.Array
+    total: jax.Array  # [], or [N] of lanes
+    count: jax.Array  # of the shape of `total`, or []
 
 
 class ChunkReport(NamedTuple):
-    """What a chunk says beside its state."""
+    """The report of a chunk beside its state."""
 
     metrics: dict[str, Mean]  # summed over the updates of the chunk
     is_finite: jax.Array  # [num_updates] bool: metrics of each update, and the learner at the end
@@ -75,8 +75,8 @@ def value_and_mean_grad(loss_fn: Callable, in_turn: bool = False, has_items: boo
 
     def one_by_one(params, minibatch, *constants):
         def add(total, one):
-            found = jax.value_and_grad(loss_fn, has_aux=True)(params, one, *constants)
-            return jax.tree.map(jnp.add, total, found), None
+            shard = jax.value_and_grad(loss_fn, has_aux=True)(params, one, *constants)
+            return jax.tree.map(jnp.add, total, shard), None
 
         first = jax.tree.map(lambda x: x[0], minibatch)
         shapes = jax.eval_shape(jax.value_and_grad(loss_fn, has_aux=True), params, first, *constants)
@@ -227,7 +227,7 @@ def _refuse_empty(tree: Any) -> None:
 
 
 def check_replicas(checksums: jax.Array) -> None:
-    """Raise `ReplicaDrift` unless all replicas of the learner are bit-identical."""
+    """Raise `ReplicaDrift` unless the checksums `[devices]` of all replicas of the learner are equal."""
     values = np.asarray(checksums)
     if (values != values[0]).any():
         raise ReplicaDrift(
@@ -237,7 +237,7 @@ def check_replicas(checksums: jax.Array) -> None:
 
 
 def checksum(tree: Any) -> jax.Array:
-    """Sum of the bits of all leaves, uint32 modulo 2^32, weighted by leaf so that swaps show."""
+    """Sum of the bits of all leaves, uint32 `[]` modulo 2^32, weighted by leaf so that swaps show."""
     total = jnp.zeros((), jnp.uint32)
     for i, leaf in enumerate(jax.tree.leaves(tree)):
         bits = jax.lax.bitcast_convert_type(leaf.astype(_word(leaf.dtype)), jnp.uint32)
@@ -256,7 +256,8 @@ def all_finite(tree: Any) -> jax.Array:
     return jnp.all(jnp.stack(is_finite)) if is_finite else jnp.array(True)
 
 
-def _devices(num_devices: int) -> list:
+def _devices(num_devices: int) -> list[Any]:
+    """The first devices of this machine; raises ValueError where there are fewer."""
     available = jax.local_devices()
     if num_devices > len(available):
         raise ValueError(

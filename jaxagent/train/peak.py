@@ -12,7 +12,7 @@ ROUNDS = 5
 
 
 def square_product(dtype: str) -> tuple[Callable[[], jax.Array], float]:
-    """A product of random square matrices that fills this machine, compiled, and its operations."""
+    """A compiled product of random matrices `[size, size]` that fills this machine, and its operations."""
     size = 8192 if jax.default_backend() == "gpu" else 2048
     a, b = jax.random.normal(jax.random.key(0), (2, size, size)).astype(dtype)
     product = jax.jit(jnp.dot)

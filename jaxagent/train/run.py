@@ -38,7 +38,7 @@ class StageError(RuntimeError):
 
 
 class Work(NamedTuple):
-    """What a stage does once its inputs exist."""
+    """The work of a stage once its inputs exist."""
 
     finish: Callable[[RunState, Path], dict[str, Any]]  # writes artefacts, returns a small summary
     init: Callable[[], RunState] | None = None
@@ -82,7 +82,7 @@ class Stop:
 
 
 class _Run(NamedTuple):
-    """What all stages of a run share."""
+    """The values that all stages of a run share."""
 
     folder: Path
     fingerprint: str  # of its configuration
@@ -193,8 +193,8 @@ def _restore(run: _Run, place: Path, name: str, work: Work) -> tuple[Any, int]:
         metrics_log.truncate(log, name, -1)
         return (), 0
     first = work.init()
-    found = checkpoint.restore_latest(place, first, run.fingerprint)
-    step, state = found if found else (0, first)
+    restored = checkpoint.restore_latest(place, first, run.fingerprint)
+    step, state = restored if restored else (0, first)
     metrics_log.truncate(log, name, step)
     return jax.tree.map(jax.numpy.asarray, state), step // work.updates_per_chunk
 
@@ -241,5 +241,5 @@ def _hash_artefacts(place: Path) -> dict[str, str]:
 
 
 def discard_checkpoints(folder: Path, name: str) -> None:
-    """Free the disk of a finished stage."""
+    """Delete the checkpoints of a finished stage."""
     shutil.rmtree(stage_folder(folder, name) / "checkpoints", ignore_errors=True)

@@ -319,6 +319,7 @@ def test_a_frozen_encoder_gets_no_gradient_and_no_slow_copy(make, config):
     assert (target.encoder, agent.periods.encoder) == ((), 0)
 
 
+@pytest.mark.slow
 @BOTH
 def test_an_encoder_is_the_agent_on_its_features(make, config):
     """Frozen or not, the losses are those of the agent that is given the features."""
@@ -349,6 +350,7 @@ def test_targets_read_the_slow_copy(make, config):
     assert difference(first, batch_for(agent, params, jumped, steps)) > 0.1
 
 
+@pytest.mark.slow
 @BOTH
 def test_slow_critics_read_a_slow_encoder(make, config):
     agent, params, target, steps = setting(make, config, encoder=linear, is_frozen=False)

@@ -159,6 +159,7 @@ def test_five_times_the_mean_is_twice_the_sum_of_one_minus_cosine():
     assert total == pytest.approx(found["q"] + float(by_paper.mean()), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_no_gradient_reaches_what_is_predicted():
     """With tau 1 the target is the online encoder; its side of the loss must stay constant."""
     agent, _, params = agent_of()
@@ -446,6 +447,7 @@ def test_delayed_reward():
     np.testing.assert_allclose(values, [TINY.discount, 1.0], atol=0.1)
 
 
+@pytest.mark.slow
 def test_observed_action_reward():
     values = of_probe("ObservedActionReward", -1.0, 1.0)
     np.testing.assert_array_equal(values.argmax(1), [0, 1])
@@ -532,6 +534,7 @@ def test_one_device_equals_two():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), *results)
 
 
+@pytest.mark.slow
 def test_what_acts_is_what_is_told():
     """By a network that values one action above all, that action alone is taken."""
 

@@ -60,7 +60,7 @@ def test_t_reads_all_of_its_state_and_no_other(granularity, is_causal, pool):
     assert depends_on(read, states()) == [True] * n
 
 
-@pytest.mark.fast("component-last", "modality-mean")
+@pytest.mark.fast("component-last")
 @OF_ALL_POOLS
 @pytest.mark.parametrize("granularity", ["component", "modality"])
 def test_t_has_its_width_for_any_leading_axes(granularity, pool):

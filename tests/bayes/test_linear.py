@@ -57,6 +57,7 @@ def test_ridge_in_float32_at_the_size_of_the_experiments():
         np.testing.assert_allclose(result, expected, rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_the_predictive_distribution_is_calibrated(x64):
     """Errors over their predicted deviations are N(0, 1) and uncorrelated on tasks of the prior."""
     tau, sigma, num_steps = 2.0, 0.5, 12
@@ -98,6 +99,7 @@ def test_the_pool_mean_equals_enumeration(x64, prior):
             np.testing.assert_allclose(result[t], posterior @ (weights @ x[t]), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_padding_changes_nothing_and_float32_survives_foreign_tasks():
     num_steps, size, noise = 64, 16, 0.25
     weights = prompts.linear_tasks(jax.random.key(0), 40, size, 1.0)
@@ -138,6 +140,7 @@ def test_kernel_regression_by_hand_and_in_its_limits(x64):
         assert np.isfinite(grad(0.7))
 
 
+@pytest.mark.slow
 def test_vmap_is_a_loop_and_the_future_changes_nothing():
     x, y = (jnp.asarray(np.stack(a), jnp.float32) for a in zip(*map(pairs, range(3)), strict=True))
     pool = prompts.uniform_linear_pool(prompts.linear_tasks(jax.random.key(3), 4, SIZE, 1.0), 4)

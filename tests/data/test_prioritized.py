@@ -97,6 +97,7 @@ def test_a_window_keeps_its_context_and_begins_where_it_may(block, number):
         np.testing.assert_array_equal(before[real & (times >= 0)], times[real & (times >= 0)])
 
 
+@pytest.mark.slow
 def test_draws_and_their_rarity_follow_the_priorities():
     capacity, memory = 8, memory_of(exponent=0.5)
     held = filled(capacity, 4, 4, exponent=0.5)

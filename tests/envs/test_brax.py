@@ -52,6 +52,7 @@ def test_the_names_are_brax_s_own_table():
 # --- one step -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.foreign_oracle
 @pytest.mark.parametrize("name", TASKS)
 def test_step_equals_brax(name):

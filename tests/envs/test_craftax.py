@@ -170,6 +170,7 @@ def ends(state, action, params):
     return bool(terminated), bool(truncated)
 
 
+@pytest.mark.slow
 def test_death_terminates():
     _, params, *_ = made()
     alive = first_state()
@@ -182,6 +183,7 @@ def test_death_terminates():
     assert ends(starving, NOOP, params) == (True, False)
 
 
+@pytest.mark.slow
 def test_lava_terminates():
     _, params, *_ = made()
     state = first_state()
@@ -192,6 +194,7 @@ def test_lava_terminates():
     assert ends(state, NOOP, params) == (False, False)
 
 
+@pytest.mark.slow
 def test_the_clock_truncates_exactly_at_the_limit():
     env, params = envs.make(ID, max_steps=5)
     assert env.max_steps == 5

@@ -264,6 +264,7 @@ def test_gymnasium_s_checker_says_of_ours_what_it_says_of_its_own(name):
     assert ours == own
 
 
+@pytest.mark.slow
 def test_gymnasium_s_checker_accepts_pictures_of_cells():
     assert complaints(exported("Breakout-MinAtar")) == []
 
@@ -393,6 +394,7 @@ def test_legal_actions_are_gymnasium_s_mask():
 # --- export_vector --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_exported_lanes_are_those_of_our_vector():
     """There and back: HostVector over the export returns what `VectorEnv` returns."""
     pure, params = envs.make("gymnax/CartPole-v1", max_steps_in_episode=15)

@@ -62,7 +62,7 @@ WRAPPERS = {
 }
 
 
-@pytest.mark.fast("sticky")
+@pytest.mark.fast("limit")
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_a_wrapped_environment_keeps_the_contract(name):
     env, params = WRAPPERS[name](*envs.make(CARTPOLE))
@@ -200,6 +200,7 @@ def test_flat_boards_are_the_same_numbers_in_the_order_of_the_spec():
     assert env.obs_spec == envs.make(BREAKOUT)[0].obs_spec
 
 
+@pytest.mark.slow
 def test_a_stack_does_not_reach_into_the_last_episode():
     env, params = wrappers.frame_stack(*envs.make(CARTPOLE, max_steps=3), 3)
     vector = VectorEnv(env, num_lanes=2)

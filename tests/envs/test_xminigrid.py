@@ -23,7 +23,7 @@ adapter = pytest.importorskip("envs.adapters.xminigrid")
 goals = pytest.importorskip("xminigrid.core.goals")
 rules = pytest.importorskip("xminigrid.core.rules")
 
-FAST = ("MiniGrid-Empty-5x5", "XLand-MiniGrid-R1-9x9")
+FAST = ("MiniGrid-Empty-5x5",)
 NAMES = [env_id.split("/")[1] for env_id in envs.registered("xminigrid")]
 FORWARD, TURN_RIGHT, TURN_LEFT, PICK_UP = (jnp.int32(i) for i in range(4))
 TILES, COLORS = adapter.Tiles, adapter.Colors
@@ -94,6 +94,7 @@ def test_step_equals_xminigrid(name):
         assert info == {}
 
 
+@pytest.mark.slow
 @pytest.mark.foreign_oracle
 def test_the_source_has_discount_1_at_its_limit():
     """What `truncated` means is read off xminigrid: the last step, not a termination."""
@@ -341,6 +342,7 @@ def random_world(key):
     return encoded, grid, agent, action, changed
 
 
+@pytest.mark.slow
 @pytest.mark.foreign_oracle
 def test_rules_equal_xminigrid_on_random_worlds_of_every_kind():
     worlds = foreign(jax.jit(jax.vmap(random_world)))(jax.random.split(jax.random.key(0), NUM_WORLDS))
@@ -358,6 +360,7 @@ def test_rules_equal_xminigrid_on_random_worlds_of_every_kind():
         assert int(fired[(encoded[:, 0, 0] == kind) & (encoded[:, 1, 0] == 0)].sum()) >= 1, kind
 
 
+@pytest.mark.slow
 @pytest.mark.foreign_oracle
 def test_a_step_under_rules_equals_xminigrid():
     """Whole steps in XLand under a ruleset with several kinds of rules."""

@@ -119,6 +119,7 @@ class Plain:
                 node = parent
 
 
+@pytest.mark.fast("8-3.0-0.7--1.0-2")
 @pytest.mark.parametrize(
     ("num_leaves", "virtual_visits", "virtual_loss", "discount", "max_depth"),
     [
@@ -155,6 +156,7 @@ def test_trees_are_those_of_a_plain_loop(num_leaves, virtual_visits, virtual_los
         )
 
 
+@pytest.mark.fast("gumbel")
 @pytest.mark.parametrize("policy", ["muzero", "gumbel"])
 def test_one_leaf_is_the_search_there_was(policy, monkeypatch):
     """`search` runs other code for one leaf; that of several makes the same trees of one."""
@@ -193,6 +195,7 @@ def check_statistics(tree, num_simulations):
     np.testing.assert_allclose(total, np.asarray(tree.node_values) * passed, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.fast("gumbel-options2")
 @pytest.mark.parametrize(
     ("policy", "options"), [("muzero", {}), ("muzero", {"max_depth": 2}), ("gumbel", {})]
 )
@@ -200,6 +203,7 @@ def test_statistics_hold_no_virtual_visit(policy, options):
     check_statistics(searched(policy, 4, **options), N)
 
 
+@pytest.mark.slow
 def test_walks_that_share_an_edge_make_one_node():
     """A prior of one action: all walks of a step end in the same edge, and count there."""
     root, model = flat_problem(sharpness=0.0)
@@ -228,6 +232,7 @@ def test_lanes_do_not_meet(policy):
     np.testing.assert_allclose(np.asarray(here.node_values)[order], there.node_values, atol=1e-6)
 
 
+@pytest.mark.fast("gumbel")
 @pytest.mark.parametrize("policy", ["gumbel", pytest.param("muzero", marks=pytest.mark.slow)])
 def test_masks_of_root_and_model_hold(policy):
     root, model = flat_problem()
@@ -252,6 +257,7 @@ def test_halving_of_several_is_that_of_one():
     np.testing.assert_array_equal(np.sort(one, axis=1), np.sort(several, axis=1))
 
 
+@pytest.mark.slow
 def test_chance_nodes_and_rollouts_take_several_too():
     root, decision, outcome = stochastic_problem(mcts, B, A, 3)
     policy = functools.partial(mcts.stochastic_muzero_policy, num_leaves=4, dirichlet_fraction=0.0)
@@ -262,6 +268,7 @@ def test_chance_nodes_and_rollouts_take_several_too():
     check_statistics(found.search_tree, N)
 
 
+@pytest.mark.slow
 def test_a_tree_is_gone_on_from_and_a_decided_search_stops():
     root, model = flat_problem()
     first = searched("muzero", 4)
@@ -354,6 +361,7 @@ def recommended(policy, discount, num_leaves):
     return best[states, np.asarray(action)], best[states, np.asarray(root.prior_logits).argmax(1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "discount"),
     [
@@ -377,6 +385,7 @@ def test_several_leaves_are_as_strong_as_one(policy, discount):
         assert (several - average).mean() / most > gain - 0.03
 
 
+@pytest.mark.fast("gumbel")
 @pytest.mark.parametrize("policy", ["muzero", "gumbel"])
 def test_no_loop_copies_or_selects_a_tree(policy):
     """As of one leaf: no [B (N + 1), A] copy or select in any loop body."""

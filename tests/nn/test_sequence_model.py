@@ -70,7 +70,7 @@ def test_a_layout_says_where_scalars_lie():
     np.testing.assert_array_equal(by_component.per_scalar(same), same)
 
 
-@pytest.mark.fast("0-component-bins", "1-modality-reals")
+@pytest.mark.fast("0-component-bins")
 @OF_ALL_KINDS
 @pytest.mark.parametrize("number", [0, 1])
 def test_there_is_one_prediction_a_scalar(kind, number):

@@ -418,6 +418,7 @@ def test_the_loss_is_finite_with_finite_gradients_also_with_padding(actions_only
     assert all((g != 0).any() for g in jax.tree.leaves(gradient))
 
 
+@pytest.mark.slow
 def test_padding_and_other_episodes_do_not_change_the_loss():
     model, params, _ = build(1, 3)
     loss = jax.jit(lambda tokens: sequence.loss(model, params, tokens, actions_only=False))

@@ -75,6 +75,7 @@ def test_a_prediction_sees_what_came_before_it_and_its_context_only(name):
             assert np.abs(after[:, t + 1 :] - before[:, t + 1 :]).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_log_loss_of_the_outcomes():
     setting, prompt = drawn("mdp")
     params = jax.jit(setting.init)(jax.random.key(2))

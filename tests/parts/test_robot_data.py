@@ -37,6 +37,7 @@ def test_tiers_select_snapshots(tier, expected):
     assert robots.snapshots_of("replay", 3) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_every_snapshot_of_every_training_agent_leaves_a_shard(collected):
     shards, card, _ = collected
     train = [(s.meta["agent"], s.meta["snapshot"]) for s in shards if s.meta["split"] == "train"]
@@ -74,6 +75,7 @@ def test_reading_back_selects_the_tier(collected):
     assert len(replay.train) == 6 * len(data.train)
 
 
+@pytest.mark.slow
 def test_data_are_a_function_of_the_seed(collected):
     shards, card, _ = collected
     again, same = robots.collect(DOMAIN, CONFIG, seed=3)

@@ -92,7 +92,11 @@ def transformer_program():
 
 
 PROGRAMS = {"ppo": ppo_program, "linear": linear_program, "transformer": transformer_program}
-NAMES = ["ppo", "linear", pytest.param("transformer", marks=pytest.mark.slow)]
+NAMES = [
+    pytest.param("ppo", marks=pytest.mark.slow),
+    "linear",
+    pytest.param("transformer", marks=pytest.mark.slow),
+]
 
 
 def run(program, num_devices, chunks=(3,)):
@@ -157,7 +161,8 @@ def test_return_metric_is_the_mean_of_finished_episodes():
     assert finished.total == 6 * finished.count
 
 
-@pytest.mark.parametrize("num_devices", [1, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_devices", [1, 4])
 def test_learning_statistics_cover_all_shards(num_devices):
     """The moments of observations after 3 updates have counted every env step of every shard."""
     learner = result("ppo", num_devices)[0].learner
@@ -364,6 +369,7 @@ def test_lanes_of_equal_ids_are_paired():
     assert not np.array_equal(weights[0], weights[1])
 
 
+@pytest.mark.slow
 def test_lanes_in_turn_are_the_lanes_at_once():
     loop, first, data = program("linear")
     start = jax.tree.map(lambda x: jnp.stack([x] * 3), first)
