@@ -76,7 +76,8 @@ class Environment(abc.ABC):
     ) -> tuple[jax.Array, State, jax.Array, jax.Array, jax.Array, dict[str, jax.Array]]:
         """Advance one step; `terminated` and `truncated`, bool `[]`, are never merged.
 
-        Returns observation `[*obs_shape]`, state, reward float32 `[]`, the two flags and info.
+        Returns observation `[*obs_shape]`, state, reward float32 `[]` (`[2]` in a game of two), the two
+        flags and info.
         """
 
     @abc.abstractmethod
@@ -131,7 +132,7 @@ def sample_action(key: jax.Array, spec: tuple[Component, ...], legal: jax.Array 
 
 
 def clip_category(spec: tuple[Component, ...], action: jax.Array) -> jax.Array:
-    """The nearest category in the space, `[...]` of `action [...]`, as plain environments read it.
+    """`action [...]`, a category moved to the nearest in its space, as plain environments take it.
 
     Real actions outside their bounds are their source's business (`envs.wrappers.checked` refuses
     both).

@@ -6,7 +6,7 @@ import jax
 
 
 def derive(seed: int, purpose: str, step: int = 0) -> jax.Array:
-    """Return the key of `purpose` at `step`; adding a purpose changes no other stream."""
+    """Return the key `[]` of `purpose` at `step`; adding a purpose changes no other stream."""
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
     return jax.random.fold_in(key, step)
 

@@ -27,7 +27,7 @@ class Trajectory(NamedTuple):
     valid: Any = ()
 
     def fields_of(self, kind: type) -> Any:
-        """The fields that the NamedTuple `kind` names, of the extras where these have one."""
+        """The fields `[T, B, ...]` that the NamedTuple `kind` names, of the extras where these have one."""
         return kind(*(self.extras[f] if f in self.extras else getattr(self, f) for f in kind._fields))
 
 

@@ -33,7 +33,7 @@ class AcrobotParams(NamedTuple):
 
 
 class AcrobotState(NamedTuple):
-    """State of one acrobot, fields `[]`, or of B, fields `[B]`."""
+    """State of one acrobot, fields `[]`; of B lanes, fields `[B]`."""
 
     joint_angle1: jax.Array  # rad, 0 hangs down
     joint_angle2: jax.Array  # rad, relative to the first link

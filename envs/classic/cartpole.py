@@ -27,7 +27,7 @@ class CartPoleParams(NamedTuple):
 
 
 class CartPoleState(NamedTuple):
-    """State of one cart, fields `[]`, or of B, fields `[B]`."""
+    """State of one cart, fields `[]`; of B lanes, fields `[B]`."""
 
     x: jax.Array  # m
     x_dot: jax.Array  # m / s

@@ -40,7 +40,7 @@ class ContinuousParams(NamedTuple):
 
 
 class MountainCarState(NamedTuple):
-    """State of one car, fields `[]`, or of B, fields `[B]`."""
+    """State of one car, fields `[]`; of B lanes, fields `[B]`."""
 
     position: jax.Array  # along the track
     velocity: jax.Array  # along the track, per env step

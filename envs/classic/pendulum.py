@@ -25,7 +25,7 @@ class PendulumParams(NamedTuple):
 
 
 class PendulumState(NamedTuple):
-    """State of one pendulum, fields `[]`, or of B, fields `[B]`."""
+    """State of one pendulum, fields `[]`; of B lanes, fields `[B]`."""
 
     theta: jax.Array  # rad, 0 is upright; not wrapped
     theta_dot: jax.Array  # rad / s

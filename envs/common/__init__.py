@@ -1,1 +1,1 @@
-"""What environments and agents both stand on: names and their errors, branches, foreign code."""
+"""Shared parts of environments and agents: names and their errors, branches, foreign code."""

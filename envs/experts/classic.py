@@ -22,7 +22,7 @@ def acrobot(state: Any, params: Any) -> jax.Array:
 
 
 def pendulum(state: Any, params: Any) -> jax.Array:
-    """Torque `[1]`, N m: pump energy until it suffices for the top, then hold (Astrom 2000)."""
+    """Torque `[1]`, N m: pump energy until it suffices for the top, then hold by feedback (Astrom 2000)."""
     theta, speed = wrap_angle(state.theta), state.theta_dot
     inertia = params.m * params.l**2 / 3.0
     energy = 0.5 * inertia * speed**2 + 0.5 * params.m * params.g * params.l * (jnp.cos(theta) - 1)

@@ -46,7 +46,7 @@ def act_as_told(key: jax.Array, own: Any, memory: Any, action: jax.Array) -> jax
 
 
 def pass_on(key: jax.Array, own: Any, memory: Any, action: jax.Array, step: Step) -> tuple[Any, Step]:
-    """The `after` of a wrapper that changes neither memory nor `Step`, its fields as there `[...]`."""
+    """The `after` of a wrapper that changes nothing; shapes as in `Step`."""
     del key, own, action
     return memory, step
 

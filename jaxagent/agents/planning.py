@@ -160,7 +160,7 @@ def true_model(env: Any, evaluate: Evaluate, *, discount: float) -> mcts.Recurre
 def decide(
     env: Any, evaluate: Evaluate, plan: Plan, discount: float, params: Any, view: View, key: jax.Array
 ) -> Decision:
-    """Plan from the true state of each of the B lanes of `view`."""
+    """Plan from the true states of `view [B, ...]`: a decision for each lane."""
     logits, value = evaluate(params, view.obs)
     root = mcts.RootFnOutput(prior_logits=logits, value=value, embedding=(view.state, view.task))
     model = true_model(env, evaluate, discount=discount)

@@ -79,7 +79,7 @@ class WorldModel(NamedTuple):
     def loss(
         self, params: WorldModelParams, steps: ModelStep, data: Any, slow: Any
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Squared errors of change and reward, cross-entropy of ends, TD(0) of values (b steps).
+        """Squared errors of change and reward, cross-entropy of ends, TD(0) of values, summed `[]`.
 
         For `loops.supervised`: the value bootstraps from the slow copy, `slow.params`.
         """

@@ -1,4 +1,4 @@
-"""How many bits it takes to write a predictor down: its code, and the table that it stores.
+"""Bits that it takes to write a predictor down: its code, and the table that it stores.
 
 Source: Wurgaft et al. 2025 compress the predictor's source and data by several compressors.
 Differs: the code is one constant for all strategies, and the table is counted analytically or

@@ -62,7 +62,7 @@ def pool_posterior(pool: LinearPool, x: jax.Array, y: jax.Array, noise: float | 
 
 
 def _outputs(pool: LinearPool, x: jax.Array) -> jax.Array:
-    """What each task says of each x, `[T, D]`; 0 for padding."""
+    """Output of each task for each x, `[T, D]`; 0 for padding."""
     is_padding = (pool.log_prior == -jnp.inf)[:, None]
     weights = jnp.where(is_padding, 0.0, pool.weights)
     return jnp.matmul(x, weights.T, precision=HIGHEST)

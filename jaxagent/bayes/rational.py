@@ -1,4 +1,4 @@
-"""Which in-context strategy a model follows after N steps, as a choice by posterior odds.
+"""The in-context strategy that a model follows after N steps, as a choice by posterior odds.
 
 A strategy q predicts (memorising M, generalising G, ...), loses L_q nats a token on the training
 tasks, and takes K_q bits to write down. After N steps its log weight is

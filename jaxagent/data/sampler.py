@@ -63,7 +63,7 @@ def windows(
 
 
 def sample(data: Windows, key: jax.Array, batch_size: int, context: int) -> Batch:
-    """Draw B windows of K = `context` steps that begin at uniform real steps and leave no episode."""
+    """Draw windows `[batch_size, context, ...]` that start at uniform real steps and leave no episode."""
     starts = jax.random.randint(key, (batch_size,), 0, data.num_real)
     index = starts[:, None] + jnp.arange(context)[None, :]
     segment = data.segment[index]
@@ -78,7 +78,7 @@ def sample(data: Windows, key: jax.Array, batch_size: int, context: int) -> Batc
 def shuffled(data: Windows, key: jax.Array) -> Windows:
     """The saboteur's data: every step keeps its marginals, no step follows from the one before.
 
-    Observations and actions are permuted over all real steps, each on its own.
+    Observations and actions `[N, ...]` are permuted over all real steps, each on its own.
     """
     return _shuffle(data, key, num_real=int(data.num_real))
 
@@ -124,7 +124,7 @@ def unit_windows(
 
 
 def sample_units(data: UnitWindows, key: jax.Array, batch_size: int, context: int) -> UnitBatch:
-    """Draw B windows of K = `context` steps as `sample` does."""
+    """Draw windows `[batch_size, context, P]` as `sample` does."""
     starts = jax.random.randint(key, (batch_size,), 0, data.num_real)
     index = starts[:, None] + jnp.arange(context)[None, :]
     segment = data.segment[index]
@@ -132,7 +132,7 @@ def sample_units(data: UnitWindows, key: jax.Array, batch_size: int, context: in
 
 
 def shuffled_units(data: UnitWindows, key: jax.Array, obs_size: int) -> UnitWindows:
-    """The saboteur's data, as `shuffled` makes them."""
+    """The saboteur's data, of the same shapes, as `shuffled` makes them; obs are `unit[:, :obs_size]`."""
     num_real = int(data.num_real)
     key_obs, key_action = jax.random.split(key)
     orders = [jax.random.permutation(k, num_real) for k in (key_obs, key_action)]

@@ -157,7 +157,7 @@ LIMITS = Limits()
 
 
 def alarms(found: Any, limits: Limits = LIMITS) -> dict[str, str]:
-    """A sentence by name for each number beyond its limit; `found` has the fields of `Diagnosis`."""
+    """A sentence by name for each number beyond its limit; `found` has `Diagnosis`'s fields `[]`."""
     at_most = ("mean_cosine", "copy_ratio", "dormant")
     result = {}
     for name, meaning in MEANING.items():

@@ -142,7 +142,7 @@ def _put(x: jax.Array, new: jax.Array, where: tuple) -> jax.Array:
 
 
 def _passed(trace: Trace, rows: jax.Array, depth: Any, num_actions: int) -> jax.Array:
-    """How often the walks before chose each action `[B, A]` at `rows [B]` of a level."""
+    """Counts `[B, A]` of the actions that the walks before chose at `rows [B]` of a level."""
     path, action = (jax.lax.dynamic_index_in_dim(x, depth, keepdims=False) for x in trace)
     is_here = (path == rows[:, None])[..., None]
     return jnp.sum(jnp.where(is_here, jax.nn.one_hot(action, num_actions), 0.0), axis=1)
@@ -166,7 +166,7 @@ def _with_unobserved(at: Node, passed: jax.Array, virtual_visits: float, virtual
 
 
 def _first_alike(parent: jax.Array, action: jax.Array, num_leaves: int) -> jax.Array:
-    """Which of its lane's walks was the first to end in the same edge, int32 `[B L]`."""
+    """Index, int32 `[B L]`, of the first of its lane's walks that ends in the same edge."""
     parent, action = (x.reshape(-1, num_leaves) for x in (parent, action))
     same = _alike(parent) & _alike(action)
     leaf = jnp.arange(num_leaves, dtype=jnp.int32)
@@ -174,7 +174,7 @@ def _first_alike(parent: jax.Array, action: jax.Array, num_leaves: int) -> jax.A
 
 
 def _alike(x: jax.Array) -> jax.Array:
-    """Which of a lane's L are equal: `[B, L, L]` of `[B, L]`."""
+    """Equality of all pairs of a lane's L: bool `[B, L, L]` of `[B, L]`."""
     return x[:, :, None] == x[:, None, :]
 
 

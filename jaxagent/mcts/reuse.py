@@ -80,7 +80,7 @@ def depths(parents: jax.Array) -> jax.Array:
 
 
 def _descend_from(parents: jax.Array, root: jax.Array) -> jax.Array:
-    """Which nodes `[B, N]` lie at or below node `root [B]`, by pointer jumping; none of -1."""
+    """Whether each node, bool `[B, N]`, lies at or below node `root [B]`, by pointer jumping; none of -1."""
     size = parents.shape[1]
     lane = jnp.arange(parents.shape[0])[:, None]
     nodes = jnp.arange(size, dtype=jnp.int32)[None]

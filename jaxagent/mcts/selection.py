@@ -112,7 +112,7 @@ def gumbel_muzero_interior_action_selection(
     *,
     qtransform: QTransform = qtransform_completed_by_mix_value,
 ) -> jax.Array:
-    """The action, int32 `[]`, whose share of visits is furthest below the improved policy's (eq. 14)."""
+    """Action, int32 `[]`, whose share of visits is furthest below the improved policy's (ibid., eq. 14)."""
     del rng_key
     visits = _as_float(tree.children_visits[node_index])
     logits = tree.children_prior_logits[node_index]

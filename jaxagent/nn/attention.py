@@ -78,7 +78,7 @@ def window_mask(
 
 
 def cache_mask(cache: Cache, order: jax.Array, time: jax.Array, context: int) -> jax.Array:
-    """Which slots new tokens `[L]` may see, of a cache that already holds them: bool `[B, L, slots]`.
+    """Mask, bool `[B, L, slots]`, of the slots that new tokens `[L]`, already in the cache, may see.
 
     A token always sees itself, also the last action of an episode that is over: nobody sees it.
     """

@@ -58,7 +58,7 @@ def _by_patches(x: jax.Array, kernel: jax.Array, strides: Any) -> jax.Array:
     columns = (x.shape[2] - width) // strides[1] + 1
 
     def under(i: int, j: int) -> jax.Array:
-        """What lies under place (i, j) of the kernel, everywhere."""
+        """The pixels under place (i, j) of the kernel, `[B, rows, columns, C]`."""
         down, right = i + (rows - 1) * strides[0] + 1, j + (columns - 1) * strides[1] + 1
         return x[:, i : down : strides[0], j : right : strides[1]]
 

@@ -120,7 +120,7 @@ class LatentModel(NamedTuple):
 
     def step(self, params: Any, latent: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Next latents `[B, ...]` and reward logits `[B, V]`, see `LatentNet.step`."""
-        return self.net.apply(params, latent, action, method="step")
+        return self.net.apply(params, latent, action, method="step")  # type: ignore[return-value]
 
     def judge(self, params: Any, latent: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Policy logits `[B, A]` and value logits `[B, V]`, see `LatentNet.judge`."""

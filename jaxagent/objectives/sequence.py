@@ -41,7 +41,7 @@ def scalar_loss(predicted: jax.Array, unit: jax.Array, values: str) -> jax.Array
 
 
 def expected_unit(predicted: jax.Array, values: str) -> jax.Array:
-    """The mean place `[...]` in the warped space of logits `[..., V]`, or of reals `[...]`, clipped."""
+    """The mean place `[...]` in the warped space under logits `[..., V]`; reals `[...]` are clipped."""
     if values == "reals":
         return jnp.clip(predicted, -1.0, 1.0)
     centres = scalar.unit_centres(predicted.shape[-1])

@@ -118,7 +118,7 @@ def _algorithm(env: Any, config: AgentConfig) -> tuple[Loop, Callable[[Any], Any
 
 
 def snapshot_shapes(env: Any, task: Any, config: AgentConfig, lead: tuple[int, ...]) -> Any:
-    """Shapes of `(params, moments)` of one agent behind leading axes `lead`, traced."""
+    """Shapes `[*lead, ...]`, traced, of the pytree `(params, moments)` of one agent."""
     loop, keep = _algorithm(env, config)
 
     def first(key: jax.Array) -> Any:

@@ -70,7 +70,7 @@ def tokens_of(batch: sampler.Batch, domain: Domain) -> stream.Tokens:
 
 
 def draw(of: Corpus, config: FitConfig) -> Callable[[Any, jax.Array], sampler.Batch]:
-    """`(windows, key) -> batch` of one shard."""
+    """A function `(windows, key) -> batch [b, K, ...]` that draws the part of one shard."""
     size, context = config.batch_size // NUM_SHARDS, of.model.config.context
     return partial(sampler.sample, batch_size=size, context=context)
 
@@ -151,7 +151,7 @@ def pretrain(
 def validation(
     of: Corpus, train: Sequence[Any], held_out: Sequence[Any], lanes: Sequence[str], params: Any
 ) -> list[dict[str, float]]:
-    """Held-out cross-entropy of every lane by domain, beside that of each component's frequencies."""
+    """Held-out cross-entropy of lanes `params [N, ...]` by domain, beside that of components' frequencies."""
     config = FitConfig(batch_size=256 * NUM_SHARDS)
     rows = []
     for i, (seen, data, domain) in enumerate(zip(train, held_out, of.domains, strict=True)):

@@ -60,7 +60,10 @@ def freeze(
     seed: int,
     recipe: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write `NAME.npz` and `NAME.json` of evenly spaced snapshots to `place`; returns the card."""
+    """Write `NAME.npz` and `NAME.json` of evenly spaced snapshots to `place`; returns the card.
+
+    `snapshots` have leaves `[chunks + 1, agents, ...]`, as `agents.population` keeps them.
+    """
     env, task = envs.make(env_id)
     last = jax.tree.leaves(snapshots)[0].shape[0] - 1
     rows = agents.even_rows(last, num_snapshots)

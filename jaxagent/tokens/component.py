@@ -84,14 +84,17 @@ def encode_action(codec: Codec, domain: Domain, num_bins: int, action: jax.Array
 
 
 def decode_action(codec: Codec, domain: Domain, num_bins: int, tokens: jax.Array) -> jax.Array:
-    """Actions int32 `[...]` or float32 `[..., m]` of tokens `[..., m]`; `encode_action` undone up to bins."""
+    """Actions int32 `[...]` or float32 `[..., m]` of tokens int32 `[..., m]`.
+
+    The inverse of `encode_action` up to the bin.
+    """
     if domain.action_cardinality:
         return tokens[..., 0] - num_bins
     return scalar.decode(codec.action, tokens)
 
 
 def legal_tokens(domain: Domain, num_bins: int, vocabulary: int) -> jax.Array:
-    """Which tokens an action component may take, bool `[V + K]`."""
+    """Mask, bool `[V + K]`, of the tokens that an action component may take."""
     token = jnp.arange(vocabulary)
     if domain.action_cardinality:
         return (token >= num_bins) & (token < num_bins + domain.action_cardinality)
@@ -101,7 +104,7 @@ def legal_tokens(domain: Domain, num_bins: int, vocabulary: int) -> jax.Array:
 def choose_token(
     logits: jax.Array, legal: jax.Array, rule: Literal["argmax", "sample", "mean"], key: jax.Array
 ) -> jax.Array:
-    """Choose one token int32 `[...]` from `logits [..., V + K]` by the rule, where `legal [V + K]`.
+    """Choose one token int32 `[...]`, of those `legal [V + K]`, from `logits [..., V + K]` by the rule.
 
     "mean" takes the token nearest to the mean of the bin index, which for uniform bins is the mean
     action up to half a bin. The mean of categories means nothing: callers use argmax there.

@@ -43,7 +43,7 @@ class ReplicaDrift(RuntimeError):
 
 
 def average_devices(tree: Any) -> Any:
-    """Average each leaf over devices; valid inside `chunked` only."""
+    """Average each leaf `[...]` over devices; valid inside `chunked` only."""
     return jax.lax.pmean(tree, AXIS)
 
 

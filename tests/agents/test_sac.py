@@ -342,6 +342,7 @@ def result(devices=1):
     return run(*begun(), 3, devices)
 
 
+@pytest.mark.slow
 def test_the_warm_up_is_kept_and_nothing_learned_from_it_yet():
     learner, shards = jax.device_get(begun()[1])
     ring = shards.replay

@@ -63,6 +63,7 @@ def view_of(x):
     return View(jnp.asarray(x, jnp.float32), (), ())
 
 
+@pytest.mark.slow
 def test_a_step_moves_pays_and_ends_as_the_line_does():
     world, params = learned()
     steps = line(seed=1, size=512)
@@ -167,6 +168,7 @@ def test_the_best_of_a_policy_s_own_samples_is_chosen():
     assert (np.abs(small) <= 0.1).all()  # nothing but samples of the policy
 
 
+@pytest.mark.slow
 def test_the_learned_world_serves_as_well():
     world, params = learned()
     push = np.asarray(chosen_by(world.step, (jnp.float32(2.0), params)))

@@ -96,6 +96,7 @@ def test_the_first_tokens_alone_are_the_first_of_all_where_nobody_looks_ahead(ki
     np.testing.assert_allclose(first, states[:, :size], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.fast("component-bins")
 @OF_ALL_KINDS
 def test_every_scalar_and_its_place_reach_the_states(kind):
     """No scalar is lost, and none is taken for its neighbour."""

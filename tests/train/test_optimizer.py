@@ -36,6 +36,7 @@ def schedule(config, count):
     return final + (config.learning_rate - final) * cosine
 
 
+@pytest.mark.slow
 def test_schedule_by_the_decay_of_idle_weights():
     """Without gradients a matrix shrinks by 1 - rate * decay a step, which shows the rate."""
     optimizer = optimizers.adamw(CONFIG)
