@@ -27,9 +27,7 @@ class TheoryConfig:
     """The rational model and how it is judged."""
 
     complexity: Literal["analytic", "lzma", "code_x5"] = "analytic"  # bits of the predictors
-    share: Annotated[float, Bound(0.5, 0.95)] = (
-        0.8  # of checkpoints and of sizes is fitted, the rest held out
-    )
+    share: Annotated[float, Bound(0.5, 0.95)] = 0.8  # of checkpoints and sizes is fitted, the rest held out
     num_starts: Count = 16  # of L-BFGS
     interpolation: Positive = 0.2  # share of its range below which a model lies between M and G
     least_gap: Positive = 0.02  # nats between M and G below which a cell says nothing

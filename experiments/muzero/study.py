@@ -139,10 +139,8 @@ def evaluate(config: Config, task: TaskConfig, fits: Fits, folder: Path, place: 
     played["ppo"] = ppo_history(config, task, fits["ppo"].load(folder), arena)
     first = agents.take(models["muzero"], -1, 0)
     films.write(folder, f"muzero--{task.name}", env, search, first, params, films.key(key))
-    steps = played["muzero"]["steps"]
-    returns = {
-        arm: mean_between(curve, steps[-config.num_averaged], steps[-1]) for arm, curve in played.items()
-    }
+    late = played["muzero"]["steps"][-config.num_averaged :]
+    returns = {arm: mean_between(curve, late[0], late[-1]) for arm, curve in played.items()}
     returns |= {"untrained": played["muzero"]["returns"][0], "ppo, all steps": played["ppo"]["returns"][-1]}
     return {"returns": returns, "curves": played}
 
@@ -170,9 +168,8 @@ def scores(config: Config, found: Found) -> Scores:
     """Normalised returns `[tasks, seeds]` by arm, and env steps to the anchor by ("steps", arm)."""
     table = of_tasks(found, config.tasks, ARMS)
     for arm in ("muzero", "ppo"):
-        table["steps", arm] = np.stack(
-            [steps_to(found[f"evaluate/{t.name}"], arm, anchor(config, found, t)) for t in config.tasks]
-        )
+        rows = [steps_to(found[f"evaluate/{t.name}"], arm, anchor(config, found, t)) for t in config.tasks]
+        table["steps", arm] = np.stack(rows)
     return table
 
 

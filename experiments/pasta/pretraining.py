@@ -176,10 +176,8 @@ def _measure(
     """
     rows: list[dict[str, Any]] = [{} for _ in range(config.num_pretrainings)]
     for name, seen in train.items():
-        windows, key = (
-            reader.windows(name, data[name].validation),
-            keys.derive(config.seed, f"measure/{name}"),
-        )
+        windows = reader.windows(name, data[name].validation)
+        key = keys.derive(config.seed, f"measure/{name}")
         batch = sampler.sample_units(windows, key, MEASURED_WINDOWS, config.network.context)
         key_loss = keys.derive(config.seed, f"measure/{name}/loss")
         measure = jax.jit(partial(_measure_domain, reader, name))

@@ -30,7 +30,7 @@ from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.nn import transformer
 from jaxagent.report.figure import Curve, curves, line
 from jaxagent.study.study import Found, Measure, Step, Study
-from jaxagent.study.verdicts import Scores, normalised
+from jaxagent.study.verdicts import Scores, iqm_by_task, normalised
 
 LIMITS = (
     "T(s) reads the current state alone, no history.",
@@ -184,7 +184,7 @@ def _told(values: Mapping[str, Any]) -> str:
 def _room(name: str, domains: Sequence[str], table: np.ndarray, low: float, high: float) -> Precondition:
     """That the IQM of all domains, as the claims have it, lies within bounds."""
     whole = float(statistics.iqm(table))
-    of_each = _told({d: f"{statistics.iqm(row[None]):.2f}" for d, row in zip(domains, table, strict=True)})
+    of_each = _told({domain: f"{score:.2f}" for domain, score in iqm_by_task(domains, table).items()})
     limits = f"at most {high:g}" if low == -np.inf else f"{low:g} to {high:g}"
     return Precondition(name, low <= whole <= high, f"IQM {whole:.2f} ({of_each}); {limits}")
 

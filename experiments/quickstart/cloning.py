@@ -236,10 +236,8 @@ def play(problem: Problem, arms: dict[str, Any], network: str, folder: Path) -> 
     lane_keys = [keys.derive(seed, f"evaluate/{task.env}") for seed in problem.adapt.seeds]
     returns = np.asarray(run(lanes, changed, jnp.stack(lane_keys * len(arms))))
     for name, params in arms.items():
-        first, film_key = (
-            dress(agents.take(params, 0)),
-            keys.derive(problem.adapt.seeds.first, f"picture/{task.env}"),
-        )
+        first = dress(agents.take(params, 0))
+        film_key = keys.derive(problem.adapt.seeds.first, f"picture/{task.env}")
         library.save(folder, describe(problem, name), first)
         films.write(folder, f"{name}--{task.name}", env, policy, first, changed, film_key)
     return dict(zip(arms, returns.reshape(len(arms), -1).tolist(), strict=True))

@@ -17,28 +17,21 @@ from typing import Any
 from envs.returns import reference
 from experiments.quickstart import cloning
 from experiments.quickstart.config import Config
-from jaxagent.evaluate import statistics
 from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.figure import Curve, return_curve
 from jaxagent.study import collection
 from jaxagent.study.study import Fit, Found, Measure, Step, Study
-from jaxagent.study.verdicts import Scores, all_between, normalised
+from jaxagent.study.verdicts import Scores, all_between, iqm_by_task, normalised
 
 LIMITS = (
     "One pretraining seed: the claim is about downstream seeds given this pretrained model.",
     "The tasks are small classic-control problems; absolute numbers mean nothing elsewhere.",
     "Demonstrations, updates, bins and decoding were chosen on development seeds (1000 and up).",
 )
+LOSS = "Pretraining: next-token loss (edges: model, saboteur)"
 CURVES = (
     return_curve("agents/*", "PPO agents: return while training", "lanes"),
-    Curve(
-        "train/loss",
-        ("pretrain",),
-        "Pretraining: next-token loss (edges: model, saboteur)",
-        "tokens",
-        "nats per token",
-        "tokens (both lanes)",
-    ),
+    Curve("train/loss", ("pretrain",), LOSS, "tokens", "nats per token", "tokens (both lanes)"),
 )
 EXPERT_SCORE = 0.85  # normalised return that a demonstrator must reach
 UNIGRAM_SHARE = 0.8  # of the unigram entropy, above which pretraining has learned nothing
@@ -95,10 +88,7 @@ def checks(config: Config, found: Found, table: Scores) -> list[Precondition]:
     early = {name: max(card["train"]["scores"]) for name, card in cards.items()}
     losses = zip(names, found["pretrain"]["validation"], strict=True)
     learned = {name: row["model"] / row["unigram"] for name, row in losses}
-    scratch, zero_shot = (
-        {name: float(statistics.iqm(row[None])) for name, row in zip(names, table[arm], strict=True)}
-        for arm in ("scratch", "zero-shot")
-    )
+    scratch, zero_shot = (iqm_by_task(names, table[arm]) for arm in ("scratch", "zero-shot"))
     splits = [[card[split]["agents"] for split in collection.SPLITS] for card in cards.values()]
     disjoint = all(len(set().union(*parts)) == sum(map(len, parts)) for parts in splits)
     size = max(found[f"clone/{name}/lora"]["parameters"] for name in names)

@@ -41,6 +41,11 @@ def of_seeds(rows: Iterable[Any], *path: Any) -> np.ndarray:
     return np.array([[reduce(getitem, path, row) for row in rows]])
 
 
+def iqm_by_task(tasks: Iterable[str], scores: np.ndarray) -> dict[str, float]:
+    """IQM over seeds of scores `[tasks, seeds]`, by task."""
+    return {task: float(statistics.iqm(row[None])) for task, row in zip(tasks, scores, strict=True)}
+
+
 def between(
     name: str, value: float, low: float = -math.inf, high: float = math.inf, what: str = "mean score"
 ) -> Precondition:

@@ -411,11 +411,6 @@ def test_illegal_configurations_are_refused():
 # --- the loop -------------------------------------------------------------------------------------
 
 
-def full_replay(steps):
-    """Steps `[N, ...]` as a replay that is full."""
-    return replays.Replay(steps, jnp.array(steps.reward.shape[0], jnp.int32))
-
-
 DRAW = partial(replays.sample, batch_size=4)
 
 
@@ -425,7 +420,7 @@ def small_run(make, config, num_updates, devices=1, weights=optimizer.plain_adam
     loop = loops.offline_rl(agent, DRAW, weights(0.01), config.tau)
     params = jax.jit(agent.init)(jax.random.key(0), jnp.eye(n) if options else ())
     steps = some_steps()
-    chunk = parallel.chunked(loop, 1, devices, full_replay(steps))
+    chunk = parallel.chunked(loop, 1, devices, replays.full(steps))
     states = [parallel.first_state(*jax.jit(loop.init)(params))]
     for _ in range(num_updates):
         state, report = jax.block_until_ready(chunk(states[-1], keys.derive(0, "update")))
@@ -567,7 +562,7 @@ def learned(make, config):
     loop = loops.lanes(loop, data_axis=0)
     steps = two_steps()
     myopic = steps._replace(terminated=jnp.ones((N,), bool))
-    kinds = [full_replay(kind) for kind in (steps, myopic) for _ in range(SEEDS)]
+    kinds = [replays.full(kind) for kind in (steps, myopic) for _ in range(SEEDS)]
     data = jax.tree.map(lambda *x: jnp.stack(x), *kinds)
     params = jax.jit(jax.vmap(agent.init))(jax.random.split(jax.random.key(1), 2 * SEEDS))
     chunk = parallel.chunked(loop, config.num_updates, 1, data)

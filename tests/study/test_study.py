@@ -100,6 +100,11 @@ def test_bounds_of_a_check_are_told_as_they_are_kept():
     assert verdicts.all_between("room", {"a": 0.5}, high=0.5).passed
 
 
+def test_the_iqm_of_a_task_is_of_its_seeds():
+    scores = np.array([[0.0, 1.0, 1.0, 9.0], [2.0, 2.0, 2.0, 2.0]])
+    assert verdicts.iqm_by_task(["a", "b"], scores) == {"a": 1.0, "b": 2.0}
+
+
 KINDS = (("train", "/a"), ("train", "/b"), ("evaluate", ""))
 
 
