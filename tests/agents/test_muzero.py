@@ -83,6 +83,7 @@ def test_what_follows_a_termination_is_zero_and_what_follows_a_clock_is_unknown(
     assert batch.obs.shape == (K + 1, B, 3)
 
 
+@pytest.mark.slow
 def test_targets_bootstrap_from_the_slow_copy_and_search_a_share_anew():
     config = dataclasses.replace(CONFIG, reanalyse=0.5, unroll=K, num_td_steps=2)
     agent, model, params = agent_of(config)
@@ -187,6 +188,7 @@ def gradients(config, **changes):
     }
 
 
+@pytest.mark.slow
 def test_the_consistency_loss_alone_moves_the_model_and_leaves_the_heads():
     only = {"value_weight": 0.0, "reward_weight": 0.0}
     with_loss = gradients(CONFIG, **only)
@@ -198,6 +200,7 @@ def test_the_consistency_loss_alone_moves_the_model_and_leaves_the_heads():
     assert with_loss["reward_head"] == with_loss["value_head"] == 0.0
 
 
+@pytest.mark.slow
 def test_the_target_of_the_consistency_loss_gets_no_gradient():
     """What the truth is projected to is a constant: changing it by hand moves no gradient to it."""
     _, model, params = agent_of(CONFIG)

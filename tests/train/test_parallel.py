@@ -185,8 +185,8 @@ def test_replicas_are_bit_identical(name):
 def test_a_forgotten_gradient_average_raises_replica_drift(name, monkeypatch):
     true_version = parallel.value_and_mean_grad
 
-    def forgetful(loss_fn):
-        differentiate = true_version(loss_fn)
+    def forgetful(loss_fn, in_turn=False):
+        differentiate = true_version(loss_fn, in_turn)
 
         def local(*args):
             with monkeypatch.context() as patch:
