@@ -26,11 +26,12 @@ $(VENV)/.installed-$(EXTRAS): $(VENV)/.installed
 quickstart: venv
 	$(VENV)/bin/jaxagent run quickstart --preset cpu --out runs/quickstart
 
-# Files stay together, as their tests share programs; 0: all in one process. FIRST=1: one id a test.
+# Files stay together, as their tests share programs; 0: all in one process. FIRST=1: one id a test;
+# TESTS: some files or folders.
 WORKERS ?= 2
 
 test: extras
-	JAXAGENT_REQUIRED_EXTRAS=$(EXTRAS) $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(if $(FIRST),--first-ids)
+	JAXAGENT_REQUIRED_EXTRAS=$(EXTRAS) $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --durations 20 $(if $(FIRST),--first-ids) $(TESTS)
 
 # In parts: make test-slow PART=2/4
 test-slow: extras

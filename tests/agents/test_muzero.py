@@ -214,6 +214,7 @@ def test_the_target_of_the_consistency_loss_gets_no_gradient():
     assert float(loss(obs)) > 0.0
 
 
+@pytest.mark.slow
 def test_the_gradient_is_halved_at_every_unrolled_step(monkeypatch):
     """Of the reward two steps later alone, the encoder gets half of what it would without."""
     config = dataclasses.replace(CONFIG, unroll=2, value_weight=0.0, consistency_weight=0.0)
@@ -249,6 +250,7 @@ def test_latents_lie_between_0_and_1_and_a_constant_one_is_finite():
     assert np.isfinite(jax.grad(lambda x: rescale(x).sum())(latent)).all()
 
 
+@pytest.mark.fast("0")
 @pytest.mark.parametrize("channels", [0, 4])
 def test_the_action_reaches_the_next_latent(channels):
     trunk = TrunkConfig(channels=channels, width=8, num_blocks=1)
@@ -265,6 +267,7 @@ def test_the_action_reaches_the_next_latent(channels):
     assert np.abs(after[1] - after[2]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_search_in_the_model_equals_a_plain_search_of_it():
     _, model, params = agent_of(CONFIG)
     obs = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
