@@ -298,6 +298,7 @@ class Flashes:
         return state._replace(key=jax.random.key_data(state.key))
 
 
+@pytest.mark.slow
 def test_rainbow_learns_what_only_the_right_stack_tells():
     """Frames in a wrong order, or across games, would leave chance: a third."""
 
