@@ -101,6 +101,7 @@ def test_no_gradient_reaches_what_is_predicted():
         np.testing.assert_array_equal(leaf, 0.0)
 
 
+@pytest.mark.slow
 def test_ppo_trains_with_it():
     agent, _, _ = agent_of(weight=5.0)
     loop = loops.on_policy(agent, VectorEnv(env), optimizer.adam(5e-3, 1.0), CONFIG, is_normalized=False)

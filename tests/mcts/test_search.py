@@ -64,7 +64,7 @@ def test_lanes_do_not_meet(policy):
     np.testing.assert_allclose(np.asarray(here.node_values)[order], moved.node_values, atol=1e-6)
 
 
-@pytest.mark.fast("31")
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 31, 64, 300])
 def test_every_width_of_the_backup_makes_the_same_trees(batch_size):
     """Lanes are climbed in chunks that depend on how many there are; lane 0 must not notice."""

@@ -182,6 +182,7 @@ def test_what_is_no_picture_is_refused():
         q_network(QNetworkConfig(encoder="nature"), (10, 10, 4), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoder", "noise"), [("nature", 0.5), ("impala", 0.0)])
 def test_latents_of_half_the_bits_say_nearly_the_same(encoder, noise):
     """Parameters, logits, projections and gradients stay float32."""

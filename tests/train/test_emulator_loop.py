@@ -201,6 +201,7 @@ def test_an_overwritten_ring_comes_back_too():
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(back.memory), jax.device_get(live.memory))
 
 
+@pytest.mark.slow
 def test_stacks_in_the_replay_are_what_the_game_showed():
     """Breakout: through ends of lives and games, over the end of the ring."""
     need("ale")
