@@ -21,6 +21,8 @@ from jaxagent.evaluate.matches import opening_moves, opposed, play_match, points
 from jaxagent.nn.policy_value import policy_value
 from jaxagent.types import Policy, Trajectory, View
 
+pytestmark = pytest.mark.slow  # long compilation: a search in every test
+
 SEARCH = SearchConfig(num_simulations=48, num_considered=9)
 PLANS = {
     "gumbel": planning.gumbel_search(SEARCH, gumbel_scale=0.0),

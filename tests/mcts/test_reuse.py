@@ -11,6 +11,8 @@ from search_models import problem, run
 from jaxagent import mcts
 from jaxagent.mcts.reuse import depths
 
+pytestmark = pytest.mark.slow  # long compilation: a search in every test
+
 B, N, A = 6, 40, 3
 PLAIN = {"dirichlet_fraction": 0.0}
 

@@ -3,10 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxagent import mcts
 from jaxagent.mcts import sampled
 from jaxagent.mcts.sampled import Samples
+
+pytestmark = pytest.mark.slow  # long compilation: a search in every test
 
 B, K = 32, 24
 TARGET = 0.6
