@@ -12,10 +12,10 @@ from typing import Any
 
 from experiments.cli import rooms
 from jaxagent.files import write_json
+from jaxagent.train import manifest
 
 RESULTS = Path(__file__).with_name("results")
 PAGE = Path(__file__).with_name("RESULTS.md")
-ASKED = ("experiment", "preset", "command", "fingerprint", "git", "versions", "device", "precision")
 COST = ("wall_seconds", "compile_seconds", "throughput")
 SAID = ("claims", "preconditions", "scores", "arms", "budgets", "limits", "notes", "returns", "agent_scores")
 
@@ -26,9 +26,9 @@ def add(folder: Path) -> Path:
     if not path.is_file():
         raise ValueError(f"{folder}: got no summary.json, expected a finished run; resume it first.")
     summary = json.loads(path.read_text())
-    manifest = json.loads((folder / "manifest.json").read_text())
-    row = {key: summary[key] for key in (*ASKED, *COST, *SAID) if key in summary}
-    row |= {"started": manifest["started"], "xla_flags": manifest.get("xla_flags", "")}
+    about = manifest.read(folder)
+    row = {key: summary[key] for key in (*manifest.ASKED, *COST, *SAID) if key in summary}
+    row |= {"started": about["started"], "xla_flags": about.get("xla_flags", "")}
     row["command"] = re.sub(r" --out \S+", "", row["command"])  # a path says nothing elsewhere
     target = RESULTS / f"{row['experiment']}-{row['preset']}.json"
     target.parent.mkdir(exist_ok=True)

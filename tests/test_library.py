@@ -78,6 +78,7 @@ def test_it_acts_the_same_in_a_loop_and_in_a_scan(saved):
     assert set(np.asarray(scanned).ravel()) <= {0, 1}
 
 
+@pytest.mark.fast("board-obs_shape0-False")
 @pytest.mark.parametrize(
     ("encoder", "obs_shape", "is_stack"), [("board", (10, 10, 4), False), ("nature", (84, 84, 4), True)]
 )
@@ -134,6 +135,7 @@ def breakout_run(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_without_an_arm_the_first_is_loaded_or_the_fine_tuned_one(tmp_path):
     run = breakout_run(tmp_path)
     assert library.available(run) == ["rainbow + spr--Breakout", "rainbow--Breakout"]
@@ -145,6 +147,7 @@ def test_without_an_arm_the_first_is_loaded_or_the_fine_tuned_one(tmp_path):
         library.load(tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_values_are_evaluated_and_rendered_from_the_run_folder(tmp_path, capsys):
     run = breakout_run(tmp_path / "run")
     assert session.evaluate(run, episodes=3, seed=0) == 0

@@ -141,8 +141,8 @@ def acting(config: Config, player: Player, params: Any, key: jax.Array) -> Calla
         lanes = frames.channels_last(obs).reshape(num_seeds, -1, *SIZE, DEPTH)
         lane_keys = keys.per_index(jax.random.fold_in(key, count), lane_ids)
         is_first = jnp.zeros(lanes.shape[1:2], bool)
-        actions = jax.vmap(lambda p, o, k: policy.act(p, (), o, is_first, k)[0])
-        return actions(params, lanes, lane_keys).reshape(-1)
+        act_lanes = jax.vmap(lambda p, o, k: policy.act(p, (), o, is_first, k)[0])
+        return act_lanes(params, lanes, lane_keys).reshape(-1)
 
     return partial(act, params)
 

@@ -17,7 +17,6 @@ from typing import Any
 
 from envs.common.names import MissingExtra, UnknownName, check_name
 from envs.registry import registered
-from experiments import doctor
 from experiments.cli import grids, rooms
 from jaxagent import folders
 from jaxagent.config import check, fingerprint, from_dict
@@ -91,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--steps", type=int, default=200, help="env steps to play")
     render.add_argument("--seed", type=int, default=0)
     render.add_argument("--sheet", **switch, help="all families on one picture")
-    add("doctor", "check this installation", lambda arguments: doctor.main())
+    add("doctor", "check this installation", _doctor)
     return parser
 
 
@@ -262,3 +261,10 @@ def _render(arguments: argparse.Namespace) -> int:
     if arguments.sheet:
         return render.sheet(out or render.SHEET)
     return render.render(arguments.env, out, arguments.policy, arguments.steps, arguments.seed)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    del arguments
+    from experiments import doctor
+
+    return doctor.main()

@@ -30,8 +30,6 @@ from jaxagent.train.peak import matmul_rate
 
 # What a run may end in by itself; anything else is a bug and keeps its traceback.
 ENDS = (runs.Diverged, runs.StageError, ForeignCheckpoint, EmulatorError, ValueError)
-# What a summary repeats of the manifest.
-ASKED = ("experiment", "preset", "command", "fingerprint", "git", "versions", "device", "precision")
 
 
 def start(
@@ -125,7 +123,7 @@ def _record(out: Path, about: dict[str, Any], stages: list[runs.Stage]) -> dict[
     """What every summary holds beside its comparison."""
     done = {s.name: runs.read_done(out, s.name) for s in stages}
     return {
-        **{key: about[key] for key in ASKED},
+        **{key: about[key] for key in manifest.ASKED},
         # Stages that a kill interrupted count from their resume.
         "wall_seconds": sum(d["seconds"] for d in done.values()),
         "compile_seconds": sum(d["compile_seconds"] for d in done.values()),

@@ -19,7 +19,7 @@ from jaxagent import keys
 from jaxagent.adapt import ia3, lora, subset
 from jaxagent.agents.actions import from_env_action
 from jaxagent.config import NUM_SHARDS
-from jaxagent.data.normalize import Moments
+from jaxagent.data.normalize import Moments, moments_of
 from jaxagent.data.normalize import apply as standardise
 from jaxagent.nn.mlp import MLP
 from jaxagent.study import corpus
@@ -81,8 +81,7 @@ def raw_network(config: Config, robot: RobotData, folder: Path | None) -> MLP:
 
 def raw_moments(robot: RobotData) -> Moments:
     """Moments of the training split, for the raw-observation policy."""
-    obs, _ = robots.flat(robot.train)
-    return Moments(np.float32(len(obs)), obs.mean(0), obs.var(0))
+    return moments_of(robots.flat(robot.train)[0])
 
 
 def head_of(config: Config, action_size: int) -> MLP:

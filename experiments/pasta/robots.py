@@ -15,13 +15,12 @@ import numpy as np
 
 import envs
 from envs.returns import Reference
-from envs.types import sample_action
 from experiments.pasta.config import CollectConfig, DomainConfig, Tier
 from jaxagent import keys
 from jaxagent.data import replay, store
 from jaxagent.data.store import Shard
 from jaxagent.study import collection, frozen, histories
-from jaxagent.study.agents import take
+from jaxagent.study.agents import take, uniform_policy
 from jaxagent.types import Policy, Trajectory
 
 HISTOGRAM_BINS = 10
@@ -112,12 +111,11 @@ def or_random(env: Any, policy: Policy) -> Policy:
     """A policy of `(params, is_random)`: uniform actions where `is_random`."""
 
     def act(params, carry, obs, is_first, key):
-        own, is_random = params
+        network, is_random = params
         key_policy, key_random = jax.random.split(key)
-        action, _, carry = policy.act(own, carry, obs, is_first, key_policy)
-        action_keys = jax.random.split(key_random, obs.shape[0])
-        uniform = jax.vmap(lambda k: sample_action(k, env.action_spec))(action_keys)
-        return jnp.where(is_random, uniform, action), (), carry
+        action, _, carry = policy.act(network, carry, obs, is_first, key_policy)
+        random, _, _ = uniform_policy(env).act((), (), obs, is_first, key_random)
+        return jnp.where(is_random, random, action), (), carry
 
     return Policy(policy.init, act)
 

@@ -61,8 +61,7 @@ def evaluate(config: Config, task: TaskConfig, fits: Fits, folder: Path, place: 
         last = agents.take(kept, -1, 0)
         player.save(folder, last, arm=name, task=task.name, seed=config.seeds.first)
         films.write(folder, f"{name}--{task.name}", env, player.policy, last, params, films.key(key))
-    first, every = task.rainbow.warmup_steps, task.rainbow.env_steps_per_chunk
-    steps = [first + i * every for i in range(task.rainbow.num_chunks + 1)]
+    steps = agents.env_steps_at(range(task.rainbow.num_chunks + 1), task.rainbow)
     return {"steps": steps, "returns": returns, "diagnoses": numbers}
 
 

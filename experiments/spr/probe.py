@@ -155,8 +155,7 @@ def lanes(config: Config, way: Way, folder: Path | None) -> Lanes:
     num_steps = 1 if way.is_short else probe.num_steps
 
     def sample(data: Windows, key: jax.Array) -> Windows:
-        ring = replay.Replay(data, jnp.int32(data.done.shape[0]))
-        return replay.sample_windows(ring, key, fit.batch_size // NUM_SHARDS, num_steps + 1)
+        return replay.sample_windows(replay.full(data), key, fit.batch_size // NUM_SHARDS, num_steps + 1)
 
     loss_of = partial(loss, parts_of(game, way), way.target_learns)
     adamw = optimizer.adamw_by_part(fit, {"predictor": probe.predictor_rate})

@@ -154,9 +154,7 @@ def world_model(
         )
     change = steps.final_obs - steps.obs
     spread = jnp.maximum(jnp.std(change, axis=0), 1e-6)
-    count = jnp.asarray(steps.obs.shape[0], jnp.float32)
-    moments = Moments(count, jnp.mean(steps.obs, axis=0), jnp.var(steps.obs, axis=0))
-    return WorldModel(action_spec, moments, spread, scale, discount, hidden_size)
+    return WorldModel(action_spec, normalize.moments_of(steps.obs), spread, scale, discount, hidden_size)
 
 
 def _half_range(component: Component) -> float:

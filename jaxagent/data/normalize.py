@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 EPSILON = 1e-8
 
@@ -34,10 +35,9 @@ def batch_moments(x: jax.Array, average: Callable, num_axes: int = 2) -> tuple[j
     return mean, average(jnp.mean(jnp.square(centred), axes))
 
 
-def moments_of(obs: jax.Array) -> Moments:
-    """Moments of stored observations `[N, ...]`."""
-    count = jnp.full((), obs.shape[0], jnp.float32)
-    return Moments(count, jnp.mean(obs, axis=0), jnp.var(obs, axis=0))
+def moments_of(obs: Any) -> Moments:
+    """Moments of stored observations `[N, ...]`, of the array's own kind: numpy's or JAX's."""
+    return Moments(np.float32(len(obs)), obs.mean(0), obs.var(0))
 
 
 def update(moments: Moments, mean: jax.Array, variance: jax.Array, count: Any) -> Moments:

@@ -1,6 +1,6 @@
 """Agents that learn by reinforcement as lanes of one program, and how their snapshots are played."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -202,13 +202,18 @@ class Arena(NamedTuple):
 
     def history(self, policy: Policy, snapshots: Any, rows: np.ndarray, config: Any) -> dict[str, Any]:
         """Mean returns `[rows][seeds]` of some snapshots, and after how many env steps they were made."""
-        steps = [config.warmup_steps + config.env_steps_per_chunk * int(row) for row in rows]
-        return {"steps": steps, "returns": self.curve(policy, take(snapshots, rows)).tolist()}
+        returns = self.curve(policy, take(snapshots, rows))
+        return {"steps": env_steps_at(rows, config), "returns": returns.tolist()}
 
 
 def arena(env: Any, task: Any, seeds: Sequence[int], episodes: int, key: jax.Array) -> Arena:
     """An arena whose episodes of a seed depend on `key` and the seed alone."""
     return Arena(env, task, keys.per_index(key, jnp.array(tuple(seeds))), episodes)
+
+
+def env_steps_at(rows: Iterable[int], config: Any) -> list[int]:
+    """Env steps of a seed after which the snapshots `rows` of its training were made."""
+    return [config.warmup_steps + config.env_steps_per_chunk * int(row) for row in rows]
 
 
 def even_rows(last: int, count: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxagent import keys
 from jaxagent.agents import sequence
 from jaxagent.config import NUM_SHARDS, FitConfig, TokenConfig, TransformerConfig
-from jaxagent.data import sampler
+from jaxagent.data import normalize, sampler
 from jaxagent.data.normalize import Moments
 from jaxagent.nn import transformer
 from jaxagent.nn.transformer import Model
@@ -52,7 +52,7 @@ def corpus(
         obs = np.concatenate([t.obs.reshape(-1, len(env.obs_spec)) for t in parts])
         action = np.concatenate([t.action.reshape(-1, *t.action.shape[2:]) for t in parts])
         codecs.append(component.fit(obs, action, env.action_spec, tokens))
-        moments.append(Moments(np.float32(len(obs)), obs.mean(0), obs.var(0)))
+        moments.append(normalize.moments_of(obs))
     return Corpus(transformer.model(model, vocabulary), domains, codecs, moments, tokens)
 
 

@@ -15,6 +15,8 @@ from jaxagent.config import fingerprint, to_dict
 from jaxagent.folders import KIND, MANIFEST
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "gymnax", "numpy")
+# What summaries and result rows repeat.
+ASKED = ("experiment", "preset", "command", "fingerprint", "git", "versions", "device", "precision")
 # A run resumed under other values of these would not continue bitwise.
 MUST_AGREE = ("versions", "device", "cores", "xla_flags")
 

@@ -250,7 +250,7 @@ def test_latents_lie_between_0_and_1_and_a_constant_one_is_finite():
     assert np.isfinite(jax.grad(lambda x: rescale(x).sum())(latent)).all()
 
 
-@pytest.mark.fast("0")
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [0, 4])
 def test_the_action_reaches_the_next_latent(channels):
     trunk = TrunkConfig(channels=channels, width=8, num_blocks=1)

@@ -134,6 +134,7 @@ def iql_batch(seed=3):
     return IQLBatch(steps.obs, steps.action, target, 3.0 * action_value)
 
 
+@pytest.mark.slow
 def test_iql_loss_in_float64():
     agent, params, _, _ = setting(iql, IQL)
     params = params._replace(log_std=jnp.array([-0.5, -7.0]))  # the second is cut to -5
@@ -254,6 +255,7 @@ def test_iql_without_beta_is_cloning():
     assert difference(pulled.actor, expected.actor) > 0.1
 
 
+@pytest.mark.slow
 def test_iql_at_half_fits_the_mean():
     """At expectile 1/2 the value's loss is half the mean squared error."""
     batch = iql_batch()

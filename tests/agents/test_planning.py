@@ -21,8 +21,6 @@ from jaxagent.evaluate.matches import opening_moves, opposed, play_match, points
 from jaxagent.nn.policy_value import policy_value
 from jaxagent.types import Policy, Trajectory, View
 
-pytestmark = pytest.mark.slow  # long compilation: a search in every test
-
 SEARCH = SearchConfig(num_simulations=48, num_considered=9)
 PLANS = {
     "gumbel": planning.gumbel_search(SEARCH, gumbel_scale=0.0),
@@ -70,7 +68,7 @@ def in_self_play(view):
     return View(view.obs, WrappedState(view.state, ()), WrappedParams(view.task, ()))
 
 
-@pytest.mark.fast("moves0-2-1.0-gumbel", "moves3-None-None-gumbel")
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize(
     ("moves", "best", "value"),
@@ -106,6 +104,7 @@ def test_a_wrong_sign_helps_the_opponent():
     assert int(found.action[0]) != 5
 
 
+@pytest.mark.slow
 def test_without_search_the_network_plays():
     def leaning(params, obs):
         del params
@@ -288,7 +287,7 @@ def test_openings_are_drawn_legal_and_the_same_for_both_lanes_of_a_pair():
 # --- the network ----------------------------------------------------------------------------------
 
 
-@pytest.mark.fast("0")
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [0, 4])
 def test_the_network_begins_uniform_and_bounded(channels):
     trunk = TrunkConfig(channels=channels, width=8, num_blocks=1)

@@ -198,7 +198,7 @@ def test_an_inverse_action_depends_on_exactly_the_states_around_it(kind):
     np.testing.assert_array_equal(found[is_action], expected[is_action])
 
 
-@pytest.mark.fast("component-bins-bert")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MASKED)
 @OF_ALL_KINDS
 def test_the_values_of_hidden_tokens_are_invisible(name, kind):
@@ -266,6 +266,7 @@ def test_the_first_token_is_no_target_of_the_next_token_loss(kind):
         assert not seen.hidden[0].any()
 
 
+@pytest.mark.slow
 @OF_ALL_KINDS
 def test_bert_scores_what_it_chose_and_hides_most_of_it(kind):
     chosen, hidden = 0, 0
@@ -302,7 +303,7 @@ def test_smart_scores_actions_with_a_next_state_and_hidden_actions(kind):
     assert seen.hidden[2][..., ~IS_ACTION].any()  # states too, unscored
 
 
-@pytest.mark.fast("component-bins-gpt", "component-bins-bert", "component-bins-spr")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 @OF_ALL_KINDS
 def test_steps_that_do_not_exist_never_matter(name, kind):
@@ -335,7 +336,7 @@ def silent(name):
     return found
 
 
-@pytest.mark.fast("component-bins-gpt", "component-bins-bert", "component-bins-spr")
+@pytest.mark.slow
 @OF_ALL_OBJECTIVES
 @OF_ALL_KINDS
 def test_losses_and_gradients_are_finite_and_all_learns_that_should(name, kind):

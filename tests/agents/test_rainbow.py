@@ -188,6 +188,7 @@ def test_the_mutant_s_target_has_a_gradient_and_the_sound_one_none():
         assert any(np.asarray(x).any() for x in gradient) == has_gradient
 
 
+@pytest.mark.slow
 def test_what_lies_behind_an_end_is_not_predicted():
     """Of window 1 nothing counts after step 0, of window 2 after step 1; K still divides."""
     steps = windows(terminated=[(0, 1)], truncated=[(1, 2)])
@@ -201,6 +202,7 @@ def test_what_lies_behind_an_end_is_not_predicted():
     np.testing.assert_allclose(found[:3], [each[:, 0].mean(), 0.0, each[0, 2] / K], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_both_losses_carry_the_importance_weight():
     rarity = np.array([1.0, 2.0, 4.0, 1.0, 1.0, 8.0])
     batch = batch_of(windows(), rarity=rarity)
@@ -215,6 +217,7 @@ def test_both_losses_carry_the_importance_weight():
     np.testing.assert_allclose([found["q"], found["spr"]], both, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_predictions_see_no_later_observation_and_every_earlier_action():
     _, network, params = agent_of()
     steps = windows()
@@ -233,6 +236,7 @@ def test_predictions_see_no_later_observation_and_every_earlier_action():
         assert (moved[k:] > 1e-6).all()
 
 
+@pytest.mark.slow
 def test_without_weight_there_is_no_self_predictive_loss():
     config = dataclasses.replace(CONFIG, spr=SPRConfig(weight=0.0))
     batch = batch_of(windows(length=config.window), config)
@@ -454,6 +458,7 @@ def test_observed_action_reward():
     np.testing.assert_allclose(values.max(1), 1.0, atol=0.2)
 
 
+@pytest.mark.slow
 def test_the_time_limit_is_no_end():
     """Staying is worth up to 1 / (1 - 0.7), the cash 2: who takes the clock for an end cashes."""
     values = of_probe("TimeLimitTrap", 0.0)[0]
@@ -568,6 +573,7 @@ def test_steps_that_only_reset_are_refused():
         rainbow.as_steps(trajectory)
 
 
+@pytest.mark.slow
 def test_dropout_is_drawn_by_shard():
     batch = batch_of(windows())
     other, network, params = agent_of()

@@ -50,7 +50,7 @@ def depends_on(read, unit):
     return own
 
 
-@pytest.mark.fast("True-component-last")
+@pytest.mark.slow
 @OF_ALL_POOLS
 @pytest.mark.parametrize("granularity", ["component", "modality"])
 @pytest.mark.parametrize("is_causal", [True, False])
@@ -60,7 +60,7 @@ def test_t_reads_all_of_its_state_and_no_other(granularity, is_causal, pool):
     assert depends_on(read, states()) == [True] * n
 
 
-@pytest.mark.fast("component-last")
+@pytest.mark.slow
 @OF_ALL_POOLS
 @pytest.mark.parametrize("granularity", ["component", "modality"])
 def test_t_has_its_width_for_any_leading_axes(granularity, pool):
@@ -170,6 +170,7 @@ def test_sensors_may_be_lanes():
         np.testing.assert_allclose(together[i], read(params, states(), failure), **CLOSE)
 
 
+@pytest.mark.slow
 def test_other_failures_are_refused():
     _, component, _ = build()
     _, modality, _ = build("modality")

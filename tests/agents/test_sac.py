@@ -140,6 +140,7 @@ def test_losses_in_float64():
 # --- who moves whom -------------------------------------------------------------------------------
 
 
+@pytest.mark.fast("critic-critics")
 @pytest.mark.parametrize(("name", "moved"), [("critic", "critics"), ("actor", "actor")])
 def test_each_loss_is_blind_to_the_parameters_of_the_others(name, moved):
     agent, params, _, _ = setting()
@@ -152,6 +153,7 @@ def test_each_loss_is_blind_to_the_parameters_of_the_others(name, moved):
         assert np.abs(leaf).max() > 0
 
 
+@pytest.mark.slow
 def test_the_actors_gradient_is_that_of_soft_values_through_its_action():
     """Central differences of the float64 loss along random directions."""
     agent, params, _, _ = setting()
@@ -179,6 +181,7 @@ def test_the_actors_gradient_is_that_of_soft_values_through_its_action():
         assert along == pytest.approx(expected, rel=1e-2, abs=1e-2)
 
 
+@pytest.mark.slow
 def test_the_temperature_rises_where_the_policy_is_too_sure():
     """Its gradient is the temperature times the surplus of entropy over its target."""
     _, params, _, _ = setting()
@@ -372,6 +375,7 @@ def test_the_replay_holds_the_stream_of_every_shard_in_order():
     assert state.learner.normalizer.count == NUM_SHARDS * written
 
 
+@pytest.mark.slow
 def test_returns_are_of_whole_episodes_with_their_part_in_the_warm_up():
     state, report = result()
     written = TINY.warmup_steps // NUM_SHARDS + 3 * TINY.num_steps
@@ -381,6 +385,7 @@ def test_returns_are_of_whole_episodes_with_their_part_in_the_warm_up():
     np.testing.assert_allclose(finished.total / finished.count, whole.mean(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_everything_learns_and_the_slow_critics_follow():
     learner, _ = jax.device_get(begun()[1])
     after, report = result()

@@ -51,6 +51,7 @@ def rollout(seed=0, ends=(), cuts=()):
     return Trajectory(*map(jnp.asarray, parts), jax.tree.map(jnp.asarray, extras))
 
 
+@pytest.mark.slow
 def test_what_follows_is_paired_with_the_actions_that_led_there():
     agent, _, parts = agent_of()
     params, steps = agent.init(jax.random.key(0)), rollout()
@@ -77,6 +78,7 @@ def test_nothing_is_predicted_over_the_end_of_an_episode(how):
     np.testing.assert_array_equal(found.is_same[0, :4, 1], True)
 
 
+@pytest.mark.fast("latent0")
 @pytest.mark.parametrize("latent", [LATENT, TOKENS])
 def test_the_loss_is_the_agent_s_and_the_weighted_distance(latent):
     agent, plain, _ = agent_of(weight=2.0, latent=latent)
@@ -90,6 +92,7 @@ def test_the_loss_is_the_agent_s_and_the_weighted_distance(latent):
     assert float(metrics["train/loss/spr"]) > 0.01
 
 
+@pytest.mark.slow
 def test_no_gradient_reaches_what_is_predicted():
     agent, _, _ = agent_of()
     params = agent.init(jax.random.key(0))

@@ -158,6 +158,7 @@ def chosen_by(step, params, value=lambda params, obs: jnp.zeros((obs.shape[0],))
     return act(params, (), view, jnp.ones((64,), bool), jax.random.key(3))[0]
 
 
+@pytest.mark.slow
 def test_the_best_of_a_policy_s_own_samples_is_chosen():
     """From -1 no push ends, so the largest of 8 is best; its mean is 2 - 4 / 9."""
     push = np.asarray(chosen_by(exact_step, (jnp.float32(2.0), ())))
@@ -175,12 +176,14 @@ def test_the_learned_world_serves_as_well():
     assert push.mean() > 1.2
 
 
+@pytest.mark.slow
 def test_values_say_what_lies_beyond_the_samples():
     """With a value that likes the left more than rewards like the right, search goes left."""
     left = lambda params, obs: -20.0 * obs[:, 0]  # noqa: E731
     assert np.asarray(chosen_by(exact_step, (jnp.float32(2.0), ()), left)).mean() < -1.0
 
 
+@pytest.mark.slow
 def test_search_in_the_true_world_holds_a_pole_that_draws_drop():
     env, task = envs.make("classic/CartPole-v1")
     tasks = broadcast_params(task, 8)

@@ -157,6 +157,7 @@ def test_held_out_cells_do_not_touch_the_fit(full):
     assert again.scalars == full.scalars
 
 
+@pytest.mark.slow
 def test_the_logistic_baseline_recovers_itself_and_extrapolates_worse(full):
     sizes = SIZES[None]
     with jax.enable_x64(True):
@@ -229,6 +230,7 @@ def test_the_split_of_the_paper_and_splits_that_are_none():
         rational.check_split([True], [False])
 
 
+@pytest.mark.slow
 def test_a_table_of_weights_says_what_mixing_says():
     """Interpolated KL against mixing anew, at weights between the points of the grid."""
     rng = np.random.default_rng(0)

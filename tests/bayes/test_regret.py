@@ -47,6 +47,7 @@ def reversed_pool(pool):
     return pool._replace(tables=pool.tables[:, ::-1])
 
 
+@pytest.mark.slow
 def test_the_exact_predictor_keeps_the_bound_on_every_prefix():
     pools = [frozen_pool(), frozen_pool(zipf=1.5)]
 
@@ -62,6 +63,7 @@ def test_the_exact_predictor_keeps_the_bound_on_every_prefix():
     assert (worst.max(axis=0) > -0.5).all()  # tight: somewhere the task is all but certain
 
 
+@pytest.mark.slow
 def test_other_predictors_break_the_bound():
     pool = frozen_pool()
 
@@ -141,6 +143,7 @@ def slope(curves):
     return float(fit_log_log_slope(RANGE, curves.mean(axis=0)[RANGE - 1] / RANGE))
 
 
+@pytest.mark.slow
 def test_regret_per_step_falls_like_one_over_t_on_a_frozen_pool_and_slower_on_fresh_tasks():
     """Over the best in hindsight regret is bounded by log D on a pool, and grows as log T else.
 

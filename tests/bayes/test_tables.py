@@ -176,6 +176,7 @@ def test_limits_of_the_smoother():
     np.testing.assert_allclose(flat, tables.generalising(one, 1.0, K), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_thompson_samples_the_posterior(x64):
     table, rows = random_tables(8), random_rows(8)
     pool = Pool(jnp.asarray(table), jnp.log(PRIORS[0]))
@@ -242,6 +243,7 @@ def test_padding_changes_nothing(x64, filling):
     assert np.isfinite(drawn).all()
 
 
+@pytest.mark.slow
 def test_vmap_over_sequences_and_pool_sizes_is_a_loop():
     table = jnp.asarray(random_tables(11, 6), jnp.float32)
     sizes = jnp.array([1, 3, 6], jnp.int32)

@@ -48,6 +48,7 @@ def test_an_urn_draws_its_table_and_never_what_it_lacks():
     assert chi_square(used, np.array([[0.5, 0.3, 0.2]])) > LEVEL
 
 
+@pytest.mark.slow
 def test_a_walk_follows_its_table_under_uniform_actions():
     num_states, num_actions, num_steps = 3, 2, 100
     table = prompts.dirichlet_tables(jax.random.key(2), 1, 6, 3, 1.0)[0].at[0].set([0.0, 0.4, 0.6])
@@ -130,6 +131,7 @@ def leaves(key):
     ]
 
 
+@pytest.mark.slow
 def test_a_key_says_everything_and_another_key_says_otherwise():
     first, again, other = (leaves(jax.random.key(seed)) for seed in (0, 0, 1))
     for a, b, c in zip(first, again, other, strict=True):
@@ -137,6 +139,7 @@ def test_a_key_says_everything_and_another_key_says_otherwise():
         assert not np.array_equal(a, c)
 
 
+@pytest.mark.slow
 def test_jit_and_vmap_draw_what_a_loop_draws():
     tables = prompts.dirichlet_tables(jax.random.key(9), 3, 4, 2, 1.0)
     keys = jax.random.split(jax.random.key(10), 3)

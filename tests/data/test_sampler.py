@@ -118,6 +118,7 @@ def test_steps_are_equally_likely_also_where_the_data_were_padded():
     assert scipy.stats.chisquare(observed).pvalue > 0.01
 
 
+@pytest.mark.slow
 def test_padding_to_a_common_size_makes_data_sets_lanes_of_one_program():
     long, short = trajectory(), trajectory(num_steps=2)
     lanes = [build([t], num_steps=10)[0] for t in (long, short)]
@@ -218,6 +219,7 @@ def build_units(trajectories, context=K, num_steps=None, last=T):
     return sampler.unit_windows(trajectories, made, context, num_steps), made
 
 
+@pytest.mark.slow
 @FEW
 @given(arrays(bool, (2, T, B)), st.sampled_from([1, K]))
 def test_unit_windows_are_the_windows_of_tokens(ends, context):

@@ -13,6 +13,7 @@ def filled(weights):
     return sum_tree.put(tree, jnp.arange(len(weights)), jnp.asarray(weights, jnp.float32))
 
 
+@pytest.mark.fast("65")
 @pytest.mark.parametrize("size", [1, 2, 3, 64, 65, 1000, 5000])
 def test_finds_what_a_running_sum_finds(size):
     rng = np.random.default_rng(size)

@@ -154,6 +154,7 @@ def state_at(env, params, angle):
     return adapter.BraxState(pipeline, jnp.zeros((), jnp.int32))
 
 
+@pytest.mark.slow
 def test_a_pole_falls_in_proportion_to_gravity():
     env, params, _, step = made(CHEAP)
     state = state_at(env, params, angle=0.1)
@@ -334,6 +335,7 @@ def test_importing_and_building_say_nothing_and_write_nothing(tmp_path):
 # --- pictures -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_fallen_pole_looks_fallen():
     env, params, *_ = made(CHEAP)
     upright = env.render(state_at(env, params, 0.0), params)

@@ -64,6 +64,7 @@ def comparison():
     return [int(x.sum()) for x in jax.device_get(jax.jit(run)(jax.random.key(0)))]
 
 
+@pytest.mark.slow
 def test_equals_gymnax_state_by_state():
     mismatches, bricks, ends, limits, refills = comparison()
     assert mismatches == 0

@@ -274,6 +274,7 @@ def test_unknown_parameters_name_the_nearest():
 # --- the observation ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_components_are_named_as_what_they_show():
     env, *_ = made()
     source, *_ = oracle()
@@ -305,6 +306,7 @@ def test_components_are_named_as_what_they_show():
     assert obs["faces_left"] == obs["faces_right"] == obs["faces_down"] == 0
 
 
+@pytest.mark.slow
 def test_invariants_hold_and_see_a_broken_state():
     env, params, *_ = made()
     state = first_state()

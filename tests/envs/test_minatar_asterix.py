@@ -179,6 +179,7 @@ def rollouts(task):
     return jax.device_get((differences(fields_of(start), their_fields(their_start)), steps))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_every_step_equals_gymnax(task):
     start, steps = rollouts(task)
@@ -204,6 +205,7 @@ def test_the_default_task_is_that_of_gymnax():
     assert their_params.ramping
 
 
+@pytest.mark.slow
 def test_a_full_board_loses_something_to_an_arrival():
     _, steps = rollouts("quick")
     calm = (steps.reward == 0) & steps.spawns
@@ -313,6 +315,7 @@ def test_every_step_equals_the_source_except_where_it_finds_no_free_row():
     assert min(seen.values()) > 5, seen
 
 
+@pytest.mark.slow
 def test_the_interval_between_moves_ends_at_1_as_in_the_source():
     start, steps = rollouts("low")
     assert not any(start.values()), start
@@ -342,6 +345,7 @@ def compiled_arrivals():
     return jax.jit(spawn), jax.jit(play)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("occupied", OCCUPIED.values(), ids=OCCUPIED)
 def test_arrivals_are_distributed_as_in_gymnax(occupied):
     """Row, found or not, side and kind together: 64 outcomes, independence included."""
@@ -389,6 +393,7 @@ def outcome(row, found, right, gold):
 # --- the frame -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_lane_equals_many():
     env, params = envs.make("minatar/Asterix", init_spawn_speed=1, init_move_interval=1)
     words = lane_words(jax.random.key(3), 5, env.num_step_words, STEP_STREAM)
@@ -428,6 +433,7 @@ def test_invariants_hold_and_see_a_broken_state():
         assert not all(env.invariants(broken, params).values())
 
 
+@pytest.mark.slow
 def test_lanes_reset_to_an_empty_board():
     env, params = envs.make("minatar/Asterix", max_steps=30, init_spawn_speed=2)
     vector = VectorEnv(env, num_lanes=8)

@@ -120,6 +120,7 @@ def compare_rollouts(key, params, their_params):
     return jax.tree.map(jnp.sum, counts)
 
 
+@pytest.mark.slow
 @pytest.mark.foreign_oracle
 @pytest.mark.parametrize("player_speed", [3, 1])
 def test_every_step_equals_gymnax(player_speed):
@@ -214,6 +215,7 @@ def test_draws_are_distributed_as_those_of_gymnax():
         assert scipy.stats.chisquare(counts).pvalue > 1e-3, (car, other)
 
 
+@pytest.mark.slow
 @pytest.mark.foreign_oracle
 def test_first_states_are_those_of_gymnax():
     env, params = envs.make("minatar/Freeway")

@@ -368,6 +368,7 @@ def differences(ours, theirs):
     return {name for name, value in parts[0].items() if not np.array_equal(value, parts[1][name])}
 
 
+@pytest.mark.slow
 def test_every_step_equals_the_minatar_package():
     """One step at a time from the package's own states, in games that start at every pace."""
     rng = np.random.default_rng(0)
@@ -419,6 +420,7 @@ def both_steps(sim, action):
     return after, theirs, differences(after, theirs)
 
 
+@pytest.mark.slow
 def test_differs_a_submarine_shot_while_it_moves_does_not_fire():
     sim = new_source()
     sim.e_subs, sim.f_bullets = [[4, 3, True, 0, 0]], [[6, 3, False]]
@@ -520,6 +522,7 @@ def rollout(num_lanes, num_steps):
     return words, first, jax.lax.scan(step, first, words)[1]
 
 
+@pytest.mark.slow
 def test_a_batch_equals_its_lanes():
     env, params = envs.make("minatar/Seaquest")
     words, first, states = jax.jit(rollout, static_argnums=(0, 1))(4, 150)

@@ -144,6 +144,7 @@ def rollouts(task):
     return jax.device_get((differences(fields_of(start), their_fields(their_start)), steps))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_every_step_equals_gymnax(task):
     start, steps = rollouts(task)
@@ -195,6 +196,7 @@ def load_source(fields):
     return game
 
 
+@pytest.mark.slow
 def test_every_step_equals_the_source():
     _, steps = rollouts("default")
     ends = 0
@@ -214,6 +216,7 @@ def test_every_step_equals_the_source():
     assert ends > 20
 
 
+@pytest.mark.slow
 def test_what_follows_an_end_differs():
     """Ours goes on, the source stands still, gymnax ends again."""
     env, params, their_env, their_params = make_both({})
@@ -246,6 +249,7 @@ def batch_of_one(state):
 # --- the frame -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_lane_equals_many():
     env, params = envs.make("minatar/SpaceInvaders", shot_cool_down=2, enemy_shot_interval=3)
     words = lane_words(jax.random.key(3), 5, env.num_reset_words, 0)
@@ -285,6 +289,7 @@ def test_invariants_hold_and_see_a_broken_state():
         assert not all(env.invariants(broken, params).values())
 
 
+@pytest.mark.slow
 def test_lanes_reset_to_a_full_wave():
     env, params = envs.make("minatar/SpaceInvaders", max_steps=30)
     vector = VectorEnv(env, num_lanes=8)

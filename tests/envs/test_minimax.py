@@ -310,6 +310,7 @@ def test_the_horizon_counts_the_lines_through_a_first_stone():
     np.testing.assert_array_equal(scores_of([played("")], 1)[0], [3, 4, 5, 7, 5, 4, 3])
 
 
+@pytest.mark.slow
 def test_vmap_equals_a_loop_and_jit_equals_eager():
     _, params = made("connect_four")
     positions = random_positions()[::8]

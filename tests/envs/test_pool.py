@@ -104,7 +104,7 @@ def first_states(env_id, kind):
     return out.obs[done], times[done] + 1
 
 
-@pytest.mark.fast("classic/CartPole-v1-shared")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("env_id", "kind"),
     [("gymnax/CartPole-v1", "pool"), ("gymnax/CartPole-v1", "shared"), ("classic/CartPole-v1", "shared")],
@@ -201,6 +201,7 @@ def test_a_compact_environment_needs_an_observable_state():
         VectorEnv(env, 3, is_compact=True).reset(jax.random.key(0), params)
 
 
+@pytest.mark.slow
 def test_tasks_of_lanes_stay_apart_in_the_hashed_path():
     env, params = envs.make("classic/CartPole-v1")
     lengths = jnp.array([0.5, 1.0, 2.0], jnp.float32)

@@ -96,6 +96,7 @@ def test_a_wrapped_environment_keeps_the_contract(name):
     assert out.obs.shape == (3, *env.obs_shape)
 
 
+@pytest.mark.slow
 def test_failed_sensors_read_zero_and_others_are_untouched():
     plain, *_ = play(*envs.make(CARTPOLE))
     zero, *_ = play(*WRAPPERS["zero"](*envs.make(CARTPOLE)), seed=0)
@@ -370,6 +371,7 @@ def test_a_skin_renames_symbols_and_its_inverse_undoes_it():
     np.testing.assert_array_equal(obs, plain.observe(state.env.env, plain_params))
 
 
+@pytest.mark.slow
 def test_skins_are_mapped_over():
     plain, plain_params = envs.make(BREAKOUT)
     skins = jax.vmap(lambda k: wrappers.draw_skin(k, plain))(jax.random.split(jax.random.key(0), 8))

@@ -184,6 +184,7 @@ def test_the_default_ruleset_is_empty():
     assert set(grid[..., 0].ravel()) == {TILES.FLOOR, TILES.WALL}
 
 
+@pytest.mark.slow
 @pytest.mark.foreign_oracle
 def test_a_ruleset_sets_objects_and_goal():
     env, params = envs.make(XLAND, ruleset=holding_red_ball())
@@ -202,6 +203,7 @@ def test_a_ruleset_sets_objects_and_goal():
     np.testing.assert_allclose(reward, 1 - 0.9 / env.max_steps, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.foreign_oracle
 def test_rules_change_the_world():
     """A picked up ball becomes a key."""

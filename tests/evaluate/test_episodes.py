@@ -151,6 +151,7 @@ def test_random_episodes_differ():
     assert (result.lengths < 500).all()
 
 
+@pytest.mark.slow
 def test_jit_equals_eager():
     env, task = envs.make("probe/ObservedActionReward")
     tasks = broadcast_params(task, 16)

@@ -119,7 +119,7 @@ class Plain:
                 node = parent
 
 
-@pytest.mark.fast("8-3.0-0.7--1.0-2")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_leaves", "virtual_visits", "virtual_loss", "discount", "max_depth"),
     [
@@ -156,7 +156,7 @@ def test_trees_are_those_of_a_plain_loop(num_leaves, virtual_visits, virtual_los
         )
 
 
-@pytest.mark.fast("gumbel")
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["muzero", "gumbel"])
 def test_one_leaf_is_the_search_there_was(policy, monkeypatch):
     """`search` runs other code for one leaf; that of several makes the same trees of one."""
@@ -222,6 +222,7 @@ def test_walks_that_share_an_edge_make_one_node():
     np.testing.assert_array_equal(np.asarray(tree.parents)[:, 2:5], -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["muzero", "gumbel"])
 def test_lanes_do_not_meet(policy):
     order = np.array([3, 0, 4, 1, 2])
@@ -232,7 +233,7 @@ def test_lanes_do_not_meet(policy):
     np.testing.assert_allclose(np.asarray(here.node_values)[order], there.node_values, atol=1e-6)
 
 
-@pytest.mark.fast("gumbel")
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["gumbel", pytest.param("muzero", marks=pytest.mark.slow)])
 def test_masks_of_root_and_model_hold(policy):
     root, model = flat_problem()
@@ -251,6 +252,7 @@ def test_masks_of_root_and_model_hold(policy):
     assert (visits[:, 1:] * banned).sum() == 0
 
 
+@pytest.mark.slow
 def test_halving_of_several_is_that_of_one():
     """Gumbel's root visits as its table says, whatever is on its way."""
     one, several = (searched("gumbel", n).summary().visit_counts for n in (1, 4))
@@ -285,6 +287,7 @@ def test_a_tree_is_gone_on_from_and_a_decided_search_stops():
     assert (visits[:, -1] - visits[:, -2] > 100 - visits.sum(1)).all()
 
 
+@pytest.mark.slow
 def test_the_model_is_called_with_all_leaves_of_a_lane_side_by_side():
     root, model = flat_problem()
     lane = jnp.arange(B, dtype=jnp.int32)
@@ -385,7 +388,7 @@ def test_several_leaves_are_as_strong_as_one(policy, discount):
         assert (several - average).mean() / most > gain - 0.03
 
 
-@pytest.mark.fast("gumbel")
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["muzero", "gumbel"])
 def test_no_loop_copies_or_selects_a_tree(policy):
     """As of one leaf: no [B (N + 1), A] copy or select in any loop body."""

@@ -100,6 +100,7 @@ def close(a, b):
 NUMBERS = [n if n < 9 else pytest.param(n, marks=pytest.mark.slow) for n in range(45)]
 
 
+@pytest.mark.fast("3")
 @pytest.mark.parametrize("number", NUMBERS)
 def test_trees_equal_mctx(number):
     ours, theirs = (output(library, number) for library in (mcts, mctx))
@@ -123,6 +124,7 @@ def embedding(tree):
     return np.asarray(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["muzero", "gumbel"])
 def test_without_ties_one_draw_a_simulation_makes_the_same_trees(policy):
     trees = []

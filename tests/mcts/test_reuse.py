@@ -11,8 +11,6 @@ from search_models import problem, run
 from jaxagent import mcts
 from jaxagent.mcts.reuse import depths
 
-pytestmark = pytest.mark.slow  # long compilation: a search in every test
-
 B, N, A = 6, 40, 3
 PLAIN = {"dirichlet_fraction": 0.0}
 
@@ -33,6 +31,7 @@ def nodes_below(tree, lane, node):
     return sorted(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", range(A))
 def test_a_subtree_holds_the_same_numbers(action):
     _, _, tree = searched()
@@ -75,6 +74,7 @@ def test_depths_count_edges_to_the_root():
     np.testing.assert_array_equal(depths(tree.parents), expected)
 
 
+@pytest.mark.slow
 def test_going_on_from_a_whole_tree_equals_not_stopping():
     root, model, whole = searched()
     half = run(mcts, "muzero", root, model, N // 2, **PLAIN).search_tree
@@ -84,6 +84,7 @@ def test_going_on_from_a_whole_tree_equals_not_stopping():
     np.testing.assert_allclose(both.node_values, whole.node_values, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_search_goes_on_below_the_action_taken():
     _, model, tree = searched()
     taken = tree.summary().visit_counts.argmax(1)
@@ -108,6 +109,7 @@ def test_search_goes_on_below_the_action_taken():
     )
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_cut_at_its_edges():
     _, _, tree = searched()
     taken = tree.summary().visit_counts.argmax(1)
@@ -120,6 +122,7 @@ def test_what_does_not_fit_is_cut_at_its_edges():
     assert not np.asarray(cut.children_visits)[dropped].any()
 
 
+@pytest.mark.slow
 def test_an_action_never_taken_starts_anew():
     root, model, _ = searched()
     short = run(mcts, "muzero", root, model, 1, **PLAIN).search_tree
@@ -131,6 +134,7 @@ def test_an_action_never_taken_starts_anew():
     np.testing.assert_array_equal(after.children_visits[:, 0], fresh.children_visits[:, 0])
 
 
+@pytest.mark.slow
 def test_masks_of_the_model_outlive_the_cut():
     root, model, _ = searched()
     banned = jnp.zeros((B, A), bool).at[:, 1].set(True)
@@ -161,6 +165,7 @@ def gumbel(root, model, number, **options):
     return run(mcts, "gumbel", root, model, number, gumbel_scale=0.0, **options)
 
 
+@pytest.mark.slow
 def test_halving_goes_on_with_its_own_rounds_and_all_values():
     """Visits of the second search are those of a fresh one's table; the first one's are kept."""
     root, model, _ = searched()
@@ -180,6 +185,7 @@ def test_halving_goes_on_with_its_own_rounds_and_all_values():
     np.testing.assert_array_equal(added[lanes, second.action], added.max(1))
 
 
+@pytest.mark.slow
 def test_what_was_kept_tells_halving_where_to_look():
     """With one simulation a fresh search tries the prior's action, a kept one the best known."""
     rewards = jnp.array([[0.0, 0.2, 0.9], [0.0, 0.8, 0.1]])
@@ -202,6 +208,7 @@ def test_what_was_kept_tells_halving_where_to_look():
     np.testing.assert_array_equal(kept.action, [2, 1])
 
 
+@pytest.mark.slow
 def test_halving_starts_anew_in_lanes_without_a_tree():
     root, model, _ = searched()
     first = gumbel(root, model, 4, max_num_considered_actions=2).search_tree

@@ -55,6 +55,7 @@ def place_mark(params, key, action, board):
     return won.astype(jnp.float32), discount, board, (board != 0) & ~is_over[:, None]
 
 
+@pytest.mark.fast("board0-2")
 @pytest.mark.parametrize(
     ("board", "answer"),
     [

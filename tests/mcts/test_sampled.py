@@ -9,8 +9,6 @@ from jaxagent import mcts
 from jaxagent.mcts import sampled
 from jaxagent.mcts.sampled import Samples
 
-pytestmark = pytest.mark.slow  # long compilation: a search in every test
-
 B, K = 32, 24
 TARGET = 0.6
 
@@ -46,6 +44,7 @@ def test_samples_of_the_policy_have_flat_priors():
     np.testing.assert_allclose(sampled.corrected_logits(draw(jax.random.key(0), B)), 0.0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_without_rewards_visits_stand_for_the_policy_whatever_was_proposed():
     """Self-normalised importance weights: the mean action is the policy's 0, not the proposal's."""
     samples = draw(jax.random.key(0), B, mean=0.5, scale=1.5)
@@ -55,6 +54,7 @@ def test_without_rewards_visits_stand_for_the_policy_whatever_was_proposed():
     assert abs(mean.mean()) < 0.15
 
 
+@pytest.mark.slow
 def test_the_best_sample_is_taken():
     samples = draw(jax.random.key(0), B)
     options = {"max_num_considered_actions": K, "gumbel_scale": 0.0}
@@ -63,6 +63,7 @@ def test_the_best_sample_is_taken():
     np.testing.assert_array_equal(found.action, distance.argmin(1))
 
 
+@pytest.mark.slow
 def test_nodes_below_have_samples_of_their_own():
     def step(params, key, action, state):
         return -jnp.square(action - TARGET), jnp.ones_like(action), state + action
@@ -95,6 +96,7 @@ def test_copies_are_merged_by_hand():
     np.testing.assert_allclose(weight[0, [0, 1, 4]], [7.0, 3.0, 5.0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_copies_are_never_searched_and_keep_their_weight():
     """Two actions drawn as copies: visits without rewards are those of the merged prior."""
     drawn = jax.random.bernoulli(jax.random.key(2), 0.8, (B, 8)).astype(jnp.float32)

@@ -21,7 +21,7 @@ def tree(policy, batch_size=5, num_simulations=24, num_actions=4, max_depth=None
     return run(mcts, policy, root, model, num_simulations, max_depth=max_depth, **options)
 
 
-@pytest.mark.fast("2-muzero", "2-gumbel")
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("max_depth", [None, 2])
 def test_root_visits_sum_to_the_simulations(policy, max_depth):
@@ -30,6 +30,7 @@ def test_root_visits_sum_to_the_simulations(policy, max_depth):
     np.testing.assert_array_equal(found.node_visits[:, 0], 25)
 
 
+@pytest.mark.fast("muzero")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_node_is_worth_the_mean_of_what_passed_it(policy):
     """V(s) N(s) = v(s) + sum over actions of N(s, a) Q(s, a), at every node."""
@@ -41,7 +42,7 @@ def test_a_node_is_worth_the_mean_of_what_passed_it(policy):
     np.testing.assert_allclose(total, np.asarray(found.node_values) * passed, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.fast("gumbel")
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 def test_fewer_simulations_are_a_prefix(policy):
     """Gumbel's schedule depends on the budget, so its root is asked to consider one action."""
@@ -52,6 +53,7 @@ def test_fewer_simulations_are_a_prefix(policy):
     np.testing.assert_array_equal(short.action_from_parent, long.action_from_parent[:, :9])
 
 
+@pytest.mark.fast("muzero")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_lanes_do_not_meet(policy):
     """Permuted lanes give permuted trees, whatever is deep beside them."""
@@ -99,7 +101,7 @@ def bandit(rewards, discount=0.0):
     return root, model
 
 
-@pytest.mark.fast("gumbel")
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 def test_bandits_are_solved(policy):
     rewards = normal(0, 16, 5)
@@ -114,6 +116,7 @@ def test_bandits_are_solved(policy):
     np.testing.assert_allclose(summary.value, mean, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_players_by_a_discount_of_minus_one():
     """Of two moves, the one whose reply is worse for the other is taken."""
     replies = jnp.array([[1.0, -1.0], [-0.5, -0.6]])  # to the other player, after my move
@@ -152,7 +155,7 @@ def test_invalid_actions_are_never_taken_and_a_lane_without_a_valid_one_takes_th
     assert all(np.isfinite(x).all() for x in (found.action_weights, visits))
 
 
-@pytest.mark.fast("gumbel")
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 def test_nan_of_one_lane_stays_in_it(policy):
     root, model = problem(mcts, 4, 3)
@@ -171,7 +174,7 @@ def test_nan_of_one_lane_stays_in_it(policy):
     np.testing.assert_array_equal(sick.search_tree.summary().visit_counts[1].sum(), 16)
 
 
-@pytest.mark.fast("gumbel")
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 def test_actions_that_the_model_calls_invalid_are_never_taken_below_the_root(policy):
     root, model = problem(mcts, 6, 4)
@@ -231,7 +234,7 @@ def test_shapes_that_do_not_fit_are_named():
             go(**changes)
 
 
-@pytest.mark.fast("gumbel")
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 def test_no_loop_copies_or_selects_a_tree(policy):
     """The structure that makes search fast: no [B (N + 1), A] copy or select in any loop body."""

@@ -53,6 +53,7 @@ def test_spr_s_network_has_the_published_sizes():
     assert num_parameters(parts["predictor"]) == 513 * 512
 
 
+@pytest.mark.slow
 def test_latents_lie_in_the_unit_interval_and_reach_its_ends():
     network, params = built()
     latent = network.encode(params, board())
@@ -63,6 +64,7 @@ def test_latents_lie_in_the_unit_interval_and_reach_its_ends():
         np.testing.assert_allclose(flat.max(1), 1.0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_pixels_are_scaled_and_boards_are_not():
     network, params = built()
     pixels = np.random.default_rng(0).integers(0, 256, (2, 6, 5, 3)).astype(np.uint8)
@@ -74,6 +76,7 @@ def test_pixels_are_scaled_and_boards_are_not():
     np.testing.assert_array_equal(*same)
 
 
+@pytest.mark.slow
 def test_the_action_moves_the_next_latent_where_it_is_told():
     latent = jax.random.uniform(jax.random.key(1), (2, 4, 4, 3))
     module = ConvTransition(num_actions=3)
@@ -122,6 +125,7 @@ def test_every_layer_of_the_head_has_noise_of_its_own(is_shared):
     assert [len(f) for f in factors[-2:]] == wanted
 
 
+@pytest.mark.slow
 def test_without_a_key_there_is_no_noise_and_with_one_there_is():
     network, params = built()
     latent = network.encode(params, board())

@@ -115,7 +115,7 @@ def test_every_scalar_and_its_place_reach_the_states(kind):
         assert np.abs(after - before).max(axis=(1, 2)).min() > 1e-3, (first, second)
 
 
-@pytest.mark.fast("component-bins", "modality-reals")
+@pytest.mark.slow
 @OF_ALL_KINDS
 def test_a_hidden_token_is_the_mask_at_its_place(kind):
     """Its value does not matter; which one it is, and the mask vector, do."""

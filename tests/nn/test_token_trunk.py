@@ -30,6 +30,7 @@ def test_patches_by_hand():
     np.testing.assert_array_equal(cut(jnp.array([[3.0, 5.0]]), 2), [[[3.0], [5.0]]])
 
 
+@pytest.mark.fast("shape1-4")
 @pytest.mark.parametrize(("shape", "tokens"), [(SHAPE, 6), ((4,), 4)])
 def test_latents_are_tokens(shape, tokens):
     model = latent_model(CONFIG, shape, 3)
@@ -44,6 +45,7 @@ def test_latents_are_tokens(shape, tokens):
     assert (logits.shape, value.shape) == ((3, 3), (3, 11))
 
 
+@pytest.mark.slow
 def test_every_token_and_the_action_reach_every_next_token():
     model = latent_model(CONFIG, SHAPE, 3)
     params = model.init(jax.random.key(0))
@@ -57,6 +59,7 @@ def test_every_token_and_the_action_reach_every_next_token():
     assert (np.abs(after[0] - moved[0]).max(-1) > 1e-5).all()
 
 
+@pytest.mark.slow
 def test_places_and_scalars_are_told_apart():
     """The same cell elsewhere, or the same number of another scalar, is another latent."""
     model = latent_model(CONFIG, (4,), 2)
@@ -66,6 +69,7 @@ def test_places_and_scalars_are_told_apart():
     assert float(jnp.abs(pooled).max()) > 1e-4
 
 
+@pytest.mark.slow
 def test_a_policy_and_value_may_stand_on_tokens():
     network = policy_value(TRUNK, SHAPE, 3, is_bounded=True)
     params = network.init(jax.random.key(0))
@@ -73,6 +77,7 @@ def test_a_policy_and_value_may_stand_on_tokens():
     assert (logits.shape, value.shape) == ((3, 3), (3,))
 
 
+@pytest.mark.slow
 def test_muzero_searches_with_the_transition_that_self_prediction_trains():
     """One module, two users: the consistency loss alone moves what `recurrent_fn` steps with."""
     config = MuZeroConfig(unroll=2, model=CONFIG, search=SearchConfig(num_simulations=4))

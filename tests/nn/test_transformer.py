@@ -132,7 +132,7 @@ def situation(resets=(), num_steps=8, batch_size=3):
 both_domains = pytest.mark.parametrize("domain", [DISCRETE, WIDE], ids=["one_action", "three_actions"])
 
 
-@pytest.mark.fast("three_actions")
+@pytest.mark.slow
 @both_domains
 def test_cached_acting_equals_the_full_pass(domain):
     obs, is_first = situation()
@@ -491,6 +491,7 @@ def test_linear_attention_by_hand():
     np.testing.assert_allclose(out[0, 0, 0], np.array([3.0, 10.0]) / 2 / math.sqrt(2), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_linear_attention_leaks_no_future_and_no_other_episode():
     _, params, apply = build(attention="linear")
     tokens = random_tokens(DISCRETE, 5)

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from extras import need
 
 from envs.vector import broadcast_params
@@ -46,6 +47,7 @@ def test_ratings_put_who_wins_above_and_opponents_by_their_own_games(monkeypatch
     assert matches.rate_snapshots(config, game, np.zeros((3, 2)), between)["elo"] == table
 
 
+@pytest.mark.slow
 def test_levels_of_connect_four_are_random_play_and_depths():
     game = next(g for g in SMOKE.games if g.name == "connect_four")
     need("pgx")

@@ -34,6 +34,7 @@ def drawn(name, num=5):
     return setting, setting.draw(jax.random.split(jax.random.key(1), num), stack)
 
 
+@pytest.mark.slow
 def test_an_urn_is_read_from_a_start_token_one_outcome_late():
     setting, prompt = drawn("urn")
     value = np.asarray(prompt.tokens.value)
@@ -42,6 +43,7 @@ def test_an_urn_is_read_from_a_start_token_one_outcome_late():
     assert value.shape == (5, setting.tokens_per_prompt)
 
 
+@pytest.mark.slow
 def test_a_walk_is_read_as_state_action_next_state():
     setting, prompt = drawn("mdp")
     state, action, outcome = np.moveaxis(np.asarray(prompt.tokens.value).reshape(5, 6, 3), -1, 0)
@@ -53,7 +55,7 @@ def test_a_walk_is_read_as_state_action_next_state():
     assert setting.tokens_per_prompt == 18
 
 
-@pytest.mark.fast("urn")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["urn", "mdp"])
 def test_a_prediction_sees_what_came_before_it_and_its_context_only(name):
     setting, prompt = drawn(name)
@@ -145,6 +147,7 @@ def test_exact_bayes_is_nearest_to_itself_and_loses_least(kind):
 # --- the rational model's bookkeeping -------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pools_of_several_sizes_share_their_first_tasks():
     config = icl_rational.SMOKE
     setting = theory.setting_of(config, 1)

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.pasta import robots
+from experiments.pasta import reward, robots
 from experiments.pasta.config import CollectConfig, DomainConfig
-from jaxagent.data import store
+from jaxagent.data import normalize, store
 from jaxagent.files import sha256_file
 from jaxagent.study import frozen
 from jaxagent.study.frozen import PopulationError
@@ -37,6 +37,22 @@ def test_tiers_select_snapshots(tier, expected):
     assert robots.snapshots_of("replay", 3) == [0, 1, 2]
 
 
+def test_stored_observations_are_standardised_by_the_moments_of_the_data():
+    """The same as to standardise the data before; moments of `()` leave them as they are."""
+    robot = robots.stand_in(DOMAIN)
+    rng = np.random.default_rng(0)
+    obs = [5.0 + 3.0 * rng.normal(size=t.obs.shape).astype(np.float32) for t in robot.offline]
+    raw = robot._replace(
+        offline=[t._replace(obs=x, final_obs=x + 1) for t, x in zip(robot.offline, obs, strict=True)]
+    )
+    flat = np.concatenate([x.reshape(-1, x.shape[-1]) for x in obs])
+    mean, deviation = flat.mean(0)[None], flat.std(0)[None]
+    steps = reward.as_replay(raw, normalize.moments_of(flat)).data
+    np.testing.assert_allclose(steps.obs, (flat - mean) / deviation, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(steps.final_obs, (flat + 1 - mean) / deviation, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(reward.as_replay(raw, ()).data.obs, flat)
+
+
 @pytest.mark.slow
 def test_every_snapshot_of_every_training_agent_leaves_a_shard(collected):
     shards, card, _ = collected
@@ -47,6 +63,7 @@ def test_every_snapshot_of_every_training_agent_leaves_a_shard(collected):
     assert len(agents) == len(set(agents)), "no agent serves two parts"
 
 
+@pytest.mark.slow
 def test_references_and_histogram_come_from_whole_episodes(collected):
     shards, card, _ = collected
     episodes = [s.trajectory.reward.sum(0) for s in shards if s.meta["split"] == "demonstration"]
@@ -54,6 +71,7 @@ def test_references_and_histogram_come_from_whole_episodes(collected):
     assert sum(card["returns"]["demonstration"]["counts"]) == 4
 
 
+@pytest.mark.slow
 def test_random_lanes_act_uniformly_and_the_others_do_not(collected):
     shards, _, _ = collected
     action = {

@@ -72,6 +72,7 @@ def test_observations_are_standardised_by_what_is_learned_from():
     np.testing.assert_array_equal(windows.obs, normalize.apply(moments, played().obs))
 
 
+@pytest.mark.slow
 def test_mutants_leave_out_what_they_say():
     parts = probe.parts_of(game(), probe.WAYS["spr"])
     params = probe.model_of(game(), probe.WAYS["spr"]).init(jax.random.key(0))
@@ -163,6 +164,7 @@ def test_illegal_probes_are_refused(changes, message):
         check(config)
 
 
+@pytest.mark.slow
 def test_agents_are_diagnosed_and_told_apart_in_figures_of_their_game():
     """Rainbow's hidden units of two snapshots and two seeds, of what the game truly shows."""
     config, task = SMOKE, SMOKE.tasks[0]

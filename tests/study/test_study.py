@@ -1,17 +1,20 @@
 """The hall: operations are counted, what fits leave comes back, custom steps run."""
 
 import json
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import envs
 from jaxagent.config import PPOConfig
 from jaxagent.study import agents, verdicts
 from jaxagent.study.config import EnvConfig
-from jaxagent.study.study import Custom, Found, Measure
+from jaxagent.study.study import Custom, Fit, Found, Lanes, Measure
+from jaxagent.train import loops
 from jaxagent.train import run as runs
 from jaxagent.train.flops import flops_of
 
@@ -61,7 +64,41 @@ def folder(tmp_path):
     return tmp_path
 
 
+class Two(NamedTuple):
+    """Updates of the smallest fit."""
+
+    num_updates: int = 2
+    updates_per_chunk: int = 1
+
+
+def line(folder):
+    """Two lanes that fit a slope, remembered before and after each of two updates."""
+    del folder
+    loop = loops.supervised(
+        lambda w, x, data: (jnp.mean(jnp.square(w * x - 2.0 * x)), {}),
+        lambda data, key: jax.random.normal(key, (4,)),
+        optax.sgd(0.1),
+    )
+    return Lanes(
+        loop, lambda: (jnp.array([0.0, 1.0]),), Two(), jax.random.key(0), history=True, units={"x": 4}
+    )
+
+
 def test_what_a_fit_leaves_comes_back_by_both_ways(folder):
+    fit = Fit("line", line)
+    runs.run(folder, [fit.stage(1)], chunks_per_save=1, quiet=True)
+    kept = fit.load(folder)
+    assert kept.shape == (3, 2), "two chunks and before, two lanes"
+    np.testing.assert_array_equal(kept[0], [0.0, 1.0])
+    assert (np.abs(np.diff(np.abs(kept - 2.0), axis=0)) > 0).all()
+    np.testing.assert_array_equal(fit.load(folder, lambda key: jnp.zeros(())), kept)
+    assert fit.load(None).shape == kept.shape
+    summary = runs.read_done(folder, "line")["summary"]
+    assert (summary["lanes"], summary["updates"], summary["x"], summary["axes"]) == (2, 2, 8, [3, 2])
+
+
+@pytest.mark.slow
+def test_agents_come_back_by_both_ways(folder):
     env, task = envs.make("gymnax/CartPole-v1")
     fit = agents.population("agents", env, [task] * 2, PPO, 0)
     runs.run(folder, [fit.stage(1)], chunks_per_save=1, quiet=True)

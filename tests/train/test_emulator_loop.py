@@ -132,6 +132,7 @@ def whole():
     return run(loop, loop.init(), CHUNKS)
 
 
+@pytest.mark.slow
 def test_every_lane_learns_from_just_its_own_steps(whole):
     """Lanes of short games begin more of them; steps that begin games teach nothing."""
     state, reports = whole
@@ -192,6 +193,7 @@ def test_an_unsound_emulator_stops_the_run():
         run(loop, loop.init(), 1)
 
 
+@pytest.mark.slow
 def test_an_overwritten_ring_comes_back_too():
     config = dataclasses.replace(CONFIG, capacity=16)
     loop = loop_of(config=config)

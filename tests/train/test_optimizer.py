@@ -244,6 +244,7 @@ def test_seeds_are_reset_to_different_parameters_and_again_to_others():
     assert len({x.tobytes() for x in found}) == 4
 
 
+@pytest.mark.slow
 def test_lanes_of_seeds_draw_fresh_parameters_at_resets_alone():
     """Under `vmap` a `cond` would become a select that draws in every update."""
     shares = optimizers.rainbow_shares(RainbowConfig())
