@@ -1,7 +1,8 @@
 """Probe MDPs: environments so small that a wrong learner fails them in seconds and for one reason.
 
 The five of Andy Jones, "Debugging RL, without the agonizing pain" (2021), in the order in which
-they should be tried, and a time-limit trap that only correct handling of truncation escapes.
+they should be tried, a time-limit trap that only correct handling of truncation escapes, actions of
+several components, and actions that are not always legal.
 """
 
 import math
@@ -50,9 +51,7 @@ class Probe(Environment):
 
     def reset(self, key, params):
         del params
-        sign = jnp.where(jax.random.bernoulli(key), 1.0, -1.0).astype(jnp.float32)
-        signal = sign if self.is_signal_random else jnp.zeros((), jnp.float32)
-        state = ProbeState(time=jnp.zeros((), jnp.int32), signal=signal)
+        state = ProbeState(time=jnp.zeros((), jnp.int32), signal=self._draw(key))
         return self._observe(state), state
 
     def step(self, key, state, action, params):
@@ -67,6 +66,12 @@ class Probe(Environment):
     def render(self, state, params):
         del params
         return pictures.paint_observation(jax.device_get(self._observe(state)))
+
+    def _draw(self, key: jax.Array) -> jax.Array:
+        """The signal of an episode, float32 `[]`."""
+        if not self.is_signal_random:
+            return jnp.zeros((), jnp.float32)
+        return jnp.where(jax.random.bernoulli(key), 1.0, -1.0).astype(jnp.float32)
 
     def _observe(self, state: ProbeState) -> jax.Array:
         return state.signal[None]
@@ -143,6 +148,68 @@ class TimeLimitTrap(Probe):
         return jnp.where(cashes, params.cash, 1.0), cashes
 
 
+class TwoCategories(Probe):
+    """One of six symbols; two categories of three and two spell it, half of the reward each."""
+
+    @classmethod
+    def spell(cls, symbol: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The two right categories, int32 `[]`."""
+        symbol = symbol.astype(jnp.int32)
+        return symbol % 3, symbol // 3
+
+    def __init__(self):
+        super().__init__()
+        self.obs_spec = (Component("symbol", "category", cardinality=6),)
+        self.action_spec = (
+            Component("first", "category", cardinality=3),
+            Component("second", "category", cardinality=2),
+        )
+
+    def _draw(self, key):
+        return jax.random.randint(key, (), 0, 6).astype(jnp.float32)
+
+    def _outcome(self, state, action, params):
+        del params
+        first, second = self.spell(state.signal)
+        right = (action[0] == first).astype(jnp.float32) + (action[1] == second).astype(jnp.float32)
+        return right / 2.0, jnp.array(False)
+
+
+class CategoryAndReal(TwoCategories):
+    """The same symbols; a category says the first part, a real in [-1, 1] points to the second.
+
+    The best return is 1: the real is worth 1 - |real - (-0.5 or 0.5)|.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.action_spec = (Component("pointer", "real", -1.0, 1.0), self.action_spec[0])
+
+    def _outcome(self, state, action, params):
+        del params
+        first, second = self.spell(state.signal)
+        right = (action[1].astype(jnp.int32) == first).astype(jnp.float32)
+        distance = jnp.abs(action[0] - (second.astype(jnp.float32) - 0.5))
+        return (right + 1.0 - distance) / 2.0, jnp.array(False)
+
+
+class LegalActions(Probe):
+    """Four actions, of which the signal says the legal two; illegal ones cost 10, the second pays 1."""
+
+    num_actions = 4
+    is_signal_random = True
+    has_legal_actions = True
+
+    def legal_actions(self, state, params):
+        del params
+        return (jnp.arange(4) < 2) == (state.signal < 0)
+
+    def _outcome(self, state, action, params):
+        is_legal = self.legal_actions(state, params)[action]
+        pays = (action % 2 == 1).astype(jnp.float32)
+        return jnp.where(is_legal, pays, -10.0), jnp.array(False)
+
+
 PROBES = {
     p.__name__: p
     for p in (
@@ -152,6 +219,9 @@ PROBES = {
         ActionReward,
         ObservedActionReward,
         TimeLimitTrap,
+        TwoCategories,
+        CategoryAndReal,
+        LegalActions,
     )
 }
 

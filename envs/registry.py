@@ -55,6 +55,18 @@ FAMILIES = {
     "minatar": Family(
         module="envs.minatar", names=("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
     ),
+    "memory": Family(
+        module="envs.memory",
+        names=(
+            "RepeatFirst",
+            "RepeatPrevious",
+            "CountRecall",
+            "Autoencode",
+            "TMaze",
+            "PositionCartPole",
+            "NoisyPendulum",
+        ),
+    ),
     "brax": Family(
         module="envs.adapters.brax",
         extra="brax",
@@ -270,6 +282,9 @@ FAMILIES = {
             "ActionReward",
             "ObservedActionReward",
             "TimeLimitTrap",
+            "TwoCategories",
+            "CategoryAndReal",
+            "LegalActions",
         ),
     ),
 }

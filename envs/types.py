@@ -41,8 +41,9 @@ class Environment(abc.ABC):
 
     Signature of gymnax 1.0: `reset(key, params) -> obs, state` and `step(key, state, action,
     params) -> obs, state, reward, terminated, truncated, info`. One example each; `vmap` at the
-    edge. Discrete actions are int32 `[]`, continuous ones float32 `[A]`; a category outside of its
-    space counts as the nearest one inside.
+    edge. An action of one category is int32 `[]`, of several int32 `[A]`; of reals, or of reals and
+    categories in any order, float32 `[A]` in which categories are whole numbers. A category
+    outside of its space counts as the nearest one inside.
     """
 
     name: str
@@ -90,9 +91,12 @@ class Environment(abc.ABC):
         return self.default_params
 
     def legal_actions(self, state: State, params: Params) -> jax.Array:
-        """Mask bool `[A]` of the actions that may be taken in `state`; all, unless overridden."""
+        """Mask bool `[K]` of the categories that may be taken in `state`; all, unless overridden.
+
+        Of several components that are categories the masks follow one another.
+        """
         del state, params
-        return jnp.ones((self.action_spec[0].cardinality,), bool)
+        return jnp.ones((sum(c.cardinality for c in self.action_spec),), bool)
 
     def current_player(self, state: State) -> jax.Array:
         """The player who moves in `state`, int32 `[]`; the observation is that player's."""
@@ -109,19 +113,43 @@ class Environment(abc.ABC):
     @property
     def is_discrete(self) -> bool:
         """Whether the action is one category (int32 `[]`)."""
-        return self.action_spec[0].kind == "category"
+        return is_one_category(self.action_spec)
+
+
+def is_one_category(spec: tuple[Component, ...]) -> bool:
+    """Whether `spec` is a single category, whose values are int32 without an axis of components."""
+    return len(spec) == 1 and spec[0].kind == "category"
+
+
+def blank_action(spec: tuple[Component, ...]) -> jax.Array:
+    """Zeros of an action's shape and dtype: int32 `[]` or `[A]` of categories alone, else float32 `[A]`."""
+    dtype = jnp.int32 if all(c.kind == "category" for c in spec) else jnp.float32
+    return jnp.zeros(() if is_one_category(spec) else (len(spec),), dtype)
 
 
 def sample_action(key: jax.Array, spec: tuple[Component, ...], legal: jax.Array | None = None) -> jax.Array:
-    """Draw a uniform action of `spec`: int32 `[]` for one category, else float32 `[A]`.
+    """Draw a uniform action of `spec`, shaped as `blank_action`.
 
-    `legal` (bool `[..., A]`, `Environment.legal_actions`) restricts the draw, one a mask. An
-    unbounded component is drawn from a standard normal.
+    `legal` (bool `[..., K]`, `Environment.legal_actions`) restricts the draw of one category, one a
+    mask. An unbounded component is drawn from a standard normal.
     """
     if legal is not None:
         return jax.random.categorical(key, jnp.where(legal, 0.0, -jnp.inf)).astype(jnp.int32)
-    if spec[0].kind == "category":
+    if is_one_category(spec):
         return jax.random.randint(key, (), 0, spec[0].cardinality, dtype=jnp.int32)
+    if all(c.kind == "real" for c in spec):
+        return _sample_reals(key, spec)
+    key_category, key_real = jax.random.split(key)
+    sizes = jnp.array([max(c.cardinality, 1) for c in spec], jnp.int32)
+    drawn = jax.random.randint(key_category, sizes.shape, 0, sizes, dtype=jnp.int32)
+    if all(c.kind == "category" for c in spec):
+        return drawn
+    is_category = jnp.array([c.kind == "category" for c in spec])
+    return jnp.where(is_category, drawn.astype(jnp.float32), _sample_reals(key_real, spec))
+
+
+def _sample_reals(key: jax.Array, spec: tuple[Component, ...]) -> jax.Array:
+    """Uniform in their bounds, normal where there are none, float32 `[A]`; categories are as unbounded."""
     low = jnp.array([c.low for c in spec], jnp.float32)
     high = jnp.array([c.high for c in spec], jnp.float32)
     bounded = jnp.isfinite(low) & jnp.isfinite(high)
@@ -132,12 +160,23 @@ def sample_action(key: jax.Array, spec: tuple[Component, ...], legal: jax.Array 
 
 
 def clip_category(spec: tuple[Component, ...], action: jax.Array) -> jax.Array:
-    """`action [...]`, a category moved to the nearest in its space, as plain environments take it.
+    """`action [...]` or `[..., A]`, categories moved to the nearest in their space.
 
-    Real actions outside their bounds are their source's business (`envs.wrappers.checked` refuses
-    both).
+    As plain environments take it; real actions outside their bounds are their source's business
+    (`envs.wrappers.checked` refuses both).
     """
-    return jnp.clip(action, 0, spec[0].cardinality - 1) if spec[0].kind == "category" else action
+    if is_one_category(spec):
+        return jnp.clip(action, 0, spec[0].cardinality - 1)
+    if not any(c.kind == "category" for c in spec):
+        return action
+    is_category = [c.kind == "category" for c in spec]
+    low = jnp.array([0.0 if is_one else -math.inf for is_one in is_category])
+    high = jnp.array([c.cardinality - 1.0 if c.kind == "category" else math.inf for c in spec])
+    if jnp.issubdtype(action.dtype, jnp.integer):
+        return jnp.clip(action, low.astype(action.dtype), high.astype(action.dtype))
+    lead = (None,) * (action.ndim - 1)
+    nearest = jnp.where(jnp.array(is_category)[lead], jnp.round(action), action)
+    return jnp.clip(nearest, low[lead], high[lead])
 
 
 def contains(spec: tuple[Component, ...], value: jax.Array) -> jax.Array:

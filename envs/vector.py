@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from envs.common.branch import computed_once, select, when
-from envs.types import Environment, Transition
+from envs.types import Environment, Transition, blank_action
 from envs.words import RESET_STREAM, STEP_STREAM, WordEnvironment, consume, lane_words
 
 
@@ -188,9 +188,9 @@ class VectorEnv(NamedTuple):
             )
 
     def _check_action(self, params: Any, action: jax.Array) -> None:
-        size = () if self.env.is_discrete else (len(self.env.action_spec),)
-        shape = (self._num_lanes(params), *size)
-        kind = jnp.integer if self.env.is_discrete else jnp.floating
+        blank = blank_action(self.env.action_spec)
+        shape = (self._num_lanes(params), *blank.shape)
+        kind = jnp.integer if jnp.issubdtype(blank.dtype, jnp.integer) else jnp.floating
         if jnp.shape(action) != shape or not jnp.issubdtype(jnp.result_type(action), kind):
             raise ValueError(
                 f"{self.env.name}: got actions of shape {jnp.shape(action)} and dtype "

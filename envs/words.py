@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from envs.tasks import make_task
-from envs.types import Component, Environment, Params, State, clip_category
+from envs.types import Component, Environment, Params, State, blank_action, clip_category, is_one_category
 
 Words = tuple[jax.Array, ...]  # uint32, [] or [B] each
 
@@ -156,15 +156,21 @@ def below(word: jax.Array, bound: int) -> jax.Array:
 
 
 def lane_actions(key: jax.Array, num_lanes: int, spec: tuple[Component, ...]) -> jax.Array:
-    """Uniform actions of a batch from one key: int32 `[B]` for one category, else float32 `[B, A]`.
+    """Uniform actions of a batch from one key, each shaped as `envs.types.blank_action`: `[B]` or `[B, A]`.
 
     The random policy at the speed of a word environment; unbounded components are refused.
     """
     consume(key)
     words = lane_words(key, num_lanes, len(spec), ACTION_STREAM)
-    if spec[0].kind == "category":
+    if is_one_category(spec):
         return below(words[0], spec[0].cardinality)
-    if not all(math.isfinite(c.low) and math.isfinite(c.high) for c in spec):
+    if not all(c.kind == "category" or (math.isfinite(c.low) and math.isfinite(c.high)) for c in spec):
         raise ValueError("got an unbounded action component, expected bounds; draw it yourself.")
-    columns = (uniform(w, c.low, c.high) for w, c in zip(words, spec, strict=True))
-    return jnp.stack(list(columns), axis=-1)
+    dtype = blank_action(spec).dtype
+    return jnp.stack([_column(word, c).astype(dtype) for word, c in zip(words, spec, strict=True)], axis=-1)
+
+
+def _column(word: jax.Array, component: Component) -> jax.Array:
+    if component.kind == "category":
+        return below(word, component.cardinality)
+    return uniform(word, component.low, component.high)

@@ -53,13 +53,46 @@ def see_obs(obs: jax.Array, state: Any, task: Any) -> jax.Array:
     return obs
 
 
+class Masked(NamedTuple):
+    """The input, in place of an observation, of a policy that is told what it may do."""
+
+    obs: jax.Array  # [B, ...]
+    legal: jax.Array  # [B, K] bool, as `Environment.legal_actions`
+
+
+def see_legal(env: Any) -> Callable:
+    """A choice beside `see_obs`: observations with the masks of the actions that `env` allows."""
+
+    def see(obs: jax.Array, state: Any, task: Any) -> Masked:
+        return Masked(obs, jax.vmap(env.legal_actions)(state, task))
+
+    return see
+
+
+def no_carry(batch_size: int) -> tuple[()]:
+    """The `init_carry` of agents without memory."""
+    del batch_size
+    return ()
+
+
+def steps_of(x: jax.Array) -> jax.Array:
+    """Steps `[s, T b, ...]` of segments `[s, T, b, ...]`."""
+    return x.reshape(x.shape[0], -1, *x.shape[3:])
+
+
 class Agent(NamedTuple):
-    """An agent that learns by acting, as four functions; `params` is the trainable pytree."""
+    """An agent that learns by acting, as functions; `params` is the trainable pytree.
+
+    The carry is its memory: part of acting, and of learning, which begins a segment where acting did.
+    """
 
     init: Callable[[jax.Array], Any]  # key -> params
     act: Callable  # (params, carry, obs, is_first, key) -> action, extras, carry
-    targets: Callable  # (params, trajectory [s, T, b], average) -> batch, leaves [s, T, b, ...]
+    # On policy: (params, carry before the segment [s, b], trajectory [s, T, b], average) -> items,
+    # leaves [s, n, ...], among which minibatches are drawn. From a replay see `loops.replay`.
+    targets: Callable
     loss: Callable  # (params, minibatch) -> scalar, metrics
+    init_carry: Callable[[int], Any] = no_carry  # batch size -> carry, leaves [B, ...]
 
 
 class OfflineAgent(NamedTuple):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.types import Component, Environment, Transition
+from envs.types import Component, Environment, Transition, blank_action
 from envs.vector import VectorEnv, broadcast_params
 
 import gymnasium  # isort: skip  # the third party of this file
@@ -233,7 +233,7 @@ class ExportedEnv(gymnasium.Env):
     def step(self, action: Any):
         if self._state is None:
             raise gymnasium.error.ResetNeeded("got a step before the first reset; call reset().")
-        action = jnp.asarray(np.asarray(action), jnp.int32 if self._env.is_discrete else jnp.float32)
+        action = jnp.asarray(np.asarray(action), blank_action(self._env.action_spec).dtype)
         self._key, obs, self._state, reward, terminated, truncated, info = self._step(
             self._key, self._state, action, self._params
         )
@@ -334,10 +334,12 @@ def box(spec: tuple[Component, ...], shape: tuple[int, ...], dtype: Any) -> spac
     )
 
 
-def action_space(env: Environment) -> spaces.Discrete | spaces.Box:
-    """Discrete for one category, else the Box of all components."""
+def action_space(env: Environment) -> spaces.Space:
+    """Discrete for one category, MultiDiscrete for several, else the Box of all components."""
     if env.is_discrete:
         return spaces.Discrete(env.action_spec[0].cardinality)
+    if all(c.kind == "category" for c in env.action_spec):
+        return spaces.MultiDiscrete([c.cardinality for c in env.action_spec])
     return box(env.action_spec, (len(env.action_spec),), np.float32)
 
 

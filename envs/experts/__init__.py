@@ -10,7 +10,8 @@ from typing import Any
 import jax
 
 from envs.common.names import check_name
-from envs.experts import boards, bsuite, classic, grids, minatar, robots
+from envs.experts import boards, bsuite, classic, grids, memory, minatar, robots
+from envs.memory import cards
 
 MINIGRID = (
     "BlockedUnlockPickUp",
@@ -52,6 +53,13 @@ EXPERTS: dict[str, Callable[[Any, Any], jax.Array]] = {
     "gymnax/Catch-bsuite": bsuite.catch,
     "gymnax/DeepSea-bsuite": bsuite.deep_sea,
     "gymnax/FourRooms-misc": grids.four_rooms,
+    "memory/RepeatFirst": cards.RepeatFirst().answer,
+    "memory/RepeatPrevious": cards.RepeatPrevious().answer,
+    "memory/CountRecall": cards.CountRecall().answer,
+    "memory/Autoencode": cards.Autoencode().answer,
+    "memory/TMaze": memory.tmaze,
+    "memory/PositionCartPole": classic.cartpole,
+    "memory/NoisyPendulum": classic.pendulum,
     "minatar/Asterix": minatar.asterix,
     "minatar/Breakout": minatar.breakout,
     "minatar/Freeway": minatar.freeway,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import checkify
 
-from envs.types import Component, Environment, Params, contains
+from envs.types import Component, Environment, Params, blank_action, contains
 from envs.wrappers.wrapper import Wrapper, require_reals, wrap
 
 
@@ -22,8 +22,7 @@ def sticky_actions(env: Environment, params: Params, probability: float = 0.1) -
             f"{env.name}: got a game of legal moves, expected free actions; the move before was "
             "another player's, or is legal no more."
         )
-    size = () if env.is_discrete else (len(env.action_spec),)
-    first = jnp.zeros(size, jnp.int32 if env.is_discrete else jnp.float32)
+    first = blank_action(env.action_spec)
 
     def begin(key, own, obs):
         del key, own
@@ -77,8 +76,8 @@ def checked(env: Environment, params: Params) -> tuple[Wrapper, Params]:
 
 
 def _describe(spec: tuple[Component, ...]) -> str:
-    first = spec[0]
-    if first.kind == "category":
-        return f"a whole number in [0, {first.cardinality - 1}]"
+    if all(c.kind == "category" for c in spec):
+        spaces = " and ".join(f"[0, {c.cardinality - 1}]" for c in spec)
+        return f"a whole number in {spaces}" if len(spec) == 1 else f"whole numbers in {spaces}"
     bounds = [f"[{c.low:g}, {c.high:g}]" for c in spec if math.isfinite(c.high)]
     return f"{len(spec)} numbers in {' x '.join(bounds) or 'any range'}"

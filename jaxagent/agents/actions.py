@@ -1,17 +1,79 @@
 """Actions between the agents, in units of the box's half-range, and the environment."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from envs.types import Component
+from envs.types import Component, is_one_category
+from jaxagent.nn.distributions import Categorical, Gaussian, Product
+
+HIDDEN = -1e30  # a logit whose weight is 0 beside any other
+
+
+def num_outputs(spec: tuple[Component, ...]) -> int:
+    """Numbers that a network says of an action: a logit a category, a mean a real."""
+    return sum(c.cardinality if c.kind == "category" else 1 for c in spec)
+
+
+def distribution(
+    spec: tuple[Component, ...], outputs: jax.Array, log_std: Any = (), legal: Any = ()
+) -> Categorical | Gaussian | Product:
+    """The distribution of raw actions that a network's `outputs [..., num_outputs]` stand for.
+
+    Raw reals are in units of the half-range of their box, of standard deviations `exp(log_std)`,
+    `[reals]`. `legal`, bool `[..., K]` (`Environment.legal_actions`), hides categories; where it
+    leaves none of a component, the first is taken.
+    """
+    if is_one_category(spec):
+        return Categorical(mask_illegal(outputs, legal))
+    if all(c.kind == "real" for c in spec):
+        return Gaussian(outputs, log_std[(None,) * (outputs.ndim - 1)])
+    parts, columns, start, start_legal, means = [], [], 0, 0, []
+    for column, c in enumerate(spec):
+        if c.kind == "real":
+            means.append((start, column))
+            start += 1
+            continue
+        logits = outputs[..., start : start + c.cardinality]
+        hidden = legal if isinstance(legal, tuple) else legal[..., start_legal : start_legal + c.cardinality]
+        parts.append(Categorical(mask_illegal(logits, hidden)))
+        columns.append((column,))
+        start, start_legal = start + c.cardinality, start_legal + c.cardinality
+    if means:
+        places, reals = zip(*means, strict=True)
+        mean = outputs[..., jnp.array(places)]
+        parts.append(Gaussian(mean, log_std[(None,) * (mean.ndim - 1)]))
+        columns.append(reals)
+    return Product(tuple(parts), tuple(columns))
+
+
+def mask_illegal(logits: jax.Array, legal: Any) -> jax.Array:
+    """Logits `[..., A]` without those that `legal [..., A]` hides, () none; where it hides all, the first."""
+    if isinstance(legal, tuple):
+        return logits
+    is_first = jnp.arange(logits.shape[-1]) == 0
+    allowed = jnp.where(jnp.any(legal, axis=-1, keepdims=True), legal, is_first[(None,) * (legal.ndim - 1)])
+    return jnp.where(allowed, logits, HIDDEN)
+
+
+def encode(raw_action: jax.Array, spec: tuple[Component, ...]) -> jax.Array:
+    """Raw actions as a network reads them, float32 `[..., num_outputs]`: categories are one-hot."""
+    columns = raw_action[..., None] if is_one_category(spec) else raw_action
+    parts = [
+        jax.nn.one_hot(columns[..., i].astype(jnp.int32), c.cardinality)
+        if c.kind == "category"
+        else columns[..., i : i + 1].astype(jnp.float32)
+        for i, c in enumerate(spec)
+    ]
+    return jnp.concatenate(parts, axis=-1)
 
 
 def to_env_action(raw_action: jax.Array, spec: tuple[Component, ...]) -> jax.Array:
-    """The environment's actions of raw ones: categories `[...]` stay, reals `[..., A]` go into their box."""
-    if spec[0].kind == "category":
+    """The environment's actions of raw ones `[...]`, `[..., A]`: categories stay, reals go into their box."""
+    if all(c.kind == "category" for c in spec):
         return raw_action
     low, high = _bounds(spec)
     middle, half_range = _middle_and_half_range(low, high)
@@ -53,7 +115,10 @@ def uniform(spec: tuple[Component, ...]) -> Callable:
     all actions, of reals the raw `action [B, n]`.
     """
     is_category = spec[0].kind == "category"
-    num_actions = num_categories("uniform", spec, "several are not drawn") if is_category else 0
+    if is_category:
+        num_actions = num_categories("uniform", spec, "several are not drawn")
+    else:
+        require_reals("uniform", spec)
 
     def category(
         carry: Any, obs: Any, is_first: jax.Array, key: jax.Array
@@ -73,8 +138,9 @@ def uniform(spec: tuple[Component, ...]) -> Callable:
 
 
 def _bounds(spec: tuple[Component, ...]) -> tuple[jax.Array, jax.Array]:
-    low = jnp.array([c.low for c in spec], jnp.float32)
-    return low, jnp.array([c.high for c in spec], jnp.float32)
+    """Ends `[A]` of the box; a category has none and stays what it is."""
+    low = jnp.array([c.low if c.kind == "real" else -math.inf for c in spec], jnp.float32)
+    return low, jnp.array([c.high if c.kind == "real" else math.inf for c in spec], jnp.float32)
 
 
 def _middle_and_half_range(low: jax.Array, high: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,4 +1,4 @@
-"""Actor-critic agents: PPO, on vectors with a tower for each, or on the latents of a model."""
+"""Actor-critic agents: PPO with a tower for each, on vectors, on a memory's features or on latents."""
 
 import math
 from collections.abc import Callable
@@ -8,16 +8,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs.types import Component
-from jaxagent.agents import latent_heads
-from jaxagent.agents.actions import to_env_action
-from jaxagent.config import LatentConfig, PPOConfig
-from jaxagent.nn.distributions import Categorical, Gaussian
+from envs.types import Component, blank_action
+from jaxagent.agents import actions, latent_heads
+from jaxagent.config import LatentConfig, MemoryConfig, PPOConfig
+from jaxagent.nn import memory as memories
+from jaxagent.nn import stem
+from jaxagent.nn.distributions import Categorical
 from jaxagent.nn.latent_model import LatentModel
 from jaxagent.nn.mlp import MLP
 from jaxagent.objectives.policy import approximate_kl, clipped_value_loss, ppo_clip
 from jaxagent.objectives.returns import gae
-from jaxagent.types import Agent, Policy, Trajectory
+from jaxagent.types import Agent, Masked, Policy, Trajectory, steps_of
+
+Spec = tuple[Component, ...]
 
 ADVANTAGE_EPSILON = 1e-8
 ACTOR_OUTPUT_SCALE = 0.01  # a nearly uniform first policy (Andrychowicz et al. 2021, section 3.2)
@@ -32,7 +35,7 @@ class ActorCriticParams(NamedTuple):
 
 
 class PPOBatch(NamedTuple):
-    """Env steps for the PPO loss, of any leading axes."""
+    """Items for the PPO loss, `[...]`: env steps, or with a memory segments `[..., T]` of lanes."""
 
     obs: jax.Array  # [..., n], or as the judge reads them
     raw_action: jax.Array  # [...] int32 or [..., A], not clipped
@@ -40,47 +43,113 @@ class PPOBatch(NamedTuple):
     advantage: jax.Array  # [...] standardised
     value: jax.Array  # [...] before the update
     target: jax.Array  # [...] of the value
+    legal: Any = ()  # [..., K] bool, or () where nothing is forbidden
+    is_first: Any = ()  # [..., T] bool with a memory
+    carry: Any = ()  # with a memory: of each segment's beginning, leaves [...] without T
+
+
+class Seen(NamedTuple):
+    """What was seen and done over some steps, as a judge reads it again; leaves `[T, B, ...]`."""
+
+    obs: jax.Array  # [T, B, n], or as the judge reads them
+    raw_action: jax.Array  # [T, B] int32 or [T, B, A]
+    legal: Any  # [T, B, K] bool, or ()
+    is_first: Any  # [T, B] bool; () without memory
 
 
 class Judge(NamedTuple):
-    """The policy and the value of an actor-critic, as three functions."""
+    """The policy and the value of an actor-critic, over what it remembers of the episode.
+
+    A judge without memory carries `()` and takes any leading axes for `[T, B]`.
+    """
 
     init: Callable  # key -> params
-    distribution: Callable  # (params, obs [..., n]) -> distribution of actions, [...] or [..., A]
-    value: Callable  # (params, obs [..., n]) -> values [...]
+    init_carry: Callable  # batch size -> carry, leaves [B, ...]
+    # (params, carry, obs [B, ...], legal, is_first [B]) -> distribution of raw actions, function of
+    # the raw action taken that gives the next carry
+    act: Callable
+    # (params, carry, Seen) -> distribution [T, B], values [T, B]
+    judge: Callable
+    # (params, carry, Seen, final_obs [T, B, ...]) -> values [T, B] before and after each step
+    values: Callable
+
+    @property
+    def remembers(self) -> bool:
+        """Whether there is a memory."""
+        return bool(jax.tree.leaves(jax.eval_shape(lambda: self.init_carry(1))))
 
 
-def towers(obs_size: int, action_spec: tuple[Component, ...], config: PPOConfig) -> Judge:
-    """A judge of separate networks on obs `[..., n]`, for one category or for reals in a box.
+def reflex(init: Callable, distribution: Callable, value: Callable) -> Judge:
+    """A judge without memory, of `distribution(params, obs, legal)` and `value(params, obs)`."""
 
-    Continuous actions are Gaussian in units of the half-range of the box.
-    """
-    is_discrete = action_spec[0].kind == "category"
-    num_outputs = action_spec[0].cardinality if is_discrete else len(action_spec)
-    hidden = (config.hidden_size, config.hidden_size)
-    actor = MLP((*hidden, num_outputs), output_scale=ACTOR_OUTPUT_SCALE)
-    critic = MLP((*hidden, 1))
+    def act(params, carry, obs, legal, is_first):
+        del is_first
+        return distribution(params, obs, legal), lambda raw_action: carry
+
+    def judge(params, carry, seen):
+        del carry
+        return distribution(params, seen.obs, seen.legal), value(params, seen.obs)
+
+    def values(params, carry, seen, final_obs):
+        del carry
+        return value(params, seen.obs), value(params, final_obs)
+
+    return Judge(init, lambda batch_size: (), act, judge, values)
+
+
+def towers(obs_spec: Spec, action_spec: Spec, config: PPOConfig) -> Judge:
+    """A judge of separate networks on obs `[..., n]`, for any actions (`agents.actions.distribution`)."""
+    network = Towers(action_spec, config)
 
     def init(key: jax.Array) -> ActorCriticParams:
-        key_actor, key_critic = jax.random.split(key)
-        example = jnp.zeros((1, obs_size))
-        log_std = jnp.full((num_outputs,), config.initial_log_std, jnp.float32)
-        return ActorCriticParams(
-            actor=actor.init(key_actor, example),
-            critic=critic.init(key_critic, example),
-            log_std=() if is_discrete else log_std,
-        )
+        return network.init(key, stem.num_features(obs_spec))
 
-    def distribution(params: ActorCriticParams, obs: jax.Array) -> Categorical | Gaussian:
-        output = actor.apply(params.actor, obs)
-        if is_discrete:
-            return Categorical(output)
-        return Gaussian(output, params.log_std[(None,) * (output.ndim - 1)])
+    def distribution(params: ActorCriticParams, obs: jax.Array, legal: Any) -> Any:
+        return network.distribution(params, stem.features(obs_spec, obs), legal)
 
     def value(params: ActorCriticParams, obs: jax.Array) -> jax.Array:
-        return critic.apply(params.critic, obs)[..., 0]
+        return network.value(params, stem.features(obs_spec, obs))
 
-    return Judge(init, distribution, value)
+    return reflex(init, distribution, value)
+
+
+class Towers(NamedTuple):
+    """An actor and a critic side by side, on features `[..., F]`."""
+
+    action_spec: Spec
+    config: PPOConfig
+
+    @property
+    def actor(self) -> MLP:
+        """The network of the policy."""
+        hidden = (self.config.hidden_size, self.config.hidden_size)
+        return MLP((*hidden, actions.num_outputs(self.action_spec)), output_scale=ACTOR_OUTPUT_SCALE)
+
+    @property
+    def critic(self) -> MLP:
+        """The network of the value."""
+        return MLP((self.config.hidden_size, self.config.hidden_size, 1))
+
+    def init(self, key: jax.Array, num_features: int) -> ActorCriticParams:
+        """First parameters."""
+        key_actor, key_critic = jax.random.split(key)
+        example = jnp.zeros((1, num_features))
+        num_reals = sum(c.kind == "real" for c in self.action_spec)
+        log_std = jnp.full((num_reals,), self.config.initial_log_std, jnp.float32)
+        return ActorCriticParams(
+            actor=self.actor.init(key_actor, example),
+            critic=self.critic.init(key_critic, example),
+            log_std=log_std if num_reals else (),
+        )
+
+    def distribution(self, params: ActorCriticParams, features: jax.Array, legal: Any) -> Any:
+        """The distribution `[...]` of raw actions."""
+        outputs = self.actor.apply(params.actor, features)
+        return actions.distribution(self.action_spec, outputs, params.log_std, legal)
+
+    def value(self, params: ActorCriticParams, features: jax.Array) -> jax.Array:
+        """Values `[...]`."""
+        return self.critic.apply(params.critic, features)[..., 0]
 
 
 def on_latents(model: LatentModel, config: LatentConfig) -> Judge:
@@ -91,86 +160,167 @@ def on_latents(model: LatentModel, config: LatentConfig) -> Judge:
         logits, values = latent_heads.evaluate(model, config, params, obs.reshape(-1, *model.obs_shape))
         return logits.reshape(*lead, -1), values.reshape(lead)
 
-    return Judge(
+    return reflex(
         model.init,
-        lambda params, obs: Categorical(judge(params, obs)[0]),
+        lambda params, obs, legal: Categorical(actions.mask_illegal(judge(params, obs)[0], legal)),
         lambda params, obs: judge(params, obs)[1],
     )
 
 
+class MemoryParams(NamedTuple):
+    """Parameters of a judge with a memory."""
+
+    memory: Any
+    towers: ActorCriticParams  # on the memory's features
+
+
+class Recollection(NamedTuple):
+    """What a judge with a memory carries from step to step."""
+
+    memory: Any  # leaves [B, ...]
+    raw_action: jax.Array  # [B] int32 or [B, A]: the last one
+
+
+def remembering(config: MemoryConfig, obs_spec: Spec, action_spec: Spec, ppo_config: PPOConfig) -> Judge:
+    """A judge of towers on the features of a memory of observations, and of the actions between them."""
+    size = stem.num_features(obs_spec) + (actions.num_outputs(action_spec) if config.last_action else 0)
+    memory, network = memories.memory(config, size), Towers(action_spec, ppo_config)
+
+    def inputs(obs: jax.Array, last_action: jax.Array, is_first: jax.Array) -> jax.Array:
+        """What the memory hears, `[..., size]`: no action at the beginning of an episode."""
+        features = stem.features(obs_spec, obs)
+        if not config.last_action:
+            return features
+        last = jnp.where(is_first[..., None], 0.0, actions.encode(last_action, action_spec))
+        return jnp.concatenate([features, last], axis=-1)
+
+    def heard(carry: Recollection, seen: Seen) -> jax.Array:
+        before = jnp.concatenate([carry.raw_action[None], seen.raw_action[:-1]])
+        return inputs(seen.obs, before, seen.is_first)
+
+    def init(key: jax.Array) -> MemoryParams:
+        key_memory, key_towers = jax.random.split(key)
+        return MemoryParams(memory.init(key_memory), network.init(key_towers, config.width))
+
+    def init_carry(batch_size: int) -> Recollection:
+        blank = blank_action(action_spec)
+        return Recollection(
+            memory.init_carry(batch_size), jnp.broadcast_to(blank, (batch_size, *blank.shape))
+        )
+
+    def act(params, carry, obs, legal, is_first):
+        x = inputs(obs, carry.raw_action, is_first)
+        features, kept = memory.step(params.memory, carry.memory, x, is_first)
+        return network.distribution(params.towers, features, legal), lambda raw: Recollection(kept, raw)
+
+    def judge(params, carry, seen):
+        features, _ = memory.unroll(params.memory, carry.memory, heard(carry, seen), seen.is_first)
+        dist = network.distribution(params.towers, features, seen.legal)
+        return dist, network.value(params.towers, features)
+
+    def values(params, carry, seen, final_obs):
+        x = heard(carry, seen)
+        features, _ = memory.unroll(params.memory, carry.memory, x, seen.is_first)
+        after = inputs(final_obs, seen.raw_action, jnp.zeros_like(seen.is_first))
+        peeked = memory.peek(params.memory, carry.memory, x, seen.is_first, after)
+        return network.value(params.towers, features), network.value(params.towers, peeked)
+
+    return Judge(init, init_carry, act, judge, values)
+
+
 def ppo(
-    obs_size: int,
-    action_spec: tuple[Component, ...],
+    obs_spec: Spec,
+    action_spec: Spec,
     config: PPOConfig,
     *,
     surrogate: Callable = ppo_clip,
     judge: Judge | None = None,
 ) -> Agent:
-    """PPO (Schulman et al. 2017) for one category or for reals in a box.
+    """PPO (Schulman et al. 2017) for any observations and actions; `judge` is `towers` unless given.
 
-    The environment gets continuous actions clipped to the box, the loss sees them unclipped.
-    `judge` is `towers` unless it is given.
+    The environment gets continuous actions clipped to the box, the loss sees them unclipped. What it
+    acts on may be `types.Masked`: illegal categories are then never taken.
     """
-    init, distribution, value = judge or towers(obs_size, action_spec, config)
+    judge = judge or towers(obs_spec, action_spec, config)
 
     def act(params, carry, obs, is_first, key):
-        del is_first
-        dist = distribution(params, obs)
+        obs, legal = obs if isinstance(obs, Masked) else (obs, ())
+        dist, carry_after = judge.act(params, carry, obs, legal, is_first)
         raw_action = dist.sample(key)
         extras = {"raw_action": raw_action, "log_prob": dist.log_prob(raw_action)}
-        return to_env_action(raw_action, action_spec), extras, carry
+        extras |= {} if isinstance(legal, tuple) else {"legal": legal}
+        extras |= {"is_first": is_first} if judge.remembers else {}
+        return actions.to_env_action(raw_action, action_spec), extras, carry_after(raw_action)
 
-    def targets(params: ActorCriticParams, trajectory: Trajectory, average: Callable) -> PPOBatch:
-        """Targets of trajectories `[s, T, b]`; `average` means over all shards on all devices."""
-        values = value(params, trajectory.obs)
-        next_values = value(params, trajectory.final_obs)
+    def targets(params: Any, carry: Any, trajectory: Trajectory, average: Callable) -> PPOBatch:
+        """Items `[s, n, ...]` of trajectories `[s, T, b]`; `average` means over all shards on all devices."""
+        extras = trajectory.extras
+        seen = Seen(trajectory.obs, extras["raw_action"], extras.get("legal", ()), extras.get("is_first", ()))
+        over_shards = partial(jax.vmap, in_axes=(None, 0, 0, 0)) if judge.remembers else _as_is
+        values, next_values = over_shards(judge.values)(params, carry, seen, trajectory.final_obs)
         estimate = partial(gae, discount=config.discount, trace=config.trace)
         advantage = jax.vmap(estimate)(
             trajectory.reward, trajectory.terminated, trajectory.truncated, values, next_values
         )
-        return PPOBatch(
-            obs=trajectory.obs,
-            raw_action=trajectory.extras["raw_action"],
-            log_prob=trajectory.extras["log_prob"],
+        batch = PPOBatch(
+            obs=seen.obs,
+            raw_action=seen.raw_action,
+            log_prob=extras["log_prob"],
             advantage=standardise(advantage, average),
             value=values,
             target=values + advantage,
+            legal=seen.legal,
+            is_first=seen.is_first,
         )
+        if judge.remembers:
+            return jax.tree.map(lambda x: x.swapaxes(1, 2), batch)._replace(carry=carry)
+        return jax.tree.map(steps_of, batch)
 
-    def loss(params: ActorCriticParams, batch: PPOBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
-        dist = distribution(params, batch.obs)
+    def loss(params: Any, batch: PPOBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
+        if judge.remembers:  # segments [n, T] are judged over time
+            carry = batch.carry
+            batch = jax.tree.map(lambda x: x.swapaxes(0, 1), batch._replace(carry=()))
+        else:
+            carry = ()
+        dist, values = judge.judge(
+            params, carry, Seen(batch.obs, batch.raw_action, batch.legal, batch.is_first)
+        )
         log_prob = dist.log_prob(batch.raw_action)
         policy_loss = jnp.mean(surrogate(log_prob, batch.log_prob, batch.advantage, clip=config.clip))
-        values = value(params, batch.obs)
         value_loss = jnp.mean(
             clipped_value_loss(values, batch.value, batch.target, clip=config.value_clip or math.inf)
         )
         entropy = jnp.mean(dist.entropy())
         total = policy_loss + config.value_weight * value_loss - config.entropy_weight * entropy
-        return total, {
+        metrics = {
             "train/loss/policy": policy_loss,
             "train/loss/value": value_loss,
             "train/entropy": entropy,
             "train/kl": jnp.mean(approximate_kl(log_prob, batch.log_prob)),
         }
+        if not isinstance(batch.legal, tuple):
+            stuck = jnp.logical_not(jnp.any(batch.legal, axis=-1))
+            metrics["train/without_legal_action"] = jnp.mean(stuck.astype(jnp.float32))
+        return total, metrics
 
-    return Agent(init, act, targets, loss)
+    return Agent(judge.init, act, targets, loss, judge.init_carry)
 
 
-def greedy(obs_size: int, action_spec: tuple[Component, ...], config: PPOConfig) -> Policy:
-    """A policy by the mode of PPO's, for evaluation; the caller must normalise observations `[B, n]`."""
-    del obs_size
-    is_discrete = action_spec[0].kind == "category"
-    num_outputs = action_spec[0].cardinality if is_discrete else len(action_spec)
-    actor = MLP((config.hidden_size, config.hidden_size, num_outputs))
+def greedy(judge: Judge, action_spec: Spec) -> Policy:
+    """A policy by the mode of a judge's, for evaluation; the caller must normalise observations `[B, n]`."""
 
     def act(params, carry, obs, is_first, key):
-        del is_first, key
-        output = actor.apply(params.actor, obs)
-        mode = Categorical(output).mode() if is_discrete else output
-        return to_env_action(mode, action_spec), (), carry
+        del key
+        obs, legal = obs if isinstance(obs, Masked) else (obs, ())
+        dist, carry_after = judge.act(params, carry, obs, legal, is_first)
+        mode = dist.mode()
+        return actions.to_env_action(mode, action_spec), (), carry_after(mode)
 
-    return Policy(init=lambda batch_size: (), act=act)
+    return Policy(judge.init_carry, act)
+
+
+def _as_is(fn: Callable) -> Callable:
+    return fn
 
 
 def standardise(advantage: jax.Array, average: Callable) -> jax.Array:

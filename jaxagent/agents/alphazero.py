@@ -15,7 +15,7 @@ from jaxagent.nn.policy_value import PolicyValue
 from jaxagent.objectives.policy import cross_entropy
 from jaxagent.objectives.returns import lambda_returns
 from jaxagent.objectives.sequence import weighted_mean
-from jaxagent.types import Agent, Trajectory, View
+from jaxagent.types import Agent, Trajectory, View, steps_of
 
 
 class AlphaZeroBatch(NamedTuple):
@@ -57,14 +57,15 @@ def alphazero(env: Any, network: PolicyValue, plan: Plan, config: AlphaZeroConfi
         }
         return action, extras, carry
 
-    def targets(params: Any, trajectory: Trajectory, average: Callable) -> AlphaZeroBatch:
-        del params, average
+    def targets(params: Any, carry: Any, trajectory: Trajectory, average: Callable) -> AlphaZeroBatch:
+        del params, carry, average
         extras = trajectory.extras
         values = partial(value_targets, discount=config.discount, trace=config.trace)
         target, is_known = jax.vmap(values)(trajectory)
-        return AlphaZeroBatch(
+        batch = AlphaZeroBatch(
             trajectory.obs, extras["legal"], extras["weights"], target, is_known.astype(jnp.float32)
         )
+        return jax.tree.map(steps_of, batch)
 
     def loss(params: Any, batch: AlphaZeroBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
         logits, value = network(params, batch.obs)

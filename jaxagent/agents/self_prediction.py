@@ -16,7 +16,7 @@ from jaxagent.nn.latent_model import LatentModel
 from jaxagent.nn.q_network import QNetwork
 from jaxagent.nn.short_scan import short_scan
 from jaxagent.objectives.latent import cosine_distance
-from jaxagent.types import Agent, Trajectory
+from jaxagent.types import Agent, Trajectory, steps_of
 
 
 class Parts(NamedTuple):
@@ -104,7 +104,10 @@ def with_self_prediction(agent: Agent, parts: Parts | QNetwork, config: SPRConfi
             "the network that collected the rollout; use Rainbow for a moving average."
         )
 
-    def targets(params: Any, trajectory: Trajectory, average: Callable) -> Predicted:
+    if jax.tree.leaves(jax.eval_shape(lambda: agent.init_carry(1))):
+        raise ValueError("self-prediction: got an agent with a memory, expected one that reads states alone.")
+
+    def targets(params: Any, carry: Any, trajectory: Trajectory, average: Callable) -> Predicted:
         t, count = trajectory, config.num_steps
         shape = t.reward.shape  # [s, T, b]
         if count > shape[1]:
@@ -119,7 +122,8 @@ def with_self_prediction(agent: Agent, parts: Parts | QNetwork, config: SPRConfi
         # What leads out of the rollout is unknown: as if the episode ended there.
         same = jnp.cumprod(ahead(goes_on, count), axis=3, dtype=jnp.int32) > 0
         action, later = ahead(t.action, count), ahead(vectors, count)
-        return Predicted(agent.targets(params, t, average), t.obs, action, later, same)
+        own = jax.tree.map(steps_of, (t.obs, action, later, same))
+        return Predicted(agent.targets(params, carry, t, average), *own)
 
     def loss(params: Any, predicted: Predicted) -> tuple[jax.Array, dict[str, jax.Array]]:
         total, metrics = agent.loss(params, predicted.batch)

@@ -33,7 +33,14 @@ from jaxagent.config.checks import (
     require_positive,
     require_replay,
 )
-from jaxagent.config.networks import LatentConfig, QNetworkConfig, TokenConfig, TransformerConfig, TrunkConfig
+from jaxagent.config.networks import (
+    LatentConfig,
+    MemoryConfig,
+    QNetworkConfig,
+    TokenConfig,
+    TransformerConfig,
+    TrunkConfig,
+)
 from jaxagent.config.record import fingerprint, from_dict, to_dict
 from jaxagent.config.runs import FitConfig, RuntimeConfig
 
@@ -45,6 +52,7 @@ __all__ = [
     "FitConfig",
     "IQLConfig",
     "LatentConfig",
+    "MemoryConfig",
     "MuZeroConfig",
     "PPOConfig",
     "Positive",

@@ -118,3 +118,21 @@ class TransformerConfig:
         """Raise ValueError for an illegal configuration."""
         require_positive(self, "width", "num_layers", "num_heads", "mlp_factor", "context")
         require_divides("TransformerConfig.width", 2 * self.num_heads, self.width, "rotary halves each head")
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryConfig:
+    """What an agent remembers of its episode."""
+
+    kind: Literal["none", "stack", "gru", "lru"] = "gru"
+    width: int = 64
+    num_layers: int = 1  # of linear recurrences; a GRU is one
+    context: int = 8  # inputs that a stack holds
+    # Whether it also hears the action before. That is a memory by itself: an agent without any other
+    # can hand a symbol on from step to step by acting it out.
+    last_action: bool = True
+
+    def check(self) -> None:
+        """Raise ValueError for an illegal configuration."""
+        require_positive(self, "width", "num_layers")
+        require_at_least(self, 1, "context")

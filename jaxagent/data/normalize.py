@@ -1,11 +1,13 @@
 """Running moments of observations (Welford in parallel form; Chan et al. 1983)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from envs.types import Component
 
 EPSILON = 1e-8
 
@@ -54,3 +56,17 @@ def apply(moments: Moments, x: jax.Array, clip: float = 10.0) -> jax.Array:
     lead = (None,) * (x.ndim - moments.mean.ndim)
     mean, variance = moments.mean[lead], moments.variance[lead]
     return jnp.clip((x - mean) / jnp.sqrt(variance + EPSILON), -clip, clip)
+
+
+def of_spec(spec: Sequence[Component]) -> Callable:
+    """A function as `apply`, for observations `[..., *shape]` of `spec`, that leaves categories alone."""
+    is_real = np.array([c.kind == "real" for c in spec])
+    if is_real.all():
+        return apply
+
+    def reals(moments: Moments, x: jax.Array) -> jax.Array:
+        shape = moments.mean.shape
+        mask = jnp.asarray(is_real.reshape(shape))[(None,) * (x.ndim - len(shape))]
+        return jnp.where(mask, apply(moments, x), x)
+
+    return reals

@@ -57,6 +57,50 @@ class Gaussian(NamedTuple):
         return jnp.sum(jnp.broadcast_to(per_component, self.mean.shape), axis=-1)
 
 
+class Product(NamedTuple):
+    """Independent parts of an action of several components, events `[..., A]`.
+
+    Events are int32 where every part is a category, else float32 in which categories are whole
+    numbers, as `envs.types.Environment` has them. Made and used inside one trace: `columns` is static.
+    """
+
+    parts: tuple[Categorical | Gaussian, ...]
+    columns: tuple[tuple[int, ...], ...]  # of the event: where each part's components are
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draw events `[..., A]`."""
+        part_keys = jax.random.split(key, len(self.parts))
+        return self._event([part.sample(k) for part, k in zip(self.parts, part_keys, strict=True)])
+
+    def mode(self) -> jax.Array:
+        """Most likely events `[..., A]`."""
+        return self._event([part.mode() for part in self.parts])
+
+    def log_prob(self, event: jax.Array) -> jax.Array:
+        """Log-probability or density `[...]` of events `[..., A]`: the sum over the parts, nats."""
+        terms = []
+        for part, columns in zip(self.parts, self.columns, strict=True):
+            is_category = isinstance(part, Categorical)
+            own = event[..., columns[0]].astype(jnp.int32) if is_category else event[..., jnp.array(columns)]
+            terms.append(part.log_prob(own))
+        return sum(terms[1:], terms[0])
+
+    def entropy(self) -> jax.Array:
+        """Entropy `[...]`: the sum over the parts, nats."""
+        terms = [part.entropy() for part in self.parts]
+        return sum(terms[1:], terms[0])
+
+    def _event(self, values: list[jax.Array]) -> jax.Array:
+        dtype = jnp.int32 if all(isinstance(p, Categorical) for p in self.parts) else jnp.float32
+        columns: dict[int, jax.Array] = {}
+        for part, places, value in zip(self.parts, self.columns, values, strict=True):
+            of_part = (
+                [value] if isinstance(part, Categorical) else [value[..., i] for i in range(len(places))]
+            )
+            columns |= dict(zip(places, of_part, strict=True))
+        return jnp.stack([columns[i].astype(dtype) for i in sorted(columns)], axis=-1)
+
+
 class TanhGaussian(NamedTuple):
     """The tanh of a diagonal normal, over A reals in (-1, 1) (Haarnoja et al. 2018, appendix C).
 

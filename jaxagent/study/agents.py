@@ -99,10 +99,10 @@ def _with_envs(num_envs: int, lane_keys: jax.Array, tasks: Any) -> tuple[jax.Arr
 
 def _algorithm(env: Any, config: AgentConfig) -> tuple[Loop, Callable[[Any], Any]]:
     """The loop of an agent, and what of its learner acts."""
-    vector, sizes = VectorEnv(env), (len(env.obs_spec), env.action_spec)
+    vector = VectorEnv(env)
     if isinstance(config, SACConfig):
         loop = loops.replay(
-            soft_actor_critic.soft_actor_critic(*sizes, config),
+            soft_actor_critic.soft_actor_critic(len(env.obs_spec), env.action_spec, config),
             vector,
             optimizer.plain_adam(config.learning_rate),
             config,
@@ -111,7 +111,7 @@ def _algorithm(env: Any, config: AgentConfig) -> tuple[Loop, Callable[[Any], Any
             slow=loops.moving_average(lambda params: params.critics, config.tau),
         )
         return loop, lambda learner: (learner.params.actor, learner.normalizer)
-    agent = actor_critic.ppo(*sizes, config)
+    agent = actor_critic.ppo(env.obs_spec, env.action_spec, config)
     optimiser = optimizer.adam(optimizer.linear_decay(config), config.max_gradient_norm)
     loop = loops.on_policy(agent, vector, optimiser, config)
     return loop, lambda learner: (learner.params, learner.normalizer)
@@ -130,19 +130,20 @@ def snapshot_shapes(env: Any, task: Any, config: AgentConfig, lead: tuple[int, .
 
 def as_policy(env: Any, config: AgentConfig, *, is_greedy: bool) -> Policy:
     """An agent of `population` as a policy of `(params, moments)`: its mode, or a draw."""
-    sizes = len(env.obs_spec), env.action_spec
     if isinstance(config, SACConfig):
         acting = soft_actor_critic.sac_policy(env.action_spec, config, is_greedy=is_greedy)
     elif is_greedy:
-        acting = actor_critic.greedy(*sizes, config)
+        judge = actor_critic.towers(env.obs_spec, env.action_spec, config)
+        acting = actor_critic.greedy(judge, env.action_spec)
     else:
-        acting = actor_critic.ppo(*sizes, config)
+        acting = actor_critic.ppo(env.obs_spec, env.action_spec, config)
+    standardize = normalize.of_spec(env.obs_spec)
 
     def act(
         params: Any, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Any, Any]:
         network, moments = params
-        return acting.act(network, carry, normalize.apply(moments, obs), is_first, key)
+        return acting.act(network, carry, standardize(moments, obs), is_first, key)
 
     return Policy(lambda batch_size: (), act)
 

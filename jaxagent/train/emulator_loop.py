@@ -136,7 +136,7 @@ class EmulatorLoop:
         self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
         self._put_back = jax.jit(jax.vmap(_either))
         self._fit = fit_from_memory(
-            agent, optimizer, memory, slow, config.batch_size, is_normalized=False, over_shards=jax.vmap
+            agent, optimizer, memory, slow, config.batch_size, standardize=None, over_shards=jax.vmap
         )
 
     def init(self) -> RunState:

@@ -20,7 +20,7 @@ from jaxagent.data.rollout import ActorState, rollout
 from jaxagent.objectives.value import soft_update
 from jaxagent.train import optimizer as optimizers
 from jaxagent.train.parallel import Mean, average_shards, value_and_mean_grad
-from jaxagent.types import Agent, Loop, OfflineAgent, Trajectory, see_obs
+from jaxagent.types import Agent, Loop, Masked, OfflineAgent, Trajectory, no_carry, see_obs
 
 
 class Learner(NamedTuple):
@@ -55,18 +55,21 @@ def on_policy(
     on, as in `rollout`. `is_normalized`: observations reach the agent standardised. `in_turn`: the
     shards act one after another, as a search must, whose loops would copy its trees under `vmap`.
     """
-    standardize = normalize.apply if is_normalized else _as_is
+    standardize = normalize.of_spec(vector.env.obs_spec) if is_normalized else _as_is
 
     def init(key: jax.Array, tasks: Any) -> tuple[Learner, Actors]:
         key_params, key_env = jax.random.split(key)
         params = agent.init(key_params)
         opt_state = optimizers.init(optimizer, params)
         moments = normalize.init(vector.env.obs_shape) if is_normalized else ()
-        return Learner(params, opt_state, moments), _first_actors(vector, tasks, key_env)
+        return Learner(params, opt_state, moments), _first_actors(vector, tasks, key_env, agent.init_carry)
 
     def collect(learner: Learner, shards: Actors, shard_ids: jax.Array, key: jax.Array):
         def act(carry, obs, is_first, key_act):
-            obs = standardize(learner.normalizer, obs)
+            if isinstance(obs, Masked):
+                obs = obs._replace(obs=standardize(learner.normalizer, obs.obs))
+            else:
+                obs = standardize(learner.normalizer, obs)
             return agent.act(learner.params, carry, obs, is_first, key_act)
 
         def one_shard(shard_key, actor):
@@ -81,10 +84,9 @@ def on_policy(
         actor, trajectory = collect(learner, shards, shard_ids, key_act)
         running, returns = jax.vmap(completed_returns)(shards.running_return, trajectory)
         seen = _seen(partial(standardize, learner.normalizer), trajectory, config)
-        batch = agent.targets(learner.params, seen, average_shards)
-        batch = jax.tree.map(lambda x: x.reshape(x.shape[0], -1, *x.shape[3:]), batch)
+        items = agent.targets(learner.params, shards.actor.carry, seen, average_shards)
         learner, metrics = _fit_epochs(
-            learner, batch, keys.per_index(key_shuffle, shard_ids), agent.loss, optimizer, config
+            learner, items, keys.per_index(key_shuffle, shard_ids), agent.loss, optimizer, config
         )
         if is_normalized:
             learner = _observe(learner, trajectory, config.num_envs * config.num_steps)
@@ -93,13 +95,14 @@ def on_policy(
     return Loop(init, update)
 
 
-def _first_actors(vector: Any, tasks: Any, key: jax.Array) -> Actors:
+def _first_actors(vector: Any, tasks: Any, key: jax.Array, init_carry: Callable = no_carry) -> Actors:
     """Reset every lane of every shard; `tasks` has leaves `[num_envs, ...]`."""
     shard_tasks = jax.tree.map(lambda x: x.reshape(NUM_SHARDS, -1, *x.shape[1:]), tasks)
     shard_keys = keys.per_index(key, jnp.arange(NUM_SHARDS))
     env_state = jax.vmap(vector.reset)(shard_keys, shard_tasks)
     lanes = jax.tree.leaves(shard_tasks)[0].shape[:2]
-    actor = ActorState(env=env_state, carry=(), is_first=jnp.ones(lanes, bool))
+    carry = jax.tree.map(lambda x: jnp.broadcast_to(x, (NUM_SHARDS, *x.shape)), init_carry(lanes[1]))
+    actor = ActorState(env=env_state, carry=carry, is_first=jnp.ones(lanes, bool))
     return Actors(actor, jnp.zeros(lanes))
 
 
@@ -131,18 +134,18 @@ def _seen(standardize: Callable, trajectory: Trajectory, config: PPOConfig | Alp
 
 def _fit_epochs(
     learner: Learner,
-    batch: Any,
+    items: Any,
     shard_keys: jax.Array,
     loss: Callable,
     optimizer: optax.GradientTransformation,
     config: PPOConfig | AlphaZeroConfig,
 ) -> tuple[Learner, dict[str, jax.Array]]:
-    """Epochs of minibatches over `batch [s, n, ...]`, permuted within each shard."""
-    num_items = jax.tree.leaves(batch)[0].shape[1]
+    """Epochs of minibatches over `items [s, n, ...]`, permuted within each shard."""
+    num_items = jax.tree.leaves(items)[0].shape[1]
 
     def minibatch_step(carry, indices):  # indices [s, n / M]
         params, opt_state = carry
-        minibatch = jax.vmap(lambda x, i: jax.tree.map(lambda leaf: leaf[i], x))(batch, indices)
+        minibatch = jax.vmap(lambda x, i: jax.tree.map(lambda leaf: leaf[i], x))(items, indices)
         (value, metrics), gradients = value_and_mean_grad(loss)(params, minibatch)
         params, opt_state = optimizers.apply(optimizer, gradients, opt_state, params)
         return (params, opt_state), {"train/loss": value, **metrics}
@@ -214,7 +217,7 @@ def replay(
             "ranks, expected neither; standardise in a wrapper, or take `replay.windows`."
         )
     over_shards = map_in_turn if in_turn else jax.vmap
-    standardize = normalize.apply if is_normalized else _as_is
+    standardize = normalize.of_spec(vector.env.obs_spec) if is_normalized else _as_is
 
     def init(key: jax.Array, tasks: Any) -> tuple[Learner, ReplayActors]:
         key_params, key_env, key_explore = jax.random.split(key, 3)
@@ -246,7 +249,7 @@ def replay(
         memory,
         slow,
         config.batch_size // NUM_SHARDS,
-        is_normalized=is_normalized,
+        standardize=standardize if is_normalized else None,
         over_shards=over_shards,
     )
 
@@ -281,13 +284,13 @@ def fit_from_memory(
     slow: SlowCopy,
     batch_size: int,
     *,
-    is_normalized: bool,
+    standardize: Callable | None,
     over_shards: Callable,
 ) -> Callable:
     """One gradient step `(learner, ring, shard_ids [s], key) -> learner, ring, metrics`.
 
     `batch_size` is of a shard; memories `ring` have leaves `[s, ...]`; other arguments are those of
-    `replay`. `over_shards` maps `agent.targets`.
+    `replay`. `standardize(moments, obs)`, where there are moments; `over_shards` maps `agent.targets`.
     """
 
     def rank(params: Any, batch: Any, ring: Any, steps: Any, key: jax.Array):
@@ -297,9 +300,9 @@ def fit_from_memory(
         return (value, metrics), gradients, jax.vmap(memory.rank)(ring, steps, priorities)
 
     def see(learner: Learner, steps: Any) -> Any:
-        if not is_normalized:
+        if standardize is None:
             return steps
-        seen = partial(normalize.apply, learner.normalizer)
+        seen = partial(standardize, learner.normalizer)
         return steps._replace(obs=seen(steps.obs), final_obs=seen(steps.final_obs))
 
     def fit(learner: Learner, ring: Any, shard_ids: jax.Array, key: jax.Array):

@@ -15,7 +15,7 @@ import envs
 from envs.types import contains
 from envs.vector import VectorEnv, broadcast_params
 from jaxagent import keys
-from jaxagent.agents.actor_critic import greedy, ppo
+from jaxagent.agents.actor_critic import greedy, ppo, towers
 from jaxagent.config import PPOConfig
 from jaxagent.data import normalize
 from jaxagent.evaluate.episodes import play
@@ -37,11 +37,11 @@ INIT_KEY = functools.partial(keys.derive, 0, "init")
 def relabelled(agent):
     """The agent that takes a time limit for a termination: wrong on purpose."""
 
-    def targets(params, trajectory, average):
+    def targets(params, carry, trajectory, average):
         ends = trajectory.terminated | trajectory.truncated
         never = jnp.zeros_like(trajectory.truncated)
         wrong = trajectory._replace(terminated=ends, truncated=never)
-        return agent.targets(params, wrong, average)
+        return agent.targets(params, carry, wrong, average)
 
     return agent._replace(targets=targets)
 
@@ -51,7 +51,7 @@ class Run:
 
     def __init__(self, env, task, config=CONFIG, *, change=lambda agent: agent, num_lanes=None, tasks=None):
         self.env, self.config = env, config
-        self.agent = ppo(len(self.env.obs_spec), self.env.action_spec, config)
+        self.agent = ppo(self.env.obs_spec, self.env.action_spec, config)
         adam = optimizer.adam(config.learning_rate, config.max_gradient_norm)
         loop, key = loops.on_policy(change(self.agent), VectorEnv(env), adam, config), INIT_KEY()
         if num_lanes is not None:
@@ -78,7 +78,7 @@ class Run:
         extras = {"raw_action": zeros.astype(jnp.int32), "log_prob": zeros}
         trajectory = Trajectory(obs, zeros, zeros, never, never, obs, extras)
         average = lambda tree: jax.tree.map(lambda x: jnp.mean(x, axis=0), tree)  # noqa: E731
-        return self.agent.targets(self.state.learner.params, trajectory, average).value[0, 0]
+        return self.agent.targets(self.state.learner.params, (), trajectory, average).value[0]
 
     def probability(self, action, signal):
         """Probability of one of two actions."""
@@ -136,7 +136,7 @@ def test_observed_action_reward():
     assert run.probability(0, -1.0) > 0.95
     np.testing.assert_allclose(run.values(-1.0, 1.0), [1.0, 1.0], atol=0.15)
     # The greedy policy of the same parameters plays it without a fault.
-    mode = greedy(1, run.env.action_spec, run.config)
+    mode = greedy(towers(run.env.obs_spec, run.env.action_spec, run.config), run.env.action_spec)
 
     def act(learner, carry, obs, is_first, key):
         obs = normalize.apply(learner.normalizer, obs)

@@ -27,7 +27,7 @@ env, TASK = envs.make("minatar/Breakout")
 
 def agent_of(weight=1.0, latent=LATENT, num_steps=K):
     model = latent_model(latent, env.obs_shape, env.action_spec[0].cardinality)
-    plain = ppo(0, env.action_spec, CONFIG, judge=on_latents(model, latent))
+    plain = ppo((), env.action_spec, CONFIG, judge=on_latents(model, latent))
     parts = spr.latent_parts(model)
     config = SPRConfig(num_steps=num_steps, weight=weight)
     return spr.with_self_prediction(plain, parts, config), plain, parts
@@ -35,6 +35,11 @@ def agent_of(weight=1.0, latent=LATENT, num_steps=K):
 
 def mean_over_shards(tree):
     return jax.tree.map(lambda x: jnp.mean(x, axis=0), tree)
+
+
+def by_step(items):
+    """Items `[s, T B, ...]` as `[s, T, B, ...]`."""
+    return jax.tree.map(lambda x: x.reshape(x.shape[0], T, B, *x.shape[2:]), items)
 
 
 def rollout(seed=0, ends=(), cuts=()):
@@ -55,7 +60,7 @@ def rollout(seed=0, ends=(), cuts=()):
 def test_what_follows_is_paired_with_the_actions_that_led_there():
     agent, _, parts = agent_of()
     params, steps = agent.init(jax.random.key(0)), rollout()
-    found = jax.jit(lambda p, t: agent.targets(p, t, mean_over_shards))(params, steps)
+    found = by_step(jax.jit(lambda p, t: agent.targets(p, (), t, mean_over_shards))(params, steps))
     vectors = spr.projections(parts, params, steps.final_obs[0])  # [T, B, P]
     for t in range(T):
         for k in range(K):
@@ -70,7 +75,7 @@ def test_what_follows_is_paired_with_the_actions_that_led_there():
 def test_nothing_is_predicted_over_the_end_of_an_episode(how):
     agent, _, _ = agent_of()
     params = agent.init(jax.random.key(0))
-    found = agent.targets(params, rollout(**{how: (2,)}), mean_over_shards)
+    found = by_step(agent.targets(params, (), rollout(**{how: (2,)}), mean_over_shards))
     # As in mila-iqia/spr, the step that ends it is masked too.
     np.testing.assert_array_equal(
         found.is_same[0, :, 0], [[1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 1, 1], [1, 1, 0], [1, 0, 0]]
@@ -83,9 +88,7 @@ def test_nothing_is_predicted_over_the_end_of_an_episode(how):
 def test_the_loss_is_the_agent_s_and_the_weighted_distance(latent):
     agent, plain, _ = agent_of(weight=2.0, latent=latent)
     params = agent.init(jax.random.key(0))
-    both = jax.tree.map(
-        lambda x: x[0].reshape(-1, *x.shape[3:]), agent.targets(params, rollout(), mean_over_shards)
-    )
+    both = jax.tree.map(lambda x: x[0], agent.targets(params, (), rollout(), mean_over_shards))
     total, metrics = jax.jit(agent.loss)(params, both)
     own, _ = jax.jit(plain.loss)(params, both.batch)
     np.testing.assert_allclose(total, own + 2.0 * metrics["train/loss/spr"], rtol=1e-5)
@@ -98,7 +101,7 @@ def test_no_gradient_reaches_what_is_predicted():
     params = agent.init(jax.random.key(0))
 
     def later(p):
-        return jnp.sum(agent.targets(p, rollout(), mean_over_shards).later)
+        return jnp.sum(agent.targets(p, (), rollout(), mean_over_shards).later)
 
     for leaf in jax.tree.leaves(jax.grad(later)(params)):
         np.testing.assert_array_equal(leaf, 0.0)
@@ -125,4 +128,4 @@ def test_refuses_what_it_cannot_do():
         spr.with_self_prediction(plain, parts, SPRConfig(tau=0.01))
     agent, _, _ = agent_of(num_steps=T + 1)
     with pytest.raises(ValueError, match="at most the 6 steps of a rollout"):
-        agent.targets(agent.init(jax.random.key(0)), rollout(), mean_over_shards)
+        agent.targets(agent.init(jax.random.key(0)), (), rollout(), mean_over_shards)

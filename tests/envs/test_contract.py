@@ -25,6 +25,7 @@ FAST = (
     "pgx/tic_tac_toe",
     "craftax/Classic-Symbolic",
     "xminigrid/MiniGrid-Empty-5x5",
+    "memory/TMaze",
     "probe/DelayedReward",
     "probe/TimeLimitTrap",
 )

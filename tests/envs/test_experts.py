@@ -18,6 +18,13 @@ BOUNDS = {
     "classic/Pendulum-v1": (-180.0, -900.0),  # good agents reach about -150
     "classic/MountainCar-v0": (-130.0, -199.0),  # the best is about -100
     "classic/MountainCarContinuous-v0": (85.0, -20.0),  # 90 is solved
+    "memory/RepeatFirst": (0.999, -0.2),  # 1 is the maximum of all cards
+    "memory/RepeatPrevious": (0.999, -0.2),
+    "memory/CountRecall": (0.999, -0.6),
+    "memory/Autoencode": (0.999, -0.2),
+    "memory/TMaze": (0.999, 0.2),
+    "memory/PositionCartPole": (499.0, 40.0),
+    "memory/NoisyPendulum": (-180.0, -900.0),
     "minatar/Asterix": (60.0, 2.0),
     "minatar/Breakout": (50.0, 2.0),
     "minatar/Freeway": (12.0, 2.0),

@@ -1,0 +1,204 @@
+"""Actor-critics with a memory: learning replays what acting did, to the last bit that matters."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import envs
+from envs.types import Component, Environment
+from envs.vector import VectorEnv, broadcast_params
+from jaxagent.agents.actor_critic import Seen, greedy, ppo, remembering
+from jaxagent.config import MemoryConfig, PPOConfig
+from jaxagent.data.rollout import rollout
+from jaxagent.evaluate.episodes import play
+from jaxagent.train import loops, optimizer, parallel
+
+T, B = 12, 8
+CONFIG = PPOConfig(
+    num_envs=B,
+    num_steps=T,
+    num_epochs=2,
+    num_minibatches=2,
+    num_updates=4,
+    updates_per_chunk=2,
+    hidden_size=8,
+)
+KINDS = {
+    "none": MemoryConfig("none", 8, last_action=False),
+    "stack": MemoryConfig("stack", 8, context=3),
+    "gru": MemoryConfig("gru", 8),
+    "lru": MemoryConfig("lru", 8, num_layers=2),
+}
+
+
+class Lengths(Environment):
+    """Episodes of 1, 2 or 5 steps in turn of the lanes, whose odd ones are cut by the clock."""
+
+    name, max_steps, obs_shape = "test/Lengths", 5, (2,)
+    obs_spec = (Component("noise", "real"), Component("symbol", "category", cardinality=3))
+    action_spec = (Component("move", "category", cardinality=3), Component("force", "real", -1.0, 1.0))
+
+    @property
+    def default_params(self):
+        return jnp.zeros(())
+
+    def _observe(self, key):
+        key_noise, key_symbol = jax.random.split(key)
+        symbol = jax.random.randint(key_symbol, (), 0, 3).astype(jnp.float32)
+        return jnp.stack([jax.random.normal(key_noise), symbol])
+
+    def reset(self, key, params):
+        key_obs, key_length = jax.random.split(key)
+        length = jnp.array([1, 2, 5], jnp.int32)[jax.random.randint(key_length, (), 0, 3)]
+        return self._observe(key_obs), (jnp.zeros((), jnp.int32), length)
+
+    def step(self, key, state, action, params):
+        time, length = state[0] + 1, state[1]
+        over = time >= length
+        reward = action[1] + action[0]
+        return self._observe(key), (time, length), reward, over & (length != 2), over & (length == 2), {}
+
+    def render(self, state, params):
+        raise NotImplementedError
+
+
+ENV = Lengths()
+
+
+def judge_of(kind):
+    return remembering(KINDS[kind], ENV.obs_spec, ENV.action_spec, CONFIG)
+
+
+@functools.cache
+def segments(kind):
+    """Judge, params, and of the second of two segments the first carry and the trajectory."""
+    judge = judge_of(kind)
+    agent = ppo(ENV.obs_spec, ENV.action_spec, CONFIG, judge=judge)
+    loop = loops.on_policy(agent, VectorEnv(ENV), optimizer.adam(1e-3, 1.0), CONFIG)
+    tasks = broadcast_params(ENV.default_params, CONFIG.num_envs * 4)
+    config_lanes = jax.jit(loop.init)(jax.random.key(0), tasks)
+    learner, actors = config_lanes
+    actor = jax.tree.map(lambda x: x[0], actors.actor)
+
+    @jax.jit
+    def run(actor, key):
+        act = functools.partial(agent.act, learner.params)
+        return rollout(VectorEnv(ENV), act, key, actor, T)
+
+    actor, _ = run(actor, jax.random.key(1))
+    _, trajectory = run(actor, jax.random.key(2))
+    return judge, learner.params, actor.carry, trajectory
+
+
+def seen_of(t):
+    return Seen(t.obs, t.extras["raw_action"], (), t.extras["is_first"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_probability_of_every_stored_action_is_found_again(kind):
+    judge, params, carry, t = segments(kind)
+    dist, _ = jax.jit(judge_parts(judge))(params, carry, seen_of(t))
+    assert set(np.diff(np.flatnonzero(np.asarray(t.extras["is_first"]).any(1)))) <= {1, 2, 3, 4, 5}
+    lengths = {1, 2, 5}
+    assert lengths <= {n for lane in range(B) for n in np.diff(np.flatnonzero(t.extras["is_first"][:, lane]))}
+    ratio = np.exp(np.asarray(dist) - np.asarray(t.extras["log_prob"]))
+    np.testing.assert_allclose(ratio, 1.0, atol=1e-5)
+    assert np.asarray(t.extras["log_prob"]).std() > 0.1
+
+
+def judge_parts(judge):
+    def run(params, carry, seen):
+        dist, values = judge.judge(params, carry, seen)
+        return dist.log_prob(seen.raw_action), values
+
+    return run
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_after_a_step_are_those_before_the_next_but_at_ends(kind):
+    judge, params, carry, t = segments(kind)
+    values, after = map(np.asarray, jax.jit(judge.values)(params, carry, seen_of(t), t.final_obs))
+    goes_on = ~np.asarray(t.terminated | t.truncated)[:-1]
+    np.testing.assert_allclose(after[:-1][goes_on], values[1:][goes_on], atol=2e-6)
+    cut = np.asarray(t.truncated)[:-1]
+    assert cut.any()
+    assert (np.abs(after[:-1][cut] - values[1:][cut]) > 1e-4).mean() > 0.9
+    # The last step's is what acting on would have said.
+    seen = seen_of(t)
+    longer = Seen(
+        jnp.concatenate([seen.obs, t.final_obs[-1:]]),
+        jnp.concatenate([seen.raw_action, seen.raw_action[-1:]]),
+        (),
+        jnp.concatenate([seen.is_first, jnp.zeros((1, B), bool)]),
+    )
+    _, more = jax.jit(judge_parts(judge))(params, carry, longer)
+    np.testing.assert_allclose(after[-1], more[-1], atol=2e-6)
+
+
+def test_a_reflex_forgets_and_the_others_do_not():
+    for kind, is_moved in (("none", False), ("gru", True), ("stack", True), ("lru", True)):
+        judge, params, carry, t = segments(kind)
+        other = jax.tree.map(lambda x: x * 0 if x.dtype != jnp.int32 else x, carry)
+        parts = jax.jit(judge_parts(judge))
+        moved = np.abs(np.asarray(parts(params, carry, seen_of(t))[1] - parts(params, other, seen_of(t))[1]))
+        begun = np.cumsum(np.asarray(t.extras["is_first"]), axis=0) > 0
+        assert (moved[begun] == 0).all()
+        # The action before is an input of all, at the first step of those that go on.
+        assert (moved[1:][~begun[1:]] > 0).any() == is_moved
+
+
+def learned(kind, devices, num_envs=16):
+    config = PPOConfig(
+        num_envs=num_envs, num_steps=T, num_epochs=2, num_minibatches=2, num_updates=4, updates_per_chunk=2
+    )
+    judge = remembering(KINDS[kind], ENV.obs_spec, ENV.action_spec, config)
+    agent = ppo(ENV.obs_spec, ENV.action_spec, config, judge=judge)
+    loop = loops.on_policy(agent, VectorEnv(ENV), optimizer.adam(1e-2, 1.0), config)
+    tasks = broadcast_params(ENV.default_params, num_envs)
+    state = parallel.first_state(*jax.jit(loop.init)(jax.random.key(0), tasks))
+    return parallel.chunked(loop, 2, devices)(state, jax.random.key(1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gru", "lru", "stack"])
+def test_one_device_equals_four(kind):
+    (one, _), (four, _) = learned(kind, 1), learned(kind, 4)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5),
+        one.learner.params,
+        four.learner.params,
+    )
+    np.testing.assert_array_equal(
+        *(jax.tree.leaves(s.shards.actor.is_first)[0].reshape(-1) for s in (one, four))
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_card_is_repeated_by_who_remembers(kind):
+    env, task = envs.make("memory/RepeatFirst", num_cards=4)
+    config = PPOConfig(
+        num_envs=64,
+        num_steps=8,
+        num_minibatches=4,
+        num_updates=160,
+        updates_per_chunk=160,
+        learning_rate=3e-3,
+        entropy_weight=0.01,
+    )
+    judge = remembering(
+        MemoryConfig(kind, 32, context=4, last_action=kind != "none"), env.obs_spec, env.action_spec, config
+    )
+    agent = ppo(env.obs_spec, env.action_spec, config, judge=judge)
+    loop = loops.on_policy(agent, VectorEnv(env), optimizer.adam(optimizer.linear_decay(config), 0.5), config)
+    tasks = broadcast_params(task, config.num_envs)
+    state = parallel.first_state(*jax.jit(loop.init)(jax.random.key(0), tasks))
+    state, _ = parallel.chunked(loop, 160, 1)(state, jax.random.key(1))
+    policy = greedy(judge, env.action_spec)
+    tasks = broadcast_params(task, 256)
+    run = jax.jit(lambda p, k: play(env, policy, p, tasks, k, env.max_steps).returns)
+    reached = float(run(state.learner.params, jax.random.key(2)).mean())
+    assert (reached > 0.95) if kind != "none" else (reached < 0.3), reached
