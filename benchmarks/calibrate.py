@@ -157,7 +157,7 @@ def measure_acting(config: TransformerConfig, num_bins: int, domain: Domain, num
         def step(window: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
             del t
             window = jnp.roll(window, -1, axis=1)
-            tokens = component.encode_obs(params.codec, obs)
+            tokens = component.encode_obs(params.codec, domain, num_bins, obs)
             window = window.at[:, -1, : domain.obs_size].set(tokens)
             for i in range(domain.action_size):
                 flat = stream.flatten(

@@ -116,7 +116,8 @@ def load(run: str | Path, task: str | None = None, arm: str | None = None) -> Lo
 def _described(content: dict[str, Any]) -> AnyDescription:
     if content["kind"] == "values":
         return ValueDescription(**content)
-    content["domain"] = Domain(**content["domain"])
+    domain = {name: tuple(x) if isinstance(x, list) else x for name, x in content["domain"].items()}
+    content["domain"] = Domain(**domain)
     content["vocabulary"] = transformer.Vocabulary(**content["vocabulary"])
     return Description(**content)
 
@@ -160,5 +161,5 @@ def _codec_template(domain: Domain, num_bins: int) -> Codec:
             centres=jax.ShapeDtypeStruct((size, num_bins), jnp.float32),
         )
 
-    action = () if domain.action_cardinality else bins(domain.action_size)
+    action = () if all(domain.action_sizes) else bins(domain.action_size)
     return Codec(bins(domain.obs_size), action)

@@ -82,8 +82,9 @@ def to_env_action(raw_action: jax.Array, spec: tuple[Component, ...]) -> jax.Arr
 
 
 def from_env_action(action: jax.Array, spec: tuple[Component, ...]) -> jax.Array:
-    """Inverse of `to_env_action` for reals `[..., A]`: a box to [-1, 1], what has no bounds as it is."""
-    require_reals("from_env_action", spec)
+    """Inverse of `to_env_action`: a box `[..., A]` to [-1, 1]; categories and what has no bounds stay."""
+    if all(c.kind == "category" for c in spec):
+        return action
     middle, half_range = _middle_and_half_range(*_bounds(spec))
     lead = (None,) * (action.ndim - 1)
     return (action - middle[lead]) / half_range[lead]

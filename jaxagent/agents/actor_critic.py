@@ -18,7 +18,7 @@ from jaxagent.nn.latent_model import LatentModel
 from jaxagent.nn.mlp import MLP
 from jaxagent.objectives.policy import approximate_kl, clipped_value_loss, ppo_clip
 from jaxagent.objectives.returns import gae
-from jaxagent.types import Agent, Masked, Policy, Trajectory, steps_of
+from jaxagent.types import Agent, Masked, Policy, Trajectory, no_carry, steps_of
 
 Spec = tuple[Component, ...]
 
@@ -57,6 +57,14 @@ class Seen(NamedTuple):
     is_first: Any  # [T, B] bool; () without memory
 
 
+class Judgement(NamedTuple):
+    """What a judge says of steps `[T, B]`."""
+
+    log_prob: jax.Array  # [T, B] of the raw actions taken, nats
+    entropy: jax.Array  # [T, B] of the policy, nats
+    value: jax.Array  # [T, B]
+
+
 class Judge(NamedTuple):
     """The policy and the value of an actor-critic, over what it remembers of the episode.
 
@@ -64,14 +72,15 @@ class Judge(NamedTuple):
     """
 
     init: Callable  # key -> params
-    init_carry: Callable  # batch size -> carry, leaves [B, ...]
-    # (params, carry, obs [B, ...], legal, is_first [B]) -> distribution of raw actions, function of
-    # the raw action taken that gives the next carry
+    init_carry: Callable  # batch size -> carry
+    # (params, carry, obs [B, ...], legal, is_first [B], key) -> raw action [B, ...], its log_prob
+    # [B], carry; without a key the most likely action
     act: Callable
-    # (params, carry, Seen) -> distribution [T, B], values [T, B]
+    # (params, carry, Seen) -> Judgement [T, B]; carries are those of `by_lane`
     judge: Callable
     # (params, carry, Seen, final_obs [T, B, ...]) -> values [T, B] before and after each step
     values: Callable
+    by_lane: Callable = lambda carry: carry  # carry -> the same with lanes first in every leaf, [B, ...]
 
     @property
     def remembers(self) -> bool:
@@ -82,19 +91,26 @@ class Judge(NamedTuple):
 def reflex(init: Callable, distribution: Callable, value: Callable) -> Judge:
     """A judge without memory, of `distribution(params, obs, legal)` and `value(params, obs)`."""
 
-    def act(params, carry, obs, legal, is_first):
+    def act(params, carry, obs, legal, is_first, key):
         del is_first
-        return distribution(params, obs, legal), lambda raw_action: carry
+        return *take(distribution(params, obs, legal), key), carry
 
     def judge(params, carry, seen):
         del carry
-        return distribution(params, seen.obs, seen.legal), value(params, seen.obs)
+        dist = distribution(params, seen.obs, seen.legal)
+        return Judgement(dist.log_prob(seen.raw_action), dist.entropy(), value(params, seen.obs))
 
     def values(params, carry, seen, final_obs):
         del carry
         return value(params, seen.obs), value(params, final_obs)
 
-    return Judge(init, lambda batch_size: (), act, judge, values)
+    return Judge(init, no_carry, act, judge, values)
+
+
+def take(distribution: Any, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """An event of a distribution, and its log-probability `[...]`: a draw, or without a key the mode."""
+    event = distribution.mode() if key is None else distribution.sample(key)
+    return event, distribution.log_prob(event)
 
 
 def towers(obs_spec: Spec, action_spec: Spec, config: PPOConfig) -> Judge:
@@ -208,15 +224,17 @@ def remembering(config: MemoryConfig, obs_spec: Spec, action_spec: Spec, ppo_con
             memory.init_carry(batch_size), jnp.broadcast_to(blank, (batch_size, *blank.shape))
         )
 
-    def act(params, carry, obs, legal, is_first):
+    def act(params, carry, obs, legal, is_first, key):
         x = inputs(obs, carry.raw_action, is_first)
         features, kept = memory.step(params.memory, carry.memory, x, is_first)
-        return network.distribution(params.towers, features, legal), lambda raw: Recollection(kept, raw)
+        raw_action, log_prob = take(network.distribution(params.towers, features, legal), key)
+        return raw_action, log_prob, Recollection(kept, raw_action)
 
     def judge(params, carry, seen):
         features, _ = memory.unroll(params.memory, carry.memory, heard(carry, seen), seen.is_first)
         dist = network.distribution(params.towers, features, seen.legal)
-        return dist, network.value(params.towers, features)
+        value = network.value(params.towers, features)
+        return Judgement(dist.log_prob(seen.raw_action), dist.entropy(), value)
 
     def values(params, carry, seen, final_obs):
         x = heard(carry, seen)
@@ -245,18 +263,18 @@ def ppo(
 
     def act(params, carry, obs, is_first, key):
         obs, legal = obs if isinstance(obs, Masked) else (obs, ())
-        dist, carry_after = judge.act(params, carry, obs, legal, is_first)
-        raw_action = dist.sample(key)
-        extras = {"raw_action": raw_action, "log_prob": dist.log_prob(raw_action)}
+        raw_action, log_prob, carry = judge.act(params, carry, obs, legal, is_first, key)
+        extras = {"raw_action": raw_action, "log_prob": log_prob}
         extras |= {} if isinstance(legal, tuple) else {"legal": legal}
         extras |= {"is_first": is_first} if judge.remembers else {}
-        return actions.to_env_action(raw_action, action_spec), extras, carry_after(raw_action)
+        return actions.to_env_action(raw_action, action_spec), extras, carry
 
     def targets(params: Any, carry: Any, trajectory: Trajectory, average: Callable) -> PPOBatch:
         """Items `[s, n, ...]` of trajectories `[s, T, b]`; `average` means over all shards on all devices."""
         extras = trajectory.extras
         seen = Seen(trajectory.obs, extras["raw_action"], extras.get("legal", ()), extras.get("is_first", ()))
         over_shards = partial(jax.vmap, in_axes=(None, 0, 0, 0)) if judge.remembers else _as_is
+        carry = jax.vmap(judge.by_lane)(carry)
         values, next_values = over_shards(judge.values)(params, carry, seen, trajectory.final_obs)
         estimate = partial(gae, discount=config.discount, trace=config.trace)
         advantage = jax.vmap(estimate)(
@@ -282,15 +300,13 @@ def ppo(
             batch = jax.tree.map(lambda x: x.swapaxes(0, 1), batch._replace(carry=()))
         else:
             carry = ()
-        dist, values = judge.judge(
-            params, carry, Seen(batch.obs, batch.raw_action, batch.legal, batch.is_first)
-        )
-        log_prob = dist.log_prob(batch.raw_action)
+        seen = Seen(batch.obs, batch.raw_action, batch.legal, batch.is_first)
+        log_prob, entropies, values = judge.judge(params, carry, seen)
         policy_loss = jnp.mean(surrogate(log_prob, batch.log_prob, batch.advantage, clip=config.clip))
         value_loss = jnp.mean(
             clipped_value_loss(values, batch.value, batch.target, clip=config.value_clip or math.inf)
         )
-        entropy = jnp.mean(dist.entropy())
+        entropy = jnp.mean(entropies)
         total = policy_loss + config.value_weight * value_loss - config.entropy_weight * entropy
         metrics = {
             "train/loss/policy": policy_loss,
@@ -312,9 +328,8 @@ def greedy(judge: Judge, action_spec: Spec) -> Policy:
     def act(params, carry, obs, is_first, key):
         del key
         obs, legal = obs if isinstance(obs, Masked) else (obs, ())
-        dist, carry_after = judge.act(params, carry, obs, legal, is_first)
-        mode = dist.mode()
-        return actions.to_env_action(mode, action_spec), (), carry_after(mode)
+        mode, _, carry = judge.act(params, carry, obs, legal, is_first, None)
+        return actions.to_env_action(mode, action_spec), (), carry
 
     return Policy(judge.init_carry, act)
 

@@ -66,10 +66,13 @@ def cloning_loss(
 
 
 def raw_policy(network: RawNetwork, rule: Rule) -> Policy:
-    """A policy by the same decoding rule as the transformer's, one pass per step."""
+    """A policy by the same decoding rule as the transformer's, one pass per step.
+
+    Where an action has a category, "mean" is argmax for all of its components.
+    """
     domain, num_bins = network.domain, network.num_bins
     legal = component.legal_tokens(domain, num_bins, network.vocabulary_size)
-    rule = "argmax" if domain.action_cardinality and rule == "mean" else rule
+    rule = "argmax" if any(domain.action_sizes) and rule == "mean" else rule
 
     def act(params: RawParams, carry, obs, is_first, key):
         del is_first

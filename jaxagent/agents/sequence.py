@@ -46,7 +46,7 @@ def policy(model: Model, domain: Domain, rule: Rule) -> Policy:
     """
     num_bins, size = model.vocabulary.num_bins, model.vocabulary.size
     legal = component.legal_tokens(domain, num_bins, size)
-    rule = "argmax" if domain.action_cardinality and rule == "mean" else rule
+    rule = "argmax" if any(domain.action_sizes) and rule == "mean" else rule
     obs_size, period, rows = domain.obs_size, domain.period, model.config.context + 1
 
     def init(batch_size: int) -> Memory:
@@ -72,17 +72,19 @@ def policy(model: Model, domain: Domain, rule: Rule) -> Policy:
         cache, time = memory.cache, memory.cache.time
         cache = cache._replace(start=jnp.where(is_first, time, cache.start))
         obs = obs.reshape(obs.shape[0], obs_size)
-        value = jnp.concatenate([memory.action, component.encode_obs(params.codec, obs)], axis=1)
+        value = jnp.concatenate(
+            [memory.action, component.encode_obs(params.codec, domain, num_bins, obs)], axis=1
+        )
         places = jnp.concatenate([action_places, obs_places])
         times = time - (places >= obs_size).astype(jnp.int32)
         logits, cache = model.step(params.network, chunk(value, places, times), (time % rows) * period, cache)
         keys = jax.random.split(key, domain.action_size)
-        chosen = [component.choose_token(logits[:, -1], legal, rule, keys[0])]
+        chosen = [component.choose_token(logits[:, -1], legal[0], rule, keys[0])]
         next_slot = ((time + 1) % rows) * period
         for i in range(1, domain.action_size):
             tokens = chunk(chosen[-1][:, None], action_places[i - 1 : i], time[None])
             logits, cache = model.step(params.network, tokens, next_slot + (i - 1), cache)
-            chosen.append(component.choose_token(logits[:, -1], legal, rule, keys[i]))
+            chosen.append(component.choose_token(logits[:, -1], legal[i], rule, keys[i]))
         action = jnp.stack(chosen, axis=1)
         memory = Memory(cache._replace(time=time + 1), action)
         return component.decode_action(params.codec, domain, num_bins, action), (), memory

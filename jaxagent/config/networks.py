@@ -112,6 +112,7 @@ class TransformerConfig:
     context: int = 8  # transitions that a token may look back on
     attention: Literal["softmax", "linear"] = "softmax"
     positions: Literal["rotary", "learned", "none"] = "rotary"  # of time; learned ends at `context`
+    gate: Literal["sum", "gru"] = "sum"  # how a sublayer joins the stream: added, or by a gate (GTrXL)
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters are float32
 
     def check(self) -> None:

@@ -175,7 +175,9 @@ def _lay_out(t: Trajectory, obs_size: int) -> tuple[np.ndarray, np.ndarray, np.n
 def _tokenise(
     codec: Codec, obs: jax.Array, action: jax.Array, domain: Domain, num_bins: int
 ) -> tuple[jax.Array, jax.Array]:
-    return component.encode_obs(codec, obs), component.encode_action(codec, domain, num_bins, action)
+    return component.encode_obs(codec, domain, num_bins, obs), component.encode_action(
+        codec, domain, num_bins, action
+    )
 
 
 def _pad(x: np.ndarray, pad: int) -> np.ndarray:

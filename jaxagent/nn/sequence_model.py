@@ -250,11 +250,11 @@ class SequenceModel(NamedTuple):
 def model(config: TransformerConfig, tokens: TokenConfig, all_domains: tuple[Domain, ...]) -> SequenceModel:
     """Build the model of these domains; equal arguments give the same functions.
 
-    Raises ValueError for a discrete action: its categories lie in no warped space.
+    Raises ValueError for categories, which lie in no warped space.
     """
-    if discrete := [d.index for d in all_domains if d.action_cardinality]:
+    if discrete := [d.index for d in all_domains if d.widest]:
         raise ValueError(
-            f"sequence model: got domains {discrete} with discrete actions, expected reals; use "
+            f"sequence model: got domains {discrete} with categories, expected reals; use "
             "`transformer.model`, whose tokens have categories."
         )
     vocabulary = Vocabulary(

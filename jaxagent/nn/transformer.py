@@ -22,6 +22,7 @@ from jaxagent.nn.dense import Dense, DenseGeneral
 from jaxagent.tokens.scalar import unit_centres
 from jaxagent.tokens.stream import Tokens
 
+GATE_BIAS = 2.0  # of gates: they begin at 0.12
 NUM_FREQUENCIES = 6  # sin and cos of pi 2^k u, k = 0..5, beside the bin centre u itself
 
 
@@ -99,12 +100,38 @@ class Block(nn.Module):
         value = dense(head, name="value")(norm)
         key, value = attention.remember(past, key, value)
         mixed = attention.mix(c.attention, query, key, value, mask, self.is_causal)
-        x = x + dense(c.width, axis=(-2, -1), name="output")(mixed)
+        x = self._join(x, dense(c.width, axis=(-2, -1), name="output")(mixed), "attention_gate")
 
         norm = rms_norm(x, "mlp_norm")
         hidden = dense(c.mlp_factor * c.width, name="up")(norm)
         hidden = nn.gelu(hidden, approximate=True)  # the erf form is 1.15x slower on a CPU
-        return x + dense(c.width, name="down")(hidden), (key, value)
+        return self._join(x, dense(c.width, name="down")(hidden), "mlp_gate"), (key, value)
+
+    def _join(self, x: jax.Array, y: jax.Array, name: str) -> jax.Array:
+        """The stream `x [B, L, D]` with what a sublayer says of it, `y [B, L, D]`."""
+        return x + y if self.config.gate == "sum" else Gate(self.config, name=name)(x, nn.relu(y))
+
+
+class Gate(nn.Module):
+    """A gate as a GRU's between the stream and a sublayer (GTrXL, Parisotto et al. 2020, section 3.2).
+
+    Its bias lets it begin near the identity, so that a policy can act on what it sees now first.
+    """
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        """The next stream `[B, L, D]` of stream `x` and sublayer `y`, `[B, L, D]`."""
+        width = self.config.width
+        dense = functools.partial(Dense, use_bias=False, dtype=jnp.dtype(self.config.dtype))
+        of_y = jnp.split(dense(3 * width, name="y")(y), 3, axis=-1)
+        of_x = jnp.split(dense(2 * width, name="x")(x), 2, axis=-1)
+        bias = self.param("bias", nn.initializers.constant(GATE_BIAS), (width,)).astype(x.dtype)
+        reset = jax.nn.sigmoid(of_y[0] + of_x[0])
+        update = jax.nn.sigmoid(of_y[1] + of_x[1] - bias[None, None])
+        new = jnp.tanh(of_y[2] + dense(width, name="reset")(reset * x))
+        return (1.0 - update) * x + update * new
 
 
 def run_blocks(
@@ -139,14 +166,19 @@ class Transformer(nn.Module):
     vocabulary: Vocabulary
 
     @nn.compact
-    def __call__(self, tokens: Tokens, mask: jax.Array, past: Any) -> tuple[jax.Array, Any]:
+    def __call__(
+        self, tokens: Tokens, mask: jax.Array, past: Any, is_read: bool = True
+    ) -> tuple[jax.Array, Any]:
         """Logits `[B, L, V + K]` and the keys and values of each layer.
 
-        `mask [B, L, Lk]`; `past` is None for a full pass, or one `attention.Past` per layer.
+        `mask [B, L, Lk]`; `past` is None for a full pass, or one `attention.Past` per layer. What is
+        not read comes back as the states `[B, L, D]` before the head.
         """
         x = Embedding(self.vocabulary, self.config.width, name="embedding")(tokens)
         # The full pass is causal by its mask; a cache's slots are in no order.
         x, remembered = run_blocks(self.config, x, tokens.time, mask, past, past is None)
+        if not is_read:
+            return x, remembered
         dtype = jnp.dtype(self.config.dtype)
         logits = Dense(self.vocabulary.size, use_bias=False, dtype=dtype, name="head")(x)
         return logits.astype(jnp.float32), remembered
@@ -160,6 +192,10 @@ class Model(NamedTuple):
     # params, tokens of the next chunk, slot of its first token, cache -> logits, cache
     step: Callable[[Any, Tokens, jax.Array, Cache], tuple[jax.Array, Cache]]
     init_cache: Callable[[int, int], Cache]  # batch size, tokens per transition
+    # As `step` and a full pass over a window behind a past, before the head: see `extend`.
+    advance: Callable[[Any, Tokens, jax.Array, Cache], tuple[jax.Array, Cache]]
+    extend: Callable[[Any, Tokens, jax.Array, Sequence[attention.Past]], jax.Array]
+    read: Callable[[Any, jax.Array], jax.Array]  # params, states [..., D] -> logits [..., V + K]
     config: TransformerConfig
     vocabulary: Vocabulary
 
@@ -182,7 +218,7 @@ def model(config: TransformerConfig, vocabulary: Vocabulary) -> Model:
         same_episode = tokens.segment[:, :, None] == tokens.segment[:, None, :]
         return module.apply({"params": params}, tokens, mask[None] & same_episode, None)[0]
 
-    def step(params: Any, tokens: Tokens, slot: jax.Array, cache: Cache):
+    def step(params: Any, tokens: Tokens, slot: jax.Array, cache: Cache, is_read: bool = True):
         if config.positions == "learned":
             raise ValueError(
                 'positions: got "learned", expected "rotary" or "none" to act through a cache: '
@@ -191,7 +227,7 @@ def model(config: TransformerConfig, vocabulary: Vocabulary) -> Model:
         cache = attention.mark(cache, tokens.order, tokens.time, slot)
         past = [attention.Past(cache.keys[i], cache.values[i], slot) for i in range(config.num_layers)]
         mask = attention.cache_mask(cache, tokens.order, tokens.time, config.context)
-        logits, layers = module.apply({"params": params}, tokens, mask, past)
+        logits, layers = module.apply({"params": params}, tokens, mask, past, is_read)
         layer_keys, layer_values = zip(*layers, strict=True)
         return logits, cache._replace(keys=jnp.stack(layer_keys), values=jnp.stack(layer_values))
 
@@ -207,7 +243,16 @@ def model(config: TransformerConfig, vocabulary: Vocabulary) -> Model:
             jnp.dtype(config.dtype),
         )
 
-    return Model(init, apply, step, init_cache, config, vocabulary)
+    def extend(params: Any, tokens: Tokens, mask: jax.Array, past: Sequence[attention.Past]) -> jax.Array:
+        """States `[B, L, D]` of new tokens whose slots are the last L of the past; `mask [B, L, slots]`."""
+        return module.apply({"params": params}, tokens, mask, past, False)[0]
+
+    def read(params: Any, states: jax.Array) -> jax.Array:
+        kernel = params["head"]["kernel"].astype(config.dtype)
+        return (states.astype(config.dtype) @ kernel).astype(jnp.float32)
+
+    advance = functools.partial(step, is_read=False)
+    return Model(init, apply, step, init_cache, advance, extend, read, config, vocabulary)
 
 
 def num_parameters(params: Any) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 
 import envs
 from envs.returns import reference, task_name
+from envs.types import blank_action
 from jaxagent import keys
 from jaxagent.config import TokenConfig, TransformerConfig
 from jaxagent.data import store
@@ -136,6 +137,7 @@ def stand_in(env: Any, num_steps: int = 64, num_lanes: int = 4) -> Trajectory:
     if env.is_discrete:
         action = rng.integers(0, spec[0].cardinality, shape).astype(np.int32)
     else:
-        action = rng.uniform(-1.0, 1.0, (*shape, len(spec))).astype(np.float32)
+        low, high = [0.0 if c.cardinality else -1.0 for c in spec], [float(c.cardinality or 1) for c in spec]
+        action = rng.uniform(low, high, (*shape, len(spec))).astype(blank_action(spec).dtype)
     never = np.zeros(shape, bool)
     return Trajectory(obs, action, np.zeros(shape, np.float32), never, never, obs)

@@ -43,7 +43,7 @@ def corpus(
     domains = component.domains([(env.obs_spec, env.action_spec) for env in environments])
     vocabulary = transformer.Vocabulary(
         num_bins=tokens.num_bins,
-        num_categories=max(d.action_cardinality for d in domains),
+        num_categories=max(d.widest for d in domains),
         num_components=sum(d.period for d in domains),
         num_domains=len(domains),
     )

@@ -22,18 +22,37 @@ class Domain(NamedTuple):
 
     obs_size: int
     action_size: int
-    action_cardinality: int  # 0: real actions
+    action_cardinality: int  # of a lone category; 0: of reals, or of several components
     index: int  # domain id
     first_component: int  # id of its first component in the shared table
+    # Cardinality of each component, 0 of a real; () where all observations are reals, and where the
+    # actions are reals or one category.
+    obs_cardinalities: tuple[int, ...] = ()
+    action_cardinalities: tuple[int, ...] = ()
 
     @property
     def period(self) -> int:
         """Tokens per transition, P."""
         return self.obs_size + self.action_size
 
+    @property
+    def obs_sizes(self) -> tuple[int, ...]:
+        """Cardinality of each observed component, 0 of a real."""
+        return self.obs_cardinalities or (0,) * self.obs_size
+
+    @property
+    def action_sizes(self) -> tuple[int, ...]:
+        """Cardinality of each component of an action, 0 of a real."""
+        return self.action_cardinalities or (self.action_cardinality,) * self.action_size
+
+    @property
+    def widest(self) -> int:
+        """The largest cardinality of any component, 0 where all are reals."""
+        return max((*self.obs_sizes, *self.action_sizes), default=0)
+
 
 class Codec(NamedTuple):
-    """Fitted bins of one domain; `action` is () for a discrete action."""
+    """Fitted bins of one domain; `action` is () where it has categories alone."""
 
     obs: Bins  # of n components
     action: Any  # `Bins` of m components, or ()
@@ -43,15 +62,26 @@ def domains(specs: list[tuple[tuple[Component, ...], tuple[Component, ...]]]) ->
     """Number the components of all domains one after another."""
     result, first = [], 0
     for index, (obs_spec, action_spec) in enumerate(specs):
-        cardinality = action_spec[0].cardinality
-        result.append(Domain(len(obs_spec), len(action_spec), cardinality, index, first))
+        obs, action = (tuple(c.cardinality for c in spec) for spec in (obs_spec, action_spec))
+        lone = action[0] if len(action) == 1 else 0
+        result.append(
+            Domain(
+                len(obs),
+                len(action),
+                lone,
+                index,
+                first,
+                obs if any(obs) else (),
+                action if any(action) and not lone else (),
+            )
+        )
         first += len(obs_spec) + len(action_spec)
     return result
 
 
 def vocabulary_size(config: TokenConfig, all_domains: list[Domain]) -> int:
-    """Number of tokens, V + K: bins and the widest discrete action."""
-    return config.num_bins + max(d.action_cardinality for d in all_domains)
+    """Number of tokens, V + K: bins and the widest category."""
+    return config.num_bins + max(d.widest for d in all_domains)
 
 
 def fit(
@@ -62,54 +92,71 @@ def fit(
     Uniform action bins span the bounds of the spec where it has them, the data otherwise.
     """
     obs_bins = _fit(config.obs_bins, np.asarray(obs), config)
-    if action_spec[0].kind == "category":
+    if all(c.kind == "category" for c in action_spec):
         return Codec(obs_bins, ())
-    low = np.array([c.low for c in action_spec])
-    high = np.array([c.high for c in action_spec])
+    # A category beside reals gets bins that nobody asks for.
+    low = np.array([c.low if c.kind == "real" else 0.0 for c in action_spec])
+    high = np.array([c.high if c.kind == "real" else c.cardinality for c in action_spec])
     if config.action_bins == "uniform" and np.isfinite(low).all() and np.isfinite(high).all():
         return Codec(obs_bins, scalar.uniform(low, high, config.num_bins))
     return Codec(obs_bins, _fit(config.action_bins, np.asarray(action), config))
 
 
-def encode_obs(codec: Codec, obs: jax.Array) -> jax.Array:
-    """Tokens int32 `[..., n]` of observations `[..., n]`."""
-    return scalar.encode(codec.obs, obs)
+def encode_obs(codec: Codec, domain: Domain, num_bins: int, obs: jax.Array) -> jax.Array:
+    """Tokens int32 `[..., n]` of observations `[..., n]`: bins of reals, ids of categories."""
+    return _with_ids(domain.obs_sizes, num_bins, scalar.encode(codec.obs, obs), obs)
 
 
 def encode_action(codec: Codec, domain: Domain, num_bins: int, action: jax.Array) -> jax.Array:
-    """Tokens int32 `[..., m]` of actions int32 `[...]` or float32 `[..., m]`."""
-    if domain.action_cardinality:
-        return (action.astype(jnp.int32) + num_bins)[..., None]
-    return scalar.encode(codec.action, action)
+    """Tokens int32 `[..., m]` of actions: `[...]` of a lone category, else `[..., m]`."""
+    columns = action[..., None] if domain.action_cardinality else action
+    bins = columns.astype(jnp.int32) if all(domain.action_sizes) else scalar.encode(codec.action, columns)
+    return _with_ids(domain.action_sizes, num_bins, bins, columns)
+
+
+def _with_ids(sizes: tuple[int, ...], num_bins: int, bins: jax.Array, values: jax.Array) -> jax.Array:
+    """Tokens `[..., C]`: of categories, where `sizes` are above 0, their ids in place of bins."""
+    if not any(sizes):
+        return bins
+    is_category = (jnp.array(sizes) > 0)[(None,) * (values.ndim - 1)]
+    return jnp.where(is_category, num_bins + values.astype(jnp.int32), bins)
 
 
 def decode_action(codec: Codec, domain: Domain, num_bins: int, tokens: jax.Array) -> jax.Array:
-    """Actions int32 `[...]` or float32 `[..., m]` of tokens int32 `[..., m]`.
+    """Actions of tokens int32 `[..., m]`: int32 of categories alone, `[...]` of a lone one, else float32.
 
     The inverse of `encode_action` up to the bin.
     """
     if domain.action_cardinality:
         return tokens[..., 0] - num_bins
-    return scalar.decode(codec.action, tokens)
+    if all(domain.action_sizes):
+        return tokens - num_bins
+    values = scalar.decode(codec.action, jnp.minimum(tokens, num_bins - 1))
+    if not any(domain.action_sizes):
+        return values
+    is_category = (jnp.array(domain.action_sizes) > 0)[(None,) * (tokens.ndim - 1)]
+    return jnp.where(is_category, (tokens - num_bins).astype(values.dtype), values)
 
 
 def legal_tokens(domain: Domain, num_bins: int, vocabulary: int) -> jax.Array:
-    """Mask, bool `[V + K]`, of the tokens that an action component may take."""
-    token = jnp.arange(vocabulary)
-    if domain.action_cardinality:
-        return (token >= num_bins) & (token < num_bins + domain.action_cardinality)
-    return token < num_bins
+    """Mask, bool `[m, V + K]`, of the tokens that each component of an action may take."""
+    token = jnp.arange(vocabulary)[None]
+    size = jnp.array(domain.action_sizes, jnp.int32)[:, None]
+    of_category = (token >= num_bins) & (token < num_bins + size)
+    return jnp.where(size > 0, of_category, token < num_bins)
 
 
 def choose_token(
     logits: jax.Array, legal: jax.Array, rule: Literal["argmax", "sample", "mean"], key: jax.Array
 ) -> jax.Array:
-    """Choose one token int32 `[...]`, of those `legal [V + K]`, from `logits [..., V + K]` by the rule.
+    """Choose one token int32 `[...]`, of those `legal`, from `logits [..., V + K]` by the rule.
+
+    `legal` is `[V + K]`, or has the last axes of the logits.
 
     "mean" takes the token nearest to the mean of the bin index, which for uniform bins is the mean
     action up to half a bin. The mean of categories means nothing: callers use argmax there.
     """
-    masked = jnp.where(legal[(None,) * (logits.ndim - 1)], logits, -jnp.inf)
+    masked = jnp.where(legal[(None,) * (logits.ndim - legal.ndim)], logits, -jnp.inf)
     if rule == "argmax":
         return jnp.argmax(masked, axis=-1).astype(jnp.int32)
     if rule == "sample":

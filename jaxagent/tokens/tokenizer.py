@@ -99,11 +99,11 @@ class Tokenizer(NamedTuple):
 def fit(env: Any, domain: Domain, obs: np.ndarray, action: np.ndarray, config: TokenConfig) -> Tokenizer:
     """Fit the bins of `env` on training data: `obs [N, n]`, `action [N, m]`.
 
-    Raises `TokenizerError` for discrete actions, whose categories lie in no warped space, or data
+    Raises `TokenizerError` for categories, which lie in no warped space, or data
     of another size.
     """
-    if env.is_discrete:
-        raise TokenizerError(f"tokenizer of {env.name}: got a discrete action, expected reals.")
+    if domain.widest:
+        raise TokenizerError(f"tokenizer of {env.name}: got categories, expected reals.")
     if obs.shape[1] != domain.obs_size or action.shape[1] != domain.action_size:
         raise TokenizerError(
             f"tokenizer of {env.name}: got {obs.shape[1]} + {action.shape[1]} components, expected "

@@ -1,5 +1,6 @@
 """Actor-critics with a memory: learning replays what acting did, to the last bit that matters."""
 
+import dataclasses
 import functools
 
 import jax
@@ -11,9 +12,13 @@ import envs
 from envs.types import Component, Environment
 from envs.vector import VectorEnv, broadcast_params
 from jaxagent.agents.actor_critic import Seen, greedy, ppo, remembering
-from jaxagent.config import MemoryConfig, PPOConfig
+from jaxagent.agents.sequence_actor import sequence_actor
+from jaxagent.config import MemoryConfig, PPOConfig, TransformerConfig
 from jaxagent.data.rollout import rollout
 from jaxagent.evaluate.episodes import play
+from jaxagent.nn import transformer
+from jaxagent.nn.transformer import Vocabulary
+from jaxagent.tokens import component
 from jaxagent.train import loops, optimizer, parallel
 
 T, B = 12, 8
@@ -31,7 +36,12 @@ KINDS = {
     "stack": MemoryConfig("stack", 8, context=3),
     "gru": MemoryConfig("gru", 8),
     "lru": MemoryConfig("lru", 8, num_layers=2),
+    "transformer": None,
+    "gated": None,
 }
+# Two layers: what an earlier token has seen reaches further back than the context.
+PLAIN = TransformerConfig(width=16, num_layers=2, num_heads=2, context=4)
+TRANSFORMERS = {"transformer": PLAIN, "gated": dataclasses.replace(PLAIN, gate="gru")}
 
 
 class Lengths(Environment):
@@ -69,6 +79,10 @@ ENV = Lengths()
 
 
 def judge_of(kind):
+    if kind in TRANSFORMERS:
+        (domain,) = component.domains([(ENV.obs_spec, ENV.action_spec)])
+        model = transformer.model(TRANSFORMERS[kind], Vocabulary(16, 3, domain.period, 1))
+        return sequence_actor(model, domain, ENV.action_spec)
     return remembering(KINDS[kind], ENV.obs_spec, ENV.action_spec, CONFIG)
 
 
@@ -82,6 +96,10 @@ def segments(kind):
     config_lanes = jax.jit(loop.init)(jax.random.key(0), tasks)
     learner, actors = config_lanes
     actor = jax.tree.map(lambda x: x[0], actors.actor)
+    if kind in TRANSFORMERS:  # whose first policy is nearly uniform, whatever it remembers
+        network = learner.params.network
+        network = network | {"head": jax.tree.map(lambda x: 20 * x, network["head"])}
+        learner = learner._replace(params=learner.params._replace(network=network))
 
     @jax.jit
     def run(actor, key):
@@ -97,6 +115,7 @@ def seen_of(t):
     return Seen(t.obs, t.extras["raw_action"], (), t.extras["is_first"])
 
 
+@pytest.mark.fast("gru", "lru", "transformer")
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_probability_of_every_stored_action_is_found_again(kind):
     judge, params, carry, t = segments(kind)
@@ -111,16 +130,19 @@ def test_the_probability_of_every_stored_action_is_found_again(kind):
 
 def judge_parts(judge):
     def run(params, carry, seen):
-        dist, values = judge.judge(params, carry, seen)
-        return dist.log_prob(seen.raw_action), values
+        judgement = judge.judge(params, judge.by_lane(carry), seen)
+        return judgement.log_prob, judgement.value
 
     return run
 
 
+@pytest.mark.fast("gru", "lru", "transformer")
 @pytest.mark.parametrize("kind", KINDS)
 def test_values_after_a_step_are_those_before_the_next_but_at_ends(kind):
     judge, params, carry, t = segments(kind)
-    values, after = map(np.asarray, jax.jit(judge.values)(params, carry, seen_of(t), t.final_obs))
+    values, after = map(
+        np.asarray, jax.jit(judge.values)(params, judge.by_lane(carry), seen_of(t), t.final_obs)
+    )
     goes_on = ~np.asarray(t.terminated | t.truncated)[:-1]
     np.testing.assert_allclose(after[:-1][goes_on], values[1:][goes_on], atol=2e-6)
     cut = np.asarray(t.truncated)[:-1]
@@ -138,6 +160,7 @@ def test_values_after_a_step_are_those_before_the_next_but_at_ends(kind):
     np.testing.assert_allclose(after[-1], more[-1], atol=2e-6)
 
 
+@pytest.mark.slow
 def test_a_reflex_forgets_and_the_others_do_not():
     for kind, is_moved in (("none", False), ("gru", True), ("stack", True), ("lru", True)):
         judge, params, carry, t = segments(kind)

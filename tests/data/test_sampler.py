@@ -77,7 +77,7 @@ def test_a_window_is_consecutive_steps_of_one_episode_up_to_its_end(ends, contex
                 assert tuple(row[k]) == (step + k, lane)
     assert len(starts) == T * B  # every real step may start a window
     real = segment != sampler.PADDING
-    tokens = component.encode_obs(codec, batch.obs)
+    tokens = component.encode_obs(codec, domain, 16, batch.obs)
     np.testing.assert_array_equal(batch.obs_tokens[real], tokens[real])
     action = (obs[..., 0] + 3 * obs[..., 1]) % 7
     expected = component.encode_action(codec, domain, 16, jnp.asarray(action, jnp.int32))

@@ -166,7 +166,7 @@ def test_equal_arguments_give_the_same_model():
 
 
 def test_categories_are_refused():
-    with pytest.raises(ValueError, match=r"got domains \[1\] with discrete actions"):
+    with pytest.raises(ValueError, match=r"got domains \[1\] with categories"):
         sequence_model.model(CONFIG, TokenConfig(), (DOMAINS[0], Domain(2, 1, 3, 1, 5)))
 
 
@@ -202,12 +202,8 @@ def test_the_acting_transformer_has_the_same_logits_in_one_pass_and_through_its_
 
 # --- sizes ----------------------------------------------------------------------------------------
 
-ROBOTS = component.domains(
-    [
-        ((None,) * n, (component.Component("torque", "real"),) * m)
-        for n, m in ((11, 3), (17, 6), (17, 6), (27, 8))
-    ]
-)
+TORQUE = component.Component("torque", "real")
+ROBOTS = component.domains([((TORQUE,) * n, (TORQUE,) * m) for n, m in ((11, 3), (17, 6), (17, 6), (27, 8))])
 LARGE = TransformerConfig(width=256, num_layers=6, num_heads=8, context=8)
 
 

@@ -106,7 +106,7 @@ def full_pass(domain, obs, actions, is_first, num_layers=2, context=8):
 
     def apply(params, codec, obs, actions, is_first):
         tokens = stream.flatten(
-            component.encode_obs(codec, obs).swapaxes(0, 1),
+            component.encode_obs(codec, domain, NUM_BINS, obs).swapaxes(0, 1),
             component.encode_action(codec, domain, NUM_BINS, actions).swapaxes(0, 1),
             jnp.cumsum(is_first.astype(jnp.int32), axis=0).T,
             domain,

@@ -61,7 +61,9 @@ def test_fit_is_a_pure_function_of_the_training_data(rule):
     first = component.fit(obs, action, UNBOUNDED, config)
     held_out, _ = data(seed=1)
     component.fit(held_out * 100, action, UNBOUNDED, config)
-    token = component.encode_obs(first, jnp.asarray(held_out * 100, jnp.float32))
+    token = component.encode_obs(
+        first, component.domains([(OBS, BOUNDED)])[0], 8, jnp.asarray(held_out * 100, jnp.float32)
+    )
     second = component.fit(obs.copy(), action.copy(), UNBOUNDED, config)
     jax.tree.map(np.testing.assert_array_equal, first, second)
     # Held-out values beyond the training range are end bins, not a reason for other bins.
@@ -128,7 +130,7 @@ def test_continuous_actions_come_back_within_half_a_bin(unit):
 @pytest.mark.parametrize(("spec", "expected"), [(DISCRETE, {8, 9, 10}), (BOUNDED, set(range(8)))])
 def test_legal_tokens_are_those_that_decode(spec, expected):
     (domain,) = component.domains([(OBS, spec)])
-    legal = component.legal_tokens(domain, 8, 13)  # the vocabulary may hold wider domains
+    legal = component.legal_tokens(domain, 8, 13)[0]  # the vocabulary may hold wider domains
     assert legal.shape == (13,)
     assert set(np.flatnonzero(legal).tolist()) == expected
 
@@ -141,7 +143,7 @@ def test_every_rule_chooses_legal_tokens_only(rule):
     logits = jnp.asarray(np.random.default_rng(0).normal(0, 5, (7, 4, 11)), jnp.float32)
     for spec in (DISCRETE, BOUNDED):
         (domain,) = component.domains([(OBS, spec)])
-        legal = component.legal_tokens(domain, 8, 11)
+        legal = component.legal_tokens(domain, 8, 11)[0]
         # What is illegal looks best.
         tempting = jnp.where(legal[None, None], logits, 50.0)
         token = choose_token(tempting, legal, rule, jax.random.key(0))

@@ -129,5 +129,8 @@ def test_data_of_another_domain_and_categories_are_refused():
         tokenizer.fit(robot(), domain, obs[:, :2], action, TokenConfig())
     with pytest.raises(TokenizerError, match=r"got 3 \+ 1 components, expected 3 \+ 2"):
         tokenizer.fit(robot(), domain, obs, action[:, :1], TokenConfig())
-    with pytest.raises(TokenizerError, match="got a discrete action, expected reals"):
-        tokenizer.fit(robot(is_discrete=True), domain, obs, action, TokenConfig())
+    symbol = Component("gear", "category", cardinality=3)
+    for specs in ((OBS, (symbol,)), ((*OBS[1:], symbol), ACTION)):
+        (other,) = component.domains([specs])
+        with pytest.raises(TokenizerError, match="got categories, expected reals"):
+            tokenizer.fit(robot(), other, obs, action, TokenConfig())

@@ -34,7 +34,7 @@ TINY = PPOConfig(num_envs=8, num_steps=8, num_epochs=2, num_minibatches=2, hidde
 
 def cartpole_loop():
     env, _ = envs.make("gymnax/CartPole-v1")
-    agent = ppo(len(env.obs_spec), env.action_spec, TINY)
+    agent = ppo(env.obs_spec, env.action_spec, TINY)
     adam = optimizer.adam(TINY.learning_rate, TINY.max_gradient_norm)
     return loops.on_policy(agent, VectorEnv(env), adam, TINY)
 
