@@ -147,6 +147,7 @@ LINES = {  # of a room: what is more belongs to the library
     "example": 100,
     "icl_bma": 600,
     "icl_rational": 530,
+    "memory": 240,
     "muzero": 310,
     "pasta": 1540,
     "plan": 350,

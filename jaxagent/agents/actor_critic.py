@@ -274,7 +274,7 @@ def ppo(
         extras = trajectory.extras
         seen = Seen(trajectory.obs, extras["raw_action"], extras.get("legal", ()), extras.get("is_first", ()))
         over_shards = partial(jax.vmap, in_axes=(None, 0, 0, 0)) if judge.remembers else _as_is
-        carry = jax.vmap(judge.by_lane)(carry)
+        carry = jax.vmap(judge.by_lane)(carry) if judge.remembers else ()
         values, next_values = over_shards(judge.values)(params, carry, seen, trajectory.final_obs)
         estimate = partial(gae, discount=config.discount, trace=config.trace)
         advantage = jax.vmap(estimate)(

@@ -17,7 +17,7 @@ from jaxagent.data import normalize
 from jaxagent.evaluate.episodes import play_lanes
 from jaxagent.study.study import Fit, Lanes, Measure, Step
 from jaxagent.train import loops, optimizer
-from jaxagent.types import Loop, Policy, see_obs
+from jaxagent.types import Loop, Policy, no_carry, see_obs
 
 AgentConfig = PPOConfig | SACConfig
 Fits = Mapping[str, Fit]  # of one task, by arm
@@ -137,15 +137,20 @@ def as_policy(env: Any, config: AgentConfig, *, is_greedy: bool) -> Policy:
         acting = actor_critic.greedy(judge, env.action_spec)
     else:
         acting = actor_critic.ppo(env.obs_spec, env.action_spec, config)
+    return standardised(env, Policy(no_carry, acting.act))
+
+
+def standardised(env: Any, policy: Policy) -> Policy:
+    """A policy of `(params, moments)` that sees observations standardised by the moments."""
     standardize = normalize.of_spec(env.obs_spec)
 
     def act(
         params: Any, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Any, Any]:
         network, moments = params
-        return acting.act(network, carry, standardize(moments, obs), is_first, key)
+        return policy.act(network, carry, standardize(moments, obs), is_first, key)
 
-    return Policy(lambda batch_size: (), act)
+    return Policy(policy.init, act)
 
 
 def uniform_policy(env: Any) -> Policy:
@@ -158,7 +163,7 @@ def uniform_policy(env: Any) -> Policy:
         lane_keys = jax.random.split(key, is_first.shape[0])
         return jax.vmap(lambda key: sample_action(key, env.action_spec))(lane_keys), (), carry
 
-    return Policy(lambda batch_size: (), act)
+    return Policy(no_carry, act)
 
 
 def task_steps(

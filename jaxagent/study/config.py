@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from envs.common.names import check_name
 from envs.registry import registered
-from envs.returns import reference
+from envs.returns import Reference, reference
 from jaxagent.config import Count, PPOConfig, Share
 
 
@@ -20,10 +20,37 @@ class EnvConfig:
         """Short name, such as CartPole-v1."""
         return self.env.split("/")[-1]
 
+    @property
+    def reference(self) -> Reference:
+        """Returns that scores of this task are normalised by."""
+        return reference(self.env)
+
     def check(self) -> None:
         """Raise where the environment is unknown or was never measured."""
         check_name("environment", self.env, registered())
-        reference(self.env)
+        _ = self.reference
+
+
+@dataclasses.dataclass(frozen=True)
+class ChangedEnvConfig(EnvConfig):
+    """An environment with some of its numbers changed: that task and no other."""
+
+    change: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def overrides(self) -> dict[str, float]:
+        """The change as keyword arguments of `envs.make`."""
+        return dict(self.change)
+
+    @property
+    def name(self) -> str:
+        """Short name, such as TMaze-length=6."""
+        return "-".join([super().name, *(f"{field}={value:g}" for field, value in self.change)])
+
+    @property
+    def reference(self) -> Reference:
+        """Returns that scores of this task are normalised by."""
+        return reference(self.env, self.overrides)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.returns import Reference, reference
+from envs.returns import Reference
 from jaxagent.evaluate import claims as harness
 from jaxagent.evaluate import statistics
 from jaxagent.evaluate.claims import Claim, Precondition
@@ -31,7 +31,7 @@ def of_tasks(
     found: Mapping[str, Any], tasks: Sequence[EnvConfig], arms: Iterable[str]
 ) -> dict[Any, np.ndarray]:
     """Scores `[tasks, seeds]` by arm of the "returns", `{arm: [seeds]}`, of the steps `evaluate/TASK`."""
-    references = {task.name: reference(task.env) for task in tasks}
+    references = {task.name: task.reference for task in tasks}
     done = {name: found[f"evaluate/{name}"]["returns"] for name in references}
     return {arm: normalised({n: returns[arm] for n, returns in done.items()}, references) for arm in arms}
 
