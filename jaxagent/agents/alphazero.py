@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from envs.types import sample_action
+from jaxagent.agents.actions import num_categories
 from jaxagent.agents.planning import Plan, decide
 from jaxagent.config import AlphaZeroConfig
 from jaxagent.mcts.selection import mask_invalid
@@ -38,7 +39,9 @@ def alphazero(env: Any, network: PolicyValue, plan: Plan, config: AlphaZeroConfi
     Differs: on-policy, without a replay of past games; Adam without weight decay; no symmetries;
     `config.exploration` of the moves are uniform, as self-play that has learned to draw meets few
     positions; the value of the better policy then stands for the return (as Watkins 1989 cuts).
+    Raises ValueError for actions that are not one category.
     """
+    num_categories("AlphaZero", env.action_spec, "for others search over samples (`mcts.sampled_model`)")
 
     def act(
         params: Any, carry: Any, view: View, is_first: jax.Array, key: jax.Array

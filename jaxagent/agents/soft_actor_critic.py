@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from envs.types import Component
 from jaxagent.agents.actions import require_reals, to_env_action
 from jaxagent.config import SACConfig
+from jaxagent.nn import stem
 from jaxagent.nn.distributions import TanhGaussian
 from jaxagent.nn.mlp import MLP
 from jaxagent.objectives.value import td_target
@@ -45,17 +46,25 @@ class SACBatch(NamedTuple):
     noise: jax.Array  # [b, A] standard normal, for the policy's own actions
 
 
-def soft_actor_critic(obs_size: int, action_spec: tuple[Component, ...], config: SACConfig) -> Agent:
+def soft_actor_critic(
+    obs_spec: tuple[Component, ...], action_spec: tuple[Component, ...], config: SACConfig
+) -> Agent:
     """SAC (Haarnoja et al. 2018b, algorithm 1) with two critics and a learned temperature.
 
     `targets(params, target_critics, steps, key)` makes a minibatch of replayed `Step`s; `loss` is
     the sum of the three losses, each blind to the parameters of the others, so that one Adam
-    does what three would. Raises ValueError for actions that are no reals.
+    does what three would. Raises ValueError for actions that are no reals, or
+    observations with categories.
 
     Differs: the policy and the temperature are fitted with the critics of before the update, as in
     Brax, not of after it.
     """
     require_reals("SAC", action_spec)
+    if symbols := [c.name for c in obs_spec if c.cardinality > stem.BIT]:
+        raise ValueError(
+            f"SAC: got observations with categories {symbols}, expected reals and bits; use PPO."
+        )
+    obs_size = len(obs_spec)
     action_size = len(action_spec)
     actor = _actor(action_size, config)
     critic = MLP((*(config.critic_hidden_size,) * 2, 1), activation=jax.nn.relu)

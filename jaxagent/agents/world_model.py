@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs.types import Component
+from envs.types import Component, is_one_category
+from jaxagent.agents.actions import require_reals
 from jaxagent.data import normalize
 from jaxagent.data.normalize import Moments
 from jaxagent.nn.mlp import MLP
@@ -145,8 +146,11 @@ def world_model(
 ) -> WorldModel:
     """A model in the units of stored steps `[N, ...]`.
 
-    Raises ValueError for data whose rewards are all 0.
+    Raises ValueError for data whose rewards are all 0, and for actions that are neither reals nor one
+    category.
     """
+    if not is_one_category(action_spec):
+        require_reals("world_model", action_spec)
     scale = float(jnp.max(jnp.abs(steps.reward)))
     if scale == 0.0:
         raise ValueError(

@@ -49,6 +49,10 @@ def play_match(
 
 def opening_moves(env: Any, policy: Policy, count: int) -> Policy:
     """`policy` after `count` uniform legal moves, which lanes 2i and 2i + 1 share; B is even."""
+    if not env.is_discrete:
+        raise ValueError(
+            f"{env.name}: got actions {env.action_spec}, expected one category, as moves of games are."
+        )
     num_actions = env.action_spec[0].cardinality
 
     def init(batch_size: int) -> tuple[jax.Array, Any]:

@@ -102,7 +102,7 @@ def _algorithm(env: Any, config: AgentConfig) -> tuple[Loop, Callable[[Any], Any
     vector = VectorEnv(env)
     if isinstance(config, SACConfig):
         loop = loops.replay(
-            soft_actor_critic.soft_actor_critic(len(env.obs_spec), env.action_spec, config),
+            soft_actor_critic.soft_actor_critic(env.obs_spec, env.action_spec, config),
             vector,
             optimizer.plain_adam(config.learning_rate),
             config,

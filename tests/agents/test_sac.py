@@ -24,6 +24,7 @@ from jaxagent.train import loops, optimizer, parallel
 from jaxagent.types import Policy, Trajectory
 
 n, A, b = 3, 2, 8  # observation, action, batch
+OBS = (Component("place", "real"),) * n
 SPEC = (Component("pull", "real", -2.0, 2.0), Component("push", "real", 0.0, 1.0))
 CONFIG = SACConfig(
     hidden_size=16, critic_hidden_size=16, discount=0.9, reward_scale=2.0, initial_temperature=0.5
@@ -49,7 +50,7 @@ def sized(params, seed=1):
 @functools.cache
 def setting():
     """The agent, its parameters, slow critics of others, and some steps."""
-    agent = soft_actor_critic(n, SPEC, CONFIG)
+    agent = soft_actor_critic(OBS, SPEC, CONFIG)
     agent = agent._replace(targets=jax.jit(agent.targets), loss=jax.jit(agent.loss))
     params = sized(jax.jit(agent.init)(jax.random.key(0)))
     return agent, params, sized(params, seed=3).critics, some_steps()
@@ -188,7 +189,7 @@ def test_the_temperature_rises_where_the_policy_is_too_sure():
     _, log_prob = drawn(params.actor, batch().obs, batch().noise)
     temperature, entropy = np.exp(float(params.log_temperature)), -np.mean(log_prob)
     for per_action in (-1.0, 2.0):
-        other = soft_actor_critic(n, SPEC, dataclasses.replace(CONFIG, entropy_per_action=per_action))
+        other = soft_actor_critic(OBS, SPEC, dataclasses.replace(CONFIG, entropy_per_action=per_action))
         slope = jax.jit(jax.grad(lambda p, o=other: o.loss(p, batch())[0]))(params).log_temperature
         np.testing.assert_allclose(slope, temperature * (entropy - per_action * A), **CLOSE)
     assert slope < 0, "more entropy is wanted than there is: descent raises the temperature"
@@ -286,7 +287,7 @@ def test_the_spread_stays_in_its_range_with_a_slope():
 def test_categories_are_refused():
     button = (Component("a", "category", cardinality=2),)
     with pytest.raises(ValueError, match=r"got actions of kind \['category'\], expected reals"):
-        soft_actor_critic(n, button, CONFIG)
+        soft_actor_critic(OBS, button, CONFIG)
 
 
 # --- the loop -------------------------------------------------------------------------------------
@@ -311,7 +312,7 @@ TINY = SACConfig(
 def pendulum_loop(config=TINY):
     env, _ = envs.make("classic/Pendulum-v1")
     return loops.replay(
-        soft_actor_critic(len(env.obs_spec), env.action_spec, config),
+        soft_actor_critic(env.obs_spec, env.action_spec, config),
         VectorEnv(env),
         optimizer.plain_adam(config.learning_rate),
         config,

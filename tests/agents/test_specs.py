@@ -1,17 +1,43 @@
 """Which agent takes which observations and actions: trained right, or refused in a sentence."""
 
+import functools
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import envs
-from envs.types import Component
+from envs.types import Component, blank_action
 from envs.vector import VectorEnv, broadcast_params
 from jaxagent.agents import actions, actor_critic
-from jaxagent.agents.actor_critic import greedy, ppo, towers
-from jaxagent.config import PPOConfig
+from jaxagent.agents.actor_critic import greedy, ppo, remembering, towers
+from jaxagent.agents.alphazero import alphazero
+from jaxagent.agents.iql import iql
+from jaxagent.agents.muzero import muzero
+from jaxagent.agents.rainbow import rainbow
+from jaxagent.agents.sequence_actor import sequence_actor
+from jaxagent.agents.soft_actor_critic import soft_actor_critic
+from jaxagent.agents.td3_bc import td3_bc
+from jaxagent.agents.world_model import ModelStep, world_model
+from jaxagent.config import (
+    AlphaZeroConfig,
+    IQLConfig,
+    MemoryConfig,
+    MuZeroConfig,
+    PPOConfig,
+    RainbowConfig,
+    SACConfig,
+    TD3BCConfig,
+    TransformerConfig,
+    TrunkConfig,
+)
 from jaxagent.evaluate.episodes import play
+from jaxagent.nn import transformer
+from jaxagent.nn.policy_value import policy_value
+from jaxagent.nn.transformer import Vocabulary
+from jaxagent.tokens import component
 from jaxagent.train import loops, optimizer, parallel
 from jaxagent.types import Masked, see_legal, see_obs
 
@@ -142,3 +168,100 @@ def test_steps_without_a_legal_action_are_counted():
     _, metrics = agent.loss(params, batch)
     np.testing.assert_allclose(metrics["train/without_legal_action"], 0.5)
     np.testing.assert_allclose(metrics["train/kl"], 0.0, atol=1e-6)
+
+
+# --- who takes what -------------------------------------------------------------------------------
+
+ACTIONS = {
+    "one category": (THREE,),
+    "several categories": (THREE, TWO),
+    "reals": (REAL, REAL),
+    "categories and reals": (REAL, THREE),
+}
+OBS = (Component("place", "real"), Component("speed", "real"))
+SYMBOLS = (*OBS, Component("symbol", "category", cardinality=4))
+
+
+class World:
+    """As much of an environment as AlphaZero asks of one."""
+
+    def __init__(self, spec):
+        self.action_spec = spec
+
+
+def transformer_actor(obs_spec, spec):
+    (domain,) = component.domains([(obs_spec, spec)])
+    model = transformer.model(TransformerConfig(width=8, num_layers=1, num_heads=2), Vocabulary(4, 4, 8, 1))
+    return ppo(obs_spec, spec, CONFIG, judge=sequence_actor(model, domain, spec))
+
+
+def dreamt(obs_spec, spec):
+    rows, action = jnp.ones((4, len(obs_spec))), jnp.zeros((4, *blank_action(spec).shape))
+    ends = jnp.zeros(4, bool)
+    steps = ModelStep(rows, action, jnp.ones(4), ends, rows)
+    return world_model(steps, spec, discount=0.9, hidden_size=4)
+
+
+def remembers(obs_spec, spec):
+    return ppo(obs_spec, spec, CONFIG, judge=remembering(MemoryConfig(), obs_spec, spec, CONFIG))
+
+
+NETWORK = policy_value(TrunkConfig(), (2,), 3, is_bounded=True)
+AGENTS = {
+    "PPO": lambda obs, spec: ppo(obs, spec, CONFIG),
+    "PPO with a memory": remembers,
+    "PPO with the action-state transformer": transformer_actor,
+    "SAC": lambda obs, spec: soft_actor_critic(obs, spec, SACConfig()),
+    "TD3+BC": lambda obs, spec: td3_bc(len(obs), spec, TD3BCConfig()),
+    "IQL": lambda obs, spec: iql(len(obs), spec, IQLConfig()),
+    "Rainbow": lambda obs, spec: rainbow((5, 5, 2), jnp.float32, spec, RainbowConfig()),
+    "MuZero": lambda obs, spec: muzero((len(obs),), spec, MuZeroConfig()),
+    "AlphaZero": lambda obs, spec: alphazero(World(spec), NETWORK, None, AlphaZeroConfig()),
+    "world model, for search over samples": dreamt,
+}
+README = Path(__file__).parents[2] / "README.md"
+
+
+@functools.cache
+def taken(agent, kind, obs=OBS):
+    """Whether an agent is made; if not, it says in a sentence what it got, and what it expected."""
+    said = ""
+    try:
+        AGENTS[agent](obs, ACTIONS[kind])
+    except ValueError as error:
+        said = str(error)
+    assert not said or ("got" in said and "expected" in said), said
+    return not said
+
+
+def rows():
+    """The README's table."""
+    yield f"| agent | {' | '.join(ACTIONS)} |"
+    yield "| --- |" + " --- |" * len(ACTIONS)
+    for agent in AGENTS:
+        yield (
+            f"| {agent} | "
+            + " | ".join("yes" if taken(agent, kind) else "refused" for kind in ACTIONS)
+            + " |"
+        )
+
+
+def test_the_readme_says_which_agent_takes_which_actions():
+    table = "\n".join(rows())
+    assert table in README.read_text(), f"expected in the README:\n{table}"
+
+
+def test_who_reads_numbers_refuses_symbols():
+    assert taken("PPO", "one category", SYMBOLS)
+    assert taken("PPO with the action-state transformer", "categories and reals", SYMBOLS)
+    assert not taken("SAC", "reals", SYMBOLS)
+
+
+@pytest.mark.parametrize(
+    "obs", [jnp.ones((2, 3), jnp.uint8), jnp.ones((2, 5, 5, 1)), jnp.ones(()), jnp.ones((2, 4))]
+)
+def test_observations_of_another_kind_are_named(obs):
+    agent = ppo(SYMBOLS, (THREE,), CONFIG)
+    params = agent.init(jax.random.key(0))
+    with pytest.raises(ValueError, match=r"observations: got .*, expected float32 \[..., 3\]"):
+        agent.act(params, (), obs, jnp.ones(2, bool), jax.random.key(1))
