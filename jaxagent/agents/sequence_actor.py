@@ -170,6 +170,11 @@ class SequenceActor:
 
     def act(self, params, carry, obs, legal, is_first, key):
         """As `Judge.act`: one pass for the first component, and one of a token for each further one."""
+        if obs.shape[0] != carry.action.shape[0]:
+            raise ValueError(
+                f"memory: got a carry of {carry.action.shape[0]} lanes for observations of {obs.shape[0]}, "
+                "expected as many; begin with `init_carry(batch_size)`."
+            )
         cache, time, m, period = carry.cache, carry.cache.time, self.domain.action_size, self.domain.period
         cache = cache._replace(start=jnp.where(is_first, time, cache.start))
         tokens = self.chunk(

@@ -160,6 +160,13 @@ def test_values_after_a_step_are_those_before_the_next_but_at_ends(kind):
     np.testing.assert_allclose(after[-1], more[-1], atol=2e-6)
 
 
+def test_a_carry_of_other_lanes_is_refused():
+    judge = judge_of("transformer")
+    params, obs = judge.init(jax.random.key(0)), jnp.zeros((3, 2))
+    with pytest.raises(ValueError, match="carry of 2 lanes for observations of 3"):
+        judge.act(params, judge.init_carry(2), obs, (), jnp.ones(3, bool), None)
+
+
 @pytest.mark.slow
 def test_a_reflex_forgets_and_the_others_do_not():
     for kind, is_moved in (("none", False), ("gru", True), ("stack", True), ("lru", True)):
