@@ -46,7 +46,7 @@ def paint_cards(card: int | None, query: int | None, answer: int, score: str) ->
     if query is not None:
         label(canvas, (1.55, 0.85), "how many", 0.2, WHITE)
         _suit(canvas, (1.55, 0.48), query, 0.2, WHITE)
-    label(canvas, (1.55, -0.1), "right now", 0.2, WHITE)
+    label(canvas, (1.55, -0.1), "right answer", 0.2, WHITE)
     if query is None:
         _suit(canvas, (1.55, -0.5), answer, 0.22, WHITE)
     else:
