@@ -26,7 +26,7 @@ from experiments.memory.config import Config, TaskConfig
 from jaxagent import keys
 from jaxagent.config import MemoryConfig, TransformerConfig
 from jaxagent.evaluate.claims import Claim, Precondition
-from jaxagent.report.figure import Curve, curves, line
+from jaxagent.report.figure import curves, line, return_curve
 from jaxagent.study import agents, films, memory_agents
 from jaxagent.study.memory_agents import learner_and_player
 from jaxagent.study.study import Found, Study
@@ -64,7 +64,6 @@ LIMITS = (
     "Recurrent arms and the transformer hear the action before; reflex, stack and oracle do not: "
     "an agent that hears it can keep a symbol by acting it out.",
 )
-CURVE = Curve("train/return", ("train/*",), "Return while training", "env_steps", "episode return")
 
 
 def study(config: Config) -> Study:
@@ -73,7 +72,8 @@ def study(config: Config) -> Study:
     steps = agents.task_steps(config, config.tasks, fits_of, evaluate)
     about = {name: arm.about for name, arm in ARMS.items()}
     table, drawn = partial(of_tasks, tasks=config.tasks, arms=ARMS), partial(figures, config)
-    return Study(about, names, steps, table, claims(), partial(checks, names), drawn, [CURVE], LIMITS)
+    learned = [return_curve(f"train/{name}/*", f"Return on {name} while training") for name in names]
+    return Study(about, names, steps, table, claims(), partial(checks, names), drawn, learned, LIMITS)
 
 
 def claims() -> list[Claim]:
