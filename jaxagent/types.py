@@ -69,6 +69,11 @@ def see_legal(env: Any) -> Callable:
     return see
 
 
+def unmasked(seen: Any) -> tuple[Any, Any]:
+    """The observation of what is seen, and the mask of legal actions, or () where there is none."""
+    return seen if isinstance(seen, Masked) else (seen, ())
+
+
 def no_carry(batch_size: int) -> tuple[()]:
     """The `init_carry` of agents without memory."""
     del batch_size

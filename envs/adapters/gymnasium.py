@@ -294,7 +294,7 @@ class ExportedVectorEnv(gymnasium.vector.VectorEnv):
     def step(self, actions: Any):
         if self._state is None:
             raise gymnasium.error.ResetNeeded("got a step before the first reset; call reset().")
-        dtype = jnp.int32 if self._vector.env.is_discrete else jnp.float32
+        dtype = blank_action(self._vector.env.action_spec).dtype
         actions = jnp.asarray(np.asarray(actions), dtype)
         self._key, self._state, out = self._step(self._key, self._state, actions)
         out = Transition(*(np.array(x) for x in out))

@@ -14,15 +14,18 @@ import numpy as np
 from envs.pictures.canvas import (
     BLUE,
     CHANNELS,
+    FELT,
     GROUND,
     INK,
     MUTED,
     ORANGE,
     PAPER,
     RED,
+    WHITE,
     Canvas,
     Color,
     box,
+    card,
     disc,
     finish,
     label,
@@ -32,10 +35,8 @@ from envs.pictures.canvas import (
 )
 
 BLACK: Color = (30, 32, 36)
-WHITE: Color = (246, 246, 242)
 WOOD: Color = (222, 184, 118)
 EDGE: Color = (206, 196, 178)
-FELT: Color = (38, 110, 84)
 LIGHT: Color = (236, 218, 185)
 DARK: Color = (176, 132, 98)
 BOARD_PIXELS = 300  # the longer side of a board, about
@@ -223,10 +224,10 @@ def paint_poker(cards: Sequence[str], public: str | None, chips: Sequence[int]) 
     Shapes: cards and chips of both players -> uint8 [H, W, 3].
     """
     canvas = _board(4, 6, FELT)
-    for i, (card, count) in enumerate(zip(cards, chips, strict=True)):
+    for i, (name, count) in enumerate(zip(cards, chips, strict=True)):
         x = 1.2 + 3.6 * i
         label(canvas, (x, 0.35), f"player {i}", 0.34, WHITE)
-        _card(canvas, (x, 1.75), card)
+        _card(canvas, (x, 1.75), name)
         for j in range(count):
             # two columns of chips hold the most a hand can cost
             spot = (x - 0.35 + 0.7 * (j // 7), 3.7 - 0.13 * (j % 7))
@@ -267,10 +268,7 @@ def _die(canvas: Canvas, center: tuple[float, float], value: int) -> None:
 
 
 def _card(canvas: Canvas, center: tuple[float, float], name: str) -> None:
-    x, y = center
-    face = CHANNELS[6] if name == "?" else WHITE
-    box(canvas, (x - 0.62, y - 0.92), (x + 0.62, y + 0.92), INK, radius=0.12)
-    box(canvas, (x - 0.58, y - 0.88), (x + 0.58, y + 0.88), face, radius=0.1)
+    card(canvas, center, CHANNELS[6] if name == "?" else WHITE)
     label(canvas, center, name, 1.0, WHITE if name == "?" else INK)
 
 

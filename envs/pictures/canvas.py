@@ -26,6 +26,8 @@ ORANGE: Color = (230, 159, 0)
 RED: Color = (213, 94, 0)
 GREEN: Color = (0, 158, 115)
 NIGHT: Color = (24, 28, 34)
+WHITE: Color = (246, 246, 242)
+FELT: Color = (38, 110, 84)
 # Okabe and Ito's colours, without black, which is the empty cell.
 CHANNELS: tuple[Color, ...] = (
     (86, 180, 233),
@@ -129,6 +131,13 @@ def box(canvas: Canvas, low: Point, high: Point, color: Color, radius: float = 0
     (x1, y1), (x2, y2) = pixel(canvas, low), pixel(canvas, high)
     corners = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
     canvas.draw.rounded_rectangle(corners, radius * canvas.scale, fill=color)
+
+
+def card(canvas: Canvas, center: Point, face: Color = WHITE) -> None:
+    """Draws a playing card of 1.24 by 1.84 world units."""
+    x, y = center
+    box(canvas, (x - 0.62, y - 0.92), (x + 0.62, y + 0.92), INK, radius=0.12)
+    box(canvas, (x - 0.58, y - 0.88), (x + 0.58, y + 0.88), face, radius=0.1)
 
 
 def polygon(canvas: Canvas, points: Sequence[Point], color: Color) -> None:

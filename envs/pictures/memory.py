@@ -8,6 +8,7 @@ from envs.pictures.canvas import (
     BLUE,
     CHANNELS,
     EARTH,
+    FELT,
     GREEN,
     GROUND,
     INK,
@@ -16,9 +17,11 @@ from envs.pictures.canvas import (
     PAPER,
     RED,
     SIZE,
+    WHITE,
     Canvas,
     Color,
     box,
+    card,
     disc,
     finish,
     label,
@@ -27,22 +30,18 @@ from envs.pictures.canvas import (
     polygon,
 )
 
-FELT: Color = (38, 110, 84)
-WHITE: Color = (246, 246, 242)
 SUIT_COLORS: tuple[Color, ...] = (INK, RED, BLUE, ORANGE)
 
 
-def paint_cards(card: int | None, query: int | None, answer: int, score: str) -> np.ndarray:
+def paint_cards(suit: int | None, query: int | None, answer: int, score: str) -> np.ndarray:
     """Draws the card on the table, and small beside it what is asked and what would be right.
 
-    `card` None is face down, `query` None is not asked for; `score` is a line below. uint8 [H, W, 3].
+    `suit` None is face down, `query` None is not asked for; `score` is a line below. uint8 [H, W, 3].
     """
     canvas = new_canvas(SIZE, (90, 78), 58, FELT)
-    _card(canvas, (0.0, 0.0), 1.0)
-    if card is None:
-        box(canvas, (-0.52, -0.82), (0.52, 0.82), CHANNELS[6], radius=0.08)
-    else:
-        _suit(canvas, (0.0, 0.0), card, 0.42)
+    card(canvas, (0.0, 0.0), CHANNELS[6] if suit is None else WHITE)
+    if suit is not None:
+        _suit(canvas, (0.0, 0.0), suit, 0.42)
     if query is not None:
         label(canvas, (1.55, 0.85), "how many", 0.2, WHITE)
         _suit(canvas, (1.55, 0.48), query, 0.2, WHITE)
@@ -75,12 +74,6 @@ def paint_tmaze(state, params) -> np.ndarray:
     at = (position, (arm if turned == 1 else -arm) if turned else 0.0)
     disc(canvas, at, 8 / step, BLUE if not turned or turned == goal else RED)
     return finish(canvas)
-
-
-def _card(canvas: Canvas, center: tuple[float, float], size: float) -> None:
-    x, y = center
-    box(canvas, (x - 0.66 * size, y - 0.96 * size), (x + 0.66 * size, y + 0.96 * size), INK, radius=0.12)
-    box(canvas, (x - 0.62 * size, y - 0.92 * size), (x + 0.62 * size, y + 0.92 * size), WHITE, radius=0.1)
 
 
 def _suit(

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from envs.types import Component, is_one_category
+from jaxagent.nn.attention import HIDDEN
 from jaxagent.nn.distributions import Categorical, Gaussian, Product
-
-HIDDEN = -1e30  # a logit whose weight is 0 beside any other
 
 
 def num_outputs(spec: tuple[Component, ...]) -> int:
@@ -99,7 +98,7 @@ def require_reals(name: str, spec: tuple[Component, ...]) -> None:
 
 def num_categories(name: str, spec: tuple[Component, ...], otherwise: str) -> int:
     """How many actions there are; raises ValueError unless they are one category."""
-    if len(spec) != 1 or spec[0].kind != "category":
+    if not is_one_category(spec):
         raise ValueError(f"{name}: got actions {spec}, expected one category; {otherwise}.")
     return spec[0].cardinality
 

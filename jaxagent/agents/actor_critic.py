@@ -18,7 +18,7 @@ from jaxagent.nn.latent_model import LatentModel
 from jaxagent.nn.mlp import MLP
 from jaxagent.objectives.policy import approximate_kl, clipped_value_loss, ppo_clip
 from jaxagent.objectives.returns import gae
-from jaxagent.types import Agent, Masked, Policy, Trajectory, no_carry, steps_of
+from jaxagent.types import Agent, Policy, Trajectory, no_carry, steps_of, unmasked
 
 Spec = tuple[Component, ...]
 
@@ -237,11 +237,9 @@ def remembering(config: MemoryConfig, obs_spec: Spec, action_spec: Spec, ppo_con
         return Judgement(dist.log_prob(seen.raw_action), dist.entropy(), value)
 
     def values(params, carry, seen, final_obs):
-        x = heard(carry, seen)
-        features, _ = memory.unroll(params.memory, carry.memory, x, seen.is_first)
         after = inputs(final_obs, seen.raw_action, jnp.zeros_like(seen.is_first))
-        peeked = memory.peek(params.memory, carry.memory, x, seen.is_first, after)
-        return network.value(params.towers, features), network.value(params.towers, peeked)
+        both = memory.peek(params.memory, carry.memory, heard(carry, seen), seen.is_first, after)
+        return tuple(network.value(params.towers, features) for features in both)
 
     return Judge(init, init_carry, act, judge, values)
 
@@ -262,7 +260,7 @@ def ppo(
     judge = judge or towers(obs_spec, action_spec, config)
 
     def act(params, carry, obs, is_first, key):
-        obs, legal = obs if isinstance(obs, Masked) else (obs, ())
+        obs, legal = unmasked(obs)
         raw_action, log_prob, carry = judge.act(params, carry, obs, legal, is_first, key)
         extras = {"raw_action": raw_action, "log_prob": log_prob}
         extras |= {} if isinstance(legal, tuple) else {"legal": legal}
@@ -327,7 +325,7 @@ def greedy(judge: Judge, action_spec: Spec) -> Policy:
 
     def act(params, carry, obs, is_first, key):
         del key
-        obs, legal = obs if isinstance(obs, Masked) else (obs, ())
+        obs, legal = unmasked(obs)
         mode, _, carry = judge.act(params, carry, obs, legal, is_first, None)
         return actions.to_env_action(mode, action_spec), (), carry
 

@@ -53,18 +53,6 @@ def policy(model: Model, domain: Domain, rule: Rule) -> Policy:
         action = jnp.zeros((batch_size, domain.action_size), jnp.int32)
         return Memory(model.init_cache(batch_size, period), action)
 
-    def chunk(value: jax.Array, places: jax.Array, time: jax.Array) -> Tokens:
-        """Tokens `[B, L]` at `places [L]` of transitions at `time [L]`."""
-        return Tokens(
-            value=value,
-            component=domain.first_component + places,
-            kind=(places >= obs_size).astype(jnp.int32),
-            domain=jnp.array(domain.index, jnp.int32),
-            time=time,
-            order=time * period + places,
-            segment=jnp.zeros(value.shape, jnp.int32),  # unused: the cache knows its episodes
-        )
-
     obs_places = jnp.arange(obs_size, dtype=jnp.int32)
     action_places = jnp.arange(obs_size, period, dtype=jnp.int32)
 
@@ -77,12 +65,14 @@ def policy(model: Model, domain: Domain, rule: Rule) -> Policy:
         )
         places = jnp.concatenate([action_places, obs_places])
         times = time - (places >= obs_size).astype(jnp.int32)
-        logits, cache = model.step(params.network, chunk(value, places, times), (time % rows) * period, cache)
+        logits, cache = model.step(
+            params.network, stream.at_places(value, places, times, domain), (time % rows) * period, cache
+        )
         keys = jax.random.split(key, domain.action_size)
         chosen = [component.choose_token(logits[:, -1], legal[0], rule, keys[0])]
         next_slot = ((time + 1) % rows) * period
         for i in range(1, domain.action_size):
-            tokens = chunk(chosen[-1][:, None], action_places[i - 1 : i], time[None])
+            tokens = stream.at_places(chosen[-1][:, None], action_places[i - 1 : i], time[None], domain)
             logits, cache = model.step(params.network, tokens, next_slot + (i - 1), cache)
             chosen.append(component.choose_token(logits[:, -1], legal[i], rule, keys[i]))
         action = jnp.stack(chosen, axis=1)

@@ -21,7 +21,7 @@ from jaxagent.nn.attention import Cache, Past
 from jaxagent.nn.distributions import Categorical
 from jaxagent.nn.initializers import orthogonal
 from jaxagent.nn.transformer import Model
-from jaxagent.tokens import component, scalar
+from jaxagent.tokens import component, scalar, stream
 from jaxagent.tokens.component import Codec, Domain
 from jaxagent.tokens.stream import Tokens
 
@@ -143,30 +143,15 @@ class SequenceActor:
 
     def choices(self, params: SequenceActorParams, states: jax.Array, i: int, legal: Any) -> Categorical:
         """The distribution `[...]` of the tokens of component i, read from `states [..., D]`."""
-        logits, first, sizes = (
-            self.model.read(params.network, states),
-            self.num_bins,
-            self.domain.action_sizes,
-        )
+        logits = self.model.read(params.network, states)
+        first, sizes = self.num_bins, self.domain.action_sizes
         if sizes[i] and not isinstance(legal, tuple):
             start = sum(sizes[:i])  # of its mask among those of all categories
             of_component = legal[..., start : start + sizes[i]]
             hidden = actions.mask_illegal(logits[..., first : first + sizes[i]], of_component)
             logits = logits.at[..., first : first + sizes[i]].set(hidden)
         allowed = component.legal_tokens(self.domain, first, self.model.vocabulary.size)[i]
-        return Categorical(jnp.where(allowed[(None,) * (logits.ndim - 1)], logits, actions.HIDDEN))
-
-    def chunk(self, value: jax.Array, places: jax.Array, time: jax.Array) -> Tokens:
-        """Tokens `[B, L]` at `places [L]` of transitions at `time [L]`."""
-        return Tokens(
-            value=value,
-            component=self.domain.first_component + places,
-            kind=(places >= self.domain.obs_size).astype(jnp.int32),
-            domain=jnp.array(self.domain.index, jnp.int32),
-            time=time,
-            order=time * self.domain.period + places,
-            segment=jnp.zeros(value.shape, jnp.int32),
-        )
+        return Categorical(jnp.where(allowed[(None,) * (logits.ndim - 1)], logits, attention.HIDDEN))
 
     def act(self, params, carry, obs, legal, is_first, key):
         """As `Judge.act`: one pass for the first component, and one of a token for each further one."""
@@ -177,8 +162,11 @@ class SequenceActor:
             )
         cache, time, m, period = carry.cache, carry.cache.time, self.domain.action_size, self.domain.period
         cache = cache._replace(start=jnp.where(is_first, time, cache.start))
-        tokens = self.chunk(
-            jnp.concatenate([carry.action, self.tokens_of_obs(obs)], axis=1), self.places, time - self.lag
+        tokens = stream.at_places(
+            jnp.concatenate([carry.action, self.tokens_of_obs(obs)], axis=1),
+            self.places,
+            time - self.lag,
+            self.domain,
         )
         states, cache = self.model.advance(params.network, tokens, (time % self.rows) * period, cache)
         keys = [None] * m if key is None else jax.random.split(key, m)
@@ -186,7 +174,7 @@ class SequenceActor:
         for i in range(m):
             if i:
                 place = jnp.array([self.domain.obs_size + i - 1])
-                tokens = self.chunk(chosen[-1][:, None], place, time[None])
+                tokens = stream.at_places(chosen[-1][:, None], place, time[None], self.domain)
                 slot = ((time + 1) % self.rows) * period + (i - 1)
                 states, cache = self.model.advance(params.network, tokens, slot, cache)
             dist = self.choices(params, states[:, -1], i, legal)
@@ -229,10 +217,11 @@ class SequenceActor:
         def flat(x: jax.Array, last: jax.Array) -> jax.Array:
             return jnp.concatenate([jnp.moveaxis(x, 1, 0).reshape(batch_size, -1), last], axis=1)
 
-        tokens = self.chunk(
+        tokens = stream.at_places(
             flat(steps, taken[-1, :, : tail.size]),
             jnp.concatenate([jnp.tile(self.places, num_steps), tail]),
             jnp.concatenate([(time[:, None] - self.lag[None]).reshape(-1), jnp.full(tail.shape, time[-1])]),
+            domain,
         )
         of_tail = jnp.broadcast_to(episode[-1][:, None], (batch_size, tail.size))
         tokens = tokens._replace(segment=flat(episodes, of_tail))
@@ -246,10 +235,11 @@ class SequenceActor:
             [self.tokens_of_action(seen.raw_action), self.tokens_of_obs(final_obs)], axis=-1
         )
         episode = jnp.cumsum(seen.is_first, axis=0, dtype=jnp.int32)
-        tokens = self.chunk(
+        tokens = stream.at_places(
             jnp.moveaxis(value, 1, 0).reshape(batch_size, -1),
             jnp.tile(self.places, num_steps),
             (time[:, None] - self.lag[None]).reshape(-1),
+            self.domain,
         )
         tokens = tokens._replace(segment=jnp.repeat(episode.T, self.domain.period, axis=1))
         branch = jnp.repeat(jnp.arange(num_steps, dtype=jnp.int32), self.domain.period)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.types import Component
+from jaxagent.types import Masked
 
 EPSILON = 1e-8
 
@@ -59,14 +60,19 @@ def apply(moments: Moments, x: jax.Array, clip: float = 10.0) -> jax.Array:
 
 
 def of_spec(spec: Sequence[Component]) -> Callable:
-    """A function as `apply`, for observations `[..., *shape]` of `spec`, that leaves categories alone."""
+    """A function as `apply`, for observations `[..., *shape]` of `spec`, that leaves categories alone.
+
+    Of what is `types.Masked` it standardises the observation.
+    """
     is_real = np.array([c.kind == "real" for c in spec])
-    if is_real.all():
-        return apply
 
-    def reals(moments: Moments, x: jax.Array) -> jax.Array:
+    def standardise(moments: Moments, seen: Any) -> Any:
+        if isinstance(seen, Masked):
+            return seen._replace(obs=standardise(moments, seen.obs))
+        if is_real.all():
+            return apply(moments, seen)
         shape = moments.mean.shape
-        mask = jnp.asarray(is_real.reshape(shape))[(None,) * (x.ndim - len(shape))]
-        return jnp.where(mask, apply(moments, x), x)
+        mask = jnp.asarray(is_real.reshape(shape))[(None,) * (seen.ndim - len(shape))]
+        return jnp.where(mask, apply(moments, seen), seen)
 
-    return reals
+    return standardise

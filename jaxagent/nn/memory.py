@@ -31,7 +31,7 @@ class Memory(NamedTuple):
     step: Callable
     # (params, carry, x [T, B, n], is_first [T, B]) -> features [T, B, D], carry
     unroll: Callable
-    # (params, carry, x [T, B, n], is_first [T, B], next_x [T, B, n]) -> features [T, B, D] of
+    # (params, carry, x [T, B, n], is_first [T, B], next_x [T, B, n]) -> features [T, B, D] of x, and of
     # `next_x[t]` where it follows `x[t]` in its episode; the carry does not hear of it
     peek: Callable
 
@@ -66,12 +66,12 @@ def _from_network(network: nn.Module, input_size: int) -> Memory:
         return features, carry
 
     def peek(params, carry, x, is_first, next_x):
-        _, _, carries = run(params, carry, x, is_first)
+        features, _, carries = run(params, carry, x, is_first)
         num_steps, batch_size = is_first.shape
         flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), carries)
         next_flat = next_x.reshape(1, -1, next_x.shape[-1])
-        features, _, _ = run(params, flat, next_flat, jnp.zeros(next_flat.shape[:2], bool))
-        return features[0].reshape(num_steps, batch_size, -1)
+        peeked, _, _ = run(params, flat, next_flat, jnp.zeros(next_flat.shape[:2], bool))
+        return features, peeked[0].reshape(num_steps, batch_size, -1)
 
     return Memory(init, lambda batch_size: network.blank(batch_size, input_size), step, unroll, peek)
 

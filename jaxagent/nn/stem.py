@@ -36,10 +36,5 @@ def features(spec: Sequence[Component], obs: jax.Array) -> jax.Array:
     return jnp.concatenate(parts, axis=-1)
 
 
-def is_real(spec: Sequence[Component]) -> list[bool]:
-    """Of each component whether it may be standardised."""
-    return [c.kind == "real" for c in spec]
-
-
 def _plain(spec: Sequence[Component]) -> list[int]:
     return [i for i, c in enumerate(spec) if c.cardinality <= BIT]

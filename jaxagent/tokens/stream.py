@@ -44,6 +44,22 @@ def flatten(obs: jax.Array, action: jax.Array, segment: jax.Array, domain: Domai
     )
 
 
+def at_places(value: jax.Array, places: jax.Array, time: jax.Array, domain: Domain) -> Tokens:
+    """Tokens `[B, L]` at `places [L]` of transitions at `time [L]`, as a cache takes them.
+
+    Segments are 0: a cache knows its episodes.
+    """
+    return Tokens(
+        value=value,
+        component=domain.first_component + places,
+        kind=(places >= domain.obs_size).astype(jnp.int32),
+        domain=jnp.array(domain.index, jnp.int32),
+        time=time,
+        order=time * domain.period + places,
+        segment=jnp.zeros(value.shape, jnp.int32),
+    )
+
+
 def component_ids(domain: Domain) -> jax.Array:
     """Component ids of one transition, int32 `[P]`."""
     return domain.first_component + jnp.arange(domain.period, dtype=jnp.int32)

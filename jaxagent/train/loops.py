@@ -20,7 +20,7 @@ from jaxagent.data.rollout import ActorState, rollout
 from jaxagent.objectives.value import soft_update
 from jaxagent.train import optimizer as optimizers
 from jaxagent.train.parallel import Mean, average_shards, value_and_mean_grad
-from jaxagent.types import Agent, Loop, Masked, OfflineAgent, Trajectory, no_carry, see_obs
+from jaxagent.types import Agent, Loop, OfflineAgent, Trajectory, no_carry, see_obs
 
 
 class Learner(NamedTuple):
@@ -66,10 +66,7 @@ def on_policy(
 
     def collect(learner: Learner, shards: Actors, shard_ids: jax.Array, key: jax.Array):
         def act(carry, obs, is_first, key_act):
-            if isinstance(obs, Masked):
-                obs = obs._replace(obs=standardize(learner.normalizer, obs.obs))
-            else:
-                obs = standardize(learner.normalizer, obs)
+            obs = standardize(learner.normalizer, obs)
             return agent.act(learner.params, carry, obs, is_first, key_act)
 
         def one_shard(shard_key, actor):

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from envs.types import Component
 from jaxagent.data import normalize
+from jaxagent.types import Masked
 
 FEW = settings(max_examples=25, deadline=None, derandomize=True)
 
@@ -122,3 +124,16 @@ def test_what_was_seen_comes_out_standard():
 def test_without_data_inputs_pass():
     x = jnp.array([[0.5, -3.0], [9.0, 0.0]])
     np.testing.assert_allclose(apply(normalize.init((2,)), x), x, rtol=1e-6)
+
+
+def test_categories_stay_and_masks_pass_through():
+    spec = (Component("x", "real"), Component("symbol", "category", cardinality=9))
+    moments = normalize.Moments(jnp.float32(9), jnp.array([1.0, 4.0]), jnp.array([4.0, 4.0]))
+    seen = Masked(jnp.array([[3.0, 7.0]]), jnp.array([[True, False]]))
+    shown = normalize.of_spec(spec)(moments, seen)
+    np.testing.assert_allclose(shown.obs, [[1.0, 7.0]], rtol=1e-6)
+    np.testing.assert_array_equal(shown.legal, seen.legal)
+    assert (
+        normalize.of_spec(spec[:1])(moments._replace(mean=jnp.ones(1), variance=jnp.ones(1)), seen.obs[:, :1])
+        == 2.0
+    )

@@ -451,3 +451,13 @@ def test_a_masked_reset_of_exported_lanes_is_refused():
 def test_pixels_keep_their_dtype():
     space = adapter.box((adapter.Component("p", "real", 0, 255),) * 12, (2, 2, 3), np.uint8)
     assert (space.dtype, space.shape, space.high.max()) == (np.uint8, (2, 2, 3), 255)
+
+
+def test_several_categories_are_exported_and_stepped():
+    env, params = envs.make("probe/TwoCategories")
+    lanes = export_vector(env, params, 3)
+    assert lanes.single_action_space == gymnasium.spaces.MultiDiscrete([3, 2])
+    lanes.reset(seed=0)
+    _, reward, terminated, *_ = lanes.step(lanes.action_space.sample())
+    assert set(reward.tolist()) <= {0.0, 0.5, 1.0}
+    assert terminated.all()

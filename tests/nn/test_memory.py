@@ -84,7 +84,10 @@ def test_features_see_their_episode_up_to_now_and_no_further(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_peek_is_what_would_come_next(kind):
     c = case(kind)
-    peeked = jax.jit(c.memory.peek)(c.params, c.carry, c.x, c.is_first, c.next_x)
+    features, peeked = jax.jit(c.memory.peek)(c.params, c.carry, c.x, c.is_first, c.next_x)
+    np.testing.assert_allclose(
+        features, c.unroll(c.params, c.carry, c.x, c.is_first)[0], rtol=1e-5, atol=2e-6
+    )
     carry, on = c.carry, jnp.zeros(B, bool)
     for t in range(T):
         _, carry = c.step(c.params, carry, c.x[t], c.is_first[t])
