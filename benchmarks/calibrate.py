@@ -27,7 +27,7 @@ from benchmarks.rows import emit
 from jaxagent.agents import pretraining, sequence
 from jaxagent.agents.pretraining import OBJECTIVES
 from jaxagent.config import NUM_SHARDS, FitConfig, TokenConfig, TransformerConfig
-from jaxagent.data.sampler import UnitBatch
+from jaxagent.data.sampler import Batch
 from jaxagent.nn import sequence_model, transformer
 from jaxagent.tokens import component, scalar, stream
 from jaxagent.tokens.component import Codec, Domain
@@ -75,12 +75,12 @@ def pretraining_chunk(
     objective, layout = OBJECTIVES["gpt"], model.layouts[0]
     shape = (batch_size // NUM_SHARDS, config.context, domain.period)
 
-    def sample(data: Any, key: jax.Array) -> UnitBatch:
+    def sample(data: Any, key: jax.Array) -> Batch:
         del data
         unit = jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
-        return UnitBatch(unit, jnp.ones(shape[:2], bool))
+        return Batch(unit, jnp.ones(shape[:2], bool))
 
-    def loss(params: Any, batch: UnitBatch, data: Any, slow: loops.Slow) -> tuple[jax.Array, dict]:
+    def loss(params: Any, batch: Batch, data: Any, slow: loops.Slow) -> tuple[jax.Array, dict]:
         return objective.loss(model, params, slow.params, layout, batch, None, slow.num_updates)
 
     in_turn = jax.default_backend() == "cpu"  # shards, as the cpu presets have them
@@ -129,8 +129,7 @@ def measure_pretraining(
 
 def measure_acting(config: TransformerConfig, num_bins: int, domain: Domain, num_envs: int) -> dict[str, Any]:
     """Env steps/s of the cached policy and of recomputing the window, physics left out."""
-    vocabulary = transformer.Vocabulary(num_bins, 0, domain.period, 1)
-    model = transformer.model(config, vocabulary)
+    model = sequence_model.model(config, TokenConfig(num_bins), (domain,))
     ones = jnp.ones
     codec = Codec(
         scalar.uniform(-ones(domain.obs_size), ones(domain.obs_size), num_bins),

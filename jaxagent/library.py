@@ -21,6 +21,7 @@ from jaxagent.data.frames import channels_last
 from jaxagent.files import write_json
 from jaxagent.nn import transformer
 from jaxagent.nn.q_network import q_network
+from jaxagent.nn.sequence_model import token_model
 from jaxagent.tokens.component import Codec, Domain
 from jaxagent.tokens.scalar import Bins
 from jaxagent.types import Policy
@@ -135,7 +136,7 @@ def rebuild(description: AnyDescription) -> tuple[Policy, Any]:
         init = jax.eval_shape(lambda: network.init(jax.random.key(0)))
         moments = jax.eval_shape(lambda: normalize.init((domain.obs_size,)))
         return raw_cloning.raw_policy(network, description.rule), raw_cloning.RawParams(init, codec, moments)
-    model = transformer.model(TransformerConfig(**description.model), vocabulary)
+    model = token_model(TransformerConfig(**description.model), vocabulary)
     params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     return sequence.policy(model, domain, description.rule), sequence.SequenceParams(params, codec)
 

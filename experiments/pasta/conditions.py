@@ -20,7 +20,6 @@ from jaxagent.agents import sequence
 from jaxagent.agents.actions import to_env_action
 from jaxagent.agents.sequence import SequenceParams
 from jaxagent.evaluate.episodes import play
-from jaxagent.nn import sequence_model, transformer
 from jaxagent.study import films
 from jaxagent.study.agents import Arena, stack, take
 from jaxagent.types import Policy
@@ -141,9 +140,8 @@ def zero_shot(config: Config, domain: DomainConfig, data: dict[str, RobotData], 
     if (model.objective, model.granularity, model.values) != ("gpt", "component", "bins"):
         return []
     reader = pretraining.reader_of(config, model, data)
-    decoder = transformer.model(reader.model.config, reader.model.vocabulary)
-    policy = sequence.policy(decoder, reader.layouts[domain.name].domain, "sample")
+    policy = sequence.policy(reader.model, reader.layouts[domain.name].domain, "sample")
     codec = jax.tree.map(jnp.asarray, reader.tokenizers[domain.name].codec)
     networks = pretraining.networks(config, reader, folder)
-    params = stack([SequenceParams(sequence_model.acting_params(n), codec) for n in networks])
+    params = stack([SequenceParams(n, codec) for n in networks])
     return arena(config, domain, data[domain.name]).returns(policy, params).tolist()

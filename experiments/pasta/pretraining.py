@@ -17,15 +17,15 @@ from jaxagent.agents import pretraining, representation
 from jaxagent.agents.pretraining import OBJECTIVES, Objective, PretrainParams
 from jaxagent.config import NUM_SHARDS
 from jaxagent.data import sampler, store
-from jaxagent.data.sampler import UnitBatch, UnitWindows
+from jaxagent.data.sampler import Batch, Windows
 from jaxagent.evaluate import zero_shot
 from jaxagent.nn import sequence_model, transformer
-from jaxagent.nn.sequence_model import Layout, SequenceModel
+from jaxagent.nn.sequence_model import SequenceModel
 from jaxagent.study import corpus
 from jaxagent.study.agents import take
 from jaxagent.study.study import Fit, Lanes
 from jaxagent.tokens import component, tokenizer
-from jaxagent.tokens.scalar import bin_of
+from jaxagent.tokens.layout import Layout
 from jaxagent.tokens.tokenizer import Tokenizer
 from jaxagent.train import loops, optimizer
 from jaxagent.train.run import read_done, stage_folder
@@ -46,9 +46,9 @@ class Reader(NamedTuple):
     tokenizers: dict[str, Tokenizer]
     pool: Pool  # of T(s)
 
-    def windows(self, name: str, trajectories: Sequence[Trajectory]) -> UnitWindows:
+    def windows(self, name: str, trajectories: Sequence[Trajectory]) -> Windows:
         """Trajectories of a domain as the model reads them."""
-        return sampler.unit_windows(trajectories, self.tokenizers[name], self.model.config.context)
+        return sampler.windows(trajectories, self.tokenizers[name], self.model.config.context)
 
     def features(self, name: str) -> Callable[..., jax.Array]:
         """T(s) of a domain's states, a function as `representation.features` has it."""
@@ -108,14 +108,13 @@ def _lanes(config: Config, model: ModelConfig, folder: Path | None) -> Lanes:
     train = {name: reader.windows(name, data[name].train) for name in names}
     if model.data == "shuffled":
         for name, windows in train.items():
-            key, obs_size = keys.derive(config.seed, f"shuffle/{name}"), reader.layouts[name].domain.obs_size
-            train[name] = sampler.shuffled_units(windows, key, obs_size)
+            train[name] = sampler.shuffled(windows, keys.derive(config.seed, f"shuffle/{name}"))
     layouts, num_steps = [reader.layouts[name] for name in names], settings.batch_size * context
 
     def sample(data: Any, key: jax.Array) -> Any:
         key_windows, key_loss = jax.random.split(key)
         domain_keys, size = jax.random.split(key_windows, len(data)), settings.batch_size // NUM_SHARDS
-        batches = [sampler.sample_units(w, k, size, context) for w, k in zip(data, domain_keys, strict=True)]
+        batches = [sampler.sample(w, k, size, context) for w, k in zip(data, domain_keys, strict=True)]
         return batches, jax.random.split(key_loss, len(data))
 
     def loss(params: PretrainParams, minibatch: Any, data: Any, slow: loops.Slow) -> tuple[Any, dict]:
@@ -168,7 +167,7 @@ def flops_per_step(reader: Reader, layout: Layout) -> float:
 
 
 def _measure(
-    config: Config, reader: Reader, params: Any, data: dict[str, RobotData], train: dict[str, UnitWindows]
+    config: Config, reader: Reader, params: Any, data: dict[str, RobotData], train: dict[str, Windows]
 ) -> list[dict[str, Any]]:
     """Of each pretraining, by domain: held-out losses and errors beside what knows nothing.
 
@@ -178,19 +177,18 @@ def _measure(
     for name, seen in train.items():
         windows = reader.windows(name, data[name].validation)
         key = keys.derive(config.seed, f"measure/{name}")
-        batch = sampler.sample_units(windows, key, MEASURED_WINDOWS, config.network.context)
+        batch = sampler.sample(windows, key, MEASURED_WINDOWS, config.network.context)
         key_loss = keys.derive(config.seed, f"measure/{name}/loss")
         measure = jax.jit(partial(_measure_domain, reader, name))
         for i, row in enumerate(rows):
             row[name] = {k: float(v) for k, v in measure(take(params, i), batch, key_loss).items()}
             if reader.model.tokens.values == "bins":
-                row[name]["unigram"] = unigram(seen.unit, batch, reader.model.tokens.num_bins)
+                real = batch.unit[np.asarray(batch.is_real)]
+                row[name]["unigram"] = corpus.unigram(reader.model, reader.layouts[name], seen.unit, real)
     return rows
 
 
-def _measure_domain(
-    reader: Reader, name: str, params: Any, batch: UnitBatch, key: jax.Array
-) -> dict[str, Any]:
+def _measure_domain(reader: Reader, name: str, params: Any, batch: Batch, key: jax.Array) -> dict[str, Any]:
     model, objective, layout = reader.model, reader.objective, reader.layouts[name]
     errors = zero_shot.errors(model, objective, params, layout, batch)
     if objective.has_latent:  # their loss is of what they learn themselves: no yardstick
@@ -198,12 +196,6 @@ def _measure_domain(
     alone = PretrainParams(params, {})
     loss, _ = objective.loss(model, alone, alone, layout, batch, key, jnp.ones(()))
     return errors | {"loss": loss}
-
-
-def unigram(seen: jax.Array, batch: UnitBatch, num_bins: int) -> float:
-    """Cross-entropy (nats) of held-out scalars under each component's smoothed frequencies."""
-    train, held_out = (np.asarray(bin_of(unit, num_bins)) for unit in (seen, batch.unit))
-    return corpus.unigram(train, held_out[np.asarray(batch.is_real)], num_bins)
 
 
 def networks(config: Config, reader: Reader, folder: Path | None, fresh: str = "") -> list[Any]:

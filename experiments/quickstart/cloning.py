@@ -15,6 +15,7 @@ from experiments.quickstart.config import AdaptConfig, Config, TaskConfig
 from jaxagent import keys, library
 from jaxagent.adapt import lora
 from jaxagent.agents import raw_cloning, sequence
+from jaxagent.agents.pretraining import next_scalars
 from jaxagent.config import to_dict
 from jaxagent.data import normalize, sampler
 from jaxagent.evaluate.episodes import play_lanes
@@ -171,17 +172,17 @@ def adapter_init(problem: Problem, model: Any) -> Callable[[jax.Array], Any]:
 def network_loss(problem: Problem, params: Any, batch: Any, data: Any) -> tuple[jax.Array, dict]:
     """Cross-entropy of the actions by a network, or by adapters of a frozen one."""
     _, frozen = data
-    network = lora.merge(frozen, params) if frozen else params
-    tokens = corpora.tokens_of(batch, problem.domain)
-    return sequence.loss(problem.corpus.model, network, tokens, actions_only=True), {}
+    network, model = lora.merge(frozen, params) if frozen else params, problem.corpus.model
+    layout = model.layouts[problem.domain.index]
+    return next_scalars(model, network, layout, batch, actions_only=True)
 
 
 def raw_loss(problem: Problem, params: Any, batch: Any, data: Any) -> tuple[jax.Array, dict]:
     """Cross-entropy of the actions by the raw-observation MLP."""
     del data
     obs = normalize.apply(problem.corpus.moments[problem.domain.index], batch.obs)
-    weight = batch.segment != sampler.PADDING
-    return raw_cloning.cloning_loss(problem.raw_network, params, obs, batch.action_tokens, weight), {}
+    action = batch.unit[..., problem.domain.obs_size :]
+    return raw_cloning.cloning_loss(problem.raw_network, params, obs, action, batch.is_real), {}
 
 
 def arm_params(problem: Problem, pretrain: Fit, fits: dict[str, Fit], folder: Path) -> dict[str, Any]:

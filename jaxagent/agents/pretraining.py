@@ -1,7 +1,7 @@
 """Pretraining objectives of the action-state model, at any granularity.
 
 Each is a function `(model, params, slow, layout, batch, key, progress) -> loss [], metrics` of one
-domain's windows, a `UnitBatch`: `params` are `PretrainParams`, `slow` their moving average (read by
+domain's windows, a `Batch`: `params` are `PretrainParams`, `slow` their moving average (read by
 the latent objectives alone), `progress` in [0, 1] is the share of training done (read by SMART's
 curriculum).
 What is hidden comes from `objectives.masking`, the losses from `objectives.sequence` and
@@ -21,13 +21,15 @@ import jax.numpy as jnp
 
 from jaxagent.agents import representation
 from jaxagent.config import TrunkConfig
-from jaxagent.data.sampler import UnitBatch
+from jaxagent.data.sampler import Batch
+from jaxagent.nn import stem
 from jaxagent.nn.dense import Dense
-from jaxagent.nn.sequence_model import Layout, SequenceModel
+from jaxagent.nn.sequence_model import SequenceModel
 from jaxagent.nn.token_trunk import TokenTransition
 from jaxagent.objectives import masking
 from jaxagent.objectives.latent import cosine_distance, squared_distance
 from jaxagent.objectives.sequence import scalar_loss, weighted_mean
+from jaxagent.tokens.layout import Layout
 
 BERT_RATE = 0.15
 
@@ -106,14 +108,14 @@ def _latent_params(
     key_step, key_predictor = keys
     z, params = jnp.zeros((1, *tokens, model.config.width)), {}
     for layout in model.layouts:
-        action = jnp.zeros((1, layout.domain.action_size))
+        action = _action_features(layout, jnp.zeros((1, layout.domain.period)))
         params |= step.init(key_step, z, action, layout.domain.index)["params"]
     predictor = Predictor(model.config.width).init(key_predictor, z)["params"]
     return {name: params, "predictor": predictor}
 
 
 def predict_next(
-    model: SequenceModel, params: Any, layout: Layout, batch: UnitBatch
+    model: SequenceModel, params: Any, layout: Layout, batch: Batch
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Causal pass: predictions `[B, K, P, ...]`, their weights `[B, K, P]`, states `[B, L, D]`.
 
@@ -131,12 +133,7 @@ def predict_next(
 
 
 def predict_hidden(
-    model: SequenceModel,
-    params: Any,
-    layout: Layout,
-    batch: UnitBatch,
-    hidden: jax.Array,
-    attention: jax.Array,
+    model: SequenceModel, params: Any, layout: Layout, batch: Batch, hidden: jax.Array, attention: jax.Array
 ) -> jax.Array:
     """Predictions `[B, K, P, ...]` of every scalar, read at its own token.
 
@@ -152,8 +149,16 @@ def predict_hidden(
 def gpt(model, params, slow, layout, batch, key, progress) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Loss `[]` of the next token, states and actions alike (PASTA's C-GPT)."""
     del slow, key, progress
-    predicted, weight, _ = predict_next(model, params.model, layout, batch)
-    return _scored(model, predicted, batch, weight)
+    return next_scalars(model, params.model, layout, batch)
+
+
+def next_scalars(
+    model: SequenceModel, params: Any, layout: Layout, batch: Batch, *, actions_only: bool = False
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Loss `[]` of every scalar given those before it; cloning with `actions_only`."""
+    predicted, weight, _ = predict_next(model, params, layout, batch)
+    is_target = jnp.arange(layout.domain.period) >= (layout.domain.obs_size if actions_only else 0)
+    return _scored(layout, predicted, batch, weight & is_target[None, None])
 
 
 def bert(
@@ -172,7 +177,7 @@ def bert(
     attention = masking.full(*shape[1:])
     predicted = predict_hidden(model, params.model, layout, seen, fate < 0.8, attention)
     weight = layout.per_scalar(chosen) & batch.is_real[..., None]
-    return _scored(model, predicted, batch, weight)
+    return _scored(layout, predicted, batch, weight)
 
 
 def mtm(model, params, slow, layout, batch, key, progress) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -211,11 +216,11 @@ def smart(model, params, slow, layout, batch, key, progress) -> tuple[jax.Array,
         model, params.model, layout, batch, actions_hidden, masking.inverse(num_steps, kinds)
     )
     has_next = jnp.pad(batch.is_real[:, 1:], ((0, 0), (0, 1)))[..., None]
-    inverse, _ = _scored(model, predicted, batch, real_action & has_next)
+    inverse, _ = _scored(layout, predicted, batch, real_action & has_next)
 
     hidden = masking.hindsight(key, batch.unit.shape[0], num_steps, kinds, progress)
     predicted = predict_hidden(model, params.model, layout, batch, hidden, masking.full(num_steps, size))
-    control, _ = _scored(model, predicted, batch, real_action & layout.per_scalar(hidden))
+    control, _ = _scored(layout, predicted, batch, real_action & layout.per_scalar(hidden))
     total = forward + inverse + control
     return total, {
         "train/loss/forward": forward,
@@ -233,7 +238,7 @@ def spr(model, params, slow, layout, batch, key, progress) -> tuple[jax.Array, d
     """
     del key, progress
     predicted, weight, _ = predict_next(model, params.model, layout, batch)
-    token_loss, _ = _scored(model, predicted, batch, weight)
+    token_loss, _ = _scored(layout, predicted, batch, weight)
     obs_size, num_steps = layout.domain.obs_size, batch.unit.shape[1]
     features = representation.features(model, layout, is_causal=True, pool="last")
     z = features(params.model, batch.unit[:, 0, :obs_size])
@@ -242,7 +247,7 @@ def spr(model, params, slow, layout, batch, key, progress) -> tuple[jax.Array, d
     predictor = Predictor(model.config.width)
     losses = []
     for step in range(num_steps - 1):
-        action = batch.unit[:, step, obs_size:]
+        action = _action_features(layout, batch.unit[:, step])
         index = layout.domain.index
         z = z + heads.apply({"params": params.latent["heads"]}, z, action, index)
         guess = predictor.apply({"params": params.latent["predictor"]}, z)
@@ -264,8 +269,8 @@ def spr_tokens(
     """
     del key, progress
     predicted, weight, _ = predict_next(model, params.model, layout, batch)
-    token_loss, _ = _scored(model, predicted, batch, weight)
-    length, obs_size = batch.unit.shape[1], layout.domain.obs_size
+    token_loss, _ = _scored(layout, predicted, batch, weight)
+    length = batch.unit.shape[1]
     count = num_steps or length // 2
     if count >= length:
         raise ValueError(
@@ -276,12 +281,12 @@ def spr_tokens(
     z = _state_tokens(model, params.model, layout, batch, past)
     later = batch.unit[:, past:].reshape(-1, 1, layout.domain.period)
     real = jnp.ones((later.shape[0], 1), bool)
-    targets = _state_tokens(model, slow.model, layout, UnitBatch(later, real), 1)
+    targets = _state_tokens(model, slow.model, layout, Batch(later, real), 1)
     targets = jax.lax.stop_gradient(targets.reshape(-1, count, *z.shape[1:]))
     step, predictor = transition_of(model), Predictor(model.config.width)
     losses = []
     for k in range(count):
-        action = batch.unit[:, past - 1 + k, obs_size:]
+        action = _action_features(layout, batch.unit[:, past - 1 + k])
         z = step.apply({"params": params.latent["transition"]}, z, action, layout.domain.index)
         guess = predictor.apply({"params": params.latent["predictor"]}, z)
         losses.append(jnp.mean(cosine_distance(guess, targets[:, k]), axis=-1))
@@ -307,7 +312,7 @@ def _next_latent(model, params, slow, layout, batch) -> jax.Array:
     obs_size, size = layout.domain.obs_size, layout.num_tokens
     _, _, states = predict_next(model, params.model, layout, batch)
     last = states.reshape(*batch.unit.shape[:2], size, -1)[:, :-1, -1]
-    action = batch.unit[:, :-1, obs_size:]
+    action = _action_features(layout, batch.unit[:, :-1])
     heads = LatentHeads(model.config.width)
     index = layout.domain.index
     guess = heads.apply({"params": params.latent["heads"]}, last, action, index)
@@ -322,15 +327,21 @@ def _autoencode(model, params, layout, batch, hidden) -> tuple[jax.Array, dict[s
     attention = masking.hide_from_others(full, hidden)
     predicted = predict_hidden(model, params.model, layout, batch, hidden, attention)
     weight = jnp.broadcast_to(batch.is_real[..., None], batch.unit.shape)
-    return _scored(model, predicted, batch, weight)
+    return _scored(layout, predicted, batch, weight)
 
 
-def _scored(model, predicted, batch, weight) -> tuple[jax.Array, dict[str, jax.Array]]:
-    losses = scalar_loss(predicted, batch.unit, model.tokens.values)
+def _scored(layout, predicted, batch, weight) -> tuple[jax.Array, dict[str, jax.Array]]:
+    tokens, sizes = layout.tokens, layout.domain.sizes
+    losses = scalar_loss(predicted, batch.unit, tokens.values, tokens.num_bins, sizes)
     return weighted_mean(losses, weight), {}
 
 
-def _for_all(mask: jax.Array, batch: UnitBatch) -> jax.Array:
+def _action_features(layout: Layout, unit: jax.Array) -> jax.Array:
+    """The actions of transitions `[..., P]` as layers of latents read them, `[..., F]`."""
+    return stem.one_hot(layout.domain.action_sizes, unit[..., layout.domain.obs_size :])
+
+
+def _for_all(mask: jax.Array, batch: Batch) -> jax.Array:
     return jnp.broadcast_to(mask[None], (batch.unit.shape[0], *mask.shape))
 
 

@@ -54,10 +54,12 @@ class RawNetwork(NamedTuple):
 def cloning_loss(
     network: RawNetwork, params: Any, obs: jax.Array, action: jax.Array, weight: jax.Array
 ) -> jax.Array:
-    """Mean cross-entropy `[]` of action tokens `[B, K, m]` given standardised `obs [B, K, n]` alone.
+    """Mean cross-entropy `[]` of actions given standardised `obs [B, K, n]` alone.
 
-    `weight [B, K]` drops the steps that are padding.
+    `action [B, K, m]` are scalars as `component.tokens_of` takes them; `weight [B, K]` drops the steps
+    that are padding.
     """
+    action = component.tokens_of(network.domain.action_sizes, network.num_bins, action)
     log_probs = jax.nn.log_softmax(network.logits(params, obs))
     nll = -jnp.take_along_axis(log_probs, action[..., None], axis=-1)[..., 0]
     weight = weight.astype(nll.dtype)[..., None]

@@ -6,7 +6,8 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxagent.nn.sequence_model import Layout, SequenceModel
+from jaxagent.nn.sequence_model import SequenceModel
+from jaxagent.tokens.layout import Layout
 
 Pool = Literal["last", "mean", "concat"]
 FAILURES = ("zero", "mask", "drop")  # of a sensor

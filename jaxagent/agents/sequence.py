@@ -1,4 +1,4 @@
-"""Sequence agents: the action-state transformer as a policy, by next-token prediction."""
+"""The action-state transformer as a policy, by next-token prediction."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -6,11 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxagent.nn.attention import Cache
-from jaxagent.nn.transformer import Model
-from jaxagent.objectives.sequence import next_token
+from jaxagent.nn.sequence_model import SequenceModel
 from jaxagent.tokens import component, stream
 from jaxagent.tokens.component import Codec, Domain
-from jaxagent.tokens.stream import Tokens
 from jaxagent.types import Policy
 
 Rule = Literal["argmax", "sample", "mean"]
@@ -30,14 +28,7 @@ class Memory(NamedTuple):
     action: jax.Array  # [B, m] int32: the last action's tokens, fed in with the next observation
 
 
-def loss(model: Model, params: Any, tokens: Tokens, *, actions_only: bool) -> jax.Array:
-    """Next-token loss `[]` of `tokens [B, L]`: cloning with `actions_only`, else pretraining."""
-    logits = model.apply(params, tokens)
-    weight = stream.target_weights(tokens, actions_only=actions_only)
-    return next_token(logits, tokens.value, weight)
-
-
-def policy(model: Model, domain: Domain, rule: Rule) -> Policy:
+def policy(model: SequenceModel, domain: Domain, rule: Rule) -> Policy:
     """A policy that decodes one action token after another through the cache.
 
     One pass reads the last action with the new observation and yields the first action token; each
@@ -65,16 +56,17 @@ def policy(model: Model, domain: Domain, rule: Rule) -> Policy:
         )
         places = jnp.concatenate([action_places, obs_places])
         times = time - (places >= obs_size).astype(jnp.int32)
-        logits, cache = model.step(
-            params.network, stream.at_places(value, places, times, domain), (time % rows) * period, cache
-        )
+        tokens = stream.at_places(value, places, times, domain)
+        states, cache = model.advance(params.network, tokens, (time % rows) * period, cache)
         keys = jax.random.split(key, domain.action_size)
-        chosen = [component.choose_token(logits[:, -1], legal[0], rule, keys[0])]
+        logits = model.read(params.network, None, states[:, -1])
+        chosen = [component.choose_token(logits, legal[0], rule, keys[0])]
         next_slot = ((time + 1) % rows) * period
         for i in range(1, domain.action_size):
             tokens = stream.at_places(chosen[-1][:, None], action_places[i - 1 : i], time[None], domain)
-            logits, cache = model.step(params.network, tokens, next_slot + (i - 1), cache)
-            chosen.append(component.choose_token(logits[:, -1], legal[i], rule, keys[i]))
+            states, cache = model.advance(params.network, tokens, next_slot + (i - 1), cache)
+            logits = model.read(params.network, None, states[:, -1])
+            chosen.append(component.choose_token(logits, legal[i], rule, keys[i]))
         action = jnp.stack(chosen, axis=1)
         memory = Memory(cache._replace(time=time + 1), action)
         return component.decode_action(params.codec, domain, num_bins, action), (), memory

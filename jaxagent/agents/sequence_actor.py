@@ -20,7 +20,7 @@ from jaxagent.nn import attention
 from jaxagent.nn.attention import Cache, Past
 from jaxagent.nn.distributions import Categorical
 from jaxagent.nn.initializers import orthogonal
-from jaxagent.nn.transformer import Model
+from jaxagent.nn.sequence_model import SequenceModel
 from jaxagent.tokens import component, scalar, stream
 from jaxagent.tokens.component import Codec, Domain
 from jaxagent.tokens.stream import Tokens
@@ -61,7 +61,7 @@ def standard_codec(domain: Domain, num_bins: int) -> Codec:
 
 
 def sequence_actor(
-    model: Model, domain: Domain, action_spec: tuple[Component, ...], codec: Codec | None = None
+    model: SequenceModel, domain: Domain, action_spec: tuple[Component, ...], codec: Codec | None = None
 ) -> Judge:
     """A judge of the transformer `model` in one domain, for any actions.
 
@@ -80,7 +80,7 @@ def sequence_actor(
 class SequenceActor:
     """The functions of the judge, and what they share."""
 
-    model: Model
+    model: SequenceModel
     domain: Domain
     action_spec: tuple[Component, ...]
     codec: Codec
@@ -143,7 +143,7 @@ class SequenceActor:
 
     def choices(self, params: SequenceActorParams, states: jax.Array, i: int, legal: Any) -> Categorical:
         """The distribution `[...]` of the tokens of component i, read from `states [..., D]`."""
-        logits = self.model.read(params.network, states)
+        logits = self.model.read(params.network, None, states)
         first, sizes = self.num_bins, self.domain.action_sizes
         if sizes[i] and not isinstance(legal, tuple):
             start = sum(sizes[:i])  # of its mask among those of all categories

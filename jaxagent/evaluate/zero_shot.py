@@ -10,34 +10,41 @@ import jax
 import jax.numpy as jnp
 
 from jaxagent.agents.pretraining import Objective, predict_hidden, predict_next
-from jaxagent.data.sampler import UnitBatch
-from jaxagent.nn.sequence_model import Layout, SequenceModel
+from jaxagent.data.sampler import Batch
+from jaxagent.nn.sequence_model import SequenceModel
 from jaxagent.objectives import masking
 from jaxagent.objectives.sequence import expected_unit, weighted_mean
+from jaxagent.tokens.layout import Layout
 
 
 def errors(
-    model: SequenceModel, objective: Objective, params: Any, layout: Layout, batch: UnitBatch
+    model: SequenceModel, objective: Objective, params: Any, layout: Layout, batch: Batch
 ) -> dict[str, jax.Array]:
     """Errors `[]` of the last step's queries, each of one value given all before (and after, "inverse").
 
     "action": the last action given the past and the last state. "forward": the last state given
     what came before. "inverse": the action before the last state, given both states; only where the
     model looks ahead. A causal component model sees the components before a scalar, of the same
-    state too, so its errors are of one scalar at a time, as in pretraining.
+    state too, so its errors are of one scalar at a time, as in pretraining. Raises ValueError for
+    categories, between which there is no distance.
     """
+    if layout.domain.widest:
+        raise ValueError(
+            f"zero-shot errors of domain {layout.domain.index}: got categories, expected reals, which "
+            "have distances; compare losses."
+        )
     run = _causal if objective.is_causal else _masked
     predicted = jax.jit(lambda p, b: run(model, p, layout, b))(params, batch)
     return predicted | _copied(layout, batch)
 
 
-def _causal(model: SequenceModel, params: Any, layout: Layout, batch: UnitBatch) -> dict[str, jax.Array]:
+def _causal(model: SequenceModel, params: Any, layout: Layout, batch: Batch) -> dict[str, jax.Array]:
     predicted, _, _ = predict_next(model, params, layout, batch)
     error = jnp.abs(expected_unit(predicted, model.tokens.values) - batch.unit)
     return _of_last(error, layout, batch)
 
 
-def _masked(model: SequenceModel, params: Any, layout: Layout, batch: UnitBatch) -> dict[str, jax.Array]:
+def _masked(model: SequenceModel, params: Any, layout: Layout, batch: Batch) -> dict[str, jax.Array]:
     batch_size, num_steps, _ = batch.unit.shape
     kinds = layout.kinds()
     time = jnp.arange(num_steps)[:, None]
@@ -56,21 +63,21 @@ def _masked(model: SequenceModel, params: Any, layout: Layout, batch: UnitBatch)
     return result
 
 
-def _copied(layout: Layout, batch: UnitBatch) -> dict[str, jax.Array]:
+def _copied(layout: Layout, batch: Batch) -> dict[str, jax.Array]:
     """Errors of copying the value one step before."""
     before = jnp.pad(batch.unit, ((0, 0), (1, 0), (0, 0)))[:, :-1]
     copied = _of_last(jnp.abs(before - batch.unit), layout, batch)
     return {f"copied_{name}": value for name, value in copied.items()}
 
 
-def _of_last(error: jax.Array, layout: Layout, batch: UnitBatch) -> dict[str, jax.Array]:
+def _of_last(error: jax.Array, layout: Layout, batch: Batch) -> dict[str, jax.Array]:
     return {
         "action": _mean(error, layout, batch, -1, "action"),
         "forward": _mean(error, layout, batch, -1, "obs"),
     }
 
 
-def _mean(error: jax.Array, layout: Layout, batch: UnitBatch, step: int, kind: str) -> jax.Array:
+def _mean(error: jax.Array, layout: Layout, batch: Batch, step: int, kind: str) -> jax.Array:
     """Mean of `error [B, K, P]` over one step's states or actions, where the window is whole."""
     n = layout.domain.obs_size
     part = error[:, step, n:] if kind == "action" else error[:, step, :n]

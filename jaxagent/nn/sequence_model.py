@@ -1,11 +1,11 @@
 """The action-state model of any granularity: transitions in, one prediction a scalar out.
 
-A transition is n + m scalars in the tokenizer's warped space (`tokens/scalar.py`). Granularity says
-how they become tokens: "component", one each, or "modality", one for the state and one for the
-action. Values say what a scalar is: "bins", "two_hot" (between two bins) or "reals". Whatever the
-choice, predictions come back as `[B, K, P, ...]`, one a scalar, so that objectives and measures are
-written once. The trunk is `transformer.run_blocks`; a component model of bins has the parameters of
-`transformer.model`, which acts with them through its cache.
+A transition is n + m scalars: places of reals in the tokenizer's warped space (`tokens/scalar.py`),
+ids of categories. Granularity says how they become tokens: "component", one each, or "modality", one
+for the state and one for the action. Values say what a real is: "bins", "two_hot" (between two bins)
+or "reals"; a category is an id of its own. Whatever the choice, predictions come back as
+`[B, K, P, ...]`, one a scalar, so that objectives and measures are written once. A component model of
+bins also takes its tokens as they are, any of them, and acts through a cache.
 
 Odd choices, and why:
 - a modality's vector of bins is embedded by small embeddings side by side: a sum over components
@@ -23,81 +23,80 @@ import jax
 import jax.numpy as jnp
 
 from jaxagent.config import TokenConfig, TransformerConfig
+from jaxagent.nn import attention
+from jaxagent.nn.attention import Cache, Past
 from jaxagent.nn.dense import Dense
-from jaxagent.nn.transformer import NUM_FREQUENCIES, Embedding, Vocabulary, run_blocks, value_features
-from jaxagent.tokens import scalar, stream
+from jaxagent.nn.transformer import (
+    NUM_FREQUENCIES,
+    Embedding,
+    Vocabulary,
+    features,
+    identities,
+    run_blocks,
+    value_table,
+)
+from jaxagent.tokens import component, stream
 from jaxagent.tokens.component import Domain
+from jaxagent.tokens.layout import Layout
+from jaxagent.tokens.stream import Tokens
 
 PART = 16  # width of one component inside a modality's token, on the way in
 READ = 64  # and on the way out
 
 
-class Layout(NamedTuple):
-    """The order of one domain's scalars among the tokens of a transition."""
-
-    tokens: TokenConfig
-    domain: Domain
-
-    @property
-    def is_component(self) -> bool:
-        """Whether every scalar is a token."""
-        return self.tokens.granularity == "component"
-
-    @property
-    def num_obs_tokens(self) -> int:
-        """Tokens of a state."""
-        return self.domain.obs_size if self.is_component else 1
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of a transition, G."""
-        return self.domain.period if self.is_component else 2
-
-    def kinds(self) -> jax.Array:
-        """Kind of each token, int32 `[G]`: state or action."""
-        return (jnp.arange(self.num_tokens) >= self.num_obs_tokens).astype(jnp.int32)
-
-    def per_scalar(self, of_tokens: jax.Array) -> jax.Array:
-        """Repeat what is said of tokens `[..., G]` for their scalars `[..., P]`."""
-        if self.is_component:
-            return of_tokens
-        n, m = self.domain.obs_size, self.domain.action_size
-        return jnp.repeat(of_tokens, jnp.array([n, m]), axis=-1, total_repeat_length=n + m)
-
-
-def _features(unit: jax.Array) -> jax.Array:
-    """The features of `transformer.value_features` at any place: `[...]` to `[..., 2 F + 1]`."""
-    angle = jnp.pi * unit[..., None] * _frequencies(unit.ndim)
-    return jnp.concatenate([unit[..., None], jnp.sin(angle), jnp.cos(angle)], axis=-1)
-
-
-def _frequencies(lead: int) -> jax.Array:
-    return (2.0 ** jnp.arange(NUM_FREQUENCIES, dtype=jnp.float32))[(None,) * lead]
+def vocabulary_of(tokens: TokenConfig, domains: Sequence[Domain]) -> Vocabulary:
+    """The vocabulary that serves some domains."""
+    return Vocabulary(
+        num_bins=tokens.num_bins,
+        num_categories=max(d.widest for d in domains),
+        num_components=sum(d.period for d in domains),
+        num_domains=len(domains),
+    )
 
 
 class _Scalars(nn.Module):
-    """Embed scalars `[...]` in the warped space as vectors `[..., width]`."""
+    """Embed scalars `[..., C]` of a transition as vectors `[..., C, width]`."""
 
     vocabulary: Vocabulary
     values: str
     width: int
 
     @nn.compact
-    def __call__(self, unit: jax.Array) -> jax.Array:
-        size = self.vocabulary.size
-        linear = self.param("features", nn.initializers.lecun_normal(), (2 * NUM_FREQUENCIES + 1, self.width))
+    def __call__(self, unit: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
+        """`sizes` are the cardinalities of the C components, 0 of a real."""
+        num_bins = self.vocabulary.num_bins
         if self.values == "reals":
-            return _features(unit) @ linear
-        table = self.param("value", nn.initializers.normal(0.02), (size, self.width))
-        table = table + value_features(self.vocabulary) @ linear
+            shape = (2 * NUM_FREQUENCIES + 1, self.width)
+            return features(unit) @ self.param("features", nn.initializers.lecun_normal(), shape)
+        table = value_table(self, self.vocabulary, self.width)
         if self.values == "bins":
-            return table[scalar.bin_of(unit, self.vocabulary.num_bins)]
-        lower, weight = scalar.two_hot(unit, self.vocabulary.num_bins)
+            return table[component.tokens_of(sizes, num_bins, unit)]
+        lower, weight = component.two_hot(sizes, num_bins, unit)
         return table[lower] + weight[..., None] * (table[lower + 1] - table[lower])
 
 
+class _TokenStem(nn.Module):
+    """Tokens of bins, one a scalar, as vectors."""
+
+    vocabulary: Vocabulary
+    width: int
+
+    def setup(self) -> None:
+        """Name the embedding."""
+        self.embedding = Embedding(self.vocabulary, self.width)
+
+    def __call__(self, unit: jax.Array, layout: Layout) -> jax.Array:
+        """Transitions `[B, K, P]` to `[B, K, P, D]`."""
+        tokens = stream.of_transitions(unit, layout.domain, self.vocabulary.num_bins)
+        return self.embed(tokens).reshape(*unit.shape, self.width)
+
+    def embed(self, tokens: Tokens) -> jax.Array:
+        """Tokens `[B, L]` to `[B, L, D]`."""
+        return self.embedding(tokens)
+
+
 class _Stem(nn.Module):
-    """Transitions `[B, K, P]` to tokens `[B, K, G, D]`."""
+    """Transitions `[B, K, P]` to tokens `[B, K, G, D]`, of other values or of modalities."""
 
     vocabulary: Vocabulary
     values: str
@@ -106,24 +105,13 @@ class _Stem(nn.Module):
     @nn.compact
     def __call__(self, unit: jax.Array, layout: Layout) -> jax.Array:
         d, v = layout.domain, self.vocabulary
-        if layout.is_component and self.values == "bins":
-            batch_size, num_steps, period = unit.shape
-            tokens = stream.flatten(
-                scalar.bin_of(unit[..., : d.obs_size], v.num_bins),
-                scalar.bin_of(unit[..., d.obs_size :], v.num_bins),
-                jnp.zeros((batch_size, num_steps), jnp.int32),
-                d,
-            )
-            x = Embedding(v, self.width, name="embedding")(tokens)
-            return x.reshape(batch_size, num_steps, period, self.width)
-        domain = self._table("domain", v.num_domains)[d.index]
         if layout.is_component:
-            ids = self._table("component", v.num_components)[stream.component_ids(d)]
-            ids = ids + self._table("kind", 2)[stream.kind_ids(d)] + domain[None]
-            return _Scalars(v, self.values, self.width, name="scalars")(unit) + ids[None, None]
+            ids = identities(self, v, self.width, stream.component_ids(d), stream.kind_ids(d), d.index)
+            return _Scalars(v, self.values, self.width, name="scalars")(unit, d.sizes) + ids[None, None]
+        domain = self._table("domain", v.num_domains)[d.index]
         parts = unit
         if self.values != "reals":
-            parts = _Scalars(v, self.values, PART, name="scalars")(unit)
+            parts = _Scalars(v, self.values, PART, name="scalars")(unit, d.sizes)
         split = {"obs": parts[:, :, : d.obs_size], "action": parts[:, :, d.obs_size :]}
         made = [
             Dense(self.width, name=f"{kind}_{d.index}")(x.reshape(*x.shape[:2], -1))
@@ -137,9 +125,10 @@ class _Stem(nn.Module):
 
 
 class _Head(nn.Module):
-    """States of the tokens that scalars are read from, to what is predicted of each scalar.
+    """States `[B, K, G, D]` of tokens to what is predicted of their scalars, each at its own token.
 
-    Products are of `dtype`; predictions are float32 whatever it is, as losses need them.
+    Products are of `dtype`; predictions are float32 whatever it is, as losses need them: `[B, K, P]`
+    of reals, else logits `[B, K, P, V + K]`. Without a layout, states `[..., D]` are of components.
     """
 
     vocabulary: Vocabulary
@@ -147,24 +136,23 @@ class _Head(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, hidden: jax.Array, layout: Layout) -> jax.Array:
-        """`hidden [B, K, G, D]`, aligned with the tokens predicted: `[B, K, P]` or `[..., V]`."""
+    def __call__(self, states: jax.Array, layout: Layout | None = None) -> jax.Array:
         outputs = 1 if self.values == "reals" else self.vocabulary.size
-        if layout.is_component:
-            read = self._dense(outputs, "scalar", use_bias=False)(hidden)
+        if layout is None or layout.is_component:
+            read = self._dense(outputs, "scalar", use_bias=False)(states)
         else:
-            read = self._vectors(hidden, layout, outputs)
+            read = self._vectors(states, layout, outputs)
         read = read.astype(jnp.float32)
         return read[..., 0] if self.values == "reals" else read
 
     def _dense(self, size: int, name: str, use_bias: bool = True) -> nn.Module:
         return Dense(size, use_bias=use_bias, dtype=jnp.dtype(self.dtype), name=name)
 
-    def _vectors(self, hidden: jax.Array, layout: Layout, outputs: int) -> jax.Array:
+    def _vectors(self, states: jax.Array, layout: Layout, outputs: int) -> jax.Array:
         d, width = layout.domain, READ if outputs > 1 else 1
         parts = []
         for token, (kind, size) in enumerate((("obs", d.obs_size), ("action", d.action_size))):
-            flat = self._dense(size * width, f"{kind}_{d.index}")(hidden[:, :, token])
+            flat = self._dense(size * width, f"{kind}_{d.index}")(states[:, :, token])
             parts.append(flat.reshape(*flat.shape[:2], size, width))
         read = jnp.concatenate(parts, axis=2)
         return self._dense(outputs, "bins", use_bias=False)(read) if outputs > 1 else read
@@ -175,14 +163,15 @@ class SequenceNetwork(nn.Module):
 
     config: TransformerConfig
     vocabulary: Vocabulary
-    values: str
+    tokens: TokenConfig
 
     def setup(self) -> None:
         """Name the parts."""
-        self.stem = _Stem(self.vocabulary, self.values, self.config.width)
-        self.trunk = _Trunk(self.config)
-        self.head = _Head(self.vocabulary, self.values, self.config.dtype)
-        self.mask = self.param("mask", nn.initializers.normal(0.02), (self.config.width,))
+        c, v, values = self.config, self.vocabulary, self.tokens.values
+        self.stem = _TokenStem(v, c.width) if _has_tokens(self.tokens) else _Stem(v, values, c.width)
+        self.trunk = _Trunk(c)
+        self.head = _Head(v, values, c.dtype)
+        self.mask = self.param("mask", nn.initializers.normal(0.02), (c.width,))
 
     def encode(
         self,
@@ -203,20 +192,34 @@ class SequenceNetwork(nn.Module):
             x = jnp.where(hidden[..., None], blank, x)
         x = x.reshape(batch_size, num_steps * group, width)[:, :num_tokens]
         time = jnp.repeat(jnp.arange(num_steps, dtype=jnp.int32), group)[:num_tokens]
-        return self.trunk(x, time, attention, is_causal)
+        return self.trunk(x, time, attention, None, is_causal)[0]
 
-    def read(self, hidden: jax.Array, layout: Layout) -> jax.Array:
-        """Predictions `[B, K, P]` of reals, else `[B, K, P, V]`, from states `[B, K, G, D]`."""
-        return self.head(hidden, layout)
+    def of_tokens(
+        self, tokens: Tokens, mask: jax.Array, past: Sequence[Past] | None
+    ) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
+        """States `[B, L, D]` of tokens `[B, L]` under `mask [B, L, Lk]`, and keys and values by layer.
+
+        `past` is None for a full pass, which is causal by its mask; a cache's slots are in no order.
+        """
+        return self.trunk(self.stem.embed(tokens), tokens.time, mask, past, past is None)
+
+    def read(self, states: jax.Array, layout: Layout | None) -> jax.Array:
+        """Predictions of the scalars of tokens, as `_Head` has it."""
+        return self.head(states, layout)
 
     def everything(self, layouts: Sequence[Layout]) -> jax.Array:
         """Touch every parameter, for `init`; returns one of them, the mask vector `[D]`."""
+        if _has_tokens(self.tokens):
+            one = jnp.zeros((1,), jnp.int32)
+            token = Tokens(one[None], one, one, one[0], one, one, one[None])
+            self.read(self.of_tokens(token, jnp.ones((1, 1, 1), bool), None)[0], None)
+            return self.mask
         for layout in layouts:
             unit = jnp.zeros((1, 1, layout.domain.period))
             size = layout.num_tokens
             attention = jnp.ones((1, size, size), bool)
-            hidden = self.encode(unit, None, attention, layout, None, False)
-            self.read(hidden.reshape(1, 1, size, -1), layout)
+            states = self.encode(unit, None, attention, layout, None, False)
+            self.read(states.reshape(1, 1, size, -1), layout)
         return self.mask
 
 
@@ -226,20 +229,30 @@ class _Trunk(nn.Module):
     config: TransformerConfig
 
     @nn.compact
-    def __call__(self, x, time, attention, is_causal):
-        return run_blocks(self.config, x, time, attention, None, is_causal)[0]
+    def __call__(self, x, time, mask, past, is_causal):
+        return run_blocks(self.config, x, time, mask, past, is_causal)
 
 
 class SequenceModel(NamedTuple):
-    """The network as plain functions of its parameters."""
+    """The network as plain functions of its parameters: of transitions, and of tokens that act."""
 
     init: Callable[[jax.Array], Any]  # key -> params
     # (params, layout, unit [B, K, P], attention [B or 1, L, L], hidden [B, K, G] or None,
     #  num_tokens: only the first so many of the K G tokens, is_causal as in `attention.mix`)
     # -> states [B, L, D]
     encode: Callable[..., jax.Array]
-    # (params, layout, states [B, K, G, D]) -> predictions [B, K, P] of reals, else [B, K, P, V]
-    read: Callable[[Any, Layout, jax.Array], jax.Array]
+    # (params, layout, states [B, K, G, D]) -> predictions [B, K, P] of reals, else [B, K, P, V + K];
+    # (params, None, states [..., D] of components) -> logits [..., V + K]
+    read: Callable[[Any, Layout | None, jax.Array], jax.Array]
+    # Of component models of bins:
+    # (params, tokens [B, L]) -> logits [B, L, V + K] of one causal pass
+    apply: Callable[[Any, Tokens], jax.Array]
+    # (params, tokens of the next chunk, slot of its first token, cache) -> states [B, L, D], cache;
+    # it continues what one pass would compute
+    advance: Callable[[Any, Tokens, jax.Array, Cache], tuple[jax.Array, Cache]]
+    # (params, tokens [B, L] whose slots are the last of the past, mask [B, L, slots], past) -> states
+    extend: Callable[[Any, Tokens, jax.Array, Sequence[Past]], jax.Array]
+    init_cache: Callable[[int, int], Cache]  # batch size, tokens a transition
     layouts: tuple[Layout, ...]
     config: TransformerConfig
     tokens: TokenConfig
@@ -247,24 +260,31 @@ class SequenceModel(NamedTuple):
 
 
 @functools.cache
-def model(config: TransformerConfig, tokens: TokenConfig, all_domains: tuple[Domain, ...]) -> SequenceModel:
-    """Build the model of these domains; equal arguments give the same functions.
+def model(config: TransformerConfig, tokens: TokenConfig, domains: tuple[Domain, ...]) -> SequenceModel:
+    """Build the model of these domains; equal arguments give the same functions, so jit compiles once.
 
-    Raises ValueError for categories, which lie in no warped space.
+    Raises ValueError for categories beside the values "reals", which have no ids.
     """
-    if discrete := [d.index for d in all_domains if d.widest]:
+    discrete = [d.index for d in domains if d.widest]
+    if discrete and tokens.values == "reals":
         raise ValueError(
-            f"sequence model: got domains {discrete} with categories, expected reals; use "
-            "`transformer.model`, whose tokens have categories."
+            f'sequence model: got domains {discrete} with categories and values "reals", expected '
+            '"bins" or "two_hot", which give categories ids of their own.'
         )
-    vocabulary = Vocabulary(
-        num_bins=tokens.num_bins,
-        num_categories=0,
-        num_components=sum(d.period for d in all_domains),
-        num_domains=len(all_domains),
-    )
-    layouts = tuple(Layout(tokens, d) for d in all_domains)
-    network = SequenceNetwork(config, vocabulary, tokens.values)
+    layouts = tuple(Layout(tokens, d) for d in domains)
+    return _built(config, tokens, vocabulary_of(tokens, domains), layouts)
+
+
+@functools.cache
+def token_model(config: TransformerConfig, vocabulary: Vocabulary) -> SequenceModel:
+    """The component model of bins of a vocabulary, whatever its domains: it takes tokens alone."""
+    return _built(config, TokenConfig(num_bins=vocabulary.num_bins), vocabulary, ())
+
+
+def _built(
+    config: TransformerConfig, tokens: TokenConfig, vocabulary: Vocabulary, layouts: tuple[Layout, ...]
+) -> SequenceModel:
+    network = SequenceNetwork(config, vocabulary, tokens)
 
     def init(key: jax.Array) -> Any:
         return network.init(key, layouts, method="everything")["params"]
@@ -277,9 +297,50 @@ def model(config: TransformerConfig, tokens: TokenConfig, all_domains: tuple[Dom
     def read(params, layout, states):
         return network.apply({"params": params}, states, layout, method="read")
 
-    return SequenceModel(init, encode, read, layouts, config, tokens, vocabulary)
+    def of_tokens(params, tokens, mask, past):
+        return network.apply({"params": params}, tokens, mask, past, method="of_tokens")
+
+    def apply(params, tokens):
+        mask = attention.window_mask(tokens.order, tokens.time, tokens.order, tokens.time, config.context)
+        same_episode = tokens.segment[:, :, None] == tokens.segment[:, None, :]
+        return read(params, None, of_tokens(params, tokens, mask[None] & same_episode, None)[0])
+
+    def advance(params, tokens, slot, cache):
+        if config.positions == "learned":
+            raise ValueError(
+                'positions: got "learned", expected "rotary" or "none" to act through a cache: '
+                "learned positions end at `context`, an episode need not."
+            )
+        cache = attention.mark(cache, tokens.order, tokens.time, slot)
+        past = [Past(cache.keys[i], cache.values[i], slot) for i in range(config.num_layers)]
+        mask = attention.cache_mask(cache, tokens.order, tokens.time, config.context)
+        states, layers = of_tokens(params, tokens, mask, past)
+        keys, values = zip(*layers, strict=True)
+        return states, cache._replace(keys=jnp.stack(keys), values=jnp.stack(values))
+
+    def extend(params, tokens, mask, past):
+        return of_tokens(params, tokens, mask, past)[0]
+
+    def init_cache(batch_size: int, period: int) -> Cache:
+        # One row more than the context: a chunk holds the last action and the next observation,
+        # and the action still sees the row that the observation would otherwise overwrite.
+        slots, head_size = (config.context + 1) * period, config.width // config.num_heads
+        dtype = jnp.dtype(config.dtype)
+        return attention.init_cache(config.num_layers, batch_size, slots, config.num_heads, head_size, dtype)
+
+    acting = [apply, advance, extend] if _has_tokens(tokens) else [functools.partial(_refuse, tokens)] * 3
+    return SequenceModel(init, encode, read, *acting, init_cache, layouts, config, tokens, vocabulary)
 
 
-def acting_params(params: Any) -> dict[str, Any]:
-    """The tree of a component model of bins, renamed as `transformer.model` names its parameters."""
-    return {"embedding": params["stem"]["embedding"], **params["trunk"], "head": params["head"]["scalar"]}
+def _has_tokens(tokens: TokenConfig) -> bool:
+    """Whether a token is one scalar and one of a list."""
+    return (tokens.granularity, tokens.values) == ("component", "bins")
+
+
+def _refuse(tokens: TokenConfig, *args: Any) -> Any:
+    """Raise ValueError: other models have no tokens to act with."""
+    del args
+    raise ValueError(
+        f'tokens: got a model of granularity "{tokens.granularity}" and values "{tokens.values}", '
+        'expected "component" and "bins" to read single tokens or to act through a cache.'
+    )

@@ -25,16 +25,18 @@ def features(spec: Sequence[Component], obs: jax.Array) -> jax.Array:
             f"observations: got {obs.dtype} {obs.shape}, expected float32 [..., {len(spec)}]; flatten "
             "them in a wrapper, or take an agent that reads boards or frames."
         )
-    sizes = sorted({c.cardinality for c in spec if c.cardinality > BIT})
-    if not sizes:
-        return obs
-    places = {size: [i for i, c in enumerate(spec) if c.cardinality == size] for size in sizes}
-    parts = [obs[..., jnp.array(plain)]] if (plain := _plain(spec)) else []
-    for size, columns in places.items():
-        one_hot = jax.nn.one_hot(obs[..., jnp.array(columns)].astype(jnp.int32), size)
-        parts.append(one_hot.reshape(*obs.shape[:-1], -1))
+    return one_hot([c.cardinality for c in spec], obs)
+
+
+def one_hot(sizes: Sequence[int], x: jax.Array) -> jax.Array:
+    """`features` of scalars `x [..., n]` of components of these cardinalities, 0 of a real."""
+    wide = sorted({size for size in sizes if size > BIT})
+    if not wide:
+        return x
+    plain = [i for i, size in enumerate(sizes) if size <= BIT]
+    parts = [x[..., jnp.array(plain)]] if plain else []
+    for size in wide:
+        columns = [i for i, other in enumerate(sizes) if other == size]
+        hot = jax.nn.one_hot(x[..., jnp.array(columns)].astype(jnp.int32), size)
+        parts.append(hot.reshape(*x.shape[:-1], -1))
     return jnp.concatenate(parts, axis=-1)
-
-
-def _plain(spec: Sequence[Component]) -> list[int]:
-    return [i for i, c in enumerate(spec) if c.cardinality <= BIT]

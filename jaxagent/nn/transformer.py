@@ -1,4 +1,4 @@
-"""The action-state transformer: a pre-norm decoder over component tokens, on one page.
+"""The parts of the action-state transformer: token embeddings and pre-norm decoder blocks.
 
 Odd choices, and why:
 - an embedding is `table[value] + linear(features of the bin centre) + component + kind + domain`:
@@ -8,7 +8,7 @@ Odd choices, and why:
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -17,7 +17,6 @@ import jax.numpy as jnp
 
 from jaxagent.config import TransformerConfig
 from jaxagent.nn import attention
-from jaxagent.nn.attention import Cache
 from jaxagent.nn.dense import Dense, DenseGeneral
 from jaxagent.tokens.scalar import unit_centres
 from jaxagent.tokens.stream import Tokens
@@ -40,12 +39,43 @@ class Vocabulary(NamedTuple):
         return self.num_bins + self.num_categories
 
 
+def features(unit: jax.Array) -> jax.Array:
+    """Features of places in the warped space: `[...]` to `[..., 2 F + 1]`."""
+    frequencies = 2.0 ** jnp.arange(NUM_FREQUENCIES, dtype=jnp.float32)
+    angle = jnp.pi * unit[..., None] * frequencies[(None,) * unit.ndim]
+    return jnp.concatenate([unit[..., None], jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
 def value_features(vocabulary: Vocabulary) -> jax.Array:
     """Features of each token's value: `[V + K, 2 F + 1]`; zero for categories."""
-    centre = unit_centres(vocabulary.num_bins)[:, None]
-    angle = jnp.pi * centre * 2.0 ** jnp.arange(NUM_FREQUENCIES, dtype=jnp.float32)[None, :]
-    features = jnp.concatenate([centre, jnp.sin(angle), jnp.cos(angle)], axis=1)
-    return jnp.pad(features, ((0, vocabulary.num_categories), (0, 0)))
+    of_bins = features(unit_centres(vocabulary.num_bins))
+    return jnp.pad(of_bins, ((0, vocabulary.num_categories), (0, 0)))
+
+
+def value_table(module: nn.Module, vocabulary: Vocabulary, width: int) -> jax.Array:
+    """The vectors `[V + K, width]` of all tokens' values, made of parameters of `module`.
+
+    One small product makes the whole table; looking it up is cheaper than per-token features.
+    """
+    linear = module.param("features", nn.initializers.lecun_normal(), (2 * NUM_FREQUENCIES + 1, width))
+    table = module.param("value", nn.initializers.normal(0.02), (vocabulary.size, width))
+    return table + value_features(vocabulary) @ linear
+
+
+def identities(
+    module: nn.Module, vocabulary: Vocabulary, width: int, component: Any, kind: Any, domain: Any
+) -> jax.Array:
+    """What is known of a token beside its value, `[..., width]`, made of parameters of `module`.
+
+    Ids are int32, `component [...]`, `kind [...]` and `domain []`.
+    """
+
+    def table(name: str, size: int) -> jax.Array:
+        return module.param(name, nn.initializers.normal(0.02), (size, width), jnp.float32)
+
+    ids = table("component", vocabulary.num_components)[component]
+    ids = ids + table("kind", 2)[kind]
+    return ids + table("domain", vocabulary.num_domains)[domain][(None,) * (ids.ndim - 1)]
 
 
 class Embedding(nn.Module):
@@ -56,18 +86,8 @@ class Embedding(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: Tokens) -> jax.Array:
-        v = self.vocabulary
-        init = nn.initializers.normal(0.02)
-
-        def table(name: str, size: int) -> jax.Array:
-            return self.param(name, init, (size, self.width), jnp.float32)
-
-        linear = self.param("features", nn.initializers.lecun_normal(), (2 * NUM_FREQUENCIES + 1, self.width))
-        # One small product makes the whole table; looking it up is cheaper than per-token features.
-        values = table("value", v.size) + value_features(v) @ linear
-        ids = table("component", v.num_components)[tokens.component]
-        ids = ids + table("kind", 2)[tokens.kind]
-        ids = ids + table("domain", v.num_domains)[tokens.domain][None, :]
+        values = value_table(self, self.vocabulary, self.width)
+        ids = identities(self, self.vocabulary, self.width, tokens.component, tokens.kind, tokens.domain)
         return values[tokens.value] + ids[None]
 
 
@@ -157,102 +177,6 @@ def run_blocks(
         x, layer = block(x, time, mask, None if past is None else past[i])
         remembered.append(layer)
     return rms_norm(x, "norm").astype(jnp.float32), remembered
-
-
-class Transformer(nn.Module):
-    """Embedding, blocks, a final norm and one linear head over the vocabulary."""
-
-    config: TransformerConfig
-    vocabulary: Vocabulary
-
-    @nn.compact
-    def __call__(
-        self, tokens: Tokens, mask: jax.Array, past: Any, is_read: bool = True
-    ) -> tuple[jax.Array, Any]:
-        """Logits `[B, L, V + K]` and the keys and values of each layer.
-
-        `mask [B, L, Lk]`; `past` is None for a full pass, or one `attention.Past` per layer. What is
-        not read comes back as the states `[B, L, D]` before the head.
-        """
-        x = Embedding(self.vocabulary, self.config.width, name="embedding")(tokens)
-        # The full pass is causal by its mask; a cache's slots are in no order.
-        x, remembered = run_blocks(self.config, x, tokens.time, mask, past, past is None)
-        if not is_read:
-            return x, remembered
-        dtype = jnp.dtype(self.config.dtype)
-        logits = Dense(self.vocabulary.size, use_bias=False, dtype=dtype, name="head")(x)
-        return logits.astype(jnp.float32), remembered
-
-
-class Model(NamedTuple):
-    """The transformer as plain functions of its parameters."""
-
-    init: Callable[[jax.Array], Any]  # key -> params
-    apply: Callable[[Any, Tokens], jax.Array]  # params, tokens [B, L] -> logits [B, L, V + K]
-    # params, tokens of the next chunk, slot of its first token, cache -> logits, cache
-    step: Callable[[Any, Tokens, jax.Array, Cache], tuple[jax.Array, Cache]]
-    init_cache: Callable[[int, int], Cache]  # batch size, tokens per transition
-    # As `step` and a full pass over a window behind a past, before the head: see `extend`.
-    advance: Callable[[Any, Tokens, jax.Array, Cache], tuple[jax.Array, Cache]]
-    extend: Callable[[Any, Tokens, jax.Array, Sequence[attention.Past]], jax.Array]
-    read: Callable[[Any, jax.Array], jax.Array]  # params, states [..., D] -> logits [..., V + K]
-    config: TransformerConfig
-    vocabulary: Vocabulary
-
-
-@functools.cache
-def model(config: TransformerConfig, vocabulary: Vocabulary) -> Model:
-    """Build the transformer; `step` continues what `apply` would compute in one pass.
-
-    Equal arguments give the same functions, so that jit compiles them once.
-    """
-    module = Transformer(config, vocabulary)
-
-    def init(key: jax.Array) -> Any:
-        one = jnp.zeros((1,), jnp.int32)
-        example = Tokens(one[None], one, one, jnp.zeros((), jnp.int32), one, one, one[None])
-        return module.init(key, example, jnp.ones((1, 1, 1), bool), None)["params"]
-
-    def apply(params: Any, tokens: Tokens) -> jax.Array:
-        mask = attention.window_mask(tokens.order, tokens.time, tokens.order, tokens.time, config.context)
-        same_episode = tokens.segment[:, :, None] == tokens.segment[:, None, :]
-        return module.apply({"params": params}, tokens, mask[None] & same_episode, None)[0]
-
-    def step(params: Any, tokens: Tokens, slot: jax.Array, cache: Cache, is_read: bool = True):
-        if config.positions == "learned":
-            raise ValueError(
-                'positions: got "learned", expected "rotary" or "none" to act through a cache: '
-                "learned positions end at `context`, an episode need not."
-            )
-        cache = attention.mark(cache, tokens.order, tokens.time, slot)
-        past = [attention.Past(cache.keys[i], cache.values[i], slot) for i in range(config.num_layers)]
-        mask = attention.cache_mask(cache, tokens.order, tokens.time, config.context)
-        logits, layers = module.apply({"params": params}, tokens, mask, past, is_read)
-        layer_keys, layer_values = zip(*layers, strict=True)
-        return logits, cache._replace(keys=jnp.stack(layer_keys), values=jnp.stack(layer_values))
-
-    def init_cache(batch_size: int, period: int) -> Cache:
-        return attention.init_cache(
-            config.num_layers,
-            batch_size,
-            # One row more than the context: a chunk holds the last action and the next observation,
-            # and the action still sees the row that the observation would otherwise overwrite.
-            (config.context + 1) * period,
-            config.num_heads,
-            config.width // config.num_heads,
-            jnp.dtype(config.dtype),
-        )
-
-    def extend(params: Any, tokens: Tokens, mask: jax.Array, past: Sequence[attention.Past]) -> jax.Array:
-        """States `[B, L, D]` of new tokens whose slots are the last L of the past; `mask [B, L, slots]`."""
-        return module.apply({"params": params}, tokens, mask, past, False)[0]
-
-    def read(params: Any, states: jax.Array) -> jax.Array:
-        kernel = params["head"]["kernel"].astype(config.dtype)
-        return (states.astype(config.dtype) @ kernel).astype(jnp.float32)
-
-    advance = functools.partial(step, is_read=False)
-    return Model(init, apply, step, init_cache, advance, extend, read, config, vocabulary)
 
 
 def num_parameters(params: Any) -> int:

@@ -1,42 +1,35 @@
-"""Sequence objectives on logits and tokens."""
+"""Sequence objectives on predictions of scalars."""
 
 import jax
 import jax.numpy as jnp
 
-from jaxagent.tokens import scalar
+from jaxagent.tokens import component, scalar
 
 
-def next_token(logits: jax.Array, tokens: jax.Array, weight: jax.Array) -> jax.Array:
-    """Mean cross-entropy `[]` (nats) of each token given those before it.
-
-    `logits [B, L, V]` read after each token, `tokens [B, L]` int, `weight [B, L]` of token l *as a
-    target* (0 drops it; the first token is never a target). A batch without weight gives 0.
-    """
-    targets = tokens[:, 1:, None].astype(jnp.int32)
-    log_probs = jax.nn.log_softmax(logits[:, :-1])
-    nll = -jnp.take_along_axis(log_probs, targets, axis=-1)[..., 0]
-    weight = weight[:, 1:].astype(nll.dtype)
-    total = jnp.sum(weight)
-    return jnp.sum(nll * weight) / jnp.where(total > 0.0, total, 1.0)
-
-
-def scalar_loss(predicted: jax.Array, unit: jax.Array, values: str) -> jax.Array:
+def scalar_loss(
+    predicted: jax.Array,
+    unit: jax.Array,
+    values: str,
+    num_bins: int | None = None,
+    sizes: tuple[int, ...] = (),
+) -> jax.Array:
     """Loss `[...]` of each scalar `unit [...]`, places in the tokenizer's warped space.
 
-    "bins": cross-entropy (nats) of its bin under logits `[..., V]`; "two_hot": cross-entropy with
-    the weights of its two nearest bins; "reals": squared error of the prediction `[...]`.
+    "bins": cross-entropy (nats) of its bin under logits `[..., V + K]`, of which `num_bins` are bins
+    (all, if not said); "two_hot": cross-entropy with the weights of its two nearest bins; "reals":
+    squared error of the prediction `[...]`. `sizes` are cardinalities along the last axis of `unit`,
+    0 of a real: a category is its own token (`component.tokens_of`); (): all are reals.
     """
     if values == "reals":
         return jnp.square(predicted - unit)
-    log_probs = jax.nn.log_softmax(predicted)
-    num_bins = predicted.shape[-1]
+    log_probs, num_bins = jax.nn.log_softmax(predicted), num_bins or predicted.shape[-1]
 
     def at(index: jax.Array) -> jax.Array:
         return jnp.take_along_axis(log_probs, index[..., None], axis=-1)[..., 0]
 
     if values == "bins":
-        return -at(scalar.bin_of(unit, num_bins))
-    lower, weight = scalar.two_hot(unit, num_bins)
+        return -at(component.tokens_of(sizes, num_bins, unit))
+    lower, weight = component.two_hot(sizes, num_bins, unit)
     return -((1.0 - weight) * at(lower) + weight * at(lower + 1))
 
 

@@ -9,16 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxagent import keys
-from jaxagent.agents import sequence
+from jaxagent.agents import pretraining
 from jaxagent.config import NUM_SHARDS, FitConfig, TokenConfig, TransformerConfig
 from jaxagent.data import normalize, sampler
 from jaxagent.data.normalize import Moments
-from jaxagent.nn import transformer
-from jaxagent.nn.transformer import Model
+from jaxagent.nn import sequence_model
+from jaxagent.nn.sequence_model import SequenceModel
 from jaxagent.study.agents import stack
 from jaxagent.study.study import Lanes
-from jaxagent.tokens import component, stream
+from jaxagent.tokens import component, tokenizer
 from jaxagent.tokens.component import Codec, Domain
+from jaxagent.tokens.layout import Layout
+from jaxagent.tokens.stream import PADDING
+from jaxagent.tokens.tokenizer import Tokenizer
 from jaxagent.train import loops, optimizer
 from jaxagent.types import Trajectory
 
@@ -26,11 +29,19 @@ from jaxagent.types import Trajectory
 class Corpus(NamedTuple):
     """Several environments as domains of one model."""
 
-    model: Model
-    domains: list[Domain]
-    codecs: list[Codec]
+    model: SequenceModel
+    tokenizers: list[Tokenizer]
     moments: list[Moments]  # of the observations, for raw-observation baselines
-    tokens: TokenConfig
+
+    @property
+    def domains(self) -> list[Domain]:
+        """The domains by index."""
+        return [t.domain for t in self.tokenizers]
+
+    @property
+    def codecs(self) -> list[Codec]:
+        """The fitted bins by index."""
+        return [t.codec for t in self.tokenizers]
 
 
 def corpus(
@@ -41,32 +52,20 @@ def corpus(
 ) -> Corpus:
     """Number the domains and fit their bins on trajectories `[T, B, ...]` of each environment."""
     domains = component.domains([(env.obs_spec, env.action_spec) for env in environments])
-    vocabulary = transformer.Vocabulary(
-        num_bins=tokens.num_bins,
-        num_categories=max(d.widest for d in domains),
-        num_components=sum(d.period for d in domains),
-        num_domains=len(domains),
-    )
-    codecs, moments = [], []
-    for env, parts in zip(environments, trajectories, strict=True):
+    tokenizers, moments = [], []
+    for env, domain, parts in zip(environments, domains, trajectories, strict=True):
         obs = np.concatenate([t.obs.reshape(-1, len(env.obs_spec)) for t in parts])
         action = np.concatenate([t.action.reshape(-1, *t.action.shape[2:]) for t in parts])
-        codecs.append(component.fit(obs, action, env.action_spec, tokens))
+        tokenizers.append(tokenizer.fit(env, domain, obs, action, tokens))
         moments.append(normalize.moments_of(obs))
-    return Corpus(transformer.model(model, vocabulary), domains, codecs, moments, tokens)
+    return Corpus(sequence_model.model(model, tokens, tuple(domains)), tokenizers, moments)
 
 
 def windows(
     of: Corpus, index: int, trajectories: Sequence[Trajectory], size: int | None = None
 ) -> sampler.Windows:
     """Windows of trajectories `[T, B, ...]` of domain `index`, padded to `size` steps."""
-    codec, domain, context = of.codecs[index], of.domains[index], of.model.config.context
-    return sampler.windows(trajectories, codec, domain, of.tokens, context, size)
-
-
-def tokens_of(batch: sampler.Batch, domain: Domain) -> stream.Tokens:
-    """The tokens `[B, L]` that the model reads of a batch of B windows."""
-    return stream.flatten(batch.obs_tokens, batch.action_tokens, batch.segment, domain)
+    return sampler.windows(trajectories, of.tokenizers[index], of.model.config.context, size)
 
 
 def draw(of: Corpus, config: FitConfig) -> Callable[[Any, jax.Array], sampler.Batch]:
@@ -113,8 +112,8 @@ def next_token(of: Corpus, config: FitConfig) -> tuple[Callable, Callable]:
     def loss(params: Any, batches: Any, data: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         del data
         losses = [
-            sequence.loss(of.model, params, tokens_of(b, d), actions_only=False)
-            for b, d in zip(batches, of.domains, strict=True)
+            pretraining.next_scalars(of.model, params, layout, batch)[0]
+            for layout, batch in zip(of.model.layouts, batches, strict=True)
         ]
         named = {f"train/loss/domain_{i}": x for i, x in enumerate(losses)}
         return jnp.mean(jnp.stack(losses)), named
@@ -154,28 +153,29 @@ def validation(
     """Held-out cross-entropy of lanes `params [N, ...]` by domain, beside that of components' frequencies."""
     config = FitConfig(batch_size=256 * NUM_SHARDS)
     rows = []
-    for i, (seen, data, domain) in enumerate(zip(train, held_out, of.domains, strict=True)):
+    for i, (seen, data, layout) in enumerate(zip(train, held_out, of.model.layouts, strict=True)):
 
-        def evaluate(params: Any, data: Any, key: jax.Array, domain: Domain = domain) -> jax.Array:
-            tokens = tokens_of(draw(of, config)(data, key), domain)
-            return sequence.loss(of.model, params, tokens, actions_only=False)
+        def evaluate(params: Any, data: Any, key: jax.Array, layout: Layout = layout) -> jax.Array:
+            return pretraining.next_scalars(of.model, params, layout, draw(of, config)(data, key))[0]
 
         run = jax.jit(jax.vmap(evaluate, in_axes=(0, None, None)))
         losses = run(params, data, keys.derive(0, f"validate/{i}"))
         rows.append(dict(zip(lanes, map(float, losses), strict=True)))
-        rows[-1]["unigram"] = unigram(_columns(seen), _columns(data), of.model.vocabulary.size)
+        rows[-1]["unigram"] = unigram(of.model, layout, _steps(seen), _steps(data))
     return rows
 
 
-def _columns(of: sampler.Windows) -> np.ndarray:
-    """Tokens `[N, C]` of the real steps, a column a component."""
-    return np.concatenate([of.obs_tokens, of.action_tokens], axis=1)[np.asarray(of.segment) >= 0]
+def _steps(of: sampler.Windows) -> jax.Array:
+    """Scalars `[N, P]` of the real steps."""
+    return of.unit[np.asarray(of.segment) != PADDING]
 
 
-def unigram(seen: np.ndarray, held_out: np.ndarray, size: int) -> float:
-    """Cross-entropy (nats) of tokens `[N, C]` under each column's smoothed frequencies in `seen [M, C]`."""
+def unigram(model: SequenceModel, layout: Layout, seen: jax.Array, held_out: jax.Array) -> float:
+    """Cross-entropy (nats) of scalars' tokens `[N, P]` under smoothed frequencies in `seen [M, P]`."""
+    sizes, num_bins, size = layout.domain.sizes, model.vocabulary.num_bins, model.vocabulary.size
+    columns = (np.asarray(component.tokens_of(sizes, num_bins, unit)).T for unit in (seen, held_out))
     losses = []
-    for train_column, column in zip(seen.T, held_out.T, strict=True):
+    for train_column, column in zip(*columns, strict=True):
         counts = np.bincount(train_column, minlength=size) + 1.0
         losses.append(-np.mean(np.log(counts / counts.sum())[column]))
     return float(np.mean(losses))

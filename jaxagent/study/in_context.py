@@ -12,7 +12,9 @@ from jaxagent.bayes.regret import log_losses
 from jaxagent.config import NUM_SHARDS, FitConfig, TransformerConfig
 from jaxagent.data import prompts
 from jaxagent.data.prompts import Pool, Rows
-from jaxagent.nn import regression_transformer, transformer
+from jaxagent.nn import regression_transformer
+from jaxagent.nn.sequence_model import token_model
+from jaxagent.nn.transformer import Vocabulary
 from jaxagent.study.study import Lanes
 from jaxagent.tokens import stream
 from jaxagent.tokens.component import Domain
@@ -57,7 +59,7 @@ def urns(num_outcomes: int, num_steps: int, config: TransformerConfig) -> Settin
         seen = jnp.concatenate([start, rows.outcome[:, :-1]], axis=1)[..., None]
         return Prompt(_tokens(seen, seen[..., :0], domain), rows, tables)
 
-    vocabulary = transformer.Vocabulary(0, num_outcomes + 1, 1, 1)
+    vocabulary = Vocabulary(0, num_outcomes + 1, 1, 1)
     return _tables(config, vocabulary, draw, 1, num_outcomes, num_steps, period=1, place=0)
 
 
@@ -74,7 +76,7 @@ def walks(num_states: int, num_actions: int, num_steps: int, config: Transformer
         return walk_prompt(states[:, :-1], actions, states[:, 1:], tables, num_actions)
 
     num_contexts = num_states * num_actions
-    vocabulary = transformer.Vocabulary(0, max(num_states, num_actions), 3, 1)
+    vocabulary = Vocabulary(0, max(num_states, num_actions), 3, 1)
     return _tables(config, vocabulary, draw, num_contexts, num_states, num_steps, period=3, place=1)
 
 
@@ -93,7 +95,7 @@ def _tokens(obs: jax.Array, action: jax.Array, domain: Domain) -> stream.Tokens:
 
 def _tables(config, vocabulary, draw, num_contexts, num_outcomes, num_steps, period, place) -> Setting:
     """A setting of table tasks; the outcome is predicted after token `place` of each step."""
-    model = transformer.model(config, vocabulary)
+    model = token_model(config, vocabulary)
 
     def predict(params: Any, prompt: Prompt) -> jax.Array:
         logits = model.apply(params, prompt.tokens)[:, place::period, :num_outcomes]

@@ -9,7 +9,7 @@ from envs.vector import VectorEnv
 from jaxagent.agents.actor_critic import Judge, greedy, ppo, remembering
 from jaxagent.agents.sequence_actor import sequence_actor
 from jaxagent.config import MemoryConfig, PPOConfig, TransformerConfig
-from jaxagent.nn import transformer
+from jaxagent.nn.sequence_model import token_model
 from jaxagent.nn.transformer import Vocabulary
 from jaxagent.study import agents
 from jaxagent.study.study import Fit
@@ -26,7 +26,7 @@ def judge_of(env: Any, config: PPOConfig, memory: MemoryConfig | TransformerConf
         return remembering(memory, env.obs_spec, env.action_spec, config)
     (domain,) = component.domains([(env.obs_spec, env.action_spec)])
     vocabulary = Vocabulary(NUM_BINS, domain.widest, domain.period, 1)
-    return sequence_actor(transformer.model(memory, vocabulary), domain, env.action_spec)
+    return sequence_actor(token_model(memory, vocabulary), domain, env.action_spec)
 
 
 def learner_and_player(

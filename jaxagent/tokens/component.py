@@ -46,9 +46,14 @@ class Domain(NamedTuple):
         return self.action_cardinalities or (self.action_cardinality,) * self.action_size
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """Cardinality of each component of a transition, 0 of a real."""
+        return (*self.obs_sizes, *self.action_sizes)
+
+    @property
     def widest(self) -> int:
         """The largest cardinality of any component, 0 where all are reals."""
-        return max((*self.obs_sizes, *self.action_sizes), default=0)
+        return max(self.sizes, default=0)
 
 
 class Codec(NamedTuple):
@@ -114,12 +119,42 @@ def encode_action(codec: Codec, domain: Domain, num_bins: int, action: jax.Array
     return _with_ids(domain.action_sizes, num_bins, bins, columns)
 
 
+def to_unit(bins: Any, sizes: tuple[int, ...], values: jax.Array) -> jax.Array:
+    """Scalars float32 `[..., C]` of values `[..., C]`: places in the warped space, a category's id.
+
+    `sizes` are the components' cardinalities, 0 of a real; where all are categories, `bins` are not read.
+    """
+    values = jnp.asarray(values, jnp.float32)
+    return values if all(sizes) else _where_category(sizes, values, scalar.to_unit(bins, values))
+
+
+def from_unit(bins: Any, sizes: tuple[int, ...], unit: jax.Array) -> jax.Array:
+    """The inverse of `to_unit`."""
+    return unit if all(sizes) else _where_category(sizes, jnp.round(unit), scalar.from_unit(bins, unit))
+
+
+def tokens_of(sizes: tuple[int, ...], num_bins: int, unit: jax.Array) -> jax.Array:
+    """Tokens int32 `[..., C]` of scalars `[..., C]`: places of reals in the warped space, ids of categories.
+
+    `sizes` are the components' cardinalities, 0 of a real.
+    """
+    return _with_ids(sizes, num_bins, scalar.bin_of(unit, num_bins), unit)
+
+
+def two_hot(sizes: tuple[int, ...], num_bins: int, unit: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """As `scalar.two_hot` of scalars `[..., C]`; a category is the upper token, of weight 1."""
+    lower, weight = scalar.two_hot(unit, num_bins)
+    return _with_ids(sizes, num_bins - 1, lower, unit), _where_category(sizes, jnp.ones_like(weight), weight)
+
+
 def _with_ids(sizes: tuple[int, ...], num_bins: int, bins: jax.Array, values: jax.Array) -> jax.Array:
     """Tokens `[..., C]`: of categories, where `sizes` are above 0, their ids in place of bins."""
-    if not any(sizes):
-        return bins
-    is_category = (jnp.array(sizes) > 0)[(None,) * (values.ndim - 1)]
-    return jnp.where(is_category, num_bins + values.astype(jnp.int32), bins)
+    return _where_category(sizes, num_bins + values.astype(jnp.int32), bins) if any(sizes) else bins
+
+
+def _where_category(sizes: tuple[int, ...], x: jax.Array, y: jax.Array) -> jax.Array:
+    """`x [..., C]` for categories, where `sizes` are above 0, and `y [..., C]` for reals."""
+    return jnp.where((jnp.array(sizes) > 0)[(None,) * (y.ndim - 1)], x, y) if any(sizes) else y
 
 
 def decode_action(codec: Codec, domain: Domain, num_bins: int, tokens: jax.Array) -> jax.Array:
@@ -132,10 +167,7 @@ def decode_action(codec: Codec, domain: Domain, num_bins: int, tokens: jax.Array
     if all(domain.action_sizes):
         return tokens - num_bins
     values = scalar.decode(codec.action, jnp.minimum(tokens, num_bins - 1))
-    if not any(domain.action_sizes):
-        return values
-    is_category = (jnp.array(domain.action_sizes) > 0)[(None,) * (tokens.ndim - 1)]
-    return jnp.where(is_category, (tokens - num_bins).astype(values.dtype), values)
+    return _where_category(domain.action_sizes, (tokens - num_bins).astype(values.dtype), values)
 
 
 def legal_tokens(domain: Domain, num_bins: int, vocabulary: int) -> jax.Array:

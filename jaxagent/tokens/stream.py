@@ -9,9 +9,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxagent.tokens import component
 from jaxagent.tokens.component import Domain
 
 OBS, ACTION = 0, 1  # kinds
+PADDING = -1  # segment of steps that do not exist
 
 
 class Tokens(NamedTuple):
@@ -44,6 +46,12 @@ def flatten(obs: jax.Array, action: jax.Array, segment: jax.Array, domain: Domai
     )
 
 
+def of_transitions(unit: jax.Array, domain: Domain, num_bins: int) -> Tokens:
+    """Tokens `[B, K P]` of K transitions of one episode, scalars `[B, K, P]` (`component.tokens_of`)."""
+    value, n = component.tokens_of(domain.sizes, num_bins, unit), domain.obs_size
+    return flatten(value[..., :n], value[..., n:], jnp.zeros(unit.shape[:2], jnp.int32), domain)
+
+
 def at_places(value: jax.Array, places: jax.Array, time: jax.Array, domain: Domain) -> Tokens:
     """Tokens `[B, L]` at `places [L]` of transitions at `time [L]`, as a cache takes them.
 
@@ -68,17 +76,3 @@ def component_ids(domain: Domain) -> jax.Array:
 def kind_ids(domain: Domain) -> jax.Array:
     """Kinds of one transition, int32 `[P]`."""
     return (jnp.arange(domain.period) >= domain.obs_size).astype(jnp.int32)
-
-
-def target_weights(tokens: Tokens, *, actions_only: bool) -> jax.Array:
-    """Weight `[B, L]` of each token as a next-token target.
-
-    A token whose predecessor belongs to another episode has nothing to be predicted from, and a
-    negative segment is padding. With
-    `actions_only` the loss is behavioural cloning, without it pretraining on states and actions.
-    """
-    previous = jnp.concatenate([tokens.segment[:, :1] - 1, tokens.segment[:, :-1]], axis=1)
-    weight = (tokens.segment == previous) & (tokens.segment >= 0)
-    if actions_only:
-        weight = weight & (tokens.kind == ACTION)[None, :]
-    return weight.astype(jnp.float32)

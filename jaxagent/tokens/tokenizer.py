@@ -1,5 +1,6 @@
 """A tokenizer: the fitted bins of one domain, what they were fitted for, and how well they do."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ class TokenizerError(ValueError):
 
 
 class Tokenizer(NamedTuple):
-    """Scalars of one domain's transitions to places in the warped space and back."""
+    """Scalars of one domain's transitions to places in the warped space and back; categories stay ids."""
 
     name: str  # of the environment
     names: tuple[str, ...]  # of the P components
@@ -28,7 +29,9 @@ class Tokenizer(NamedTuple):
 
     @property
     def bins(self) -> Bins:
-        """Bins of all P components."""
+        """Bins of all P components, of the n observed ones where actions are categories alone."""
+        if not self.codec.action:
+            return self.codec.obs
         pairs = zip(*self.codec, strict=True)
         return Bins(*(jnp.concatenate([jnp.asarray(o), jnp.asarray(a)]) for o, a in pairs))
 
@@ -42,50 +45,63 @@ class Tokenizer(NamedTuple):
             )
 
     def unit(self, obs: jax.Array, action: jax.Array) -> jax.Array:
-        """Places `[..., P]` of observations `[..., n]` and actions `[..., m]`."""
+        """Scalars `[..., P]` of observations `[..., n]` and actions as `unit_of_action` has them."""
         return jnp.concatenate([self.unit_of_obs(obs), self.unit_of_action(action)], axis=-1)
 
     def unit_of_obs(self, obs: jax.Array) -> jax.Array:
-        """Places `[..., n]` of observations `[..., n]`."""
-        return scalar.to_unit(self.codec.obs, jnp.asarray(obs, jnp.float32))
+        """Scalars `[..., n]` of observations `[..., n]`."""
+        return component.to_unit(self.codec.obs, self.domain.obs_sizes, obs)
 
     def unit_of_action(self, action: jax.Array) -> jax.Array:
-        """Places `[..., m]` of actions `[..., m]`."""
-        return scalar.to_unit(self.codec.action, jnp.asarray(action, jnp.float32))
+        """Scalars `[..., m]` of actions `[..., m]`, `[...]` of a lone category."""
+        columns = action[..., None] if self.domain.action_cardinality else action
+        return component.to_unit(self.codec.action, self.domain.action_sizes, columns)
 
     def action_of_unit(self, unit: jax.Array) -> jax.Array:
-        """Actions `[..., m]` at places `[..., m]`."""
-        return scalar.from_unit(self.codec.action, unit)
+        """Actions `[..., m]` of scalars `[..., m]`: float32, a category's id a whole number."""
+        return component.from_unit(self.codec.action, self.domain.action_sizes, unit)
 
     def outside(self, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
-        """Number of values that the bins clip, int `[P]` a component, of `obs [N, n]`, `action [N, m]`."""
-        both = np.concatenate([np.asarray(obs), np.asarray(action)], axis=1)
-        edges = np.asarray(self.bins.edges)
-        return ((both < edges[:, 0]) | (both > edges[:, -1])).sum(axis=0)
+        """Number of values that the bins clip, int `[P]` a component, of `obs [N, n]`, `action [N, m]`.
+
+        Of a lone category actions are `[N]`; categories are not clipped.
+        """
+        counts = np.zeros(self.domain.period, np.int64)
+        reals, values = self._reals(obs, action)
+        edges = np.asarray(self.bins.edges)[reals]
+        counts[reals] = ((values < edges[:, 0]) | (values > edges[:, -1])).sum(axis=0)
+        return counts
 
     def report(self, obs: np.ndarray, action: np.ndarray) -> dict[str, Any]:
         """Errors of `obs [N, n]` and `action [N, m]` through the bins, and tokens of a transition.
 
         `half_bin`: the largest error in the warped space times V, at most 1 inside the fitted range
         (reals: 0; two-hot: 0 but in the outer half bins). `error`: mean absolute error of each
-        component as a share of its standard deviation.
+        component as a share of its standard deviation; 0 of categories.
         """
-        both = np.concatenate([np.asarray(obs, np.float32), np.asarray(action, np.float32)], axis=1)
-        unit = np.asarray(self.unit(obs, action))
+        reals, values = self._reals(obs, action)
+        bins, error = Bins(*(x[reals] for x in self.bins)), np.zeros(self.domain.period)
+        unit = np.asarray(scalar.to_unit(bins, jnp.asarray(values)))
         kept = np.asarray(self._through(jnp.asarray(unit)))
-        back = np.asarray(scalar.from_unit(self.bins, jnp.asarray(kept)))
-        spread = np.maximum(both.std(axis=0), scalar.MIN_SPREAD)
+        back = np.asarray(scalar.from_unit(bins, jnp.asarray(kept)))
+        error[reals] = np.abs(back - values).mean(axis=0) / np.maximum(values.std(axis=0), scalar.MIN_SPREAD)
         is_component = self.config.granularity == "component"
         return {
-            "half_bin": float(np.abs(kept - unit).max() * self.config.num_bins),
-            "error": (np.abs(back - both).mean(axis=0) / spread).round(5).tolist(),
+            "half_bin": float(np.abs(kept - unit).max(initial=0.0) * self.config.num_bins),
+            "error": error.round(5).tolist(),
             "outside": self.outside(obs, action).tolist(),
-            "num_values": int(both.size),
+            "num_values": int(np.size(obs) + np.size(action)),
             "tokens_per_transition": self.domain.period if is_component else 2,
         }
 
+    def _reals(self, obs: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Places int `[R]` of the reals in a transition, and their values float32 `[N, R]`."""
+        both = np.concatenate([obs, np.reshape(action, (len(obs), -1))], axis=1, dtype=np.float32)
+        reals = np.flatnonzero(np.array(self.domain.sizes) == 0)
+        return reals, both[:, reals]
+
     def _through(self, unit: jax.Array) -> jax.Array:
-        """Places `[..., P]` after a round trip through tokens."""
+        """Places `[..., R]` of reals after a round trip through tokens."""
         v = self.config.num_bins
         centres = scalar.unit_centres(v)
         if self.config.values == "reals":
@@ -97,16 +113,14 @@ class Tokenizer(NamedTuple):
 
 
 def fit(env: Any, domain: Domain, obs: np.ndarray, action: np.ndarray, config: TokenConfig) -> Tokenizer:
-    """Fit the bins of `env` on training data: `obs [N, n]`, `action [N, m]`.
+    """Fit the bins of `env` on training data: `obs [N, n]`, `action [N, m]`, `[N]` of a lone category.
 
-    Raises `TokenizerError` for categories, which lie in no warped space, or data
-    of another size.
+    Raises `TokenizerError` for data of another size.
     """
-    if domain.widest:
-        raise TokenizerError(f"tokenizer of {env.name}: got categories, expected reals.")
-    if obs.shape[1] != domain.obs_size or action.shape[1] != domain.action_size:
+    num_actions = math.prod(action.shape[1:])
+    if obs.shape[1] != domain.obs_size or num_actions != domain.action_size:
         raise TokenizerError(
-            f"tokenizer of {env.name}: got {obs.shape[1]} + {action.shape[1]} components, expected "
+            f"tokenizer of {env.name}: got {obs.shape[1]} + {num_actions} components, expected "
             f"{domain.obs_size} + {domain.action_size}; these are data of another domain."
         )
     codec = component.fit(obs, action, env.action_spec, config)

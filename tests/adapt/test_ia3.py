@@ -8,6 +8,7 @@ import pytest
 from jaxagent.adapt import ia3
 from jaxagent.config import TransformerConfig
 from jaxagent.nn import transformer
+from jaxagent.nn.sequence_model import token_model
 from jaxagent.nn.transformer import Block, num_parameters
 
 CONFIG = TransformerConfig(width=8, num_layers=2, num_heads=2, mlp_factor=3, context=2)
@@ -16,7 +17,7 @@ CONFIG = TransformerConfig(width=8, num_layers=2, num_heads=2, mlp_factor=3, con
 @pytest.fixture(scope="module")
 def base():
     vocabulary = transformer.Vocabulary(6, 0, 3, 1)
-    shapes = jax.eval_shape(transformer.model(CONFIG, vocabulary).init, jax.random.key(0))
+    shapes = jax.eval_shape(token_model(CONFIG, vocabulary).init, jax.random.key(0))
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), x.dtype), shapes)
 
@@ -39,14 +40,14 @@ def test_only_keys_values_and_hidden_units_are_scaled(base):
         )
         if not np.array_equal(a, b)
     }
-    assert changed == {f"block_{i}/{name}/kernel" for i in (0, 1) for name in ("key", "value", "down")}
+    assert changed == {f"trunk/block_{i}/{name}/kernel" for i in (0, 1) for name in ("key", "value", "down")}
 
 
 def test_merging_is_scaling_the_activations(base):
     """By hand in float64: keys and values behind their product, hidden units behind the GELU."""
     rng = np.random.default_rng(1)
-    p = jax.tree.map(lambda x: np.asarray(x, np.float64), base["block_0"])
-    scales = {k: rng.uniform(0.5, 1.5, v.shape) for k, v in ia3.init({"block_0": base["block_0"]}).items()}
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), base["trunk"]["block_0"])
+    scales = {k: rng.uniform(0.5, 1.5, v.shape) for k, v in ia3.init({"block_0": base["trunk"]["block_0"]}).items()}
     x = rng.normal(size=(1, 3, 8))
 
     def norm(x, scale):
@@ -69,7 +70,7 @@ def test_merging_is_scaling_the_activations(base):
     expected = y + hidden @ p["down"]["kernel"]
 
     merged = ia3.merge(
-        {"block_0": base["block_0"]}, {k: jnp.asarray(v, jnp.float32) for k, v in scales.items()}
+        {"block_0": base["trunk"]["block_0"]}, {k: jnp.asarray(v, jnp.float32) for k, v in scales.items()}
     )
     block = Block(CONFIG)
     time = jnp.zeros((3,), jnp.int32)  # no rotation

@@ -8,6 +8,7 @@ import pytest
 from jaxagent.adapt import lora
 from jaxagent.config import TransformerConfig
 from jaxagent.nn import transformer
+from jaxagent.nn.sequence_model import token_model
 from jaxagent.tokens.stream import Tokens
 
 CONFIG = TransformerConfig(width=8, num_layers=2, num_heads=2, mlp_factor=3, context=2)
@@ -19,7 +20,7 @@ SHAPES = {"query": (8, 8), "value": (8, 8), "output": (8, 8), "up": (8, 24), "do
 @pytest.fixture(scope="module")
 def model():
     vocabulary = transformer.Vocabulary(num_bins=6, num_categories=0, num_components=3, num_domains=1)
-    return transformer.model(CONFIG, vocabulary)
+    return token_model(CONFIG, vocabulary)
 
 
 @pytest.fixture(scope="module")
@@ -62,19 +63,19 @@ def test_merge_by_hand(base, scale):
     adapters = filled(lora.init(jax.random.key(1), base, 2, TARGETS))
     merged = lora.merge(base, adapters, scale)
     for block in ("block_0", "block_1"):
-        for name, kernel in base[block].items():
-            got = np.asarray(jax.tree.leaves(merged[block][name])[0])
+        for name, kernel in base["trunk"][block].items():
+            got = np.asarray(jax.tree.leaves(merged["trunk"][block][name])[0])
             before = np.asarray(jax.tree.leaves(kernel)[0])
             if name not in TARGETS:
                 np.testing.assert_array_equal(got, before)
                 continue
-            adapter = adapters[f"{block}/{name}/kernel"]
+            adapter = adapters[f"trunk/{block}/{name}/kernel"]
             product = np.asarray(adapter["down"]) @ np.asarray(adapter["up"])
             assert product.shape == SHAPES[name]
             change = (got - before).reshape(SHAPES[name])
             np.testing.assert_allclose(change, scale * product, atol=1e-5)
-    np.testing.assert_array_equal(merged["head"]["kernel"], base["head"]["kernel"])
-    jax.tree.map(np.testing.assert_array_equal, merged["embedding"], base["embedding"])
+    np.testing.assert_array_equal(merged["head"]["scalar"]["kernel"], base["head"]["scalar"]["kernel"])
+    jax.tree.map(np.testing.assert_array_equal, merged["stem"], base["stem"])
 
 
 def test_an_adapted_layer_adds_the_low_rank_path(model, base):
@@ -83,10 +84,10 @@ def test_an_adapted_layer_adds_the_low_rank_path(model, base):
     merged = lora.merge(base, adapters)
     x = jax.random.normal(jax.random.key(2), (5, 8))
     for name, contract in (("query", "nd,dhk->nhk"), ("output", "nhk,hkd->nd")):
-        adapter = adapters[f"block_0/{name}/kernel"]
+        adapter = adapters[f"trunk/block_0/{name}/kernel"]
         inputs = x if name == "query" else x.reshape(5, 2, 4)
-        outputs = jnp.einsum(contract, inputs, merged["block_0"][name]["kernel"])
-        plain = jnp.einsum(contract, inputs, base["block_0"][name]["kernel"])
+        outputs = jnp.einsum(contract, inputs, merged["trunk"]["block_0"][name]["kernel"])
+        plain = jnp.einsum(contract, inputs, base["trunk"]["block_0"][name]["kernel"])
         path = (x @ adapter["down"]) @ adapter["up"]
         np.testing.assert_allclose(outputs, plain + path.reshape(plain.shape), atol=2e-5)
 
@@ -111,9 +112,9 @@ def test_training_moves_the_adapters_and_leaves_the_base(model, base, tokens):
 
 def test_adapters_are_every_kernel_of_the_targets_at_the_given_rank(base):
     adapters = lora.init(jax.random.key(1), base, 3, (*TARGETS, "down"))
-    assert set(adapters) == {f"block_{i}/{n}/kernel" for i in (0, 1) for n in (*TARGETS, "down")}
+    assert set(adapters) == {f"trunk/block_{i}/{n}/kernel" for i in (0, 1) for n in (*TARGETS, "down")}
     for name, adapter in adapters.items():
-        rows, columns = SHAPES[name.split("/")[1]]
+        rows, columns = SHAPES[name.split("/")[2]]
         assert adapter["down"].shape == (rows, 3)
         assert adapter["up"].shape == (3, columns)
     expected = 2 * sum(3 * (SHAPES[n][0] + SHAPES[n][1]) for n in (*TARGETS, "down"))

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxagent.agents import pretraining, sequence
+from jaxagent.agents import pretraining
 from jaxagent.agents.pretraining import OBJECTIVES, PretrainParams, bert_at
 from jaxagent.config import TokenConfig, TransformerConfig
-from jaxagent.data.sampler import UnitBatch
-from jaxagent.nn import sequence_model, transformer
-from jaxagent.tokens import scalar, stream
+from jaxagent.data.sampler import Batch
+from jaxagent.nn import sequence_model
+from jaxagent.tokens import stream
 from jaxagent.tokens.component import Domain
 
 CONFIG = TransformerConfig(width=8, num_layers=2, num_heads=2, mlp_factor=2, context=3)
@@ -76,7 +76,7 @@ def windows(seed=0, is_real=None):
     bins = np.random.default_rng(seed).integers(1, V - 1, (B, K, P))
     unit = (2.0 * bins + 1.2) / V - 1.0
     is_real = np.ones((B, K), bool) if is_real is None else is_real
-    return UnitBatch(jnp.asarray(unit, jnp.float32), jnp.asarray(is_real))
+    return Batch(jnp.asarray(unit, jnp.float32), jnp.asarray(is_real))
 
 
 def moved(unit):
@@ -178,7 +178,7 @@ def test_the_loss_of_a_token_has_no_gradient_after_it(kind):
     model, params = build(kind), first_params("gpt", kind, 0)
 
     def losses(unit):
-        batch = UnitBatch(unit[None], jnp.ones((1, K), bool))
+        batch = Batch(unit[None], jnp.ones((1, K), bool))
         predicted, _, _ = pretraining.predict_next(model, params.model, model.layouts[0], batch)
         return pretraining.scalar_loss(predicted[0], unit, kind[1]).ravel()
 
@@ -312,7 +312,7 @@ def test_steps_that_do_not_exist_never_matter(name, kind):
     for seed in range(6 if name == "bert" else 1):  # other windows lend it their values, rarely
         key = functools.partial(jax.random.key, seed)
         before = see(name, kind, windows(is_real=real), key())
-        after = see(name, kind, UnitBatch(changed, jnp.asarray(real)), key())
+        after = see(name, kind, Batch(changed, jnp.asarray(real)), key())
         np.testing.assert_allclose(after.loss, before.loss, rtol=1e-6)
         pairs = zip(*(jax.tree.leaves(x.gradient) for x in (after, before)), strict=True)
         for x, y in pairs:
@@ -416,15 +416,16 @@ def test_sprs_other_loss_is_the_next_tokens():
 
 def test_the_next_token_loss_of_bins_is_that_of_the_acting_transformer():
     kind, batch = ("component", "bins"), windows()
-    model, params = build(kind), first_params("gpt", kind, 0)
-    acting = transformer.model(CONFIG, model.vocabulary)
-    bins = scalar.bin_of(batch.unit, V)
-    segment = jnp.zeros((B, K), jnp.int32)
-    tokens = stream.flatten(bins[..., :n], bins[..., n:], segment, DOMAINS[0])
-    network = sequence_model.acting_params(params.model)
-    loss = jax.jit(functools.partial(sequence.loss, acting, actions_only=False))
-    expected = loss(network, tokens)
-    np.testing.assert_allclose(see("gpt", kind).loss, expected, rtol=1e-5)
+    model, params = build(kind), first_params("gpt", kind, 0).model
+    tokens = stream.of_transitions(batch.unit, DOMAINS[0], V)
+    log_probs = np.asarray(jax.nn.log_softmax(jax.jit(model.apply)(params, tokens)), np.float64)
+    scores = np.take_along_axis(log_probs[:, :-1], np.asarray(tokens.value)[:, 1:, None], axis=-1)
+    np.testing.assert_allclose(see("gpt", kind).loss, -scores.mean(), rtol=1e-5)
+    # Of actions alone, as cloning has it.
+    of_actions = np.tile(IS_ACTION, K)[1:]
+    cloning = functools.partial(pretraining.next_scalars, model, layout=model.layouts[0], actions_only=True)
+    loss, _ = jax.jit(lambda params: cloning(params, batch=batch))(params)
+    np.testing.assert_allclose(loss, -scores[:, of_actions].mean(), rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -462,7 +463,7 @@ def test_activations_may_be_bfloat16(name):
         shape, _ = jax.eval_shape(
             lambda p, b, k, loss=loss, model=model: loss(p, p, model.layouts[1], b, k, jnp.float32(0.5)),
             params,
-            UnitBatch(jnp.zeros((2, K, 3)), jnp.ones((2, K), bool)),
+            Batch(jnp.zeros((2, K, 3)), jnp.ones((2, K), bool)),
             KEY(),
         )
         assert shape.dtype == jnp.float32
@@ -480,7 +481,7 @@ def test_a_state_s_tokens_know_its_past_and_no_action_of_its_own(kind):
     alone = np.eye(K * P, dtype=bool).reshape(-1, K, P)
     changed = jnp.where(alone, moved(base)[None], base[None])
     unit = jnp.concatenate([base[None], changed])
-    batch = UnitBatch(unit, jnp.ones(unit.shape[:2], bool))
+    batch = Batch(unit, jnp.ones(unit.shape[:2], bool))
     layout = model.layouts[0]
     tokens = np.asarray(pretraining._state_tokens(model, params.model, layout, batch, past))
     assert tokens.shape == (1 + K * P, layout.num_obs_tokens, model.config.width)
@@ -513,7 +514,7 @@ def test_one_step_is_the_first_of_several():
         return float(pretraining.spr_tokens(*args, num_steps=count)[1]["train/loss/latent"])
 
     # The same history and one state to come, of a window that is cut there.
-    cut = UnitBatch(batch.unit[:, : K - 1], batch.is_real[:, : K - 1])
+    cut = Batch(batch.unit[:, : K - 1], batch.is_real[:, : K - 1])
     gone = batch._replace(is_real=batch.is_real.at[:, K - 1].set(False))
     np.testing.assert_allclose(latent(2, gone), latent(1, cut), rtol=1e-5)
     with pytest.raises(ValueError, match=f"got {K} steps to predict in windows of {K}"):
@@ -539,3 +540,29 @@ def test_tokens_are_stepped_by_the_module_of_muzeros_model():
     searched = latent_model(config, (3,), 2).net
     bound = searched.bind(searched.init(jax.random.key(0), jnp.zeros((1, 3)), jnp.array([0])))
     assert type(step) is type(bound.transition) is TokenTransition
+
+
+# --- categories -----------------------------------------------------------------------------------
+
+MIXED = Domain(2, 2, 0, 0, 0, (0, 3), (2, 0))
+
+
+@pytest.mark.fast("gpt", "spr")
+@OF_ALL_OBJECTIVES
+def test_every_objective_takes_categories(name):
+    """In states and actions: what each costs is finite, and every table learns."""
+    model = sequence_model.model(CONFIG, TokenConfig(num_bins=V), (MIXED,))
+    objective, rng = OBJECTIVES[name], np.random.default_rng(0)
+    unit = rng.uniform(-1, 1, (8, K, 4))
+    unit[..., 1], unit[..., 2] = rng.integers(0, 3, (8, K)), rng.integers(0, 2, (8, K))
+    batch = Batch(jnp.asarray(unit, jnp.float32), jnp.ones((8, K), bool))
+    params = jax.jit(lambda key: pretraining.init(model, objective, key))(KEY())
+
+    def loss(params):
+        args = params, params, model.layouts[0], batch, jax.random.key(2), jnp.float32(0.5)
+        return objective.loss(model, *args)[0]
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
+    assert 0.0 < float(value) < 30.0
+    of_ids = np.asarray(gradient.model["stem"]["embedding"]["value"])[V:]
+    assert (np.abs(of_ids).max(axis=1) > 0).all()

@@ -16,7 +16,7 @@ from jaxagent.agents.sequence_actor import sequence_actor
 from jaxagent.config import MemoryConfig, PPOConfig, TransformerConfig
 from jaxagent.data.rollout import rollout
 from jaxagent.evaluate.episodes import play
-from jaxagent.nn import transformer
+from jaxagent.nn.sequence_model import token_model
 from jaxagent.nn.transformer import Vocabulary
 from jaxagent.tokens import component
 from jaxagent.train import loops, optimizer, parallel
@@ -81,7 +81,7 @@ ENV = Lengths()
 def judge_of(kind, config=CONFIG):
     if kind in TRANSFORMERS:
         (domain,) = component.domains([(ENV.obs_spec, ENV.action_spec)])
-        model = transformer.model(TRANSFORMERS[kind], Vocabulary(16, 3, domain.period, 1))
+        model = token_model(TRANSFORMERS[kind], Vocabulary(16, 3, domain.period, 1))
         return sequence_actor(model, domain, ENV.action_spec)
     return remembering(KINDS[kind], ENV.obs_spec, ENV.action_spec, config)
 

@@ -34,8 +34,8 @@ from jaxagent.config import (
     TrunkConfig,
 )
 from jaxagent.evaluate.episodes import play
-from jaxagent.nn import transformer
 from jaxagent.nn.policy_value import policy_value
+from jaxagent.nn.sequence_model import token_model
 from jaxagent.nn.transformer import Vocabulary
 from jaxagent.tokens import component
 from jaxagent.train import loops, optimizer, parallel
@@ -191,7 +191,7 @@ class World:
 
 def transformer_actor(obs_spec, spec):
     (domain,) = component.domains([(obs_spec, spec)])
-    model = transformer.model(TransformerConfig(width=8, num_layers=1, num_heads=2), Vocabulary(4, 4, 8, 1))
+    model = token_model(TransformerConfig(width=8, num_layers=1, num_heads=2), Vocabulary(4, 4, 8, 1))
     return ppo(obs_spec, spec, CONFIG, judge=sequence_actor(model, domain, spec))
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import jax
@@ -15,7 +16,7 @@ from envs.types import Component
 from jaxagent.config import TokenConfig
 from jaxagent.data import minari, sampler, store
 from jaxagent.data.store import StoreError
-from jaxagent.tokens import component
+from jaxagent.tokens import component, tokenizer
 
 LENGTHS = (4, 1, 3)
 BOX = {"type": "Box", "dtype": "float32", "shape": [2], "low": [-1.0, -1.0], "high": [1.0, 1.0]}
@@ -100,11 +101,11 @@ def windows_of(shards, spec, context=3):
     config = TokenConfig(num_bins=8)
     obs_spec = tuple(Component(f"obs{i}", "real") for i in range(obs.shape[-1]))
     (domain,) = component.domains([(obs_spec, spec)])
-    codec = component.fit(obs, action, spec, config)
-    data = sampler.windows(trajectories, codec, domain, config, context)
+    env = SimpleNamespace(name="probe", obs_spec=obs_spec, action_spec=spec)
+    data = sampler.windows(trajectories, tokenizer.fit(env, domain, obs, action, config), context)
     batch = jax.jit(sampler.sample, static_argnums=(2, 3))(data, jax.random.key(0), 200, context)
     assert int(data.num_real) == len(obs)
-    return np.asarray(batch.obs), np.asarray(batch.segment) != sampler.PADDING
+    return np.asarray(batch.obs), np.asarray(batch.is_real)
 
 
 def assert_windows_stay_in_their_episode(shards, spec):

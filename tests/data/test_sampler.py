@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from envs.types import Component
 from jaxagent.config import TokenConfig
 from jaxagent.data import sampler
-from jaxagent.tokens import component, scalar
+from jaxagent.tokens import component
 from jaxagent.tokens.tokenizer import Tokenizer
 from jaxagent.types import Trajectory
 
@@ -40,8 +40,8 @@ def build(trajectories, context=K, num_steps=None, spec=DISCRETE):
     (domain,) = component.domains([(OBS, spec)])
     stacked = np.array([[0.0, 0.0], [float(T), float(B)]])
     codec = component.fit(stacked, np.zeros((2, 2)), spec, CONFIG)
-    data = sampler.windows(trajectories, codec, domain, CONFIG, context, num_steps)
-    return data, codec, domain
+    made = Tokenizer("test", ("step", "lane", *(c.name for c in spec)), domain, codec, CONFIG)
+    return sampler.windows(trajectories, made, context, num_steps), made
 
 
 def episodes(trajectories):
@@ -60,50 +60,51 @@ def episodes(trajectories):
 @given(arrays(bool, (2, T, B)), st.sampled_from([1, K]))
 def test_a_window_is_consecutive_steps_of_one_episode_up_to_its_end(ends, context):
     t = trajectory(ends)
-    data, codec, domain = build([t], context)
+    data, made = build([t], context)
     batch = draw(data, jax.random.key(0), 300, context)
     assert batch.obs.shape == (300, context, 2)
+    assert batch.unit.shape == (300, context, 3)
     episode_of = episodes([t])
-    obs, segment = np.asarray(batch.obs), np.asarray(batch.segment)
+    obs, real = np.asarray(batch.obs), np.asarray(batch.is_real)
     starts = set()
-    for row, ids in zip(obs, segment, strict=True):
+    for row, is_real in zip(obs, real, strict=True):
         step, lane = int(row[0, 0]), int(row[0, 1])
         starts.add((lane, step))
         own = episode_of[(0, lane, step)]
         for k in range(context):
             inside = episode_of.get((0, lane, step + k)) == own
-            assert ids[k] == (own if inside else sampler.PADDING)
+            assert is_real[k] == inside
             if inside:
                 assert tuple(row[k]) == (step + k, lane)
     assert len(starts) == T * B  # every real step may start a window
-    real = segment != sampler.PADDING
-    tokens = component.encode_obs(codec, domain, 16, batch.obs)
-    np.testing.assert_array_equal(batch.obs_tokens[real], tokens[real])
     action = (obs[..., 0] + 3 * obs[..., 1]) % 7
-    expected = component.encode_action(codec, domain, 16, jnp.asarray(action, jnp.int32))
-    np.testing.assert_array_equal(batch.action_tokens[real], expected[real])
+    np.testing.assert_array_equal(batch.unit[real], made.unit(batch.obs, jnp.asarray(action))[real])
+    tokens = component.encode_obs(made.codec, made.domain, 16, batch.obs)
+    in_bins = component.tokens_of(made.domain.sizes, 16, batch.unit)
+    np.testing.assert_array_equal(in_bins[real][:, :2], tokens[real])
+    np.testing.assert_array_equal(in_bins[real][:, 2], 16 + action[real])
 
 
 def test_episodes_end_at_terminations_truncations_and_lane_ends():
     ends = np.zeros((2, T, B), bool)
     ends[0, 1, 0] = True  # lane 0: a termination after step 1
     ends[1, 2, 1] = True  # lane 1: a truncation after step 2
-    data, _, _ = build([trajectory(ends), trajectory(num_steps=2)])
+    data, _ = build([trajectory(ends), trajectory(num_steps=2)])
     expected = [0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 5]
     np.testing.assert_array_equal(data.segment, [*expected, -1, -1])
     lanes = [0] * 5 + [1] * 5 + [0, 0, 1, 1]
     np.testing.assert_array_equal(data.obs[:14, 1], lanes)
 
 
-def test_continuous_actions_have_a_token_per_component():
-    data, codec, domain = build([trajectory(spec=BOX)], spec=BOX)
-    assert data.action_tokens.shape == (T * B + K - 1, 2)
-    back = component.decode_action(codec, domain, 16, data.action_tokens[: T * B])
-    np.testing.assert_allclose(back, 2 * data.obs[: T * B], atol=20 / 16 / 2 + 1e-5)
+def test_continuous_actions_have_a_scalar_a_component():
+    data, made = build([trajectory(spec=BOX)], spec=BOX)
+    assert data.unit.shape == (T * B + K - 1, 4)
+    back = made.action_of_unit(data.unit[: T * B, 2:])
+    np.testing.assert_allclose(back, 2 * data.obs[: T * B], atol=1e-5)
 
 
 def test_steps_are_equally_likely():
-    data, _, _ = build([trajectory()])
+    data, _ = build([trajectory()])
     batch = draw(data, jax.random.key(0), 5000, K)
     start = (batch.obs[:, 0, 0] + T * batch.obs[:, 0, 1]).astype(jnp.int32)
     observed = np.bincount(start, minlength=T * B)
@@ -111,7 +112,7 @@ def test_steps_are_equally_likely():
 
 
 def test_steps_are_equally_likely_also_where_the_data_were_padded():
-    data, _, _ = build([trajectory()], num_steps=15)
+    data, _ = build([trajectory()], num_steps=15)
     batch = draw(data, jax.random.key(0), 5000, K)
     start = (batch.obs[:, 0, 0] + T * batch.obs[:, 0, 1]).astype(jnp.int32)
     observed = np.bincount(start, minlength=T * B)
@@ -127,7 +128,7 @@ def test_padding_to_a_common_size_makes_data_sets_lanes_of_one_program():
     keys = jax.random.split(jax.random.key(0), 2)
     batch = jax.jit(jax.vmap(lambda d, k: sampler.sample(d, k, 200, K)))(stacked, keys)
     # Padding never starts a window.
-    assert (np.asarray(batch.segment)[:, :, 0] != sampler.PADDING).all()
+    assert np.asarray(batch.is_real)[:, :, 0].all()
     assert np.asarray(batch.obs)[1, :, 0, 0].max() == 1
     np.testing.assert_array_equal(stacked.segment[1], [0, 0, 1, 1] + [sampler.PADDING] * 8)
     np.testing.assert_array_equal(stacked.obs[1, 4:], 0)
@@ -141,7 +142,7 @@ def test_too_small_a_common_size_is_refused():
 
 
 def test_a_batch_is_a_pure_function_of_the_key():
-    data, _, _ = build([trajectory()])
+    data, _ = build([trajectory()])
     first, again, other = (draw(data, jax.random.key(s), 50, K) for s in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, first, again)
     assert (first.obs != other.obs).any()
@@ -161,12 +162,10 @@ def big():
 def test_shuffled_steps_keep_their_marginals():
     data = big()
     mixed = sampler.shuffled(data, jax.random.key(0))
-    for name in ("obs", "obs_tokens", "action_tokens"):
-        before, after = np.asarray(getattr(data, name)), np.asarray(getattr(mixed, name))
-        np.testing.assert_array_equal(  # rows, as a multiset
-            before[np.lexsort(before.T)], after[np.lexsort(after.T)]
-        )
-        np.testing.assert_array_equal(after[80:], before[80:])
+    for part in (slice(0, 2), slice(2, 3)):  # states and actions
+        x, y = (np.asarray(d.unit)[:, part] for d in (data, mixed))
+        np.testing.assert_array_equal(x[np.lexsort(x.T)], y[np.lexsort(y.T)])  # rows, as a multiset
+        np.testing.assert_array_equal(y[80:], x[80:])
     np.testing.assert_array_equal(mixed.segment, data.segment)
     assert int(mixed.num_real) == int(data.num_real) == 80
 
@@ -182,21 +181,20 @@ def test_shuffled_steps_follow_from_nothing():
     assert follows(mixed) < 0.2
 
     def actions_follow(d):
-        action = np.asarray(d.action_tokens[:80, 0])
+        action = np.asarray(d.unit[:80, 2])
         return np.mean((np.diff(action) - 1) % 7 == 0)
 
     assert actions_follow(data) > 0.9
     assert actions_follow(mixed) < 0.4
 
-    # Actions are paired with other observations, tokens stay with theirs.
+    # Actions are paired with other observations, places stay with theirs.
     def paired(d):
-        action = (d.obs[:80, 0] + 3 * d.obs[:80, 1]) % 7 + 16
-        return np.mean(np.asarray(action == d.action_tokens[:80, 0].astype(jnp.float32)))
+        return np.mean(np.asarray((d.obs[:80, 0] + 3 * d.obs[:80, 1]) % 7 == d.unit[:80, 2]))
 
     assert paired(data) == 1
     assert paired(mixed) < 0.4
-    pairs = {tuple(map(float, row)) for row in np.hstack([data.obs, data.obs_tokens])}
-    assert {tuple(map(float, row)) for row in np.hstack([mixed.obs, mixed.obs_tokens])} == pairs
+    pairs = {tuple(map(float, row)) for row in np.hstack([data.obs, data.unit[:, :2]])}
+    assert {tuple(map(float, row)) for row in np.hstack([mixed.obs, mixed.unit[:, :2]])} == pairs
 
 
 def test_shuffling_is_a_pure_function_of_the_key():
@@ -204,64 +202,3 @@ def test_shuffling_is_a_pure_function_of_the_key():
     first, again, other = (sampler.shuffled(data, jax.random.key(s)) for s in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, first, again)
     assert (first.obs != other.obs).any()
-
-
-# --- windows of places ----------------------------------------------------------------------------
-
-draw_units = jax.jit(sampler.sample_units, static_argnums=(2, 3))
-
-
-def build_units(trajectories, context=K, num_steps=None, last=T):
-    (domain,) = component.domains([(OBS, BOX)])
-    stacked = np.array([[0.0, 0.0], [float(last), float(B)]])
-    codec = component.fit(stacked, np.zeros((2, 2)), BOX, CONFIG)
-    made = Tokenizer("test", ("step", "lane", "x", "y"), domain, codec, CONFIG)
-    return sampler.unit_windows(trajectories, made, context, num_steps), made
-
-
-@pytest.mark.slow
-@FEW
-@given(arrays(bool, (2, T, B)), st.sampled_from([1, K]))
-def test_unit_windows_are_the_windows_of_tokens(ends, context):
-    """The same steps for the same key, in the same bins; what is not real is their padding."""
-    t = trajectory(ends, BOX)
-    data, made = build_units([t], context)
-    tokens = sampler.windows([t], made.codec, made.domain, CONFIG, context)
-    batch = draw_units(data, jax.random.key(0), 100, context)
-    expected = draw(tokens, jax.random.key(0), 100, context)
-    assert batch.unit.shape == (100, context, 4)
-    assert batch.is_real.dtype == bool
-    real = np.asarray(batch.is_real)
-    np.testing.assert_array_equal(real, expected.segment != sampler.PADDING)
-    assert real[:, 0].all()
-    bins = np.asarray(scalar.bin_of(batch.unit, CONFIG.num_bins))
-    both = np.concatenate([expected.obs_tokens, expected.action_tokens], axis=-1)
-    np.testing.assert_array_equal(bins[real], both[real])
-    # Real steps come first: what is predicted within an episode has its past.
-    assert (real[:, :-1] >= real[:, 1:]).all()
-
-
-def test_unit_windows_may_be_padded_to_a_common_size():
-    data, _ = build_units([trajectory(spec=BOX, num_steps=2)], num_steps=10)
-    assert data.unit.shape == (10 + K - 1, 4)
-    np.testing.assert_array_equal(data.segment, [0, 0, 1, 1] + [sampler.PADDING] * 8)
-    batch = draw_units(data, jax.random.key(0), 300, K)
-    assert batch.is_real[:, 0].all()
-    assert batch.is_real.sum(1).max() == 2
-    with pytest.raises(ValueError, match=r"got 10 steps, expected at most num_steps = 9"):
-        build_units([trajectory(spec=BOX)], num_steps=9)
-
-
-def test_the_saboteurs_places_keep_their_marginals_and_follow_from_nothing():
-    data, _ = build_units([trajectory(spec=BOX, num_steps=40)], num_steps=90, last=40)
-    mixed = sampler.shuffled_units(data, jax.random.key(0), 2)
-    before, after = np.asarray(data.unit), np.asarray(mixed.unit)
-    for part in (slice(0, 2), slice(2, 4)):  # rows, as a multiset
-        x, y = before[:80, part], after[:80, part]
-        np.testing.assert_array_equal(x[np.lexsort(x.T)], y[np.lexsort(y.T)])
-        assert (x != y).any(1).mean() > 0.5
-    np.testing.assert_array_equal(after[80:], before[80:])
-    np.testing.assert_array_equal(mixed.segment, data.segment)
-    # Actions are paired with other observations.
-    pairs = {tuple(map(float, row)) for row in before[:80]}
-    assert np.mean([tuple(map(float, row)) in pairs for row in after[:80]]) < 0.5

@@ -11,10 +11,10 @@ from jaxagent.agents import pretraining
 from jaxagent.agents.pretraining import OBJECTIVES
 from jaxagent.config import TokenConfig, TransformerConfig
 from jaxagent.nn import sequence_model, transformer
-from jaxagent.nn.sequence_model import Layout, acting_params
 from jaxagent.objectives import masking
 from jaxagent.tokens import component, scalar, stream
 from jaxagent.tokens.component import Domain
+from jaxagent.tokens.layout import Layout
 
 CONFIG = TransformerConfig(width=8, num_layers=2, num_heads=2, mlp_factor=2, context=3)
 DOMAINS = (Domain(3, 2, 0, 0, 0), Domain(2, 1, 0, 1, 5))
@@ -148,7 +148,7 @@ def test_scalars_in_every_way_lie_on_one_curve():
 
     def embed(values, unit, **params):
         module = sequence_model._Scalars(vocabulary, values, 4)
-        return module.apply({"params": {"features": features, **params}}, unit)
+        return module.apply({"params": {"features": features, **params}}, unit, (0,) * unit.shape[-1])
 
     bins = embed("bins", centres, value=table)
     np.testing.assert_allclose(embed("two_hot", centres, value=table), bins, rtol=1e-4, atol=1e-4)
@@ -165,9 +165,78 @@ def test_equal_arguments_give_the_same_model():
     )
 
 
-def test_categories_are_refused():
-    with pytest.raises(ValueError, match=r"got domains \[1\] with categories"):
-        sequence_model.model(CONFIG, TokenConfig(), (DOMAINS[0], Domain(2, 1, 3, 1, 5)))
+def test_categories_beside_reals_without_ids_are_refused():
+    with pytest.raises(ValueError, match=r"got domains \[1\] with categories and values \"reals\""):
+        sequence_model.model(CONFIG, TokenConfig(values="reals"), (DOMAINS[0], Domain(2, 1, 3, 1, 5)))
+
+
+@pytest.mark.parametrize("kind", [("modality", "bins"), ("component", "two_hot")], ids="-".join)
+def test_only_component_models_of_bins_take_tokens(kind):
+    model, params = build(kind)
+    with pytest.raises(ValueError, match=f'got a model of granularity "{kind[0]}" and values "{kind[1]}"'):
+        model.apply(params, stream.of_transitions(some_units(0), DOMAINS[0], V))
+
+
+# --- who sees whom --------------------------------------------------------------------------------
+
+SIZE = K * DOMAINS[0].period  # tokens of a window
+HIDDEN = np.random.default_rng(3).random((1, K, DOMAINS[0].period)) < 0.4
+KIND = jnp.array([0, 0, 0, 1, 1])
+FULL = masking.full(K, 5)
+MASKS = {
+    "causal": masking.causal(K, 5)[None],
+    "block_causal": masking.block_causal(K, KIND)[None],
+    "full": FULL[None],
+    "inverse": masking.inverse(K, KIND)[None],
+    "only_what_is_kept": masking.hide_from_others(FULL, jnp.asarray(HIDDEN)),
+    "padded": masking.within_episode(masking.causal(K, 5), jnp.array([[True, True, False]]), 5),
+    "padded_full": masking.within_episode(FULL, jnp.array([[True, False, False]]), 5),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_a_state_depends_on_exactly_what_two_layers_of_its_mask_reach(name):
+    """Every scalar is moved once, the last of each group too; what is out of reach keeps its bits."""
+    _, params = build(("component", "bins"))
+    unit = np.repeat(np.asarray(some_units(0))[:1], 1 + SIZE, axis=0).reshape(1 + SIZE, SIZE)
+    place = np.arange(SIZE)
+    unit[1 + place, place] += np.where(unit[0] > 0, -0.9, 0.9)
+    unit = jnp.asarray(unit.reshape(1 + SIZE, K, -1))
+    states, _ = run(("component", "bins"), 0, params, unit, MASKS[name])
+    depends = (np.asarray(states[1:]) != np.asarray(states[:1])).any(-1).T  # [token, scalar]
+    sees = np.asarray(MASKS[name][0]).astype(int)
+    np.testing.assert_array_equal(depends, sees @ sees > 0)
+
+
+# --- categories -----------------------------------------------------------------------------------
+
+MIXED = Domain(2, 2, 0, 0, 0, (0, 3), (2, 0))
+
+
+@functools.cache
+def mixed(kind):
+    tokens = TokenConfig(num_bins=V, granularity=kind[0], values=kind[1])
+    model = sequence_model.model(CONFIG, tokens, (MIXED,))
+    return model, jax.tree.map(lambda x: 1.5 * x, jax.jit(model.init)(jax.random.key(0)))
+
+
+@pytest.mark.fast("component-bins")
+@pytest.mark.parametrize("kind", [k for k in KINDS if k[1] != "reals"], ids="-".join)
+def test_categories_have_ids_of_their_own(kind):
+    """Each id is another state, a fraction of one is the same; predictions have logits of all."""
+    model, params = mixed(kind)
+    (layout,) = model.layouts
+    attention = masking.causal(K, layout.num_tokens)[None]
+    unit = np.zeros((4, K, 4), np.float32)
+    unit[:, 1, 1] = [0.0, 1.0, 2.0, 2.0]
+    unit[3, 1, 1] += 0.25  # no whole number: rounded down
+    encode = jax.jit(lambda p, u: model.encode(p, layout, u, attention))
+    states = np.asarray(encode(params, jnp.asarray(unit)))
+    for a, b in ((0, 1), (1, 2), (0, 2)):
+        assert np.abs(states[a] - states[b]).max() > 1e-3
+    np.testing.assert_array_equal(states[2], states[3])
+    groups = jnp.asarray(states).reshape(4, K, layout.num_tokens, -1)
+    assert model.read(params, layout, groups).shape == (4, K, 4, V + 3)
 
 
 # --- the transformer that acts --------------------------------------------------------------------
@@ -175,28 +244,22 @@ def test_categories_are_refused():
 
 def test_the_acting_transformer_has_the_same_logits_in_one_pass_and_through_its_cache():
     kind, number = ("component", "bins"), 1
-    domain = DOMAINS[number]
+    domain, period = DOMAINS[number], DOMAINS[number].period
     model, params = build(kind)
-    acting = transformer.model(CONFIG, model.vocabulary)
-    network, unit = acting_params(params), some_units(number)
+    unit = some_units(number)
     _, expected = run(kind, number, params, unit, sees(kind, number))
     expected = expected.reshape(B, -1, V)
 
-    bins = scalar.bin_of(unit, V)
-    segment = jnp.zeros((B, K), jnp.int32)
-    n, period = domain.obs_size, domain.period
-    tokens = stream.flatten(bins[..., :n], bins[..., n:], segment, domain)
-    logits = jax.jit(acting.apply)(network, tokens)
+    tokens = stream.of_transitions(unit, domain, V)
+    logits = jax.jit(model.apply)(params, tokens)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
-    fresh = jax.eval_shape(acting.init, jax.random.key(0))
-    assert jax.tree.structure(fresh) == jax.tree.structure(network)
-    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x.shape, y.shape), fresh, network)
 
-    cache, step = acting.init_cache(B, period), jax.jit(acting.step)
+    cache, step = model.init_cache(B, period), jax.jit(model.advance)
     for k in range(K):
         part = slice(k * period, (k + 1) * period)
         chunk = tokens._replace(**{f: getattr(tokens, f)[..., part] for f in tokens._fields if f != "domain"})
-        logits, cache = step(network, chunk, jnp.array(k * period, jnp.int32), cache)
+        states, cache = step(params, chunk, jnp.array(k * period, jnp.int32), cache)
+        logits = model.read(params, None, states)
         np.testing.assert_allclose(logits, expected[:, part], rtol=1e-4, atol=1e-5)
 
 

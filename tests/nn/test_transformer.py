@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from jaxagent.agents import sequence
 from jaxagent.config import TransformerConfig
 from jaxagent.nn import attention, transformer
+from jaxagent.nn.sequence_model import token_model
 from jaxagent.tokens import component, scalar, stream
 from jaxagent.tokens.component import Codec, Domain
 
@@ -29,7 +30,7 @@ TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
 
 @functools.cache
 def two_layers():
-    params = jax.jit(transformer.model(CONFIG, VOCABULARY).init)(jax.random.key(0))
+    params = jax.jit(token_model(CONFIG, VOCABULARY).init)(jax.random.key(0))
     # Larger than at initialisation, so that attention is far from uniform and a slip shows.
     return jax.tree.map(lambda x: 1.5 * x, params)
 
@@ -40,9 +41,10 @@ def build(num_layers=2, context=8, dtype="float32", attention="softmax"):
     config = dataclasses.replace(
         CONFIG, num_layers=num_layers, context=context, dtype=dtype, attention=attention
     )
-    model = transformer.model(config, VOCABULARY)
+    model = token_model(config, VOCABULARY)
     unused = {f"block_{i}" for i in range(num_layers, 2)}
-    params = {name: x for name, x in two_layers().items() if name not in unused}
+    params = dict(two_layers())
+    params["trunk"] = {name: x for name, x in params["trunk"].items() if name not in unused}
     return model, params, jax.jit(model.apply)
 
 
@@ -71,12 +73,11 @@ def recording_policy(domain, rule, num_layers, context):
     model, _, _ = build(num_layers, context)
     passes = []
 
-    def recording_step(*args):
-        logits, cache = model.step(*args)
-        passes.append(logits[:, -1])
-        return logits, cache
+    def recording_read(*args):
+        passes.append(model.read(*args))
+        return passes[-1]
 
-    policy = sequence.policy(model._replace(step=recording_step), domain, rule)
+    policy = sequence.policy(model._replace(read=recording_read), domain, rule)
 
     def act(*args):
         passes.clear()
@@ -238,10 +239,10 @@ def dependence(tokens, num_layers, context):
     projection = jax.random.normal(jax.random.key(3), (VOCABULARY.size,))
 
     def outputs(table):
-        embedding = {**params["embedding"], "value": table}
-        return model.apply({**params, "embedding": embedding}, tokens)[0] @ projection
+        embedding = {**params["stem"]["embedding"], "value": table}
+        return model.apply({**params, "stem": {"embedding": embedding}}, tokens)[0] @ projection
 
-    gradient = jax.jit(jax.jacrev(outputs))(params["embedding"]["value"])  # [L, V, D]
+    gradient = jax.jit(jax.jacrev(outputs))(params["stem"]["embedding"]["value"])  # [L, V, D]
     return np.abs(gradient[:, tokens.value[0], :]).max(-1) > 1e-9
 
 
@@ -400,36 +401,7 @@ def test_causal_blocks_leave_out_what_is_masked():
     assert flops(True) < 0.7 * flops(False)  # 10 of 16 blocks
 
 
-# The loss, the types, the counts.
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("actions_only", [True, False])
-def test_the_loss_is_finite_with_finite_gradients_also_with_padding(actions_only):
-    model, params, _ = build(1, 3)
-    segment = np.array([[0, 0, 1, 1], [3, -1, -1, -1]])
-    loss = jax.jit(
-        jax.value_and_grad(lambda p, tokens: sequence.loss(model, p, tokens, actions_only=actions_only))
-    )
-    with jax.debug_nans(True):
-        value, gradient = loss(params, random_tokens(DISCRETE, 4, segment))
-    assert value > 0
-    assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradient))
-    assert all((g != 0).any() for g in jax.tree.leaves(gradient))
-
-
-@pytest.mark.slow
-def test_padding_and_other_episodes_do_not_change_the_loss():
-    model, params, _ = build(1, 3)
-    loss = jax.jit(lambda tokens: sequence.loss(model, params, tokens, actions_only=False))
-    segment = np.array([[0, 0, -1, -1]] * 2)
-    first = random_tokens(DISCRETE, 4, segment, seed=1)
-    other = random_tokens(DISCRETE, 4, segment, seed=2)
-    value = jnp.concatenate([first.value[:, :6], other.value[:, 6:]], axis=1)
-    assert (value != first.value).any()
-    np.testing.assert_array_equal(loss(first), loss(first._replace(value=value)))
-    short = random_tokens(DISCRETE, 2, segment[:, :2])._replace(value=first.value[:, :6])
-    np.testing.assert_allclose(loss(first), loss(short), rtol=1e-5)
+# The types and the counts.
 
 
 @pytest.mark.slow
@@ -443,7 +415,8 @@ def test_bfloat16_runs_and_stays_near_float32():
     cache = model.init_cache(2, 3)
     ids = [name for name in tokens._fields if name != "domain"]
     chunk = tokens._replace(**{name: getattr(tokens, name)[..., :3] for name in ids})
-    stepped, after = jax.jit(model.step)(params, chunk, jnp.zeros((), jnp.int32), cache)
+    states, after = jax.jit(model.advance)(params, chunk, jnp.zeros((), jnp.int32), cache)
+    stepped = model.read(params, None, states)
     assert logits.dtype == stepped.dtype == jnp.float32
     assert {x.dtype.name for x in jax.tree.leaves(params)} == {"float32"}
     assert cache.keys.dtype == after.keys.dtype == after.values.dtype == jnp.bfloat16
@@ -456,7 +429,8 @@ def test_num_parameters_by_hand():
     tables = 16 * (67 + 5 + 2 + 2 + 13)  # value, component, kind, domain, features
     attention_size = 4 * 16 * 16
     block = attention_size + 2 * 16 * 32 + 2 * 16  # MLP of factor 2, two norms
-    assert transformer.num_parameters(params) == tables + 2 * block + 16 + 16 * 67
+    norm, mask, head = 16, 16, 16 * 67
+    assert transformer.num_parameters(params) == tables + 2 * block + norm + mask + head
     assert transformer.num_parameters({"a": jnp.zeros((2, 3)), "b": [jnp.zeros(())]}) == 7
 
 
@@ -505,7 +479,7 @@ def test_linear_attention_leaks_no_future_and_no_other_episode():
 
 def positioned(positions, context=4):
     config = dataclasses.replace(CONFIG, positions=positions, context=context)
-    model = transformer.model(config, VOCABULARY)
+    model = token_model(config, VOCABULARY)
     return model, jax.jit(model.init)(jax.random.key(3))
 
 
@@ -517,7 +491,7 @@ def test_without_positions_the_order_of_past_steps_is_not_seen():
     swapped = tokens._replace(value=rows[:, jnp.array([1, 0, 2])].reshape(2, -1))
     for positions, sees in (("none", False), ("rotary", True), ("learned", True)):
         config = dataclasses.replace(CONFIG, positions=positions, num_layers=1, context=4)
-        model = transformer.model(config, VOCABULARY)
+        model = token_model(config, VOCABULARY)
         params = jax.tree.map(lambda x: 4.0 * x, jax.jit(model.init)(jax.random.key(3)))
         apply = jax.jit(model.apply)
         gap = np.abs(apply(params, tokens)[:, -1] - apply(params, swapped)[:, -1]).max()

@@ -1,8 +1,7 @@
-"""Streams: the layout by hand, the ids, and which tokens are targets."""
+"""Streams: the layout by hand, the ids, and transitions as tokens."""
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from jaxagent.tokens import stream
 from jaxagent.tokens.component import Domain
@@ -38,35 +37,13 @@ def test_kinds_and_component_ids_of_a_wider_action():
     )
 
 
-@pytest.mark.parametrize(
-    ("segment", "every_token", "actions"),
-    [
-        # One episode: all but the very first token.
-        ([3, 3], [0, 1, 1, 1, 1, 1], [0, 0, 1, 0, 0, 1]),
-        # A border: the first observation token of the new episode follows from nothing.
-        ([0, 1], [0, 1, 1, 0, 1, 1], [0, 0, 1, 0, 0, 1]),
-        # Padding, also next to padding.
-        ([2, -1], [0, 1, 1, 0, 0, 0], [0, 0, 1, 0, 0, 0]),
-        ([-1, -1], [0] * 6, [0] * 6),
-        ([0, -1, -1], [0, 1, 1] + [0] * 6, [0, 0, 1] + [0] * 6),
-    ],
-)
-def test_target_weights_by_hand(segment, every_token, actions):
-    tokens = flatten([segment])
-    weight = stream.target_weights(tokens, actions_only=False)
-    np.testing.assert_array_equal(weight, [every_token])
-    assert weight.dtype == jnp.float32
-    np.testing.assert_array_equal(stream.target_weights(tokens, actions_only=True), [actions])
-
-
-def test_an_action_of_an_episodes_first_step_is_a_target_but_its_first_token_alone_is_not():
-    """Without observation tokens the first action token after a border has no predecessor."""
-    domain = Domain(obs_size=0, action_size=2, action_cardinality=0, index=0, first_component=0)
-    tokens = flatten([[0, 1]], domain)
-    np.testing.assert_array_equal(stream.target_weights(tokens, actions_only=True), [[0, 1, 0, 1]])
-
-
-def test_rows_are_weighted_by_their_own_segments():
-    tokens = flatten([[0, 0], [0, -1], [1, 2]])
-    weight = stream.target_weights(tokens, actions_only=False)
-    np.testing.assert_array_equal(weight.sum(1), [5, 2, 4])
+def test_transitions_become_bins_and_ids_in_the_order_of_the_stream():
+    """Two reals (eight bins of width 1/4) and a category of three beside them."""
+    unit = jnp.array([[[-1.0, 0.1, 2.0], [0.99, -0.3, 0.0]]])
+    tokens = stream.of_transitions(unit, DOMAIN, num_bins=8)
+    np.testing.assert_array_equal(tokens.value, [[0, 4, 8 + 2, 7, 2, 8 + 0]])
+    same = stream.flatten(
+        tokens.value.reshape(1, 2, 3)[..., :2], tokens.value[:, 2::3, None], jnp.zeros((1, 2)), DOMAIN
+    )
+    for field in tokens._fields:
+        np.testing.assert_array_equal(getattr(tokens, field), getattr(same, field))

@@ -122,15 +122,34 @@ def test_the_domain_it_was_fitted_on_is_accepted_and_no_other():
             made.check(other)
 
 
-def test_data_of_another_domain_and_categories_are_refused():
+def test_data_of_another_domain_are_refused():
     (domain,) = component.domains([(OBS, ACTION)])
     obs, action = data()
     with pytest.raises(TokenizerError, match=r"got 2 \+ 2 components, expected 3 \+ 2"):
         tokenizer.fit(robot(), domain, obs[:, :2], action, TokenConfig())
     with pytest.raises(TokenizerError, match=r"got 3 \+ 1 components, expected 3 \+ 2"):
         tokenizer.fit(robot(), domain, obs, action[:, :1], TokenConfig())
-    symbol = Component("gear", "category", cardinality=3)
-    for specs in ((OBS, (symbol,)), ((*OBS[1:], symbol), ACTION)):
-        (other,) = component.domains([specs])
-        with pytest.raises(TokenizerError, match="got categories, expected reals"):
-            tokenizer.fit(robot(), other, obs, action, TokenConfig())
+
+
+GEAR = Component("gear", "category", cardinality=3)
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "beside_a_real"])
+def test_categories_stay_their_ids(alone):
+    """In states and in actions, which come back as they were; only reals have errors."""
+    obs_spec, action_spec = (*OBS[1:], GEAR), (GEAR,) if alone else (ACTION[0], GEAR)
+    (domain,) = component.domains([(obs_spec, action_spec)])
+    obs, action = data()
+    gear = np.random.default_rng(1).integers(0, 3, N)
+    obs = np.column_stack([obs[:, 1:], gear]).astype(np.float32)
+    action = gear.astype(np.int32) if alone else np.column_stack([action[:, 0], gear]).astype(np.float32)
+    made = tokenizer.fit(robot(obs=obs_spec, action=action_spec), domain, obs, action, TokenConfig(V))
+    unit = np.asarray(made.unit(obs, jnp.asarray(action)))
+    np.testing.assert_array_equal(unit[:, [2, -1]], np.column_stack([gear, gear]))
+    assert np.abs(unit[:, :2]).max() <= 1.0
+    back = np.asarray(made.action_of_unit(jnp.asarray(unit[:, 3:])))
+    np.testing.assert_allclose(back.reshape(action.shape), action, atol=1e-4)
+    report, is_category = made.report(obs, action), np.array(domain.sizes) > 0
+    assert 0.9 < report["half_bin"] <= 1.0 + 1e-3
+    np.testing.assert_array_equal(np.array(report["error"])[is_category], 0.0)
+    np.testing.assert_array_equal(np.array(report["outside"])[is_category], 0)

@@ -16,10 +16,10 @@ import envs
 from envs.vector import VectorEnv, broadcast_params
 from jaxagent import keys
 from jaxagent.agents.actor_critic import ppo
-from jaxagent.config import NUM_SHARDS, PPOConfig, TransformerConfig
-from jaxagent.nn.transformer import Vocabulary, model
-from jaxagent.objectives.sequence import next_token
-from jaxagent.tokens import stream
+from jaxagent.agents.pretraining import next_scalars
+from jaxagent.config import NUM_SHARDS, PPOConfig, TokenConfig, TransformerConfig
+from jaxagent.data.sampler import Batch
+from jaxagent.nn.sequence_model import model
 from jaxagent.tokens.component import Domain
 from jaxagent.train import loops, optimizer, parallel
 from jaxagent.train.parallel import Mean, ReplicaDrift
@@ -71,22 +71,17 @@ def transformer_program():
     """Pretraining of a tiny transformer on random tokens."""
     domain = Domain(obs_size=2, action_size=1, action_cardinality=3, index=0, first_component=0)
     config = TransformerConfig(width=8, num_layers=1, num_heads=2, mlp_factor=2, context=3)
-    net = model(config, Vocabulary(num_bins=5, num_categories=3, num_components=3, num_domains=1))
+    net = model(config, TokenConfig(num_bins=5), (domain,))
 
     def loss(params, minibatch, data):
-        obs, action = minibatch
-        segment = jnp.zeros(obs.shape[:2], jnp.int32)
-        tokens = stream.flatten(obs, action, segment, domain)
-        weight = stream.target_weights(tokens, actions_only=False)
-        return next_token(net.apply(params, tokens), tokens.value, weight), {}
+        return next_scalars(net, params, net.layouts[0], minibatch)
 
     def sample(data, key):
-        index = jax.random.randint(key, (2,), 0, data[0].shape[0])
-        return data[0][index], data[1][index]
+        unit = data[jax.random.randint(key, (2,), 0, len(data))]
+        return Batch(unit, jnp.ones(unit.shape[:2], bool))
 
     rng = np.random.default_rng(0)
-    obs = jnp.asarray(rng.integers(0, 5, (16, 3, 2)), jnp.int32)
-    data = (obs, jnp.asarray(rng.integers(5, 8, (16, 3, 1)), jnp.int32))
+    data = jnp.asarray(np.dstack([rng.uniform(-1, 1, (16, 3, 2)), rng.integers(0, 3, (16, 3))]), jnp.float32)
     loop = loops.supervised(loss, sample, optimizer.adam(0.01, 1.0))
     return loop, loop.init(jax.jit(net.init)(keys.derive(0, "init"))), data
 
