@@ -98,6 +98,14 @@ class Agent(NamedTuple):
     targets: Callable
     loss: Callable  # (params, minibatch) -> scalar, metrics
     init_carry: Callable[[int], Any] = no_carry  # batch size -> carry, leaves [B, ...]
+    has_anchor: bool = False  # on policy: `targets` take one argument more, the `Anchor`
+
+
+class Anchor(NamedTuple):
+    """The policy that training began with, for who must stay near it."""
+
+    params: Any
+    num_updates: jax.Array  # int32 []: since then
 
 
 class OfflineAgent(NamedTuple):

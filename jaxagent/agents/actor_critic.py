@@ -11,14 +11,14 @@ import jax.numpy as jnp
 from envs.types import Component, blank_action
 from jaxagent.agents import actions, latent_heads
 from jaxagent.config import LatentConfig, MemoryConfig, PPOConfig
+from jaxagent.nn import distributions, stem
 from jaxagent.nn import memory as memories
-from jaxagent.nn import stem
 from jaxagent.nn.distributions import Categorical
 from jaxagent.nn.latent_model import LatentModel
 from jaxagent.nn.mlp import MLP
 from jaxagent.objectives.policy import approximate_kl, clipped_value_loss, ppo_clip
 from jaxagent.objectives.returns import gae
-from jaxagent.types import Agent, Policy, Trajectory, no_carry, steps_of, unmasked
+from jaxagent.types import Agent, Anchor, Policy, Trajectory, no_carry, steps_of, unmasked
 
 Spec = tuple[Component, ...]
 
@@ -45,6 +45,8 @@ class PPOBatch(NamedTuple):
     target: jax.Array  # [...] of the value
     legal: Any = ()  # [..., K] bool, or () where nothing is forbidden
     is_first: Any = ()  # [..., T] bool with a memory
+    anchor: Any = ()  # parts [...] of the first policy's distributions, or () where it is forgotten
+    anchor_weight: Any = ()  # [...] of the divergence from it
     carry: Any = ()  # with a memory: of each segment's beginning, leaves [...] without T
 
 
@@ -63,6 +65,7 @@ class Judgement(NamedTuple):
     log_prob: jax.Array  # [T, B] of the raw actions taken, nats
     entropy: jax.Array  # [T, B] of the policy, nats
     value: jax.Array  # [T, B]
+    parts: distributions.Parts  # of the policy, [T, B, ...]
 
 
 class Judge(NamedTuple):
@@ -98,13 +101,19 @@ def reflex(init: Callable, distribution: Callable, value: Callable) -> Judge:
     def judge(params, carry, seen):
         del carry
         dist = distribution(params, seen.obs, seen.legal)
-        return Judgement(dist.log_prob(seen.raw_action), dist.entropy(), value(params, seen.obs))
+        return judgement(dist, seen, value(params, seen.obs))
 
     def values(params, carry, seen, final_obs):
         del carry
         return value(params, seen.obs), value(params, final_obs)
 
     return Judge(init, no_carry, act, judge, values)
+
+
+def judgement(distribution: Any, seen: Seen, value: jax.Array) -> Judgement:
+    """The judgement `[T, B]` of a policy's distributions and of values."""
+    log_prob, entropy = distribution.log_prob(seen.raw_action), distribution.entropy()
+    return Judgement(log_prob, entropy, value, distribution.parts)
 
 
 def take(distribution: Any, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -183,6 +192,21 @@ def on_latents(model: LatentModel, config: LatentConfig) -> Judge:
     )
 
 
+def within(judge: Judge, init: Callable, whole: Callable) -> Judge:
+    """`judge` with parameters `whole(params)`, of which only `init(key) -> params` are learned."""
+
+    def act(params, *args):
+        return judge.act(whole(params), *args)
+
+    def read(params, carry, seen):
+        return judge.judge(whole(params), carry, seen)
+
+    def values(params, *args):
+        return judge.values(whole(params), *args)
+
+    return judge._replace(init=init, act=act, judge=read, values=values)
+
+
 class MemoryParams(NamedTuple):
     """Parameters of a judge with a memory."""
 
@@ -233,8 +257,7 @@ def remembering(config: MemoryConfig, obs_spec: Spec, action_spec: Spec, ppo_con
     def judge(params, carry, seen):
         features, _ = memory.unroll(params.memory, carry.memory, heard(carry, seen), seen.is_first)
         dist = network.distribution(params.towers, features, seen.legal)
-        value = network.value(params.towers, features)
-        return Judgement(dist.log_prob(seen.raw_action), dist.entropy(), value)
+        return judgement(dist, seen, network.value(params.towers, features))
 
     def values(params, carry, seen, final_obs):
         after = inputs(final_obs, seen.raw_action, jnp.zeros_like(seen.is_first))
@@ -255,7 +278,13 @@ def ppo(
     """PPO (Schulman et al. 2017) for any observations and actions; `judge` is `towers` unless given.
 
     The environment gets continuous actions clipped to the box, the loss sees them unclipped. What it
-    acts on may be `types.Masked`: illegal categories are then never taken.
+    acts on may be `types.Masked`: illegal categories are then never taken. With `anchor_weight` the
+    loss adds that much, decaying, of the divergence of its policy from the first one (VPT, Baker et
+    al. 2022, appendix G.1).
+
+    Differs: of an action of several components the divergence is of each, given those before it as
+    they were taken. The first policy reads each segment from an empty memory, as what it remembers
+    would be another network's.
     """
     judge = judge or towers(obs_spec, action_spec, config)
 
@@ -267,11 +296,19 @@ def ppo(
         extras |= {"is_first": is_first} if judge.remembers else {}
         return actions.to_env_action(raw_action, action_spec), extras, carry
 
-    def targets(params: Any, carry: Any, trajectory: Trajectory, average: Callable) -> PPOBatch:
+    def targets(
+        params: Any, carry: Any, trajectory: Trajectory, average: Callable, *anchor: Anchor
+    ) -> PPOBatch:
         """Items `[s, n, ...]` of trajectories `[s, T, b]`; `average` means over all shards on all devices."""
         extras = trajectory.extras
         seen = Seen(trajectory.obs, extras["raw_action"], extras.get("legal", ()), extras.get("is_first", ()))
-        over_shards = partial(jax.vmap, in_axes=(None, 0, 0, 0)) if judge.remembers else _as_is
+
+        def over_shards(fn: Callable) -> Callable:
+            def run(params: Any, *of_shards: Any) -> Any:
+                return jax.vmap(partial(fn, params))(*of_shards)
+
+            return run if judge.remembers else fn
+
         carry = jax.vmap(judge.by_lane)(carry) if judge.remembers else ()
         values, next_values = over_shards(judge.values)(params, carry, seen, trajectory.final_obs)
         estimate = partial(gae, discount=config.discount, trace=config.trace)
@@ -288,9 +325,21 @@ def ppo(
             legal=seen.legal,
             is_first=seen.is_first,
         )
+        for first in anchor:
+            parts = over_shards(anew)(first.params, seen)
+            weight = config.anchor_weight * config.anchor_decay ** first.num_updates.astype(jnp.float32)
+            batch = batch._replace(anchor=parts, anchor_weight=jnp.full_like(values, weight))
         if judge.remembers:
             return jax.tree.map(lambda x: x.swapaxes(1, 2), batch)._replace(carry=carry)
         return jax.tree.map(steps_of, batch)
+
+    def anew(params: Any, seen: Seen) -> distributions.Parts:
+        """What a policy says of a segment that it reads from an empty memory."""
+        carry = ()
+        if judge.remembers:
+            carry = judge.by_lane(judge.init_carry(seen.is_first.shape[1]))
+            seen = seen._replace(is_first=seen.is_first.at[0].set(True))
+        return distributions.full(judge.judge(params, carry, seen).parts)
 
     def loss(params: Any, batch: PPOBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
         if judge.remembers:  # segments [n, T] are judged over time
@@ -299,7 +348,7 @@ def ppo(
         else:
             carry = ()
         seen = Seen(batch.obs, batch.raw_action, batch.legal, batch.is_first)
-        log_prob, entropies, values = judge.judge(params, carry, seen)
+        log_prob, entropies, values, parts = judge.judge(params, carry, seen)
         policy_loss = jnp.mean(surrogate(log_prob, batch.log_prob, batch.advantage, clip=config.clip))
         value_loss = jnp.mean(
             clipped_value_loss(values, batch.value, batch.target, clip=config.value_clip or math.inf)
@@ -312,12 +361,16 @@ def ppo(
             "train/entropy": entropy,
             "train/kl": jnp.mean(approximate_kl(log_prob, batch.log_prob)),
         }
+        if batch.anchor:
+            divergence = distributions.kl(batch.anchor, parts)
+            total = total + jnp.mean(batch.anchor_weight * divergence)
+            metrics["train/divergence"] = jnp.mean(divergence)
         if not isinstance(batch.legal, tuple):
             stuck = jnp.logical_not(jnp.any(batch.legal, axis=-1))
             metrics["train/without_legal_action"] = jnp.mean(stuck.astype(jnp.float32))
         return total, metrics
 
-    return Agent(judge.init, act, targets, loss, judge.init_carry)
+    return Agent(judge.init, act, targets, loss, judge.init_carry, has_anchor=config.anchor_weight > 0.0)
 
 
 def greedy(judge: Judge, action_spec: Spec) -> Policy:
@@ -330,10 +383,6 @@ def greedy(judge: Judge, action_spec: Spec) -> Policy:
         return actions.to_env_action(mode, action_spec), (), carry
 
     return Policy(judge.init_carry, act)
-
-
-def _as_is(fn: Callable) -> Callable:
-    return fn
 
 
 def standardise(advantage: jax.Array, average: Callable) -> jax.Array:

@@ -1,5 +1,7 @@
 """The action-state transformer as a policy, by next-token prediction."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -22,53 +24,75 @@ class SequenceParams(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """The policy's memory between steps."""
+    """What acting remembers between steps."""
 
     cache: Cache  # keys and values of B lanes
     action: jax.Array  # [B, m] int32: the last action's tokens, fed in with the next observation
 
 
-def policy(model: SequenceModel, domain: Domain, rule: Rule) -> Policy:
-    """A policy that decodes one action token after another through the cache.
+def init_memory(model: SequenceModel, domain: Domain, batch_size: int) -> Memory:
+    """An empty cache."""
+    action = jnp.zeros((batch_size, domain.action_size), jnp.int32)
+    return Memory(model.init_cache(batch_size, domain.period), action)
 
-    One pass reads the last action with the new observation and yields the first action token; each
-    further component costs one pass of one token. Its token is written again with the next
-    observation, which keeps a chunk contiguous in the ring.
+
+def step_places(domain: Domain) -> tuple[jax.Array, jax.Array]:
+    """Places `[P]` of a step's tokens, the action before and then what is seen, and how long ago each was."""
+    n, period = domain.obs_size, domain.period
+    places = jnp.concatenate([jnp.arange(n, period), jnp.arange(n)]).astype(jnp.int32)
+    return places, (places >= n).astype(jnp.int32)
+
+
+def decode(
+    model: SequenceModel,
+    domain: Domain,
+    params: Any,
+    memory: Memory,
+    obs: jax.Array,
+    is_first: jax.Array,
+    choose: Callable[[jax.Array, int], jax.Array],
+) -> tuple[jax.Array, Memory]:
+    """Tokens `[B, m]` of an action after those of an observation, `obs [B, n]`, and the memory then.
+
+    One pass reads the last action with the observation; `choose(logits [B, V + K], i) -> token [B]`
+    chooses the first component after it. Each further one costs one pass of one token, which is
+    written again with the next observation: that keeps a chunk contiguous in the ring. Raises
+    ValueError for a memory of another batch size.
     """
-    num_bins, size = model.vocabulary.num_bins, model.vocabulary.size
-    legal = component.legal_tokens(domain, num_bins, size)
+    if obs.shape[0] != memory.action.shape[0]:
+        raise ValueError(
+            f"memory: got a carry of {memory.action.shape[0]} lanes for observations of {obs.shape[0]}, "
+            "expected as many; begin with `init_carry(batch_size)`."
+        )
+    time, period, rows = memory.cache.time, domain.period, model.config.context + 1
+    cache = memory.cache._replace(start=jnp.where(is_first, time, memory.cache.start))
+    places, lag = step_places(domain)
+    tokens = stream.at_places(jnp.concatenate([memory.action, obs], axis=1), places, time - lag, domain)
+    states, cache = model.advance(params, tokens, (time % rows) * period, cache)
+    chosen = [choose(model.read(params, None, states[:, -1]), 0)]
+    for i in range(1, domain.action_size):
+        place = jnp.array([domain.obs_size + i - 1], jnp.int32)
+        tokens = stream.at_places(chosen[-1][:, None], place, time[None], domain)
+        states, cache = model.advance(params, tokens, ((time + 1) % rows) * period + (i - 1), cache)
+        chosen.append(choose(model.read(params, None, states[:, -1]), i))
+    action = jnp.stack(chosen, axis=1)
+    return action, Memory(cache._replace(time=time + 1), action)
+
+
+def policy(model: SequenceModel, domain: Domain, rule: Rule) -> Policy:
+    """A policy that decodes one action token after another, by the rule, through the cache."""
+    num_bins = model.vocabulary.num_bins
+    legal = component.legal_tokens(domain, num_bins, model.vocabulary.size)
     rule = "argmax" if any(domain.action_sizes) and rule == "mean" else rule
-    obs_size, period, rows = domain.obs_size, domain.period, model.config.context + 1
-
-    def init(batch_size: int) -> Memory:
-        action = jnp.zeros((batch_size, domain.action_size), jnp.int32)
-        return Memory(model.init_cache(batch_size, period), action)
-
-    obs_places = jnp.arange(obs_size, dtype=jnp.int32)
-    action_places = jnp.arange(obs_size, period, dtype=jnp.int32)
 
     def act(params: SequenceParams, memory: Memory, obs, is_first, key):
-        cache, time = memory.cache, memory.cache.time
-        cache = cache._replace(start=jnp.where(is_first, time, cache.start))
-        obs = obs.reshape(obs.shape[0], obs_size)
-        value = jnp.concatenate(
-            [memory.action, component.encode_obs(params.codec, domain, num_bins, obs)], axis=1
-        )
-        places = jnp.concatenate([action_places, obs_places])
-        times = time - (places >= obs_size).astype(jnp.int32)
-        tokens = stream.at_places(value, places, times, domain)
-        states, cache = model.advance(params.network, tokens, (time % rows) * period, cache)
         keys = jax.random.split(key, domain.action_size)
-        logits = model.read(params.network, None, states[:, -1])
-        chosen = [component.choose_token(logits, legal[0], rule, keys[0])]
-        next_slot = ((time + 1) % rows) * period
-        for i in range(1, domain.action_size):
-            tokens = stream.at_places(chosen[-1][:, None], action_places[i - 1 : i], time[None], domain)
-            states, cache = model.advance(params.network, tokens, next_slot + (i - 1), cache)
-            logits = model.read(params.network, None, states[:, -1])
-            chosen.append(component.choose_token(logits, legal[i], rule, keys[i]))
-        action = jnp.stack(chosen, axis=1)
-        memory = Memory(cache._replace(time=time + 1), action)
-        return component.decode_action(params.codec, domain, num_bins, action), (), memory
 
-    return Policy(init, act)
+        def choose(logits: jax.Array, i: int) -> jax.Array:
+            return component.choose_token(logits, legal[i], rule, keys[i])
+
+        obs = component.encode_obs(params.codec, domain, num_bins, obs.reshape(obs.shape[0], -1))
+        tokens, memory = decode(model, domain, params.network, memory, obs, is_first, choose)
+        return component.decode_action(params.codec, domain, num_bins, tokens), (), memory
+
+    return Policy(functools.partial(init_memory, model, domain), act)

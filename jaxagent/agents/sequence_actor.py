@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.types import Component
-from jaxagent.agents import actions
+from jaxagent.agents import actions, sequence
 from jaxagent.agents.actor_critic import Judge, Judgement, Seen
+from jaxagent.agents.sequence import Memory
 from jaxagent.nn import attention
 from jaxagent.nn.attention import Cache, Past
 from jaxagent.nn.distributions import Categorical
@@ -36,13 +37,6 @@ class SequenceActorParams(NamedTuple):
     value: jax.Array  # [D + 1]: a linear layer, its bias last
 
 
-class SequenceMemory(NamedTuple):
-    """What the actor carries: past keys and values, and the last action's tokens."""
-
-    cache: Cache
-    action: jax.Array  # [B, m] int32
-
-
 class Window(NamedTuple):
     """New tokens `[B, L]` behind a past, with what says who sees whom."""
 
@@ -61,18 +55,24 @@ def standard_codec(domain: Domain, num_bins: int) -> Codec:
 
 
 def sequence_actor(
-    model: SequenceModel, domain: Domain, action_spec: tuple[Component, ...], codec: Codec | None = None
+    model: SequenceModel,
+    domain: Domain,
+    action_spec: tuple[Component, ...],
+    codec: Codec | None = None,
+    pretrained: Any = None,
 ) -> Judge:
     """A judge of the transformer `model` in one domain, for any actions.
 
     Raw actions are what the tokens decode to: categories, and reals in units of the half-range of
     their box. `codec` is `standard_codec` unless given, as that of a pretrained model in whose units
-    (the environment's) observations then are. Raises ValueError for learned positions.
+    (the environment's) observations then are. `pretrained` are parameters of the model that training
+    begins with, in place of fresh ones. Raises ValueError for learned positions.
     """
     if model.config.positions == "learned":
         raise ValueError('positions: got "learned", expected "rotary" or "none" to act through a cache.')
     bins = standard_codec(domain, model.vocabulary.num_bins) if codec is None else codec
-    actor = SequenceActor(model, domain, action_spec, jax.tree.map(jnp.asarray, bins), codec is not None)
+    bins = jax.tree.map(jnp.asarray, bins)
+    actor = SequenceActor(model, domain, action_spec, bins, codec is not None, pretrained)
     return Judge(actor.init, actor.init_carry, actor.act, actor.judge, actor.values, actor.by_lane)
 
 
@@ -85,43 +85,27 @@ class SequenceActor:
     action_spec: tuple[Component, ...]
     codec: Codec
     is_fitted: bool  # the codec is in units of the environment
+    pretrained: Any = None
 
     @property
     def num_bins(self) -> int:
         """Tokens of reals."""
         return self.model.vocabulary.num_bins
 
-    @property
-    def rows(self) -> int:
-        """Transitions that the cache holds."""
-        return self.model.config.context + 1
-
-    @property
-    def places(self) -> jax.Array:
-        """Places in a transition of the tokens of a step: the action before, then what is seen."""
-        n, period = self.domain.obs_size, self.domain.period
-        return jnp.concatenate([jnp.arange(n, period), jnp.arange(n)]).astype(jnp.int32)
-
-    @property
-    def lag(self) -> jax.Array:
-        """How many steps ago each of these was."""
-        return (self.places >= self.domain.obs_size).astype(jnp.int32)
-
     def init(self, key: jax.Array) -> SequenceActorParams:
         """First parameters."""
         key_network, key_value = jax.random.split(key)
-        network = self.model.init(key_network)
-        # A nearly uniform first policy, as the towers' (`actor_critic.ACTOR_OUTPUT_SCALE`).
-        network = network | {"head": jax.tree.map(lambda x: 0.1 * x, network["head"])}
+        network = self.pretrained
+        if network is None:
+            network = self.model.init(key_network)
+            # A nearly uniform first policy, as the towers' (`actor_critic.ACTOR_OUTPUT_SCALE`).
+            network = network | {"head": jax.tree.map(lambda x: 0.1 * x, network["head"])}
         value = orthogonal(1.0)(key_value, (self.model.config.width, 1))[:, 0]
         return SequenceActorParams(network, jnp.concatenate([value, jnp.zeros(1)]))
 
-    def init_carry(self, batch_size: int) -> SequenceMemory:
+    def init_carry(self, batch_size: int) -> Memory:
         """An empty cache."""
-        return SequenceMemory(
-            self.model.init_cache(batch_size, self.domain.period),
-            jnp.zeros((batch_size, self.domain.action_size), jnp.int32),
-        )
+        return sequence.init_memory(self.model, self.domain, batch_size)
 
     def value_of(self, params: SequenceActorParams, states: jax.Array) -> jax.Array:
         """Values `[...]` of states `[..., D]`."""
@@ -141,9 +125,8 @@ class SequenceActor:
         values = component.decode_action(self.codec, self.domain, self.num_bins, tokens)
         return actions.from_env_action(values, self.action_spec) if self.is_fitted else values
 
-    def choices(self, params: SequenceActorParams, states: jax.Array, i: int, legal: Any) -> Categorical:
-        """The distribution `[...]` of the tokens of component i, read from `states [..., D]`."""
-        logits = self.model.read(params.network, None, states)
+    def choices(self, logits: jax.Array, i: int, legal: Any) -> Categorical:
+        """The distribution `[...]` of the tokens of component i, of `logits [..., V + K]`."""
         first, sizes = self.num_bins, self.domain.action_sizes
         if sizes[i] and not isinstance(legal, tuple):
             start = sum(sizes[:i])  # of its mask among those of all categories
@@ -154,37 +137,21 @@ class SequenceActor:
         return Categorical(jnp.where(allowed[(None,) * (logits.ndim - 1)], logits, attention.HIDDEN))
 
     def act(self, params, carry, obs, legal, is_first, key):
-        """As `Judge.act`: one pass for the first component, and one of a token for each further one."""
-        if obs.shape[0] != carry.action.shape[0]:
-            raise ValueError(
-                f"memory: got a carry of {carry.action.shape[0]} lanes for observations of {obs.shape[0]}, "
-                "expected as many; begin with `init_carry(batch_size)`."
-            )
-        cache, time, m, period = carry.cache, carry.cache.time, self.domain.action_size, self.domain.period
-        cache = cache._replace(start=jnp.where(is_first, time, cache.start))
-        tokens = stream.at_places(
-            jnp.concatenate([carry.action, self.tokens_of_obs(obs)], axis=1),
-            self.places,
-            time - self.lag,
-            self.domain,
-        )
-        states, cache = self.model.advance(params.network, tokens, (time % self.rows) * period, cache)
-        keys = [None] * m if key is None else jax.random.split(key, m)
-        chosen, log_prob = [], 0.0
-        for i in range(m):
-            if i:
-                place = jnp.array([self.domain.obs_size + i - 1])
-                tokens = stream.at_places(chosen[-1][:, None], place, time[None], self.domain)
-                slot = ((time + 1) % self.rows) * period + (i - 1)
-                states, cache = self.model.advance(params.network, tokens, slot, cache)
-            dist = self.choices(params, states[:, -1], i, legal)
-            chosen.append(dist.mode() if key is None else dist.sample(keys[i]))
-            log_prob = log_prob + dist.log_prob(chosen[-1])
-        tokens_taken = jnp.stack(chosen, axis=1)
-        carry = SequenceMemory(cache._replace(time=time + 1), tokens_taken)
-        return self.action_of_tokens(tokens_taken), log_prob, carry
+        """As `Judge.act`, by `sequence.decode`."""
+        keys = None if key is None else jax.random.split(key, self.domain.action_size)
+        log_probs = []
 
-    def by_lane(self, carry: SequenceMemory) -> SequenceMemory:
+        def choose(logits: jax.Array, i: int) -> jax.Array:
+            dist = self.choices(logits, i, legal)
+            token = dist.mode() if keys is None else dist.sample(keys[i])
+            log_probs.append(dist.log_prob(token))
+            return token
+
+        obs = self.tokens_of_obs(obs)
+        tokens, carry = sequence.decode(self.model, self.domain, params.network, carry, obs, is_first, choose)
+        return self.action_of_tokens(tokens), sum(log_probs), carry
+
+    def by_lane(self, carry: Memory) -> Memory:
         """Lanes first: keys and values `[B, layers, slots, H, D / H]`, what all lanes share repeated."""
         cache, batch_size = carry.cache, carry.action.shape[0]
 
@@ -201,17 +168,18 @@ class SequenceActor:
         )
         return carry._replace(cache=lanes)
 
-    def window(self, carry: SequenceMemory, seen: Seen) -> Window:
+    def window(self, carry: Memory, seen: Seen) -> Window:
         """The tokens of a segment: of each step the action before and what is seen, then the last action."""
         num_steps, batch_size = seen.is_first.shape
         domain, time = self.domain, carry.cache.time[0] + jnp.arange(num_steps, dtype=jnp.int32)
+        places, lag = sequence.step_places(domain)
         taken = self.tokens_of_action(seen.raw_action)  # [T, B, m]
         before = jnp.concatenate([carry.action[None], taken[:-1]])
         steps = jnp.concatenate([before, self.tokens_of_obs(seen.obs)], axis=-1)
         # Episodes are numbered from that in which the segment begins, or which it leaves at once.
         episode = jnp.cumsum(seen.is_first, axis=0, dtype=jnp.int32)  # [T, B]
         earlier = jnp.concatenate([jnp.zeros((1, batch_size), jnp.int32), episode[:-1]])
-        episodes = jnp.where((self.lag > 0)[None, None], earlier[..., None], episode[..., None])
+        episodes = jnp.where((lag > 0)[None, None], earlier[..., None], episode[..., None])
         tail = jnp.arange(domain.obs_size, domain.period - 1, dtype=jnp.int32)  # all but the last component
 
         def flat(x: jax.Array, last: jax.Array) -> jax.Array:
@@ -219,26 +187,27 @@ class SequenceActor:
 
         tokens = stream.at_places(
             flat(steps, taken[-1, :, : tail.size]),
-            jnp.concatenate([jnp.tile(self.places, num_steps), tail]),
-            jnp.concatenate([(time[:, None] - self.lag[None]).reshape(-1), jnp.full(tail.shape, time[-1])]),
+            jnp.concatenate([jnp.tile(places, num_steps), tail]),
+            jnp.concatenate([(time[:, None] - lag[None]).reshape(-1), jnp.full(tail.shape, time[-1])]),
             domain,
         )
         of_tail = jnp.broadcast_to(episode[-1][:, None], (batch_size, tail.size))
         tokens = tokens._replace(segment=flat(episodes, of_tail))
         return Window(tokens, jnp.full(tokens.order.shape, REAL, jnp.int32))
 
-    def asides(self, window: Window, carry: SequenceMemory, seen: Seen, final_obs: jax.Array) -> Window:
+    def asides(self, window: Window, carry: Memory, seen: Seen, final_obs: jax.Array) -> Window:
         """The window, and an aside a step, seen by nobody else: its action and the observation after it."""
         num_steps, batch_size = seen.is_first.shape
         time = carry.cache.time[0] + jnp.arange(1, num_steps + 1, dtype=jnp.int32)
+        places, lag = sequence.step_places(self.domain)
         value = jnp.concatenate(
             [self.tokens_of_action(seen.raw_action), self.tokens_of_obs(final_obs)], axis=-1
         )
         episode = jnp.cumsum(seen.is_first, axis=0, dtype=jnp.int32)
         tokens = stream.at_places(
             jnp.moveaxis(value, 1, 0).reshape(batch_size, -1),
-            jnp.tile(self.places, num_steps),
-            (time[:, None] - self.lag[None]).reshape(-1),
+            jnp.tile(places, num_steps),
+            (time[:, None] - lag[None]).reshape(-1),
             self.domain,
         )
         tokens = tokens._replace(segment=jnp.repeat(episode.T, self.domain.period, axis=1))
@@ -249,7 +218,7 @@ class SequenceActor:
         )
         return Window(both._replace(domain=tokens.domain), jnp.concatenate([window.branch, branch]))
 
-    def read_window(self, params: SequenceActorParams, carry: SequenceMemory, seen: Window) -> jax.Array:
+    def read_window(self, params: SequenceActorParams, carry: Memory, seen: Window) -> jax.Array:
         """States `[B, L, D]` of the tokens of a window behind the carry."""
         tokens, cache = seen.tokens, carry.cache
         old_order, old_time = cache.order[0], cache.token_time[0]
@@ -291,15 +260,16 @@ class SequenceActor:
         num_steps, period = seen.is_first.shape[0], self.domain.period
         states = self.read_window(params, carry, self.window(carry, seen))
         taken, first = self.tokens_of_action(seen.raw_action), self.of_steps(states, num_steps, period - 1)
-        log_prob, entropy = 0.0, 0.0
+        log_prob, entropy, parts = 0.0, 0.0, []
         for i in range(self.domain.action_size):
             here = first
             if i:  # read where component i - 1 is written: at the start of the next step's tokens
                 here = self.of_steps(states[:, period:], num_steps - 1, i - 1)
                 here = jnp.concatenate([here, states[:, num_steps * period + i - 1][None]])
-            dist = self.choices(params, here, i, seen.legal)
+            dist = self.choices(self.model.read(params.network, None, here), i, seen.legal)
             log_prob, entropy = log_prob + dist.log_prob(taken[..., i]), entropy + dist.entropy()
-        return Judgement(log_prob, entropy, self.value_of(params, first))
+            parts.append(dist)
+        return Judgement(log_prob, entropy, self.value_of(params, first), tuple(parts))
 
     def values(self, params, carry, seen, final_obs):
         """As `Judge.values`, in one pass over the window and its asides."""

@@ -68,14 +68,16 @@ class PPOConfig(Acting):
     reward_scale: float = 1.0  # keep values near 10: one norm clips actor and critic together
     hidden_size: int = 64
     initial_log_std: float = 0.0
+    anchor_weight: float = 0.0  # of the divergence from the policy that training begins with (VPT)
+    anchor_decay: float = 1.0  # factor of that weight from one update to the next
 
     def check(self) -> None:
         """Raise ValueError with got / expected / fix for an illegal configuration."""
         require_positive(self, "num_envs", "num_steps", "num_epochs", "num_minibatches", "num_updates")
         require_positive(self, "updates_per_chunk", "learning_rate", "hidden_size", "clip")
-        require_at_least_zero(self, "value_clip", "entropy_weight", "value_weight")
+        require_at_least_zero(self, "value_clip", "entropy_weight", "value_weight", "anchor_weight")
         require_positive(self, "max_gradient_norm", "reward_scale")
-        require_fraction(self, "discount", "trace", "final_learning_rate")
+        require_fraction(self, "discount", "trace", "final_learning_rate", "anchor_decay")
         require_on_policy(self)
 
 

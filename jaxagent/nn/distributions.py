@@ -30,6 +30,16 @@ class Categorical(NamedTuple):
         log_probs = jax.nn.log_softmax(self.logits)
         return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
 
+    def kl(self, other: "Categorical") -> jax.Array:
+        """Kullback-Leibler divergence `[...]` of another from this one, nats."""
+        log_probs = jax.nn.log_softmax(self.logits)
+        return jnp.sum(jnp.exp(log_probs) * (log_probs - jax.nn.log_softmax(other.logits)), axis=-1)
+
+    @property
+    def parts(self) -> "Parts":
+        """This one alone, as `Product.parts`."""
+        return (self,)
+
 
 class Gaussian(NamedTuple):
     """Diagonal normal over A reals; events are float32 `[..., A]`."""
@@ -56,6 +66,37 @@ class Gaussian(NamedTuple):
         per_component = self.log_std + 0.5 * math.log(2 * math.pi * math.e)
         return jnp.sum(jnp.broadcast_to(per_component, self.mean.shape), axis=-1)
 
+    def kl(self, other: "Gaussian") -> jax.Array:
+        """Kullback-Leibler divergence `[...]` of another from this one, nats, summed over components."""
+        ratio = 2.0 * (self.log_std - other.log_std)
+        distance = jnp.square((self.mean - other.mean) * jnp.exp(-other.log_std))
+        return 0.5 * jnp.sum(jnp.exp(ratio) + distance - 1.0 - ratio, axis=-1)
+
+    @property
+    def parts(self) -> "Parts":
+        """This one alone, as `Product.parts`."""
+        return (self,)
+
+
+Parts = tuple[Categorical | Gaussian, ...]
+
+
+def full(parts: Parts) -> Parts:
+    """Parts whose every array has the leading axes of the events, so that they can be stored."""
+
+    def one(part: Categorical | Gaussian) -> Categorical | Gaussian:
+        if isinstance(part, Categorical):
+            return part
+        return part._replace(log_std=jnp.broadcast_to(part.log_std, part.mean.shape))
+
+    return tuple(one(part) for part in parts)
+
+
+def kl(parts: Parts, others: Parts) -> jax.Array:
+    """Divergence `[...]` of products of parts, each given those before it: the sum over the parts, nats."""
+    terms = [part.kl(other) for part, other in zip(parts, others, strict=True)]
+    return sum(terms[1:], terms[0])
+
 
 class Product(NamedTuple):
     """Independent parts of an action of several components, events `[..., A]`.
@@ -64,7 +105,7 @@ class Product(NamedTuple):
     numbers, as `envs.types.Environment` has them. Made and used inside one trace: `columns` is static.
     """
 
-    parts: tuple[Categorical | Gaussian, ...]
+    parts: Parts
     columns: tuple[tuple[int, ...], ...]  # of the event: where each part's components are
 
     def sample(self, key: jax.Array) -> jax.Array:

@@ -20,7 +20,7 @@ from jaxagent.data.rollout import ActorState, rollout
 from jaxagent.objectives.value import soft_update
 from jaxagent.train import optimizer as optimizers
 from jaxagent.train.parallel import Mean, average_shards, value_and_mean_grad
-from jaxagent.types import Agent, Loop, OfflineAgent, Trajectory, no_carry, see_obs
+from jaxagent.types import Agent, Anchor, Loop, OfflineAgent, Trajectory, no_carry, see_obs
 
 
 class Learner(NamedTuple):
@@ -29,7 +29,7 @@ class Learner(NamedTuple):
     params: Any
     opt_state: Any
     normalizer: Any = ()  # moments of the observations, or () where inputs are tokens
-    target: Any = ()  # the slow copy of a part of the parameters, or ()
+    target: Any = ()  # the slow copy of a part of the parameters, an `Anchor`, or ()
 
 
 class Actors(NamedTuple):
@@ -62,7 +62,9 @@ def on_policy(
         params = agent.init(key_params)
         opt_state = optimizers.init(optimizer, params)
         moments = normalize.init(vector.env.obs_shape) if is_normalized else ()
-        return Learner(params, opt_state, moments), _first_actors(vector, tasks, key_env, agent.init_carry)
+        anchor = Anchor(params, jnp.zeros((), jnp.int32)) if agent.has_anchor else ()
+        actors = _first_actors(vector, tasks, key_env, agent.init_carry)
+        return Learner(params, opt_state, moments, anchor), actors
 
     def collect(learner: Learner, shards: Actors, shard_ids: jax.Array, key: jax.Array):
         def act(carry, obs, is_first, key_act):
@@ -81,12 +83,15 @@ def on_policy(
         actor, trajectory = collect(learner, shards, shard_ids, key_act)
         running, returns = jax.vmap(completed_returns)(shards.running_return, trajectory)
         seen = _seen(partial(standardize, learner.normalizer), trajectory, config)
-        items = agent.targets(learner.params, shards.actor.carry, seen, average_shards)
+        anchor = (learner.target,) if agent.has_anchor else ()
+        items = agent.targets(learner.params, shards.actor.carry, seen, average_shards, *anchor)
         learner, metrics = _fit_epochs(
             learner, items, keys.per_index(key_shuffle, shard_ids), agent.loss, optimizer, config
         )
         if is_normalized:
             learner = _observe(learner, trajectory, config.num_envs * config.num_steps)
+        for first in anchor:
+            learner = learner._replace(target=first._replace(num_updates=first.num_updates + 1))
         return learner, Actors(actor, running), _means(metrics, returns)
 
     return Loop(init, update)

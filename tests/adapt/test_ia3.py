@@ -46,8 +46,9 @@ def test_only_keys_values_and_hidden_units_are_scaled(base):
 def test_merging_is_scaling_the_activations(base):
     """By hand in float64: keys and values behind their product, hidden units behind the GELU."""
     rng = np.random.default_rng(1)
-    p = jax.tree.map(lambda x: np.asarray(x, np.float64), base["trunk"]["block_0"])
-    scales = {k: rng.uniform(0.5, 1.5, v.shape) for k, v in ia3.init({"block_0": base["trunk"]["block_0"]}).items()}
+    block = {"block_0": base["trunk"]["block_0"]}
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), block["block_0"])
+    scales = {k: rng.uniform(0.5, 1.5, v.shape) for k, v in ia3.init(block).items()}
     x = rng.normal(size=(1, 3, 8))
 
     def norm(x, scale):
@@ -69,9 +70,7 @@ def test_merging_is_scaling_the_activations(base):
     hidden = gelu(h @ p["up"]["kernel"]) * scales["block_0/down/kernel"]
     expected = y + hidden @ p["down"]["kernel"]
 
-    merged = ia3.merge(
-        {"block_0": base["trunk"]["block_0"]}, {k: jnp.asarray(v, jnp.float32) for k, v in scales.items()}
-    )
+    merged = ia3.merge(block, {k: jnp.asarray(v, jnp.float32) for k, v in scales.items()})
     block = Block(CONFIG)
     time = jnp.zeros((3,), jnp.int32)  # no rotation
     mask = jnp.ones((1, 3, 3), bool)

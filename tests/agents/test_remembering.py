@@ -235,3 +235,73 @@ def test_the_first_card_is_repeated_by_who_remembers(kind):
     run = jax.jit(lambda p, k: play(env, policy, p, tasks, k, env.max_steps).returns)
     reached = float(run(state.learner.params, jax.random.key(2)).mean())
     assert (reached > 0.95) if kind != "none" else (reached < 0.3), reached
+
+
+# --- near the policy that training began with -----------------------------------------------------
+
+ANCHORED = dataclasses.replace(CONFIG, anchor_weight=2.0, anchor_decay=0.5)
+
+
+@functools.cache
+def anchored(kind):
+    """The learner after a chunk of two updates, its report, and the first segment with its items."""
+    agent = ppo(ENV.obs_spec, ENV.action_spec, ANCHORED, judge=judge_of(kind, ANCHORED))
+    loop = loops.on_policy(agent, VectorEnv(ENV), optimizer.adam(1e-2, 1.0), ANCHORED, is_normalized=False)
+    learner, actors = jax.jit(loop.init)(jax.random.key(0), broadcast_params(ENV.default_params, B))
+    average = functools.partial(jax.tree.map, lambda x: jnp.mean(x, axis=0))
+
+    @jax.jit
+    def first_items(learner, actors):
+        act = functools.partial(agent.act, learner.params)
+        run = jax.vmap(lambda key, actor: rollout(VectorEnv(ENV), act, key, actor, T)[1])
+        trajectory = run(jax.random.split(jax.random.key(1), 4), actors.actor)
+        late = learner.target._replace(num_updates=jnp.array(3, jnp.int32))
+        carry = actors.actor.carry
+        return trajectory, agent.targets(learner.params, carry, trajectory, average, late)
+
+    trajectory, items = first_items(learner, actors)
+    state, report = parallel.chunked(loop, 2, 1)(parallel.first_state(learner, actors), jax.random.key(2))
+    return learner, trajectory, items, state, report
+
+
+@pytest.mark.fast("gru")
+@pytest.mark.parametrize("kind", ["none", "gru", "transformer"])
+def test_the_anchor_is_the_first_policy_on_the_segment_alone(kind):
+    """Of the very first segment, which acting, too, began with an empty memory."""
+    learner, trajectory, items, state, report = anchored(kind)
+    raw, stored = trajectory.extras["raw_action"], trajectory.extras["log_prob"]  # [s, T, b, ...]
+    if kind == "none":  # items are steps, else segments
+        raw, stored = raw.reshape(4, -1, 2), stored.reshape(4, -1)
+    else:
+        raw, stored = raw.swapaxes(1, 2), stored.swapaxes(1, 2)
+    category, real = items.anchor[0], items.anchor[1]
+    if kind == "transformer":  # tokens: three categories behind 16 bins
+        log_prob = category.log_prob(16 + raw[..., 0].astype(jnp.int32))
+        bins = jnp.clip(((raw[..., 1] + 1.0) / 2.0 * 16).astype(jnp.int32), 0, 15)
+        log_prob = log_prob + real.log_prob(bins)
+    else:
+        log_prob = category.log_prob(raw[..., 0].astype(jnp.int32)) + real.log_prob(raw[..., 1:])
+    np.testing.assert_allclose(log_prob, stored, atol=1e-5)
+    # 2 of weight, halved three times.
+    np.testing.assert_allclose(items.anchor_weight, 0.25)
+    # The anchor stays, and its updates are counted.
+    jax.tree.map(np.testing.assert_array_equal, state.learner.target.params, learner.params)
+    assert int(state.learner.target.num_updates) == 2
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), state.learner.params, learner.params)
+    assert max(jax.tree.leaves(moved)) > 1e-3
+    assert float(report.metrics["train/divergence"].total) > 0.0
+
+
+def test_a_heavy_anchor_holds_the_policy():
+    """The divergence of what is learned, against the same without weight to speak of."""
+
+    def divergence(weight):
+        config = dataclasses.replace(CONFIG, anchor_weight=weight, hidden_size=16)
+        agent = ppo(ENV.obs_spec, ENV.action_spec, config)
+        loop = loops.on_policy(agent, VectorEnv(ENV), optimizer.adam(1e-2, 1.0), config)
+        tasks = broadcast_params(ENV.default_params, B)
+        state = parallel.first_state(*jax.jit(loop.init)(jax.random.key(0), tasks))
+        _, report = parallel.chunked(loop, 20, 1)(state, jax.random.key(1))
+        return float(jax.tree.leaves(report.metrics["train/divergence"])[0].reshape(-1)[-1])
+
+    assert divergence(30.0) < 0.1 * divergence(1e-6)

@@ -1,5 +1,7 @@
 """Distributions against scipy.stats, samples against their own densities."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from jaxagent.nn.distributions import Categorical, Gaussian, TanhGaussian
+from jaxagent.nn.distributions import Categorical, Gaussian, TanhGaussian, full, kl
 
 FEW = settings(max_examples=25, deadline=None, derandomize=True)
 LOGITS = arrays(np.float32, (3, 4), elements=st.floats(-20, 20, width=32))
@@ -168,3 +170,31 @@ def test_tanh_gaussian_noise_and_mode():
         dist.from_noise(jnp.array([[0.5, -1.0]])), [[1.5, -2.0 - np.exp(0.5)]], rtol=1e-6
     )
     np.testing.assert_array_equal(dist.mode(), mean)
+
+
+@FEW
+@given(LOGITS, LOGITS)
+def test_divergence_of_categories_equals_scipy(first, second):
+    found = Categorical(jnp.asarray(first)).kl(Categorical(jnp.asarray(second)))
+    oracle = scipy.stats.entropy(softmax(first), softmax(second), axis=-1)
+    np.testing.assert_allclose(found, oracle, rtol=1e-3, atol=1e-4)
+
+
+def test_divergence_of_normals_equals_an_integral_and_products_add_up():
+    first = Gaussian(jnp.array([[0.3, -1.0]]), jnp.array([[0.2, -0.5]]))
+    second = Gaussian(jnp.array([[-0.4, 0.5]]), jnp.array([[-0.1, 0.3]]))
+    x = np.linspace(-20, 20, 200_001)
+    expected = 0.0
+    for i in range(2):
+        p, q = (
+            scipy.stats.norm(float(d.mean[0, i]), math.exp(np.ravel(d.log_std)[i])) for d in (first, second)
+        )
+        expected += np.trapezoid(p.pdf(x) * (p.logpdf(x) - q.logpdf(x)), x)
+    np.testing.assert_allclose(first.kl(second), [expected], rtol=1e-4)
+    for_all = second._replace(log_std=jnp.zeros((1, 2)))
+    assert full((for_all._replace(mean=jnp.zeros((3, 2))),))[0].log_std.shape == (3, 2)
+    parts = full((Categorical(jnp.array([[0.0, 1.0]])), second))
+    others = full((Categorical(jnp.array([[1.0, 0.0]])), first))
+    alone = sum(a.kl(b) for a, b in zip(parts, others, strict=True))
+    np.testing.assert_allclose(kl(parts, others), alone, rtol=1e-6)
+    np.testing.assert_allclose(kl(parts, parts), [0.0], atol=1e-7)

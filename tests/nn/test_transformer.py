@@ -298,7 +298,7 @@ def test_rotary_equals_complex_multiplication():
 
 
 @FEW
-@given(st.integers(0, 1000), st.integers(0, 1000), st.integers(-500, 10_000))
+@given(st.integers(0, 1000), st.integers(0, 1000), st.integers(-500, 2_000_000_000))
 def test_rotary_products_depend_on_differences_of_time_only(first, second, shift):
     query, key = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 8))
 
@@ -306,7 +306,7 @@ def test_rotary_products_depend_on_differences_of_time_only(first, second, shift
         rotated = rotary(query, jnp.array([a])), rotary(key, jnp.array([b]))
         return float(np.sum(np.asarray(rotated[0]) * np.asarray(rotated[1])))
 
-    np.testing.assert_allclose(product(first, second), product(first + shift, second + shift), atol=2e-2)
+    np.testing.assert_allclose(product(first, second), product(first + shift, second + shift), atol=1e-5)
     if first != second:
         assert abs(product(first, second) - product(first, first)) > 1e-9
 
