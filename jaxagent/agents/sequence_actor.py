@@ -16,7 +16,7 @@ import numpy as np
 from envs.types import Component
 from jaxagent.agents import actions
 from jaxagent.agents.actor_critic import Judge, Judgement, Seen
-from jaxagent.nn import attention
+from jaxagent.nn import attention, stem
 from jaxagent.nn.attention import Cache, Past
 from jaxagent.nn.distributions import Categorical
 from jaxagent.nn.initializers import orthogonal
@@ -73,7 +73,8 @@ def sequence_actor(
         raise ValueError('positions: got "learned", expected "rotary" or "none" to act through a cache.')
     bins = standard_codec(domain, model.vocabulary.num_bins) if codec is None else codec
     actor = SequenceActor(model, domain, action_spec, jax.tree.map(jnp.asarray, bins), codec is not None)
-    return Judge(actor.init, actor.init_carry, actor.act, actor.judge, actor.values, actor.by_lane)
+    functions = actor.init, actor.init_carry, actor.act, actor.judge, actor.values, actor.by_lane
+    return Judge(*functions, domain.obs_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +135,7 @@ class SequenceActor:
 
     def tokens_of_obs(self, obs: jax.Array) -> jax.Array:
         """Tokens `[..., n]` of observations `[..., n]`."""
+        stem.require_vectors(self.domain.obs_size, obs)
         return component.encode_obs(self.codec, self.domain, self.num_bins, obs)
 
     def action_of_tokens(self, tokens: jax.Array) -> jax.Array:
