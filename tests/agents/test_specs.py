@@ -270,10 +270,17 @@ def test_who_reads_numbers_refuses_symbols():
     ids=["bytes", "picture", "scalar", "another size", "dict"],
 )
 def test_observations_of_another_kind_are_named(obs):
-    agent = ppo(SYMBOLS, (THREE,), CONFIG)
-    params = agent.init(jax.random.key(0))
     with pytest.raises(ValueError, match=r"observations: got .*, expected float32 \[..., 3\]"):
-        agent.act(params, (), obs, jnp.ones(2, bool), jax.random.key(1))
+        trace_act(ppo(SYMBOLS, (THREE,), CONFIG), obs)
+
+
+def trace_act(agent, obs):
+    """Trace one action of two lanes."""
+
+    def first_action(key):
+        return agent.act(agent.init(key), agent.init_carry(2), obs, jnp.ones(2, bool), jax.random.clone(key))
+
+    return jax.eval_shape(first_action, jax.random.key(0))
 
 
 READS_VECTORS = ["PPO", "PPO with a memory", "PPO with the action-state transformer", "SAC"]
@@ -291,12 +298,8 @@ class Shown(Probe):
 def test_agents_refuse_what_they_cannot_read(name):
     """By name when they act, and when a loop is made of them and an environment."""
     agent = AGENTS[name](OBS, (REAL,))
-    picture = jnp.ones((2, 5, 5, 1))
     with pytest.raises(ValueError, match=r"observations: got float32 .*, expected float32 \[..., 2\]"):
-        jax.eval_shape(
-            lambda key: agent.act(agent.init(key), agent.init_carry(2), picture, jnp.ones(2, bool), key),
-            jax.random.key(0),
-        )
+        trace_act(agent, jnp.ones((2, 5, 5, 1)))
     for env in (Shown((5, 5, 1), np.uint8), Shown((), np.float32), Shown((3,), np.float32)):
         with pytest.raises(
             ValueError, match=r"probe/Shown: observations: got .*, expected float32 \[..., 2\]"

@@ -524,6 +524,7 @@ def test_several_categories_are_exported_and_stepped():
     assert terminated.all()
 
 
+@pytest.mark.fast("CategoryAndReal")
 @pytest.mark.parametrize("name", ["TwoCategories", "CategoryAndReal", "LegalActions"])
 def test_gymnasium_s_checker_accepts_categories_of_every_kind(name):
     assert complaints(export(*envs.make(f"probe/{name}"), render_mode="rgb_array")) == []
