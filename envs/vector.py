@@ -52,7 +52,8 @@ class VectorEnv(NamedTuple):
     def reset(self, key: jax.Array, params: Any) -> VectorState:
         """Start every lane of the task `params` (`[...]` if shared, else leaves `[B, ...]`).
 
-        Raises `ValueError` for params of another rank, or a pool of negative size.
+        Raises `ValueError` for params of another rank, a pool of negative size, or observations
+        that are not the arrays that the environment declares.
         """
         self._check(params)
         if self.is_hashed:
@@ -63,6 +64,7 @@ class VectorEnv(NamedTuple):
         key_lanes, key_pool = jax.random.split(key) if self._pool_size else (key, None)
         keys = jax.random.split(key_lanes, self._num_lanes(params))
         obs, env_state = self._vmap(self.env.reset, 1)(keys, params)
+        self._check_obs(obs)
         return VectorState(obs, env_state, params, self._first_pool(key_pool, params))
 
     def step(self, key: jax.Array, state: VectorState, action: jax.Array) -> tuple[VectorState, Transition]:
@@ -185,6 +187,15 @@ class VectorEnv(NamedTuple):
             raise ValueError(
                 f"{self.env.name}: got is_compact=True, expected an environment whose observation "
                 "is a function of its state (families classic and minatar); drop the option."
+            )
+
+    def _check_obs(self, obs: Any) -> None:
+        shape = jnp.shape(obs)[1:] if isinstance(obs, jax.Array) else None
+        if shape != tuple(self.env.obs_shape):
+            got = f"a {type(obs).__name__}" if shape is None else f"an array of shape {shape}"
+            raise ValueError(
+                f"{self.env.name}: got {got} for an observation, expected an array of the shape that it "
+                f"declares, {tuple(self.env.obs_shape)}; flatten what is nested (`envs.common.spaces`)."
             )
 
     def _check_action(self, params: Any, action: jax.Array) -> None:

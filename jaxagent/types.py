@@ -98,6 +98,7 @@ class Agent(NamedTuple):
     targets: Callable
     loss: Callable  # (params, minibatch) -> scalar, metrics
     init_carry: Callable[[int], Any] = no_carry  # batch size -> carry, leaves [B, ...]
+    obs_size: int = 0  # n of the vectors [B, n] that it reads; 0: its observations have another form
     has_anchor: bool = False  # on policy: `targets` take one argument more, the `Anchor`
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs.common.spaces import Layout, categories, flatten, observe, reals, shape_of, spec_of, unflatten
 from envs.types import Component, Environment, Transition, blank_action
 from envs.vector import VectorEnv, broadcast_params
 
@@ -15,7 +16,7 @@ import gymnasium  # isort: skip  # the third party of this file
 from gymnasium import spaces  # isort: skip
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv  # isort: skip
 
-# policy_fn(obs [B, ...]) -> actions: int [B] or float [B, A], numpy or JAX
+# policy_fn(obs [B, ...]) -> actions: int [B], int or float [B, A], numpy or JAX
 PolicyFn = Callable[[np.ndarray], Any]
 
 
@@ -28,7 +29,9 @@ class HostVector:
     `step` returns our `Transition` as numpy arrays in every autoreset mode of gymnasium 1.x: a
     finished lane shows its new first observation at once, `final_obs` holds the true last one, and
     there is never an extra step that only resets. In mode SAME_STEP gymnasium resets the lane
-    itself; in NEXT_STEP and DISABLED the finished lanes are reset by a `reset_mask`.
+    itself; in NEXT_STEP and DISABLED the finished lanes are reset by a `reset_mask`. Observations
+    and actions are flat however the source nests them (`envs.common.spaces`); a lone Box of uint8
+    stays a picture.
     """
 
     is_pure = False
@@ -40,10 +43,12 @@ class HostVector:
         self._obs: np.ndarray | None = None  # [B, ...]; None before the first reset
         self.num_lanes = source.num_envs
         space = source.single_observation_space
-        self.obs_spec = components(space, "obs")
-        self.obs_shape = tuple(space.shape)
-        self.obs_dtype = np.uint8 if space.dtype == np.uint8 else np.float32
-        self.action_spec = components(source.single_action_space, "action")
+        self._obs_layout = layout_of(space, "obs")
+        self._action_layout = layout_of(source.single_action_space, "action")
+        self.obs_spec = spec_of(self._obs_layout, "obs")
+        self.obs_shape = shape_of(self._obs_layout)
+        self.obs_dtype = np.uint8 if isinstance(space, spaces.Box) and space.dtype == np.uint8 else np.float32
+        self.action_spec = spec_of(self._action_layout, "action")
 
     def reset(self, seed: int | None = None) -> np.ndarray:
         """Start every lane, lane i from `seed + i`; first observations `[B, ...]`."""
@@ -52,7 +57,7 @@ class HostVector:
         return self._obs
 
     def step(self, action: Any) -> Transition:
-        """Step every lane: actions int `[B]` or float `[B, A]` -> leaves `[B, ...]`."""
+        """Step every lane: actions int `[B]`, int or float `[B, A]` -> leaves `[B, ...]`."""
         if self._obs is None:
             raise RuntimeError("got a step before the first reset, expected one; call reset(seed).")
         source_obs, reward, terminated, truncated, info = self._source.step(self._action(action))
@@ -102,21 +107,18 @@ class HostVector:
 
     def _observation(self, obs: Any) -> np.ndarray:
         """A copy in our dtype: gymnasium writes into its buffers again."""
-        space = self._source.single_observation_space
-        start = space.start if isinstance(space, spaces.Discrete) else 0
-        return np.array(np.asarray(obs) - start if start else obs, self.obs_dtype)
+        return observe(self._obs_layout, obs, self.obs_dtype)
 
-    def _action(self, action: Any) -> np.ndarray:
-        space = self._source.single_action_space
+    def _action(self, action: Any) -> Any:
+        """Our actions of all lanes as the source takes them."""
         action = np.asarray(action)
-        shape = (self.num_lanes, *space.shape)
+        shape = (self.num_lanes, *blank_action(self.action_spec).shape)
         if action.size != math.prod(shape):
             raise ValueError(
                 f"got actions of shape {action.shape}, expected {self.num_lanes} lanes of "
-                f"{space}: shape {shape}."
+                f"{self._source.single_action_space}: shape {shape}."
             )
-        start = space.start if isinstance(space, spaces.Discrete) else 0
-        return (action + start).reshape(shape).astype(space.dtype)
+        return unflatten(self._action_layout, action.reshape(shape))
 
 
 class HostEpisodes(NamedTuple):
@@ -161,17 +163,28 @@ def play(host: HostVector, policy_fn: PolicyFn, num_episodes: int, seed: int) ->
     return episodes
 
 
-def components(space: Any, prefix: str) -> tuple[Component, ...]:
-    """List the scalars of a gymnasium Box or Discrete space; categories count from 0."""
-    if isinstance(space, spaces.Discrete):
-        return (Component(prefix, "category", cardinality=int(space.n)),)
-    if not isinstance(space, spaces.Box):
-        raise ValueError(
-            f"got space {space}, expected gymnasium Box or Discrete for the {prefix}; flatten it: "
-            "gymnasium.wrappers.FlattenObservation."
-        )
-    low, high = (np.asarray(b, np.float64).reshape(-1) for b in (space.low, space.high))
-    return tuple(Component(f"{prefix}[{i}]", "real", float(low[i]), float(high[i])) for i in range(low.size))
+def layout_of(space: Any, name: str) -> Layout:
+    """The layout of a gymnasium space: of numbers and categories, and Dict and Tuple of such, to any depth.
+
+    Keys of a Dict come as it iterates: gymnasium sorts those of a plain dict, and of nothing else.
+    """
+    match space:
+        case spaces.Dict():
+            return {key: layout_of(child, f"{name}.{key}") for key, child in space.spaces.items()}
+        case spaces.Tuple():
+            return tuple(layout_of(child, f"{name}.{i}") for i, child in enumerate(space.spaces))
+        case spaces.Discrete():
+            return categories(name, space.n, space.dtype, space.start)
+        case spaces.MultiDiscrete():
+            return categories(name, space.nvec, space.dtype, space.start)
+        case spaces.MultiBinary():
+            return categories(name, np.full(space.shape, 2), space.dtype)
+        case spaces.Box():
+            return reals(name, space.low, space.high, space.shape, space.dtype)
+    raise ValueError(
+        f"{name}: got space {space}, expected Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or "
+        "Tuple of them: what has no fixed number of numbers has no components; encode it in a wrapper."
+    )
 
 
 def _autoreset_mode(source: gymnasium.vector.VectorEnv) -> AutoresetMode:
@@ -233,7 +246,7 @@ class ExportedEnv(gymnasium.Env):
     def step(self, action: Any):
         if self._state is None:
             raise gymnasium.error.ResetNeeded("got a step before the first reset; call reset().")
-        action = jnp.asarray(np.asarray(action), blank_action(self._env.action_spec).dtype)
+        action = _flat_action(self.action_space, self._env.action_spec, action)
         self._key, obs, self._state, reward, terminated, truncated, info = self._step(
             self._key, self._state, action, self._params
         )
@@ -294,8 +307,7 @@ class ExportedVectorEnv(gymnasium.vector.VectorEnv):
     def step(self, actions: Any):
         if self._state is None:
             raise gymnasium.error.ResetNeeded("got a step before the first reset; call reset().")
-        dtype = blank_action(self._vector.env.action_spec).dtype
-        actions = jnp.asarray(np.asarray(actions), dtype)
+        actions = _flat_action(self.single_action_space, self._vector.env.action_spec, actions)
         self._key, self._state, out = self._step(self._key, self._state, actions)
         out = Transition(*(np.array(x) for x in out))
         done = out.terminated | out.truncated
@@ -326,7 +338,10 @@ def export_vector(env: Environment, params: Any, num_envs: int) -> ExportedVecto
 
 
 def box(spec: tuple[Component, ...], shape: tuple[int, ...], dtype: Any) -> spaces.Box:
-    """The Box of an observation; a category is the number that our observations show it as."""
+    """The Box of an observation; a category is the number that our observations show it as.
+
+    A Box, and no Dict, even where categories stand beside reals: who learns from gymnasium reads vectors.
+    """
     low = [0.0 if c.kind == "category" else c.low for c in spec]
     high = [c.cardinality - 1.0 if c.kind == "category" else c.high for c in spec]
     return spaces.Box(
@@ -335,12 +350,29 @@ def box(spec: tuple[Component, ...], shape: tuple[int, ...], dtype: Any) -> spac
 
 
 def action_space(env: Environment) -> spaces.Space:
-    """Discrete for one category, MultiDiscrete for several, else the Box of all components."""
+    """Discrete for one category, MultiDiscrete for several, a Box for reals, a Dict by name for a mix."""
+    spec = env.action_spec
     if env.is_discrete:
-        return spaces.Discrete(env.action_spec[0].cardinality)
-    if all(c.kind == "category" for c in env.action_spec):
-        return spaces.MultiDiscrete([c.cardinality for c in env.action_spec])
-    return box(env.action_spec, (len(env.action_spec),), np.float32)
+        return spaces.Discrete(spec[0].cardinality)
+    if all(c.kind == "category" for c in spec):
+        return spaces.MultiDiscrete([c.cardinality for c in spec])
+    if all(c.kind == "real" for c in spec):
+        return box(spec, (len(spec),), np.float32)
+    # Pairs keep the order of the components; gymnasium sorts the keys of a dict.
+    return spaces.Dict([(c.name, _scalar_space(c)) for c in spec])
+
+
+def _scalar_space(component: Component) -> spaces.Space:
+    if component.kind == "category":
+        return spaces.Discrete(component.cardinality)
+    return spaces.Box(component.low, component.high, (), np.float32)
+
+
+def _flat_action(space: spaces.Space, spec: tuple[Component, ...], action: Any) -> jax.Array:
+    """An action of the exported `space`, with any leading axes, as our environments take it."""
+    if isinstance(space, spaces.Dict):
+        action = flatten(layout_of(space, "action"), action)
+    return jnp.asarray(np.asarray(action), blank_action(spec).dtype)
 
 
 def _check_exportable(env: Environment) -> Environment:

@@ -1,7 +1,9 @@
-"""Gymnax under our contract: `step_env` and `is_truncated` without gymnax's own auto-reset."""
+"""Gymnax under our contract: `step_env` and `is_truncated` without gymnax's own auto-reset.
+
+Spaces nested in Dict and Tuple are flat lists of components by name (`envs.common.spaces`).
+"""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +14,9 @@ import numpy as np
 from envs import pictures
 from envs.common.foreign import as_carry, cast_like, foreign
 from envs.common.names import check_name
+from envs.common.spaces import Layout, categories, observe, reals, shape_of, spec_of, unflatten
 from envs.tasks import check_value
-from envs.types import Component, Environment, clip_category
+from envs.types import Environment, clip_category
 
 import gymnax  # isort: skip  # the third party of this file
 from gymnax.environments import spaces  # isort: skip
@@ -30,15 +33,11 @@ class GymnaxEnvironment(Environment):
         self.name = f"gymnax/{name}"
         self._short_name = name
         self.derived_fields = tuple(_derived(name, params))
-        space = self._env.observation_space(params)
-        if not isinstance(space, spaces.Box | spaces.Discrete):
-            raise ValueError(
-                f"gymnax/{name}: got observation space {space}, expected Box or Discrete; "
-                "a nested observation has no flat list of components."
-            )
-        self.obs_spec = _components(space, "obs")
-        self.obs_shape = tuple(space.shape)
-        self.action_spec = _components(self._env.action_space(params), "action")
+        self._obs_layout = layout_of(self._env.observation_space(params), "obs")
+        self._action_layout = layout_of(self._env.action_space(params), "action")
+        self.obs_spec = spec_of(self._obs_layout, self.name)
+        self.obs_shape = shape_of(self._obs_layout)
+        self.action_spec = spec_of(self._action_layout, self.name)
         self.max_steps = int(params.max_steps_in_episode)
 
     @property
@@ -47,15 +46,15 @@ class GymnaxEnvironment(Environment):
 
     def reset(self, key, params):
         obs, state = foreign(self._env.reset_env)(key, params)
-        return jnp.asarray(obs, jnp.float32), as_carry(state)
+        return self._observation(obs), as_carry(state)
 
     def step(self, key, state, action, params):
-        action = clip_category(self.action_spec, action)
+        action = unflatten(self._action_layout, clip_category(self.action_spec, action))
         obs, next_state, reward, terminated, info = foreign(self._env.step_env)(key, state, action, params)
         truncated = foreign(self._env.is_truncated)(next_state, params)
         next_state = cast_like(next_state, state)
         return (
-            jnp.asarray(obs, jnp.float32),
+            self._observation(obs),
             next_state,
             jnp.asarray(reward, jnp.float32),
             jnp.asarray(terminated, bool),
@@ -74,7 +73,11 @@ class GymnaxEnvironment(Environment):
         if paint is not None:
             return paint(state, params)
         obs = foreign(self._env.observe)(jax.random.key(0), state, None, params)
-        return pictures.paint_observation(np.asarray(obs))
+        return pictures.paint_observation(np.asarray(self._observation(obs)))
+
+    def _observation(self, obs: Any) -> jax.Array:
+        """What gymnax shows, however nested and typed, float32 `[*obs_shape]`."""
+        return jnp.asarray(observe(self._obs_layout, obs))
 
 
 def make(name: str, **overrides: float) -> tuple[GymnaxEnvironment, Any]:
@@ -112,16 +115,21 @@ def _derived(name: str, params: Any) -> dict[str, float]:
     return DERIVED[name](params) if name in DERIVED else {}
 
 
-def _components(space: Any, prefix: str) -> tuple[Component, ...]:
-    if isinstance(space, spaces.Discrete):
-        return (Component(prefix, "category", cardinality=int(space.n)),)
-    if not isinstance(space, spaces.Box):
-        raise ValueError(f"got space {space}, expected gymnax Box or Discrete for the {prefix}.")
-    size = math.prod(space.shape)
-    low = np.broadcast_to(np.asarray(space.low, np.float64), space.shape).reshape(size)
-    high = np.broadcast_to(np.asarray(space.high, np.float64), space.shape).reshape(size)
-    return tuple(Component(f"{prefix}[{i}]", "real", _bound(low[i]), _bound(high[i])) for i in range(size))
+def layout_of(space: Any, name: str) -> Layout:
+    """The layout of a gymnax space: Box, Discrete, and Dict and Tuple of such, to any depth."""
+    match space:
+        case spaces.Dict():
+            return {key: layout_of(space.spaces[key], f"{name}.{key}") for key in space.spaces}
+        case spaces.Tuple():
+            return tuple(layout_of(child, f"{name}.{i}") for i, child in enumerate(space.spaces))
+        case spaces.Discrete():
+            return categories(name, space.n, space.dtype)
+        case spaces.Box():
+            return reals(name, _bounds(space.low), _bounds(space.high), space.shape, space.dtype)
+    raise ValueError(f"{name}: got space {space}, expected gymnax Box, Discrete, Dict or Tuple.")
 
 
-def _bound(x: float) -> float:
-    return math.copysign(math.inf, x) if abs(x) >= UNBOUNDED else float(x)
+def _bounds(x: Any) -> np.ndarray:
+    """Bounds as float64 of any shape, infinite where gymnax has none."""
+    x = np.asarray(x, np.float64)
+    return np.where(np.abs(x) >= UNBOUNDED, np.copysign(np.inf, x), x)

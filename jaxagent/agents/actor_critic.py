@@ -84,6 +84,7 @@ class Judge(NamedTuple):
     # (params, carry, Seen, final_obs [T, B, ...]) -> values [T, B] before and after each step
     values: Callable
     by_lane: Callable = lambda carry: carry  # carry -> the same with lanes first in every leaf, [B, ...]
+    obs_size: int = 0  # n of the vectors [..., n] that it reads; 0: its observations have another form
 
     @property
     def remembers(self) -> bool:
@@ -91,7 +92,7 @@ class Judge(NamedTuple):
         return bool(jax.tree.leaves(jax.eval_shape(lambda: self.init_carry(1))))
 
 
-def reflex(init: Callable, distribution: Callable, value: Callable) -> Judge:
+def reflex(init: Callable, distribution: Callable, value: Callable, obs_size: int = 0) -> Judge:
     """A judge without memory, of `distribution(params, obs, legal)` and `value(params, obs)`."""
 
     def act(params, carry, obs, legal, is_first, key):
@@ -107,7 +108,7 @@ def reflex(init: Callable, distribution: Callable, value: Callable) -> Judge:
         del carry
         return value(params, seen.obs), value(params, final_obs)
 
-    return Judge(init, no_carry, act, judge, values)
+    return Judge(init, no_carry, act, judge, values, obs_size=obs_size)
 
 
 def judgement(distribution: Any, seen: Seen, value: jax.Array) -> Judgement:
@@ -135,7 +136,7 @@ def towers(obs_spec: Spec, action_spec: Spec, config: PPOConfig) -> Judge:
     def value(params: ActorCriticParams, obs: jax.Array) -> jax.Array:
         return network.value(params, stem.features(obs_spec, obs))
 
-    return reflex(init, distribution, value)
+    return reflex(init, distribution, value, len(obs_spec))
 
 
 class Towers(NamedTuple):
@@ -264,7 +265,7 @@ def remembering(config: MemoryConfig, obs_spec: Spec, action_spec: Spec, ppo_con
         both = memory.peek(params.memory, carry.memory, heard(carry, seen), seen.is_first, after)
         return tuple(network.value(params.towers, features) for features in both)
 
-    return Judge(init, init_carry, act, judge, values)
+    return Judge(init, init_carry, act, judge, values, obs_size=len(obs_spec))
 
 
 def ppo(
@@ -370,7 +371,15 @@ def ppo(
             metrics["train/without_legal_action"] = jnp.mean(stuck.astype(jnp.float32))
         return total, metrics
 
-    return Agent(judge.init, act, targets, loss, judge.init_carry, has_anchor=config.anchor_weight > 0.0)
+    return Agent(
+        judge.init,
+        act,
+        targets,
+        loss,
+        judge.init_carry,
+        judge.obs_size,
+        has_anchor=config.anchor_weight > 0.0,
+    )
 
 
 def greedy(judge: Judge, action_spec: Spec) -> Policy:

@@ -17,7 +17,7 @@ from envs.types import Component
 from jaxagent.agents import actions, sequence
 from jaxagent.agents.actor_critic import Judge, Judgement, Seen
 from jaxagent.agents.sequence import Memory
-from jaxagent.nn import attention
+from jaxagent.nn import attention, stem
 from jaxagent.nn.attention import Cache, Past
 from jaxagent.nn.distributions import Categorical
 from jaxagent.nn.initializers import orthogonal
@@ -73,7 +73,8 @@ def sequence_actor(
     bins = standard_codec(domain, model.vocabulary.num_bins) if codec is None else codec
     bins = jax.tree.map(jnp.asarray, bins)
     actor = SequenceActor(model, domain, action_spec, bins, codec is not None, pretrained)
-    return Judge(actor.init, actor.init_carry, actor.act, actor.judge, actor.values, actor.by_lane)
+    functions = actor.init, actor.init_carry, actor.act, actor.judge, actor.values, actor.by_lane
+    return Judge(*functions, domain.obs_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +119,7 @@ class SequenceActor:
 
     def tokens_of_obs(self, obs: jax.Array) -> jax.Array:
         """Tokens `[..., n]` of observations `[..., n]`."""
+        stem.require_vectors(self.domain.obs_size, obs)
         return component.encode_obs(self.codec, self.domain, self.num_bins, obs)
 
     def action_of_tokens(self, tokens: jax.Array) -> jax.Array:

@@ -85,6 +85,7 @@ def soft_actor_critic(
 
     def act(params: SACParams, carry, obs, is_first, key):
         del is_first
+        stem.require_vectors(obs_size, obs)
         noise = jax.random.normal(key, (*obs.shape[:-1], action_size))
         action = jnp.tanh(policy_of(actor, params.actor, obs).from_noise(noise))
         return to_env_action(action, action_spec), {"action": action}, carry
@@ -120,7 +121,7 @@ def soft_actor_critic(
             "train/value": jnp.mean(value),
         }
 
-    return Agent(init, act, targets, loss)
+    return Agent(init, act, targets, loss, obs_size=obs_size)
 
 
 def as_steps(trajectory: Any) -> Step:

@@ -1,6 +1,7 @@
 """Observations as a network of vectors reads them: categories one-hot, reals and bits as they are."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +19,9 @@ def num_features(spec: Sequence[Component]) -> int:
 def features(spec: Sequence[Component], obs: jax.Array) -> jax.Array:
     """Features `[..., F]` of observations `[..., n]`: what stays first, then categories by cardinality.
 
-    Raises ValueError for observations that are no vectors of the components of `spec`.
+    Raises ValueError as `require_vectors` does.
     """
-    if not jnp.issubdtype(obs.dtype, jnp.floating) or obs.ndim < 1 or obs.shape[-1] != len(spec):
-        raise ValueError(
-            f"observations: got {obs.dtype} {obs.shape}, expected float32 [..., {len(spec)}]; flatten "
-            "them in a wrapper, or take an agent that reads boards or frames."
-        )
+    require_vectors(len(spec), obs)
     return one_hot([c.cardinality for c in spec], obs)
 
 
@@ -40,3 +37,15 @@ def one_hot(sizes: Sequence[int], x: jax.Array) -> jax.Array:
         hot = jax.nn.one_hot(x[..., jnp.array(columns)].astype(jnp.int32), size)
         parts.append(hot.reshape(*x.shape[:-1], -1))
     return jnp.concatenate(parts, axis=-1)
+
+
+def require_vectors(obs_size: int, obs: Any, whose: str = "observations") -> None:
+    """Raise ValueError unless `obs`, arrays or their shapes and dtypes, are floats `[..., obs_size]`."""
+    shape, dtype = getattr(obs, "shape", ()), getattr(obs, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jnp.floating) and shape[-1:] == (obs_size,):
+        return
+    got = f"a {type(obs).__name__}" if dtype is None else f"{jnp.dtype(dtype)} {shape}"
+    raise ValueError(
+        f"{whose}: got {got}, expected float32 [..., {obs_size}]; flatten them "
+        "(`envs.wrappers.flat_observations`), or take an agent that reads boards or frames."
+    )

@@ -17,6 +17,7 @@ from jaxagent.data import normalize
 from jaxagent.data import replay as replays
 from jaxagent.data.replay import Memory
 from jaxagent.data.rollout import ActorState, rollout
+from jaxagent.nn import stem
 from jaxagent.objectives.value import soft_update
 from jaxagent.train import optimizer as optimizers
 from jaxagent.train.parallel import Mean, average_shards, value_and_mean_grad
@@ -54,8 +55,9 @@ def on_policy(
     `init(key, tasks)` takes env params with leaves `[num_envs, ...]`. `see` is what the agent acts
     on, as in `rollout`. `is_normalized`: observations reach the agent standardised. `in_turn`: the
     shards act one after another, as a search must, whose loops would copy its trees under `vmap`.
+    Raises ValueError where the agent cannot read what the environment shows.
     """
-    standardize = normalize.of_spec(vector.env.obs_spec) if is_normalized else _as_is
+    standardize = _standardizer(agent, vector.env, is_normalized)
 
     def init(key: jax.Array, tasks: Any) -> tuple[Learner, Actors]:
         key_params, key_env = jax.random.split(key)
@@ -95,6 +97,17 @@ def on_policy(
         return learner, Actors(actor, running), _means(metrics, returns)
 
     return Loop(init, update)
+
+
+def _standardizer(agent: Agent, env: Any, is_normalized: bool) -> Callable:
+    """How observations reach the agent; refuses by name an environment that it cannot read.
+
+    Here, since an agent knows a spec alone when it is made: that of a picture is a list as another.
+    """
+    if agent.obs_size:
+        shown = jax.ShapeDtypeStruct(env.obs_shape, env.obs_dtype)
+        stem.require_vectors(agent.obs_size, shown, f"{env.name}: observations")
+    return normalize.of_spec(env.obs_spec) if is_normalized else _as_is
 
 
 def _first_actors(vector: Any, tasks: Any, key: jax.Array, init_carry: Callable = no_carry) -> Actors:
@@ -210,7 +223,7 @@ def replay(
     loss take one more key, the same for all shards, and the loss returns
     `(metrics, priorities [b])` beside its value. `acts_by(learner)` is what `agent.act` gets for
     parameters. `is_normalized` and `in_turn` as in `on_policy`; then targets, too, are made in
-    turn. Raises ValueError for either with a memory that ranks.
+    turn. Raises ValueError for either with a memory that ranks, and as `on_policy` does.
     """
     memory = replays.transitions() if memory is None else memory
     if memory.rank is not None and (is_normalized or in_turn):
@@ -219,7 +232,7 @@ def replay(
             "ranks, expected neither; standardise in a wrapper, or take `replay.windows`."
         )
     over_shards = map_in_turn if in_turn else jax.vmap
-    standardize = normalize.of_spec(vector.env.obs_spec) if is_normalized else _as_is
+    standardize = _standardizer(agent, vector.env, is_normalized)
 
     def init(key: jax.Array, tasks: Any) -> tuple[Learner, ReplayActors]:
         key_params, key_env, key_explore = jax.random.split(key, 3)

@@ -269,11 +269,8 @@ def anchored(kind):
 def test_the_anchor_is_the_first_policy_on_the_segment_alone(kind):
     """Of the very first segment, which acting, too, began with an empty memory."""
     learner, trajectory, items, state, report = anchored(kind)
-    raw, stored = trajectory.extras["raw_action"], trajectory.extras["log_prob"]  # [s, T, b, ...]
-    if kind == "none":  # items are steps, else segments
-        raw, stored = raw.reshape(4, -1, 2), stored.reshape(4, -1)
-    else:
-        raw, stored = raw.swapaxes(1, 2), stored.swapaxes(1, 2)
+    # Items are segments [s, b, T, ...] of trajectories [s, T, b, ...].
+    raw, stored = (trajectory.extras[name].swapaxes(1, 2) for name in ("raw_action", "log_prob"))
     category, real = items.anchor[0], items.anchor[1]
     if kind == "transformer":  # tokens: three categories behind 16 bins
         log_prob = category.log_prob(16 + raw[..., 0].astype(jnp.int32))

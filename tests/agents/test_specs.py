@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import envs
+from envs.probes import Probe
 from envs.types import Component, blank_action
 from envs.vector import VectorEnv, broadcast_params
 from jaxagent.agents import actions, actor_critic
@@ -18,7 +19,7 @@ from jaxagent.agents.iql import iql
 from jaxagent.agents.muzero import muzero
 from jaxagent.agents.rainbow import rainbow
 from jaxagent.agents.sequence_actor import sequence_actor
-from jaxagent.agents.soft_actor_critic import soft_actor_critic
+from jaxagent.agents.soft_actor_critic import as_steps, soft_actor_critic
 from jaxagent.agents.td3_bc import td3_bc
 from jaxagent.agents.world_model import ModelStep, world_model
 from jaxagent.config import (
@@ -258,10 +259,66 @@ def test_who_reads_numbers_refuses_symbols():
 
 
 @pytest.mark.parametrize(
-    "obs", [jnp.ones((2, 3), jnp.uint8), jnp.ones((2, 5, 5, 1)), jnp.ones(()), jnp.ones((2, 4))]
+    "obs",
+    [
+        jnp.ones((2, 3), jnp.uint8),
+        jnp.ones((2, 5, 5, 1)),
+        jnp.ones(()),
+        jnp.ones((2, 4)),
+        {"eye": jnp.ones(2)},
+    ],
+    ids=["bytes", "picture", "scalar", "another size", "dict"],
 )
 def test_observations_of_another_kind_are_named(obs):
-    agent = ppo(SYMBOLS, (THREE,), CONFIG)
-    params = agent.init(jax.random.key(0))
     with pytest.raises(ValueError, match=r"observations: got .*, expected float32 \[..., 3\]"):
-        agent.act(params, (), obs, jnp.ones(2, bool), jax.random.key(1))
+        trace_act(ppo(SYMBOLS, (THREE,), CONFIG), obs)
+
+
+def trace_act(agent, obs):
+    """Trace one action of two lanes."""
+
+    def first_action(key):
+        return agent.act(agent.init(key), agent.init_carry(2), obs, jnp.ones(2, bool), jax.random.clone(key))
+
+    return jax.eval_shape(first_action, jax.random.key(0))
+
+
+READS_VECTORS = ["PPO", "PPO with a memory", "PPO with the action-state transformer", "SAC"]
+
+
+class Shown(Probe):
+    """A probe whose observations have a shape and a dtype of their own."""
+
+    def __init__(self, obs_shape, obs_dtype):
+        super().__init__()
+        self.obs_shape, self.obs_dtype = obs_shape, obs_dtype
+
+
+@pytest.mark.parametrize("name", READS_VECTORS)
+def test_agents_refuse_what_they_cannot_read(name):
+    """By name when they act, and when a loop is made of them and an environment."""
+    agent = AGENTS[name](OBS, (REAL,))
+    with pytest.raises(ValueError, match=r"observations: got float32 .*, expected float32 \[..., 2\]"):
+        trace_act(agent, jnp.ones((2, 5, 5, 1)))
+    for env in (Shown((5, 5, 1), np.uint8), Shown((), np.float32), Shown((3,), np.float32)):
+        with pytest.raises(
+            ValueError, match=r"probe/Shown: observations: got .*, expected float32 \[..., 2\]"
+        ):
+            loop_of(name, agent, env)
+
+
+def loop_of(name, agent, env):
+    """The loop that trains the agent `name`."""
+    adam = optimizer.adam(1e-3, 1.0)
+    if name != "SAC":
+        return loops.on_policy(agent, VectorEnv(env), adam, CONFIG)
+    slow = loops.moving_average(lambda params: params.critics, 0.1)
+    return loops.replay(
+        agent, VectorEnv(env), adam, SACConfig(), explore=agent.act, as_steps=as_steps, slow=slow
+    )
+
+
+def test_rainbow_refuses_what_is_no_picture():
+    for shape in ((), (7,)):
+        with pytest.raises(ValueError, match=r"got observations \(.*expected frames or boards"):
+            rainbow(shape, np.float32, (THREE,), RainbowConfig())

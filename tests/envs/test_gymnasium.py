@@ -14,7 +14,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 import envs
 from envs.adapters import gymnasium as adapter
-from envs.adapters.gymnasium import HostVector, components, export, export_vector, make_host, play
+from envs.adapters.gymnasium import HostVector, export, export_vector, make_host, play
 from envs.vector import VectorEnv, broadcast_params
 
 MODES = list(AutoresetMode)
@@ -179,8 +179,6 @@ def test_specs_list_gymnasium_s_spaces():
     out = host.step(jnp.zeros((2, 1)))
     assert [x.dtype for x in out[:5]] == [np.float32, np.float32, bool, bool, np.float32]
     assert out.valid == ()  # no step was only a reset
-    with pytest.raises(ValueError, match=r"expected gymnasium Box or Discrete for the obs; flatten"):
-        components(gymnasium.spaces.Dict(a=gymnasium.spaces.Discrete(2)), "obs")
 
 
 class Counter(gymnasium.Env):
@@ -212,11 +210,74 @@ def test_categories_count_from_zero():
     host = counters(2)
     assert host.obs_spec[0].cardinality == 4
     assert host.action_spec[0].cardinality == 3
-    assert host.obs_shape == ()
-    np.testing.assert_array_equal(host.reset(seed=0), [0.0, 0.0])
+    assert host.obs_shape == (1,)
+    np.testing.assert_array_equal(host.reset(seed=0), [[0.0], [0.0]])
     out = host.step(np.array([0, 2]))
-    np.testing.assert_array_equal(out.final_obs, [1.0, 3.0])  # 5 - 2 - 2 and 7 - 2 - 2
-    np.testing.assert_array_equal(out.obs, [0.0, 0.0])
+    np.testing.assert_array_equal(out.final_obs, [[1.0], [3.0]])  # 5 - 2 - 2 and 7 - 2 - 2
+    np.testing.assert_array_equal(out.obs, [[0.0], [0.0]])
+
+
+class Nested(gymnasium.Env):
+    """A number is shown in three forms, and is to be said in two; one step a lane's number is 1 longer."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {
+            "number": gymnasium.spaces.Discrete(4, start=3),
+            "eye": gymnasium.spaces.Box(0, 255, (1, 2, 1), np.uint8),
+            "pair": gymnasium.spaces.Tuple(
+                [gymnasium.spaces.Box(-9, 9, (), np.float64), gymnasium.spaces.MultiDiscrete([4, 2])]
+            ),
+        }
+    )
+    action_space = gymnasium.spaces.Dict(
+        hand=gymnasium.spaces.Tuple(
+            [gymnasium.spaces.Discrete(4, start=3), gymnasium.spaces.Box(-1, 1, (2,))]
+        ),
+        flags=gymnasium.spaces.MultiBinary(2),
+    )
+
+    def _show(self):
+        eye = np.full((1, 2, 1), 60 * self.number, np.uint8)
+        pair = (np.array(-1.5 * self.number), np.array([self.number, self.number % 2]))
+        return {"pair": pair, "eye": eye, "number": np.int64(self.number + 3)}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.number = 0
+        return self._show(), {}
+
+    def step(self, action):
+        assert action in self.action_space, action
+        said = action["hand"][0] - 3
+        reward = float(said == self.number) + float(action["hand"][1][1]) + float(action["flags"][0])
+        self.number += 1
+        return self._show(), reward, self.number == 3, False, {}
+
+
+NESTED_NAMES = ["obs.eye[0]", "obs.eye[1]", "obs.number", "obs.pair.0[0]", "obs.pair.1[0]", "obs.pair.1[1]"]
+ACTION_NAMES = ["action.hand.0", "action.hand.1[0]", "action.hand.1[1]", "action.flags[0]", "action.flags[1]"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nested_spaces_are_vectors_from_the_host(mode):
+    host = HostVector(SyncVectorEnv([Nested] * 2, autoreset_mode=mode))
+    assert [c.name for c in host.obs_spec] == NESTED_NAMES
+    assert [c.name for c in host.action_spec] == ACTION_NAMES
+    assert (host.obs_shape, host.obs_dtype) == ((6,), np.float32)
+    first = np.zeros((2, 6), np.float32)
+    np.testing.assert_array_equal(host.reset(seed=0), first)
+    for number in range(3):
+        action = np.array([[number, 0.0, 0.5, 1.0, 0.0], [3 - number, 0.0, -0.5, 0.0, 1.0]], np.float32)
+        out = host.step(action)
+        after = number + 1
+        seen = np.array([[60 * after, 60 * after, after, -1.5 * after, after, after % 2]] * 2, np.float32)
+        np.testing.assert_array_equal(out.final_obs, seen)
+        np.testing.assert_array_equal(out.obs, first if after == 3 else seen)
+        np.testing.assert_array_equal(out.reward, [2.5, -0.5])
+        np.testing.assert_array_equal(out.terminated, after == 3)
+        assert out.obs.dtype == out.final_obs.dtype == out.reward.dtype == np.float32
+    with pytest.raises(ValueError, match=r"got actions of shape \(2, 4\), expected 2 lanes.*\(2, 5\)"):
+        host.step(np.zeros((2, 4)))
 
 
 def test_play_counts_as_many_episodes_in_every_lane():
@@ -461,3 +522,26 @@ def test_several_categories_are_exported_and_stepped():
     _, reward, terminated, *_ = lanes.step(lanes.action_space.sample())
     assert set(reward.tolist()) <= {0.0, 0.5, 1.0}
     assert terminated.all()
+
+
+@pytest.mark.fast("CategoryAndReal")
+@pytest.mark.parametrize("name", ["TwoCategories", "CategoryAndReal", "LegalActions"])
+def test_gymnasium_s_checker_accepts_categories_of_every_kind(name):
+    assert complaints(export(*envs.make(f"probe/{name}"), render_mode="rgb_array")) == []
+
+
+def test_a_mix_of_actions_is_exported_by_name_and_comes_back():
+    """There and back the kinds, bounds and order are ours; only names tell the way they went."""
+    env, params = envs.make("probe/CategoryAndReal")
+    assert export(env, params).action_space == gymnasium.spaces.Dict(
+        [
+            ("pointer", gymnasium.spaces.Box(-1.0, 1.0, (), np.float32)),
+            ("first", gymnasium.spaces.Discrete(3)),
+        ]
+    )
+    host = HostVector(export_vector(env, params, 3))
+    assert [c.name for c in host.action_spec] == ["action.pointer[0]", "action.first"]
+    assert [c[1:] for c in host.action_spec] == [c[1:] for c in env.action_spec]
+    symbol = host.reset(seed=0)[:, 0]
+    right = np.stack([symbol // 3 - 0.5, symbol % 3], axis=1)
+    np.testing.assert_allclose(host.step(right).reward, 1.0)

@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 
 import envs
+from envs.probes import Probe
 from envs.vector import VectorEnv, broadcast_params, num_lanes
 
 CARTPOLE = "gymnax/CartPole-v1"
@@ -155,3 +156,18 @@ def test_broadcast_params_repeats_one_task():
         assert x.shape == (5,)
         assert x.dtype == y.dtype
         np.testing.assert_array_equal(x, np.full((5,), y))
+
+
+@pytest.mark.parametrize(
+    ("shown", "said"),
+    [(lambda x: {"signal": x}, "got a dict for"), (lambda x: x[0], r"got an array of shape \(\) for")],
+    ids=["dict", "scalar"],
+)
+def test_observations_unlike_what_is_declared_are_named(shown, said):
+    class Lying(Probe):
+        def _observe(self, state):
+            return shown(super()._observe(state))
+
+    env = Lying()
+    with pytest.raises(ValueError, match=rf"probe/Lying: {said} an observation, expected an array .* \(1,\)"):
+        VectorEnv(env, num_lanes=2).reset(jax.random.key(0), env.default_params)
