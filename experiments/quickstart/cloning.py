@@ -21,13 +21,11 @@ from jaxagent.data import normalize, sampler
 from jaxagent.evaluate.episodes import play_lanes
 from jaxagent.study import agents, collection, films
 from jaxagent.study import corpus as corpora
+from jaxagent.study.collection import PRETRAINED
 from jaxagent.study.corpus import Corpus
 from jaxagent.study.study import Fit, Lanes
 from jaxagent.tokens.component import Domain
 from jaxagent.types import Trajectory
-
-LORA_TARGETS = ("query", "key", "value", "output", "up", "down")
-PRETRAINED = ("model", "saboteur")  # lanes of the pretraining
 
 
 class Arm(NamedTuple):
@@ -35,7 +33,7 @@ class Arm(NamedTuple):
 
     about: str
     group: str  # arms of a group are lanes of one fit; "": fitted by none
-    begins: str = ""  # the network of `PRETRAINED` that it begins with; "": its own first parameters
+    begins: str = ""  # which of `PRETRAINED` it begins with; "": its own first parameters
     network: str = "transformer"  # or "raw", which acts on observations as they are
 
 
@@ -63,20 +61,6 @@ class Problem(NamedTuple):
         """The raw-observation MLP."""
         size, vocabulary = self.adapt.mlp_hidden_size, self.corpus.model.vocabulary
         return raw_cloning.RawNetwork(self.domain, vocabulary.num_bins, vocabulary.size, (size, size))
-
-
-def pretraining(config: Config, folder: Path | None) -> Lanes:
-    """One transformer on all nominal tasks; its saboteur, on shuffled steps, is the second lane."""
-    corpus, data = collection.load(config.tasks, config.tokens, config.model, folder)
-    clean = [corpora.windows(corpus, i, t) for i, t in enumerate(data["train"])]
-    held_out = [corpora.windows(corpus, i, t) for i, t in enumerate(data["validation"])]
-    shuffles = [keys.derive(config.seed, f"shuffle/{i}") for i in range(len(clean))]
-    pairs = [agents.stack([w, sampler.shuffled(w, k)]) for w, k in zip(clean, shuffles, strict=True)]
-
-    def tell(params: Any) -> dict[str, Any]:
-        return {"validation": corpora.validation(corpus, clean, held_out, PRETRAINED, params)}
-
-    return corpora.pretrain(corpus, pairs, [config.seed] * 2, config.pretrain, data_axis=0, tell=tell)
 
 
 def fits_of(config: Config, index: int, pretrain: Fit) -> dict[str, Fit]:
@@ -166,7 +150,7 @@ def seeded(problem: Problem, init: Callable[[jax.Array], Any], purpose: str) -> 
 
 def adapter_init(problem: Problem, model: Any) -> Callable[[jax.Array], Any]:
     """A function of a key that makes adapters of a network."""
-    return lambda key: lora.init(key, model, problem.adapt.lora_rank, LORA_TARGETS)
+    return lambda key: lora.init(key, model, problem.adapt.lora_rank)
 
 
 def network_loss(problem: Problem, params: Any, batch: Any, data: Any) -> tuple[jax.Array, dict]:

@@ -43,7 +43,7 @@ ADAPTER_LIMIT = 10_000  # parameters
 def study(config: Config) -> Study:
     """Agents, their trajectories, one pretraining, every arm's cloning, and all of them played."""
     agents = [collection.agents_of(task, config.collect, config.seed) for task in config.tasks]
-    pretrain = Fit("pretrain", partial(cloning.pretraining, config))
+    pretrain = Fit("pretrain", partial(collection.pretraining, config))
     fits = [cloning.fits_of(config, i, pretrain) for i in range(len(config.tasks))]
     steps: list[Step] = [
         *agents,

@@ -10,8 +10,12 @@ import numpy as np
 
 from jaxagent.adapt import paths
 
+EVERYWHERE = ("query", "key", "value", "output", "up", "down")  # the products of a transformer's block
 
-def init(key: jax.Array, params: Any, rank: int, targets: Sequence[str]) -> dict[str, dict[str, jax.Array]]:
+
+def init(
+    key: jax.Array, params: Any, rank: int, targets: Sequence[str] = EVERYWHERE
+) -> dict[str, dict[str, jax.Array]]:
     """Adapters, by a kernel's name, of every kernel whose module name is in `targets`.
 
     A kernel is read as a matrix `[inputs, outputs]`; `down [inputs, rank]` is random and

@@ -7,15 +7,16 @@ segment in one pass behind the cache with which it began, as Transformer-XL (Dai
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from envs.types import Component
+from jaxagent.adapt import lora, subset
 from jaxagent.agents import actions, sequence
-from jaxagent.agents.actor_critic import Judge, Judgement, Seen
+from jaxagent.agents.actor_critic import Judge, Judgement, Seen, within
 from jaxagent.agents.sequence import Memory
 from jaxagent.nn import attention, stem
 from jaxagent.nn.attention import Cache, Past
@@ -27,6 +28,7 @@ from jaxagent.tokens.component import Codec, Domain
 from jaxagent.tokens.stream import Tokens
 
 REACH = 5.0  # standard deviations that bins of standardised observations span
+Way = Literal["full", "last_layer", "lora"]  # which parameters of a pretrained model learn
 REAL = -1  # the branch of tokens that were acted on; others are asides of one step
 
 
@@ -75,6 +77,25 @@ def sequence_actor(
     actor = SequenceActor(model, domain, action_spec, bins, codec is not None, pretrained)
     functions = actor.init, actor.init_carry, actor.act, actor.judge, actor.values, actor.by_lane
     return Judge(*functions, domain.obs_size)
+
+
+def tuned(judge: Judge, network: Any, way: Way, rank: int) -> Judge:
+    """`judge`, which begins with the parameters `network`, learning a part of them and its value.
+
+    "full": all of them; "last_layer": the last block and the norm behind it; "lora": adapters of
+    `rank` beside them.
+    """
+    if way == "full":
+        return judge
+    if way == "last_layer":
+        mask = subset.last_layer(network)
+        return within(judge, judge.init, lambda p: p._replace(network=subset.moving(p.network, mask)))
+
+    def init(key: jax.Array) -> SequenceActorParams:
+        key_judge, key_adapters = jax.random.split(key)
+        return judge.init(key_judge)._replace(network=lora.init(key_adapters, network, rank))
+
+    return within(judge, init, lambda p: p._replace(network=lora.merge(network, p.network)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,7 @@ def stack(trees: Sequence[Any]) -> Any:
 
 def seeded(
     name: str,
-    loop: Loop,
+    loop: Loop | Callable[[Any], Loop],
     task: Any,
     config: Any,
     seeds: Sequence[int],
@@ -44,13 +44,13 @@ def seeded(
 ) -> Fit:
     """One agent a seed on one task, a lane each; snapshots `[chunks + 1, seeds, ...]` stay.
 
-    Agents of a seed begin alike and draw alike under one `purpose`, so that arms are paired.
+    A loop that begins with what an earlier stage learned is a function of the run's folder. Agents
+    of a seed begin alike and draw alike under one `purpose`, so that arms are paired.
     """
 
     def lanes(folder: Any) -> Lanes:
-        del folder
         return Lanes(
-            loop,
+            loop if isinstance(loop, Loop) else loop(folder),
             lambda: (
                 jnp.stack([keys.derive(seed, f"{purpose}/init") for seed in seeds]),
                 stack([task] * len(seeds)),

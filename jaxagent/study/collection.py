@@ -12,18 +12,20 @@ from envs.returns import reference, task_name
 from envs.types import blank_action
 from jaxagent import keys
 from jaxagent.config import TokenConfig, TransformerConfig
-from jaxagent.data import store
+from jaxagent.data import sampler, store
 from jaxagent.data.store import Shard
 from jaxagent.evaluate import statistics
 from jaxagent.study import agents, histories
+from jaxagent.study import corpus as corpora
 from jaxagent.study.config import CollectConfig, LearnedEnvConfig
 from jaxagent.study.corpus import Corpus, corpus
-from jaxagent.study.study import Fit
+from jaxagent.study.study import Fit, Lanes
 from jaxagent.train.run import stage_folder
 from jaxagent.types import Trajectory
 
 STAGE = "collect"
 SPLITS = ("train", "validation", "demonstration")
+PRETRAINED = ("model", "saboteur")  # lanes of `pretraining`
 
 
 def agents_of(task: LearnedEnvConfig, sizes: CollectConfig, seed: int) -> Fit:
@@ -141,3 +143,20 @@ def stand_in(env: Any, num_steps: int = 64, num_lanes: int = 4) -> Trajectory:
         action = rng.uniform(low, high, (*shape, len(spec))).astype(blank_action(spec).dtype)
     never = np.zeros(shape, bool)
     return Trajectory(obs, action, np.zeros(shape, np.float32), never, never, obs)
+
+
+def pretraining(config: Any, folder: Path | None) -> Lanes:
+    """One transformer on all nominal tasks; its saboteur, on shuffled steps, is the second lane.
+
+    `config` has the fields `tasks`, `tokens`, `model`, `pretrain` and `seed`.
+    """
+    of, data = load(config.tasks, config.tokens, config.model, folder)
+    clean = [corpora.windows(of, i, t) for i, t in enumerate(data["train"])]
+    held_out = [corpora.windows(of, i, t) for i, t in enumerate(data["validation"])]
+    shuffles = [keys.derive(config.seed, f"shuffle/{i}") for i in range(len(clean))]
+    pairs = [agents.stack([w, sampler.shuffled(w, k)]) for w, k in zip(clean, shuffles, strict=True)]
+
+    def tell(params: Any) -> dict[str, Any]:
+        return {"validation": corpora.validation(of, clean, held_out, PRETRAINED, params)}
+
+    return corpora.pretrain(of, pairs, [config.seed] * 2, config.pretrain, data_axis=0, tell=tell)

@@ -1,0 +1,60 @@
+"""Configuration and presets of reinforce, importable without JAX."""
+
+import dataclasses
+
+from jaxagent.config import Count, FitConfig, PPOConfig, RuntimeConfig, TokenConfig, TransformerConfig
+from jaxagent.study import config as parts
+
+DESCRIPTION = "histories of PPO agents pretrain a transformer; PPO then tunes it on changed dynamics"
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig(parts.LearnedEnvConfig):
+    """One environment: nominal for pretraining, changed for what is learned by reinforcement."""
+
+    tuning: PPOConfig = PPOConfig()  # of every arm on the changed task
+
+    def check(self) -> None:
+        """Raise where the anchored arm would not be."""
+        super().check()
+        self.tuning.check()
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The study, in the order in which it runs."""
+
+    tasks: tuple[TaskConfig, ...]
+    seed: int = 0  # of the agents, their data and the one pretraining
+    collect: parts.CollectConfig = parts.CollectConfig(demonstrators=1, demonstration_episodes=1)
+    tokens: TokenConfig = TokenConfig(num_bins=64)
+    model: TransformerConfig = TransformerConfig(width=32, num_layers=2, num_heads=4, context=4)
+    pretrain: FitConfig = FitConfig(num_updates=1000, updates_per_chunk=100)
+    lora_rank: Count = 4
+    anchor_weight: float = 0.2  # VPT's
+    anchor_decay: float = 0.9  # an update
+    episodes: Count = 32  # of each snapshot and seed
+    snapshots: Count = 11  # of each curve
+    seeds: parts.SeedConfig = parts.SeedConfig(0, 5)
+    runtime: RuntimeConfig = RuntimeConfig(optimization_level=1)
+
+
+_TUNING = PPOConfig(
+    num_envs=16, num_steps=32, num_updates=40, updates_per_chunk=2, learning_rate=1e-3, reward_scale=0.1
+)
+CARTPOLE = TaskConfig(**vars(parts.CARTPOLE), tuning=_TUNING)
+ACROBOT = TaskConfig(**vars(parts.ACROBOT), tuning=_TUNING)
+CPU = Config((CARTPOLE, ACROBOT))
+_TINY = dataclasses.replace(_TUNING, num_envs=8, num_steps=4, num_updates=2, updates_per_chunk=1)
+SMOKE = Config(
+    (dataclasses.replace(parts.tiny(CARTPOLE), tuning=dataclasses.replace(_TINY, num_minibatches=2)),),
+    collect=parts.TINY_COLLECT,
+    tokens=TokenConfig(num_bins=16),
+    model=TransformerConfig(width=8, num_layers=1, num_heads=2, context=2),
+    pretrain=FitConfig(num_updates=2, updates_per_chunk=1, batch_size=4, warmup_updates=1),
+    episodes=2,
+    snapshots=2,
+    seeds=parts.SeedConfig(1000, 2),
+    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
+)
+PRESETS = {"smoke": SMOKE, "cpu": CPU}
