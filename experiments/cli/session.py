@@ -80,6 +80,11 @@ def _study(room: Room, preset: str, config: Any) -> Study:
 
     Before the folder is touched and the first stage runs, as it must not cost a finished run.
     """
+    if config.runtime.needs_accelerator and jax.default_backend() == "cpu":
+        raise ValueError(
+            f"{room.name}, preset {preset}: got {jax.devices()}, expected an accelerator; it was never run "
+            "without one. Take a cpu preset, or --runtime.no-needs-accelerator to wait."
+        )
     study = room.study(config)
     check_preset(preset)
     check_claims(study.claims)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import envs
-from experiments.memory.config import Config, TaskConfig
+from experiments.memory.config import ALL_ARMS, Config, TaskConfig
 from jaxagent import keys
 from jaxagent.config import MemoryConfig, TransformerConfig
 from jaxagent.evaluate.claims import Claim, Precondition
@@ -58,6 +58,10 @@ MEMORIES = ("gru", "linear", "transformer", "gated")
 GATED = "transformer"  # the memory whose claim is gated
 GATES = {"sum": "sum", "gru gates": "gru"}
 ROOM = (0.9, 0.65)  # the oracle at least, the reflex at most; a guess in the maze is worth 0.57
+BARS = (
+    "Published beside Craftax-Classic: 90 % of the maximum of 22 in under an hour on a 4090 at a billion "
+    "steps; of the larger Craftax at a billion: transformerXL 18.3 %, PQN-RNN 16.0, PPO-RNN 15.3."
+)
 LIMITS = (
     "Small worlds and short budgets: what a memory has not learned by then it may learn later.",
     "One learning rate for all arms, chosen on development seeds (1000 and up).",
@@ -70,10 +74,12 @@ def study(config: Config) -> Study:
     """A fit an arm and task, then all played in the same episodes."""
     names = [task.name for task in config.tasks]
     steps = agents.task_steps(config, config.tasks, fits_of, evaluate)
-    about = {name: arm.about for name, arm in ARMS.items()}
-    table, drawn = partial(of_tasks, tasks=config.tasks, arms=ARMS), partial(figures, config)
+    about = {name: ARMS[name].about for name in config.arms}
+    table, drawn = partial(of_tasks, tasks=config.tasks, arms=config.arms), partial(figures, config)
     learned = [return_curve(f"train/{name}/*", f"Return on {name} while training") for name in names]
-    return Study(about, names, steps, table, claims(), partial(checks, names), drawn, learned, LIMITS)
+    limits, checked = (*LIMITS, BARS) if names == ["Classic-Symbolic"] else LIMITS, partial(checks, names)
+    is_partial = config.arms != ALL_ARMS
+    return Study(about, names, steps, table, claims(), checked, drawn, learned, limits, is_partial=is_partial)
 
 
 def claims() -> list[Claim]:
@@ -106,7 +112,8 @@ def made(config: Config, task: TaskConfig, arm: Arm) -> tuple[Any, Any, Agent, P
 def fits_of(config: Config, task: TaskConfig) -> agents.Fits:
     """A lane a seed; agents of a seed meet worlds drawn alike."""
     fits = {}
-    for name, arm in ARMS.items():
+    for name in config.arms:
+        arm = ARMS[name]
         env, params, agent, _ = made(config, task, arm)
         stage, purpose = f"train/{task.name}/{name}", f"memory/{task.name}"
         fits[name] = memory_agents.fit(stage, env, params, task.ppo, agent, config.seeds, purpose)
@@ -119,8 +126,8 @@ def evaluate(
     """Mean returns `[seeds]` of what every arm learned, and a film of its first seed."""
     del place
     key, returns = keys.derive(0, f"memory/{task.name}/evaluate"), {}
-    for name, arm in ARMS.items():
-        env, params, _, policy = made(config, task, arm)
+    for name in config.arms:
+        env, params, _, policy = made(config, task, ARMS[name])
         arena = agents.arena(env, params, config.seeds, config.episodes, key)
         last = agents.last(fits[name].load(folder))
         returns[name] = arena.returns(policy, last).tolist()
@@ -131,8 +138,10 @@ def evaluate(
 
 
 def checks(names: list[str], found: Found, table: Scores) -> list[Precondition]:
-    """The worlds can be solved, and not without a memory."""
+    """The worlds can be solved, and not without a memory; only where somebody sees what is hidden."""
     del found
+    if "oracle" not in table:
+        return []
     oracle, reflex = (iqm_by_task(names, table[arm]) for arm in ("oracle", "reflex"))
     return [
         all_between("who sees what is hidden solves it", oracle, ROOM[0]),
@@ -147,5 +156,5 @@ def figures(config: Config, found: Found) -> list[dict[str, Any]]:
         return []
     lengths = [task.overrides["length"] for task in mazes]
     done = [found[f"evaluate/{task.name}"]["returns"] for task in mazes]
-    lines = [line(arm, lengths, [returns[arm] for returns in done]) for arm in ARMS]
+    lines = [line(arm, lengths, [returns[arm] for returns in done]) for arm in config.arms]
     return [curves("Return by the maze's length", "A line a seed.", "steps to the junction", "return", lines)]

@@ -51,13 +51,15 @@ def decode(
     obs: jax.Array,
     is_first: jax.Array,
     choose: Callable[[jax.Array, int], jax.Array],
+    patch: Any = (),
 ) -> tuple[jax.Array, Memory]:
     """Tokens `[B, m]` of an action after those of an observation, `obs [B, n]`, and the memory then.
 
-    One pass reads the last action with the observation; `choose(logits [B, V + K], i) -> token [B]`
-    chooses the first component after it. Each further one costs one pass of one token, which is
-    written again with the next observation: that keeps a chunk contiguous in the ring. Raises
-    ValueError for a memory of another batch size.
+    Where observations are cut into patches, these are `patch [B, n, F]`. One pass reads the last
+    action with the observation; `choose(logits [B, V + K], i) -> token [B]` chooses the first
+    component after it. Each further one costs one pass of one token, which is written again with the
+    next observation: that keeps a chunk contiguous in the ring. Raises ValueError for a memory of
+    another batch size.
     """
     if obs.shape[0] != memory.action.shape[0]:
         raise ValueError(
@@ -68,11 +70,13 @@ def decode(
     cache = memory.cache._replace(start=jnp.where(is_first, time, memory.cache.start))
     places, lag = step_places(domain)
     tokens = stream.at_places(jnp.concatenate([memory.action, obs], axis=1), places, time - lag, domain)
+    tokens = tokens._replace(patch=stream.pad_patches(patch, before=domain.action_size))
     states, cache = model.advance(params, tokens, (time % rows) * period, cache)
     chosen = [choose(model.read(params, None, states[:, -1]), 0)]
     for i in range(1, domain.action_size):
         place = jnp.array([domain.obs_size + i - 1], jnp.int32)
         tokens = stream.at_places(chosen[-1][:, None], place, time[None], domain)
+        tokens = tokens._replace(patch=jax.tree.map(lambda x: jnp.zeros_like(x[:, :1]), patch))
         states, cache = model.advance(params, tokens, ((time + 1) % rows) * period + (i - 1), cache)
         chosen.append(choose(model.read(params, None, states[:, -1]), i))
     action = jnp.stack(chosen, axis=1)

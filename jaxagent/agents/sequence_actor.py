@@ -25,6 +25,7 @@ from jaxagent.nn.initializers import orthogonal
 from jaxagent.nn.sequence_model import SequenceModel
 from jaxagent.tokens import component, scalar, stream
 from jaxagent.tokens.component import Codec, Domain
+from jaxagent.tokens.patches import Patches
 from jaxagent.tokens.stream import Tokens
 
 REACH = 5.0  # standard deviations that bins of standardised observations span
@@ -62,21 +63,23 @@ def sequence_actor(
     action_spec: tuple[Component, ...],
     codec: Codec | None = None,
     pretrained: Any = None,
+    patches: Patches | None = None,
 ) -> Judge:
     """A judge of the transformer `model` in one domain, for any actions.
 
     Raw actions are what the tokens decode to: categories, and reals in units of the half-range of
     their box. `codec` is `standard_codec` unless given, as that of a pretrained model in whose units
     (the environment's) observations then are. `pretrained` are parameters of the model that training
-    begins with, in place of fresh ones. Raises ValueError for learned positions.
+    begins with, in place of fresh ones. With `patches` the observed components of the domain are
+    patches. Raises ValueError for learned positions.
     """
     if model.config.positions == "learned":
         raise ValueError('positions: got "learned", expected "rotary" or "none" to act through a cache.')
     bins = standard_codec(domain, model.vocabulary.num_bins) if codec is None else codec
     bins = jax.tree.map(jnp.asarray, bins)
-    actor = SequenceActor(model, domain, action_spec, bins, codec is not None, pretrained)
+    actor = SequenceActor(model, domain, action_spec, bins, codec is not None, pretrained, patches)
     functions = actor.init, actor.init_carry, actor.act, actor.judge, actor.values, actor.by_lane
-    return Judge(*functions, domain.obs_size)
+    return Judge(*functions, 0 if patches else domain.obs_size)
 
 
 def tuned(judge: Judge, network: Any, way: Way, rank: int) -> Judge:
@@ -108,6 +111,7 @@ class SequenceActor:
     codec: Codec
     is_fitted: bool  # the codec is in units of the environment
     pretrained: Any = None
+    patches: Patches | None = None
 
     @property
     def num_bins(self) -> int:
@@ -138,10 +142,13 @@ class SequenceActor:
         values = actions.to_env_action(raw_action, self.action_spec) if self.is_fitted else raw_action
         return component.encode_action(self.codec, self.domain, self.num_bins, values)
 
-    def tokens_of_obs(self, obs: jax.Array) -> jax.Array:
-        """Tokens `[..., n]` of observations `[..., n]`."""
-        stem.require_vectors(self.domain.obs_size, obs)
-        return component.encode_obs(self.codec, self.domain, self.num_bins, obs)
+    def shown(self, obs: jax.Array) -> tuple[jax.Array, Any]:
+        """Tokens `[..., n]` of observations, and their patches `[..., n, F]`, or ()."""
+        if self.patches is None:
+            stem.require_vectors(self.domain.obs_size, obs)
+            return component.encode_obs(self.codec, self.domain, self.num_bins, obs), ()
+        patch = self.patches.cut(obs)
+        return jnp.zeros(patch.shape[:-1], jnp.int32), patch
 
     def action_of_tokens(self, tokens: jax.Array) -> jax.Array:
         """Raw actions `[...]` or `[..., m]` of tokens `[..., m]`."""
@@ -170,8 +177,10 @@ class SequenceActor:
             log_probs.append(dist.log_prob(token))
             return token
 
-        obs = self.tokens_of_obs(obs)
-        tokens, carry = sequence.decode(self.model, self.domain, params.network, carry, obs, is_first, choose)
+        obs, patch = self.shown(obs)
+        tokens, carry = sequence.decode(
+            self.model, self.domain, params.network, carry, obs, is_first, choose, patch
+        )
         return self.action_of_tokens(tokens), sum(log_probs), carry
 
     def by_lane(self, carry: Memory) -> Memory:
@@ -198,7 +207,8 @@ class SequenceActor:
         places, lag = sequence.step_places(domain)
         taken = self.tokens_of_action(seen.raw_action)  # [T, B, m]
         before = jnp.concatenate([carry.action[None], taken[:-1]])
-        steps = jnp.concatenate([before, self.tokens_of_obs(seen.obs)], axis=-1)
+        obs, patch = self.shown(seen.obs)
+        steps = jnp.concatenate([before, obs], axis=-1)
         # Episodes are numbered from that in which the segment begins, or which it leaves at once.
         episode = jnp.cumsum(seen.is_first, axis=0, dtype=jnp.int32)  # [T, B]
         earlier = jnp.concatenate([jnp.zeros((1, batch_size), jnp.int32), episode[:-1]])
@@ -215,7 +225,8 @@ class SequenceActor:
             domain,
         )
         of_tail = jnp.broadcast_to(episode[-1][:, None], (batch_size, tail.size))
-        tokens = tokens._replace(segment=flat(episodes, of_tail))
+        patch = stream.pad_patches(self.by_step(patch), after=tail.size)
+        tokens = tokens._replace(segment=flat(episodes, of_tail), patch=patch)
         return Window(tokens, jnp.full(tokens.order.shape, REAL, jnp.int32))
 
     def asides(self, window: Window, carry: Memory, seen: Seen, final_obs: jax.Array) -> Window:
@@ -223,9 +234,8 @@ class SequenceActor:
         num_steps, batch_size = seen.is_first.shape
         time = carry.cache.time[0] + jnp.arange(1, num_steps + 1, dtype=jnp.int32)
         places, lag = sequence.step_places(self.domain)
-        value = jnp.concatenate(
-            [self.tokens_of_action(seen.raw_action), self.tokens_of_obs(final_obs)], axis=-1
-        )
+        obs, patch = self.shown(final_obs)
+        value = jnp.concatenate([self.tokens_of_action(seen.raw_action), obs], axis=-1)
         episode = jnp.cumsum(seen.is_first, axis=0, dtype=jnp.int32)
         tokens = stream.at_places(
             jnp.moveaxis(value, 1, 0).reshape(batch_size, -1),
@@ -235,11 +245,21 @@ class SequenceActor:
         )
         tokens = tokens._replace(segment=jnp.repeat(episode.T, self.domain.period, axis=1))
         branch = jnp.repeat(jnp.arange(num_steps, dtype=jnp.int32), self.domain.period)
-        one_domain = tokens._replace(domain=())
-        both = jax.tree.map(
-            lambda a, b: jnp.concatenate([a, b], axis=-1), window.tokens._replace(domain=()), one_domain
-        )
-        return Window(both._replace(domain=tokens.domain), jnp.concatenate([window.branch, branch]))
+        tokens = tokens._replace(patch=self.by_step(patch))
+        # Lanes are the first axis of what they do not share.
+        axes = Tokens(1, 0, 0, None, 0, 0, 1, 1)
+        both = [
+            old if axis is None or isinstance(old, tuple) else jnp.concatenate([old, new], axis)
+            for old, new, axis in zip(window.tokens, tokens, axes, strict=True)
+        ]
+        return Window(Tokens(*both), jnp.concatenate([window.branch, branch]))
+
+    def by_step(self, patch: Any) -> Any:
+        """Patches `[T, B, n, F]` of observations as those of tokens `[B, T P, F]`; () stays."""
+        if isinstance(patch, tuple):
+            return patch
+        steps = jnp.moveaxis(stream.pad_patches(patch, before=self.domain.action_size), 1, 0)
+        return steps.reshape(steps.shape[0], -1, steps.shape[-1])
 
     def read_window(self, params: SequenceActorParams, carry: Memory, seen: Window) -> jax.Array:
         """States `[B, L, D]` of the tokens of a window behind the carry."""

@@ -113,11 +113,15 @@ class TransformerConfig:
     attention: Literal["softmax", "linear"] = "softmax"
     positions: Literal["rotary", "learned", "none"] = "rotary"  # of time; learned ends at `context`
     gate: Literal["sum", "gru"] = "sum"  # how a sublayer joins the stream: added, or by a gate (GTrXL)
+    # Of an actor: side of the patches of a board that are a token each, or how many numbers of a
+    # vector are; 0: every scalar is one.
+    patch: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters are float32
 
     def check(self) -> None:
         """Raise ValueError for an illegal configuration."""
         require_positive(self, "width", "num_layers", "num_heads", "mlp_factor", "context")
+        require_at_least(self, 0, "patch")
         require_divides("TransformerConfig.width", 2 * self.num_heads, self.width, "rotary halves each head")
 
 

@@ -55,6 +55,7 @@ class RuntimeConfig:
     chunks_per_save: int = 5
     optimization_level: int = 3  # of XLA's code; 1 compiles in two thirds of the time
     lanes_in_turn: bool = False  # seeds one after another, where an experiment has lanes; for CPUs
+    needs_accelerator: bool = False  # a CPU is refused: it would run for weeks
 
     def check(self) -> None:
         """Raise ValueError for an illegal configuration."""

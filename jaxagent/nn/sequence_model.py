@@ -211,7 +211,8 @@ class SequenceNetwork(nn.Module):
         """Touch every parameter, for `init`; returns one of them, the mask vector `[D]`."""
         if _has_tokens(self.tokens):
             one = jnp.zeros((1,), jnp.int32)
-            token = Tokens(one[None], one, one, one[0], one, one, one[None])
+            patch = jnp.zeros((1, 1, self.vocabulary.patch_size))
+            token = Tokens(one[None], one, one, one[0], one, one, one[None], patch)
             self.read(self.of_tokens(token, jnp.ones((1, 1, 1), bool), None)[0], None)
             return self.mask
         for layout in layouts:

@@ -11,21 +11,7 @@ import jax.numpy as jnp
 from jaxagent.config import TransformerConfig, TrunkConfig
 from jaxagent.nn.dense import Dense
 from jaxagent.nn.transformer import run_blocks
-
-
-def cut(obs: jax.Array, patch: int) -> jax.Array:
-    """Boards `[B, H, W, C]` as patches `[B, m, patch^2 C]`, rows first; scalars `[B, n]` as n.
-
-    Boards are padded with zeros below and to the right where patches do not fit.
-    """
-    if obs.ndim == 2:
-        return obs[..., None]
-    batch, height, width, channels = obs.shape
-    below, right = -height % patch, -width % patch
-    obs = jnp.pad(obs, ((0, 0), (0, below), (0, right), (0, 0)))
-    rows, columns = (height + below) // patch, (width + right) // patch
-    cells = obs.reshape(batch, rows, patch, columns, patch, channels).swapaxes(2, 3)
-    return cells.reshape(batch, rows * columns, patch * patch * channels)
+from jaxagent.tokens.patches import of_boards
 
 
 class TokenBlocks(nn.Module):
@@ -52,7 +38,8 @@ class TokenEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> jax.Array:
-        cells = cut(obs.astype(jnp.float32), self.config.patch)
+        obs = obs.astype(jnp.float32)
+        cells = obs[..., None] if obs.ndim == 2 else of_boards(obs, self.config.patch)
         init = nn.initializers.normal(0.02)
         place = self.param("place", init, (cells.shape[1], self.config.width))
         if obs.ndim == 2:  # every scalar has its own direction

@@ -19,7 +19,7 @@ from jaxagent.config import TransformerConfig
 from jaxagent.nn import attention
 from jaxagent.nn.dense import Dense, DenseGeneral
 from jaxagent.tokens.scalar import unit_centres
-from jaxagent.tokens.stream import Tokens
+from jaxagent.tokens.stream import OBS, Tokens
 
 GATE_BIAS = 2.0  # of gates: they begin at 0.12
 NUM_FREQUENCIES = 6  # sin and cos of pi 2^k u, k = 0..5, beside the bin centre u itself
@@ -32,6 +32,7 @@ class Vocabulary(NamedTuple):
     num_categories: int
     num_components: int
     num_domains: int
+    patch_size: int = 0  # numbers in a patch of an observation; 0: observations are tokens
 
     @property
     def size(self) -> int:
@@ -88,7 +89,11 @@ class Embedding(nn.Module):
     def __call__(self, tokens: Tokens) -> jax.Array:
         values = value_table(self, self.vocabulary, self.width)
         ids = identities(self, self.vocabulary, self.width, tokens.component, tokens.kind, tokens.domain)
-        return values[tokens.value] + ids[None]
+        x = values[tokens.value]
+        if self.vocabulary.patch_size:
+            drawn = Dense(self.width, name="patch")(tokens.patch)
+            x = jnp.where((tokens.kind == OBS)[None, :, None], drawn, x)
+        return x + ids[None]
 
 
 def rms_norm(x: jax.Array, name: str) -> jax.Array:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from envs.types import Component
 from envs.vector import VectorEnv
 from jaxagent.agents.actor_critic import Judge, greedy, ppo, remembering
 from jaxagent.agents.sequence_actor import Way, sequence_actor, tuned
@@ -16,6 +17,7 @@ from jaxagent.study import agents
 from jaxagent.study.corpus import Corpus
 from jaxagent.study.study import Fit
 from jaxagent.tokens import component
+from jaxagent.tokens.patches import Patches
 from jaxagent.train import loops, optimizer
 from jaxagent.types import Agent, Loop, Policy
 
@@ -26,9 +28,13 @@ def judge_of(env: Any, config: PPOConfig, memory: MemoryConfig | TransformerConf
     """The policy and value of a memory: towers on its features, or the action-state transformer."""
     if isinstance(memory, MemoryConfig):
         return remembering(memory, env.obs_spec, env.action_spec, config)
-    (domain,) = component.domains([(env.obs_spec, env.action_spec)])
-    vocabulary = Vocabulary(NUM_BINS, domain.widest, domain.period, 1)
-    return sequence_actor(token_model(memory, vocabulary), domain, env.action_spec)
+    patches, seen = None, env.obs_spec
+    if memory.patch:
+        patches = Patches(env.obs_shape, memory.patch, env.obs_dtype == jnp.uint8)
+        seen = (Component("patch", "real"),) * patches.count
+    (domain,) = component.domains([(seen, env.action_spec)])
+    vocabulary = Vocabulary(NUM_BINS, domain.widest, domain.period, 1, patches.size if patches else 0)
+    return sequence_actor(token_model(memory, vocabulary), domain, env.action_spec, patches=patches)
 
 
 def learner_and_player(

@@ -4,7 +4,7 @@ A transition at time t is `o_t` (n tokens) then `a_t` (m tokens). What attends t
 the ids alone (`nn/attention.py`), so a cache may store tokens in any layout.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,8 @@ class Tokens(NamedTuple):
     time: jax.Array  # [L] int32: env steps
     order: jax.Array  # [L] int32: place in the stream, time * P + place within the transition
     segment: jax.Array  # [B, L] int32: episode; tokens of different episodes never meet
+    # [B, L, F] float32 where observations are cut into patches, which stand for values; () elsewhere
+    patch: Any = ()
 
 
 def flatten(obs: jax.Array, action: jax.Array, segment: jax.Array, domain: Domain) -> Tokens:
@@ -66,6 +68,13 @@ def at_places(value: jax.Array, places: jax.Array, time: jax.Array, domain: Doma
         order=time * domain.period + places,
         segment=jnp.zeros(value.shape, jnp.int32),
     )
+
+
+def pad_patches(patch: Any, before: int = 0, after: int = 0) -> Any:
+    """Patches `[..., n, F]`, and zeros for so many tokens of actions around them; () stays."""
+    if isinstance(patch, tuple):
+        return patch
+    return jnp.pad(patch, (*((0, 0),) * (patch.ndim - 2), (before, after), (0, 0)))
 
 
 def component_ids(domain: Domain) -> jax.Array:

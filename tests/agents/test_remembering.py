@@ -19,6 +19,7 @@ from jaxagent.evaluate.episodes import play
 from jaxagent.nn.sequence_model import token_model
 from jaxagent.nn.transformer import Vocabulary
 from jaxagent.tokens import component
+from jaxagent.tokens.patches import Patches
 from jaxagent.train import loops, optimizer, parallel
 
 T, B = 12, 8
@@ -38,6 +39,7 @@ KINDS = {
     "lru": MemoryConfig("lru", 8, num_layers=2),
     "transformer": None,
     "gated": None,
+    "patches": None,
 }
 # Two layers: what an earlier token has seen reaches further back than the context.
 PLAIN = TransformerConfig(width=16, num_layers=2, num_heads=2, context=4)
@@ -75,10 +77,31 @@ class Lengths(Environment):
         raise NotImplementedError
 
 
+class Boards(Lengths):
+    """The same, shown as a board of 3 x 3 cells whose corner says it; patches of 2 x 2 do not fit."""
+
+    name, obs_shape = "test/Boards", (3, 3, 2)
+    obs_spec = tuple(Component(f"cell{i}", "real") for i in range(18))
+
+    def _observe(self, key):
+        noise = 0.1 * jax.random.normal(jax.random.fold_in(key, 1), self.obs_shape)
+        return noise.at[2, 2].add(super()._observe(key))
+
+
 ENV = Lengths()
+PATCHES = Patches(Boards.obs_shape, side=2)
+
+
+def env_of(kind):
+    return Boards() if kind == "patches" else ENV
 
 
 def judge_of(kind, config=CONFIG):
+    if kind == "patches":
+        seen = (Component("patch", "real"),) * PATCHES.count
+        (domain,) = component.domains([(seen, ENV.action_spec)])
+        model = token_model(PLAIN, Vocabulary(16, 3, domain.period, 1, PATCHES.size))
+        return sequence_actor(model, domain, ENV.action_spec, patches=PATCHES)
     if kind in TRANSFORMERS:
         (domain,) = component.domains([(ENV.obs_spec, ENV.action_spec)])
         model = token_model(TRANSFORMERS[kind], Vocabulary(16, 3, domain.period, 1))
@@ -89,14 +112,14 @@ def judge_of(kind, config=CONFIG):
 @functools.cache
 def segments(kind):
     """Judge, params, and of the second of two segments the first carry and the trajectory."""
-    judge = judge_of(kind)
-    agent = ppo(ENV.obs_spec, ENV.action_spec, CONFIG, judge=judge)
-    loop = loops.on_policy(agent, VectorEnv(ENV), optimizer.adam(1e-3, 1.0), CONFIG)
-    tasks = broadcast_params(ENV.default_params, CONFIG.num_envs * 4)
+    judge, env = judge_of(kind), env_of(kind)
+    agent = ppo(env.obs_spec, env.action_spec, CONFIG, judge=judge)
+    loop = loops.on_policy(agent, VectorEnv(env), optimizer.adam(1e-3, 1.0), CONFIG)
+    tasks = broadcast_params(env.default_params, CONFIG.num_envs * 4)
     config_lanes = jax.jit(loop.init)(jax.random.key(0), tasks)
     learner, actors = config_lanes
     actor = jax.tree.map(lambda x: x[0], actors.actor)
-    if kind in TRANSFORMERS:  # whose first policy is nearly uniform, whatever it remembers
+    if KINDS[kind] is None:  # a transformer, whose first policy is nearly uniform, whatever it remembers
         network = learner.params.network
         network = network | {"head": jax.tree.map(lambda x: 20 * x, network["head"])}
         learner = learner._replace(params=learner.params._replace(network=network))
@@ -104,7 +127,7 @@ def segments(kind):
     @jax.jit
     def run(actor, key):
         act = functools.partial(agent.act, learner.params)
-        return rollout(VectorEnv(ENV), act, key, actor, T)
+        return rollout(VectorEnv(env), act, key, actor, T)
 
     actor, _ = run(actor, jax.random.key(1))
     _, trajectory = run(actor, jax.random.key(2))
@@ -115,7 +138,7 @@ def seen_of(t):
     return Seen(t.obs, t.extras["raw_action"], (), t.extras["is_first"])
 
 
-@pytest.mark.fast("gru", "transformer")
+@pytest.mark.fast("gru", "transformer", "patches")
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_probability_of_every_stored_action_is_found_again(kind):
     judge, params, carry, t = segments(kind)
@@ -158,6 +181,18 @@ def test_values_after_a_step_are_those_before_the_next_but_at_ends(kind):
     )
     _, more = jax.jit(judge_parts(judge))(params, carry, longer)
     np.testing.assert_allclose(after[-1], more[-1], atol=2e-6)
+
+
+@pytest.mark.slow
+def test_every_cell_of_a_board_reaches_the_policy():
+    judge, params, carry, t = segments("patches")
+
+    def total(obs):
+        seen = seen_of(t)._replace(obs=obs)
+        return jnp.sum(judge.judge(params, judge.by_lane(carry), seen).log_prob)
+
+    slope = np.abs(np.asarray(jax.jit(jax.grad(total))(t.obs)))
+    assert (slope.max(axis=(0, 1)) > 0).all()
 
 
 def test_a_carry_of_other_lanes_is_refused():

@@ -1,4 +1,4 @@
-"""Observations as tokens: patches by hand, what the latents of MuZero's model then do."""
+"""Observations as tokens: what the latents of MuZero's model then do."""
 
 import dataclasses
 
@@ -12,7 +12,6 @@ from jaxagent.agents.muzero import MuZeroBatch
 from jaxagent.config import LatentConfig, MuZeroConfig, SearchConfig, TrunkConfig
 from jaxagent.nn.latent_model import latent_model
 from jaxagent.nn.policy_value import policy_value
-from jaxagent.nn.token_trunk import cut
 
 TRUNK = TrunkConfig(width=16, num_blocks=1, patch=2, num_heads=2)
 CONFIG = LatentConfig(TRUNK, num_bins=11, projection_size=8)
@@ -21,13 +20,6 @@ SHAPE = (5, 4, 3)
 
 def boards(count=3, seed=0, shape=SHAPE):
     return jnp.asarray(np.random.default_rng(seed).random((count, *shape)), jnp.float32)
-
-
-def test_patches_by_hand():
-    board = jnp.arange(20.0).reshape(1, 5, 4, 1)
-    expected = [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15], [16, 17, 0, 0], [18, 19, 0, 0]]
-    np.testing.assert_array_equal(cut(board, 2)[0], expected)
-    np.testing.assert_array_equal(cut(jnp.array([[3.0, 5.0]]), 2), [[[3.0], [5.0]]])
 
 
 @pytest.mark.fast("shape1-4")
