@@ -15,7 +15,8 @@ import numpy as np
 
 from envs.types import Component
 from jaxagent.agents import actions
-from jaxagent.agents.actor_critic import Judge, Judgement, Seen
+from jaxagent.agents.actor_critic import Judge, Judgement
+from jaxagent.agents.recollection import Seen
 from jaxagent.nn import attention
 from jaxagent.nn.attention import Cache, Past
 from jaxagent.nn.distributions import Categorical
