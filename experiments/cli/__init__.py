@@ -12,6 +12,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,10 @@ def _prepare_jax(config: Any, out: Path) -> None:
         flags += " --xla_gpu_deterministic_ops=true"
     if config.runtime.optimization_level != 3 and "optimization_level" not in flags:
         flags += f" --xla_backend_optimization_level={config.runtime.optimization_level}"
+        # An MLIR context for each program: a third of the compilation, and code no faster. Later there is
+        # no such flag any more, and an unknown one is fatal.
+        if "fusion_emitters" not in flags and version("jaxlib").startswith("0.10."):
+            flags += " --xla_cpu_use_fusion_emitters=false"
     os.environ["XLA_FLAGS"] = flags.strip()
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((out.parent / ".cache").absolute()))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")

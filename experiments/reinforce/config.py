@@ -40,7 +40,7 @@ class Config:
 
 
 _TUNING = PPOConfig(
-    num_envs=16, num_steps=32, num_updates=40, updates_per_chunk=2, learning_rate=1e-3, reward_scale=0.1
+    num_envs=16, num_steps=32, num_updates=20, updates_per_chunk=1, learning_rate=1e-3, reward_scale=0.1
 )
 CARTPOLE = TaskConfig(**vars(parts.CARTPOLE), tuning=_TUNING)
 ACROBOT = TaskConfig(**vars(parts.ACROBOT), tuning=_TUNING)

@@ -58,6 +58,14 @@ def mask_illegal(logits: jax.Array, legal: Any) -> jax.Array:
     return jnp.where(allowed, logits, HIDDEN)
 
 
+def stuck(legal: Any) -> dict[str, jax.Array]:
+    """The metric of how many of the masks `legal [..., A]` allow nothing; none where there are no masks."""
+    if isinstance(legal, tuple):
+        return {}
+    is_stuck = jnp.logical_not(jnp.any(legal, axis=-1))
+    return {"train/without_legal_action": jnp.mean(is_stuck.astype(jnp.float32))}
+
+
 def encode(raw_action: jax.Array, spec: tuple[Component, ...]) -> jax.Array:
     """Raw actions as a network reads them, float32 `[..., num_outputs]`: categories are one-hot."""
     columns = raw_action[..., None] if is_one_category(spec) else raw_action

@@ -8,19 +8,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs.types import Component, blank_action
-from jaxagent.agents import actions, latent_heads
+from jaxagent.agents import actions, latent_heads, recollection
+from jaxagent.agents.recollection import Seen, Spec
 from jaxagent.config import LatentConfig, MemoryConfig, PPOConfig
 from jaxagent.nn import distributions, stem
-from jaxagent.nn import memory as memories
 from jaxagent.nn.distributions import Categorical
 from jaxagent.nn.latent_model import LatentModel
 from jaxagent.nn.mlp import MLP
 from jaxagent.objectives.policy import approximate_kl, clipped_value_loss, ppo_clip
 from jaxagent.objectives.returns import gae
-from jaxagent.types import Agent, Anchor, Policy, Trajectory, no_carry, steps_of, unmasked
-
-Spec = tuple[Component, ...]
+from jaxagent.types import Agent, Anchor, Policy, Trajectory, no_carry, unmasked
 
 ADVANTAGE_EPSILON = 1e-8
 ACTOR_OUTPUT_SCALE = 0.01  # a nearly uniform first policy (Andrychowicz et al. 2021, section 3.2)
@@ -48,15 +45,6 @@ class PPOBatch(NamedTuple):
     anchor: Any = ()  # parts [...] of the first policy's distributions, or () where it is forgotten
     anchor_weight: Any = ()  # [...] of the divergence from it
     carry: Any = ()  # with a memory: of each segment's beginning, leaves [...] without T
-
-
-class Seen(NamedTuple):
-    """What was seen and done over some steps, as a judge reads it again; leaves `[T, B, ...]`."""
-
-    obs: jax.Array  # [T, B, n], or as the judge reads them
-    raw_action: jax.Array  # [T, B] int32 or [T, B, A]
-    legal: Any  # [T, B, K] bool, or ()
-    is_first: Any  # [T, B] bool; () without memory
 
 
 class Judgement(NamedTuple):
@@ -89,7 +77,7 @@ class Judge(NamedTuple):
     @property
     def remembers(self) -> bool:
         """Whether there is a memory."""
-        return bool(jax.tree.leaves(jax.eval_shape(lambda: self.init_carry(1))))
+        return recollection.has_memory(self.init_carry)
 
 
 def reflex(init: Callable, distribution: Callable, value: Callable, obs_size: int = 0) -> Judge:
@@ -215,57 +203,29 @@ class MemoryParams(NamedTuple):
     towers: ActorCriticParams  # on the memory's features
 
 
-class Recollection(NamedTuple):
-    """What a judge with a memory carries from step to step."""
-
-    memory: Any  # leaves [B, ...]
-    raw_action: jax.Array  # [B] int32 or [B, A]: the last one
-
-
 def remembering(config: MemoryConfig, obs_spec: Spec, action_spec: Spec, ppo_config: PPOConfig) -> Judge:
-    """A judge of towers on the features of a memory of observations, and of the actions between them."""
-    size = stem.num_features(obs_spec) + (actions.num_outputs(action_spec) if config.last_action else 0)
-    memory, network = memories.memory(config, size), Towers(action_spec, ppo_config)
-
-    def inputs(obs: jax.Array, last_action: jax.Array, is_first: jax.Array) -> jax.Array:
-        """What the memory hears, `[..., size]`: no action at the beginning of an episode."""
-        features = stem.features(obs_spec, obs)
-        if not config.last_action:
-            return features
-        last = jnp.where(is_first[..., None], 0.0, actions.encode(last_action, action_spec))
-        return jnp.concatenate([features, last], axis=-1)
-
-    def heard(carry: Recollection, seen: Seen) -> jax.Array:
-        before = jnp.concatenate([carry.raw_action[None], seen.raw_action[:-1]])
-        return inputs(seen.obs, before, seen.is_first)
+    """A judge of towers on the features of a memory (`recollection.recall`)."""
+    recall, network = recollection.recall(config, obs_spec, action_spec), Towers(action_spec, ppo_config)
 
     def init(key: jax.Array) -> MemoryParams:
         key_memory, key_towers = jax.random.split(key)
-        return MemoryParams(memory.init(key_memory), network.init(key_towers, config.width))
-
-    def init_carry(batch_size: int) -> Recollection:
-        blank = blank_action(action_spec)
-        return Recollection(
-            memory.init_carry(batch_size), jnp.broadcast_to(blank, (batch_size, *blank.shape))
-        )
+        return MemoryParams(recall.init(key_memory), network.init(key_towers, recall.size))
 
     def act(params, carry, obs, legal, is_first, key):
-        x = inputs(obs, carry.raw_action, is_first)
-        features, kept = memory.step(params.memory, carry.memory, x, is_first)
+        features, carry = recall.step(params.memory, carry, obs, is_first)
         raw_action, log_prob = take(network.distribution(params.towers, features, legal), key)
-        return raw_action, log_prob, Recollection(kept, raw_action)
+        return raw_action, log_prob, recall.acted(carry, raw_action)
 
     def judge(params, carry, seen):
-        features, _ = memory.unroll(params.memory, carry.memory, heard(carry, seen), seen.is_first)
+        features = recall.unroll(params.memory, carry, seen)
         dist = network.distribution(params.towers, features, seen.legal)
         return judgement(dist, seen, network.value(params.towers, features))
 
     def values(params, carry, seen, final_obs):
-        after = inputs(final_obs, seen.raw_action, jnp.zeros_like(seen.is_first))
-        both = memory.peek(params.memory, carry.memory, heard(carry, seen), seen.is_first, after)
+        both = recall.peek(params.memory, carry, seen, final_obs)
         return tuple(network.value(params.towers, features) for features in both)
 
-    return Judge(init, init_carry, act, judge, values, obs_size=len(obs_spec))
+    return Judge(init, recall.init_carry, act, judge, values, obs_size=recall.obs_size)
 
 
 def ppo(
@@ -304,12 +264,7 @@ def ppo(
         extras = trajectory.extras
         seen = Seen(trajectory.obs, extras["raw_action"], extras.get("legal", ()), extras.get("is_first", ()))
 
-        def over_shards(fn: Callable) -> Callable:
-            def run(params: Any, *of_shards: Any) -> Any:
-                return jax.vmap(partial(fn, params))(*of_shards)
-
-            return run if judge.remembers else fn
-
+        over_shards = _over_shards if judge.remembers else _as_is
         carry = jax.vmap(judge.by_lane)(carry) if judge.remembers else ()
         values, next_values = over_shards(judge.values)(params, carry, seen, trajectory.final_obs)
         estimate = partial(gae, discount=config.discount, trace=config.trace)
@@ -327,29 +282,15 @@ def ppo(
             is_first=seen.is_first,
         )
         for first in anchor:
-            parts = over_shards(anew)(first.params, seen)
+            parts = over_shards(partial(_anew, judge))(first.params, seen)
             weight = config.anchor_weight * config.anchor_decay ** first.num_updates.astype(jnp.float32)
             batch = batch._replace(anchor=parts, anchor_weight=jnp.full_like(values, weight))
-        if judge.remembers:
-            return jax.tree.map(lambda x: x.swapaxes(1, 2), batch)._replace(carry=carry)
-        return jax.tree.map(steps_of, batch)
-
-    def anew(params: Any, seen: Seen) -> distributions.Parts:
-        """What a policy says of a segment that it reads from an empty memory."""
-        carry = ()
-        if judge.remembers:
-            carry = judge.by_lane(judge.init_carry(seen.is_first.shape[1]))
-            seen = seen._replace(is_first=seen.is_first.at[0].set(True))
-        return distributions.full(judge.judge(params, carry, seen).parts)
+        return recollection.as_items(batch, carry)
 
     def loss(params: Any, batch: PPOBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
-        if judge.remembers:  # segments [n, T] are judged over time
-            carry = batch.carry
-            batch = jax.tree.map(lambda x: x.swapaxes(0, 1), batch._replace(carry=()))
-        else:
-            carry = ()
+        batch = recollection.as_seen(batch)
         seen = Seen(batch.obs, batch.raw_action, batch.legal, batch.is_first)
-        log_prob, entropies, values, parts = judge.judge(params, carry, seen)
+        log_prob, entropies, values, parts = judge.judge(params, batch.carry, seen)
         policy_loss = jnp.mean(surrogate(log_prob, batch.log_prob, batch.advantage, clip=config.clip))
         value_loss = jnp.mean(
             clipped_value_loss(values, batch.value, batch.target, clip=config.value_clip or math.inf)
@@ -366,10 +307,7 @@ def ppo(
             divergence = distributions.kl(batch.anchor, parts)
             total = total + jnp.mean(batch.anchor_weight * divergence)
             metrics["train/divergence"] = jnp.mean(divergence)
-        if not isinstance(batch.legal, tuple):
-            stuck = jnp.logical_not(jnp.any(batch.legal, axis=-1))
-            metrics["train/without_legal_action"] = jnp.mean(stuck.astype(jnp.float32))
-        return total, metrics
+        return total, metrics | actions.stuck(batch.legal)
 
     return Agent(
         judge.init,
@@ -392,6 +330,23 @@ def greedy(judge: Judge, action_spec: Spec) -> Policy:
         return actions.to_env_action(mode, action_spec), (), carry
 
     return Policy(judge.init_carry, act)
+
+
+def _anew(judge: Judge, params: Any, seen: Seen) -> distributions.Parts:
+    """What a policy says of a segment that it reads from an empty memory."""
+    carry = ()
+    if judge.remembers:
+        carry = judge.by_lane(judge.init_carry(seen.is_first.shape[1]))
+        seen = seen._replace(is_first=seen.is_first.at[0].set(True))
+    return distributions.full(judge.judge(params, carry, seen).parts)
+
+
+def _over_shards(fn: Callable) -> Callable:
+    return lambda params, *of_shards: jax.vmap(partial(fn, params))(*of_shards)
+
+
+def _as_is(fn: Callable) -> Callable:
+    return fn
 
 
 def standardise(advantage: jax.Array, average: Callable) -> jax.Array:

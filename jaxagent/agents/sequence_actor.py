@@ -16,7 +16,8 @@ import numpy as np
 from envs.types import Component
 from jaxagent.adapt import lora, subset
 from jaxagent.agents import actions, sequence
-from jaxagent.agents.actor_critic import Judge, Judgement, Seen, within
+from jaxagent.agents.actor_critic import Judge, Judgement, within
+from jaxagent.agents.recollection import Seen
 from jaxagent.agents.sequence import Memory
 from jaxagent.nn import attention, stem
 from jaxagent.nn.attention import Cache, Past
@@ -282,6 +283,7 @@ class SequenceActor:
         size = tokens.order.shape[0]
         is_self = jnp.pad(jnp.eye(size, dtype=bool), ((0, 0), (old_order.shape[0], 0)))
         mask = (visible & is_open & behind)[None] & same | is_self[None]
+        mask = jax.lax.optimization_barrier(mask)  # else it is made anew for each head and layer
 
         def past(layer: int) -> Past:
             pad = ((0, 0), (0, size), (0, 0), (0, 0))

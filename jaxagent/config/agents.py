@@ -82,6 +82,42 @@ class PPOConfig(Acting):
 
 
 @dataclasses.dataclass(frozen=True)
+class PQNConfig(Acting):
+    """Parallelised Q-network (Gallici et al. 2024) on one environment."""
+
+    num_envs: int = 32
+    num_steps: int = 64  # env steps per lane and update
+    num_epochs: int = 4
+    num_minibatches: int = 8
+    num_updates: int = 120
+    updates_per_chunk: int = 6
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 0.0  # as a share of the first, reached linearly
+    discount: float = 0.99  # per env step
+    trace: float = 0.95  # lambda of Q(lambda); 0: Q-learning
+    epsilon: float = 1.0  # share of actions that are drawn uniformly, at first
+    final_epsilon: float = 0.05  # and after the decay, which is linear
+    epsilon_decay: float = 0.2  # share of all env steps that the decay takes
+    max_gradient_norm: float = 10.0
+    reward_scale: float = 1.0
+    hidden_size: int = 64
+
+    @property
+    def decay_steps(self) -> float:
+        """Env steps of a lane that the decay of epsilon takes."""
+        return self.epsilon_decay * self.num_updates * self.num_steps
+
+    def check(self) -> None:
+        """Raise ValueError with got / expected / fix for an illegal configuration."""
+        require_positive(self, "num_envs", "num_steps", "num_epochs", "num_minibatches", "num_updates")
+        require_positive(self, "updates_per_chunk", "learning_rate", "hidden_size", "epsilon_decay")
+        require_positive(self, "max_gradient_norm", "reward_scale")
+        require_fraction(self, "discount", "trace", "final_learning_rate")
+        require_fraction(self, "epsilon", "final_epsilon", "epsilon_decay")
+        require_on_policy(self)
+
+
+@dataclasses.dataclass(frozen=True)
 class SearchConfig:
     """Search with a model at every move."""
 
@@ -128,6 +164,9 @@ class AlphaZeroConfig(Acting):
         require_fraction(self, "discount", "trace", "final_learning_rate", "exploration")
         self.search.check()
         require_on_policy(self)
+
+
+OnPolicyConfig = PPOConfig | PQNConfig | AlphaZeroConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,6 +52,29 @@ def lambda_returns(
     return returns
 
 
+def q_lambda(
+    reward: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
+    next_value: jax.Array,
+    *,
+    discount: float,
+    trace: float,
+) -> jax.Array:
+    """Q(lambda) returns `[T, ...]` of the actions taken (Peng and Williams 1996; Gallici et al. 2024).
+
+    All arguments are `[T, ...]`; `next_value[t]` is the greatest action value of the *true*
+    observation after step t. A termination hides it; a truncation pays it at once, and so does the
+    last step. What was explored does not cut the trace, as in Peng's and not as in Watkins's.
+
+    Differs: the paper has one "done"; here termination and truncation are two masks.
+    """
+    next_value = jnp.where(terminated, 0.0, next_value)
+    reward = jnp.where(truncated, reward + discount * next_value, reward)
+    goes_on = jnp.where(terminated | truncated, 0.0, discount)
+    return lambda_returns(reward, goes_on, next_value, trace=trace)
+
+
 def n_step_returns(
     reward: jax.Array,
     terminated: jax.Array,

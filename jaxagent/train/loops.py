@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxagent import keys
-from jaxagent.config import NUM_SHARDS, AlphaZeroConfig, MuZeroConfig, PPOConfig, RainbowConfig, SACConfig
+from jaxagent.config import NUM_SHARDS, MuZeroConfig, OnPolicyConfig, RainbowConfig, SACConfig
 from jaxagent.data import normalize
 from jaxagent.data import replay as replays
 from jaxagent.data.replay import Memory
@@ -44,13 +44,13 @@ def on_policy(
     agent: Agent,
     vector: Any,
     optimizer: optax.GradientTransformation,
-    config: PPOConfig | AlphaZeroConfig,
+    config: OnPolicyConfig,
     *,
     see: Callable = see_obs,
     is_normalized: bool = True,
     in_turn: bool = False,
 ) -> Loop:
-    """Act, estimate targets, fit them for some epochs, forget the data (PPO, A2C, AlphaZero).
+    """Act, estimate targets, fit them for some epochs, forget the data (PPO, A2C, PQN, AlphaZero).
 
     `init(key, tasks)` takes env params with leaves `[num_envs, ...]`. `see` is what the agent acts
     on, as in `rollout`. `is_normalized`: observations reach the agent standardised. `in_turn`: the
@@ -138,7 +138,7 @@ def _observe(learner: Learner, trajectory: Trajectory, count: int) -> Learner:
     return learner._replace(normalizer=normalize.update(learner.normalizer, *observed, count))
 
 
-def _seen(standardize: Callable, trajectory: Trajectory, config: PPOConfig | AlphaZeroConfig) -> Trajectory:
+def _seen(standardize: Callable, trajectory: Trajectory, config: OnPolicyConfig) -> Trajectory:
     """The trajectory as the agent saw it: standardised observations, scaled rewards."""
     return trajectory._replace(
         obs=standardize(trajectory.obs),
@@ -153,7 +153,7 @@ def _fit_epochs(
     shard_keys: jax.Array,
     loss: Callable,
     optimizer: optax.GradientTransformation,
-    config: PPOConfig | AlphaZeroConfig,
+    config: OnPolicyConfig,
 ) -> tuple[Learner, dict[str, jax.Array]]:
     """Epochs of minibatches over `items [s, n, ...]`, permuted within each shard."""
     num_items = jax.tree.leaves(items)[0].shape[1]

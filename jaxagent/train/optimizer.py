@@ -9,7 +9,7 @@ import optax
 
 from envs.common.branch import when
 from envs.common.foreign import foreign
-from jaxagent.config import AlphaZeroConfig, FitConfig, PPOConfig, RainbowConfig
+from jaxagent.config import FitConfig, OnPolicyConfig, RainbowConfig
 from jaxagent.train.parallel import checksum
 
 
@@ -18,12 +18,17 @@ def adam(learning_rate: optax.ScalarOrSchedule, max_gradient_norm: float) -> opt
     return optax.chain(optax.clip_by_global_norm(max_gradient_norm), optax.adam(learning_rate, eps=1e-5))
 
 
+def radam(learning_rate: optax.ScalarOrSchedule, max_gradient_norm: float) -> optax.GradientTransformation:
+    """Rectified Adam (Liu et al. 2020) behind a global-norm clip, as in Gallici et al. 2024."""
+    return optax.chain(optax.clip_by_global_norm(max_gradient_norm), optax.radam(learning_rate))
+
+
 def plain_adam(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     """Adam as its paper has it: nothing is clipped (Kingma and Ba 2015)."""
     return optax.adam(learning_rate)
 
 
-def linear_decay(config: PPOConfig | AlphaZeroConfig) -> optax.Schedule:
+def linear_decay(config: OnPolicyConfig) -> optax.Schedule:
     """The learning rate of each gradient step of `loops.on_policy`, to a share of the first."""
     return optax.linear_schedule(
         init_value=config.learning_rate,

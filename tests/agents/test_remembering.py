@@ -11,7 +11,8 @@ import pytest
 import envs
 from envs.types import Component, Environment
 from envs.vector import VectorEnv, broadcast_params
-from jaxagent.agents.actor_critic import Seen, greedy, ppo, remembering
+from jaxagent.agents.actor_critic import greedy, ppo, remembering
+from jaxagent.agents.recollection import Seen
 from jaxagent.agents.sequence_actor import sequence_actor
 from jaxagent.config import MemoryConfig, PPOConfig, TransformerConfig
 from jaxagent.data.rollout import rollout

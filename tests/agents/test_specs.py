@@ -17,6 +17,7 @@ from jaxagent.agents.actor_critic import greedy, ppo, remembering, towers
 from jaxagent.agents.alphazero import alphazero
 from jaxagent.agents.iql import iql
 from jaxagent.agents.muzero import muzero
+from jaxagent.agents.pqn import critic_of, pqn
 from jaxagent.agents.rainbow import rainbow
 from jaxagent.agents.sequence_actor import sequence_actor
 from jaxagent.agents.soft_actor_critic import as_steps, soft_actor_critic
@@ -28,6 +29,7 @@ from jaxagent.config import (
     MemoryConfig,
     MuZeroConfig,
     PPOConfig,
+    PQNConfig,
     RainbowConfig,
     SACConfig,
     TD3BCConfig,
@@ -207,11 +209,17 @@ def remembers(obs_spec, spec):
     return ppo(obs_spec, spec, CONFIG, judge=remembering(MemoryConfig(), obs_spec, spec, CONFIG))
 
 
+def values_actions(obs_spec, spec, memory=None):
+    return pqn(critic_of(obs_spec, spec, PQNConfig(), memory), PQNConfig())
+
+
 NETWORK = policy_value(TrunkConfig(), (2,), 3, is_bounded=True)
 AGENTS = {
     "PPO": lambda obs, spec: ppo(obs, spec, CONFIG),
     "PPO with a memory": remembers,
     "PPO with the action-state transformer": transformer_actor,
+    "PQN": values_actions,
+    "PQN with a memory": lambda obs, spec: values_actions(obs, spec, MemoryConfig()),
     "SAC": lambda obs, spec: soft_actor_critic(obs, spec, SACConfig()),
     "TD3+BC": lambda obs, spec: td3_bc(len(obs), spec, TD3BCConfig()),
     "IQL": lambda obs, spec: iql(len(obs), spec, IQLConfig()),
@@ -255,6 +263,8 @@ def test_the_readme_says_which_agent_takes_which_actions():
 def test_who_reads_numbers_refuses_symbols():
     assert taken("PPO", "one category", SYMBOLS)
     assert taken("PPO with the action-state transformer", "categories and reals", SYMBOLS)
+    assert taken("PQN", "one category", SYMBOLS)
+    assert taken("PQN with a memory", "one category", SYMBOLS)
     assert not taken("SAC", "reals", SYMBOLS)
 
 

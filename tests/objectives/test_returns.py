@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from jaxagent.objectives.returns import gae, lambda_returns, n_step_parts, n_step_returns
+from jaxagent.objectives.returns import gae, lambda_returns, n_step_parts, n_step_returns, q_lambda
 
 FEW = settings(max_examples=25, deadline=None, derandomize=True)
 T, B = 6, 2
@@ -188,6 +188,67 @@ def test_a_negative_discount_hands_the_outcome_to_the_other_player():
     discount = jnp.array([-1.0, -1.0, -1.0, 0.0])
     found = lambda_returns(reward, discount, jnp.full((4,), 9.0), trace=1.0)
     np.testing.assert_array_equal(found, [-1.0, 1.0, -1.0, 1.0])
+
+
+# --- Q(lambda) ------------------------------------------------------------------------------------
+
+
+def q_returns(reward, terminated, truncated, next_value, discount, trace):
+    inputs = (jnp.asarray(x) for x in (reward, terminated, truncated, next_value))
+    return np.asarray(jax.jit(q_lambda)(*inputs, discount=discount, trace=trace))
+
+
+@FEW
+@given(REALS, BOOLS, BOOLS, REALS, st.sampled_from([0.0, 0.9, 1.0]), st.floats(0, 1))
+def test_q_lambda_equals_a_float64_loop(reward, terminated, truncated, after, discount, trace):
+    found = q_returns(reward, terminated, truncated, after, discount, trace)
+    r, v = (np.asarray(x, np.float64) for x in (reward, after))
+    for lane in range(B):
+        following = 0.0
+        for t in reversed(range(T)):
+            at = (t, lane)
+            if terminated[at]:
+                following = r[at]
+            elif truncated[at] or t == T - 1:
+                following = r[at] + discount * v[at]
+            else:
+                following = r[at] + discount * ((1 - trace) * v[at] + trace * following)
+            np.testing.assert_allclose(found[at], following, rtol=1e-4, atol=1e-4)
+
+
+def test_q_lambda_zero_is_the_target_of_q_learning():
+    reward, terminated, truncated, _, next_value = random_episode()
+    expected = reward + 0.9 * np.where(terminated, 0, next_value)
+    np.testing.assert_allclose(
+        q_returns(reward, terminated, truncated, next_value, 0.9, 0.0), expected, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_q_lambda_one_is_the_return_of_each_episode():
+    """Rewards up to the end, and one bootstrap: none, the truncated episode's, the segment's."""
+    reward, next_value = np.float32([1, 2, 4, 8, 16, 32]), np.float32([9, 9, 9, 10, 9, 20])
+    ends = np.arange(6)
+    found = q_returns(reward, ends == 1, ends == 3, next_value, 0.5, 1.0)
+    # Terminated after step 1, truncated after step 3 (worth 10), cut by the segment after step 5 (20).
+    expected = [1 + 2 / 2, 2, 4 + 8 / 2 + 10 / 4, 8 + 10 / 2, 16 + 32 / 2 + 20 / 4, 32 + 20 / 2]
+    np.testing.assert_allclose(found, expected)
+
+
+def test_q_lambda_is_gae_behind_its_values():
+    """Where the value after a step is that before the next, `gae` adds up the same errors."""
+    reward, terminated, truncated, value, next_value = random_episode(2)
+    goes_on = ~(terminated | truncated)[:-1]
+    value[1:][goes_on] = next_value[:-1][goes_on]
+    advantage = estimate(reward, terminated, truncated, value, next_value, 0.9, 0.7)
+    found = q_returns(reward, terminated, truncated, next_value, 0.9, 0.7)
+    np.testing.assert_allclose(found, value + advantage, rtol=1e-4, atol=1e-5)
+
+
+def test_q_lambda_reads_nothing_that_a_termination_hides():
+    reward, _, truncated, _, _ = (jnp.asarray(x) for x in random_episode())
+    ends = jnp.ones((T, B), bool)
+    found = q_lambda(reward, ends, truncated, jnp.full((T, B), jnp.nan), discount=0.9, trace=0.9)
+    np.testing.assert_array_equal(found, reward)
 
 
 # --- n-step returns -------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Streams: the layout by hand, the ids, and transitions as tokens."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -26,7 +27,7 @@ def test_the_layout_by_hand():
     np.testing.assert_array_equal(tokens.order, [0, 1, 2, 3, 4, 5])
     np.testing.assert_array_equal(tokens.segment, [[0] * 6, [5, 5, 5, 6, 6, 6]])
     assert int(tokens.domain) == 4
-    assert {x.dtype for x in tokens} == {jnp.dtype("int32")}
+    assert {x.dtype for x in jax.tree.leaves(tokens)} == {jnp.dtype("int32")}
 
 
 def test_kinds_and_component_ids_of_a_wider_action():
@@ -45,5 +46,4 @@ def test_transitions_become_bins_and_ids_in_the_order_of_the_stream():
     same = stream.flatten(
         tokens.value.reshape(1, 2, 3)[..., :2], tokens.value[:, 2::3, None], jnp.zeros((1, 2)), DOMAIN
     )
-    for field in tokens._fields:
-        np.testing.assert_array_equal(getattr(tokens, field), getattr(same, field))
+    jax.tree.map(np.testing.assert_array_equal, tokens, same)
