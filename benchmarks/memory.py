@@ -26,9 +26,9 @@ import jax.numpy as jnp
 import envs
 from benchmarks.rows import emit
 from envs.vector import VectorEnv, broadcast_params
+from jaxagent.agents.memory_policy import learner_and_player
 from jaxagent.config import NUM_SHARDS, MemoryConfig, PPOConfig, TransformerConfig
 from jaxagent.data.rollout import rollout
-from jaxagent.study.memory_agents import learner_and_player
 from jaxagent.train import loops, optimizer
 
 ROUNDS = 5

@@ -21,7 +21,10 @@ SAID = ("claims", "preconditions", "scores", "arms", "budgets", "limits", "notes
 
 
 def add(folder: Path) -> Path:
-    """Write the row of a finished run; raises ValueError where there is no summary."""
+    """Write the row of a finished run; raises ValueError where there is no summary.
+
+    An earlier row of the preset stays under the time at which its run began, marked as superseded.
+    """
     path = folder / "summary.json"
     if not path.is_file():
         raise ValueError(f"{folder}: got no summary.json, expected a finished run; resume it first.")
@@ -32,6 +35,10 @@ def add(folder: Path) -> Path:
     row["command"] = re.sub(r" --out \S+", "", row["command"])  # a path says nothing elsewhere
     target = RESULTS / f"{row['experiment']}-{row['preset']}.json"
     target.parent.mkdir(exist_ok=True)
+    old = json.loads(target.read_text()) if target.exists() else row
+    if old["started"] != row["started"]:
+        began = re.sub(r"\D", "", old["started"])[:12]
+        write_json(target.with_stem(f"{target.stem}-{began}"), old | {"superseded": row["started"]})
     write_json(target, row)
     return target
 
@@ -54,8 +61,9 @@ def _about(row: dict[str, Any]) -> str:
     flags = f" with `{row['xla_flags']}`" if row.get("xla_flags") else ""
     state = ", uncommitted changes" if row["git"].get("dirty") else ""
     versions = ", ".join(f"{k} {v}" for k, v in row["versions"].items() if k in ("jax", "python"))
+    superseded = f"Superseded by the run of {row['superseded'][:16]}. " if "superseded" in row else ""
     return (
-        f"Preset `{row['preset']}`, {row['started'][:10]}, {row['device'].get('kind', 'cpu')}{flags}, config "
+        f"{superseded}Preset `{row['preset']}`, {row['started'][:10]}, {row['device'].get('kind', 'cpu')}{flags}, config "
         f"{row['fingerprint']}{state}, {versions}, {row['wall_seconds']:.0f} s wall "
         f"({row['compile_seconds']:.0f} s compiling):"
     )

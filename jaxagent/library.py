@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+import envs
 from envs.common.names import check_name
-from jaxagent.agents import rainbow, raw_cloning, sequence
-from jaxagent.config import RainbowConfig, TransformerConfig, from_dict
+from jaxagent.agents import memory_policy, rainbow, raw_cloning, sequence
+from jaxagent.config import MemoryConfig, PPOConfig, RainbowConfig, TransformerConfig, from_dict
 from jaxagent.data import normalize, tree_file
 from jaxagent.data.frames import channels_last
 from jaxagent.files import write_json
@@ -59,7 +60,21 @@ class ValueDescription(NamedTuple):
     kind: str = "values"
 
 
-AnyDescription = Description | ValueDescription
+class ActorDescription(NamedTuple):
+    """The description that rebuilds a policy of `agents.memory_policy`; JSON-safe fields."""
+
+    arm: str
+    task: str  # short name, e.g. TMaze-length=6
+    env: str  # registry id
+    overrides: dict[str, Any]
+    seed: int
+    ppo: dict[str, Any]  # PPOConfig
+    memory: dict[str, Any]  # MemoryConfig or TransformerConfig
+    forget: float  # share of steps before which the memory is cleared
+    kind: str = "actor"
+
+
+AnyDescription = Description | ValueDescription | ActorDescription
 
 
 class LoadedPolicy(NamedTuple):
@@ -115,8 +130,9 @@ def load(run: str | Path, task: str | None = None, arm: str | None = None) -> Lo
 
 
 def _described(content: dict[str, Any]) -> AnyDescription:
-    if content["kind"] == "values":
-        return ValueDescription(**content)
+    other = {"values": ValueDescription, "actor": ActorDescription}
+    if content["kind"] in other:
+        return other[content["kind"]](**content)
     domain = {name: tuple(x) if isinstance(x, list) else x for name, x in content["domain"].items()}
     content["domain"] = Domain(**domain)
     content["vocabulary"] = transformer.Vocabulary(**content["vocabulary"])
@@ -127,6 +143,8 @@ def rebuild(description: AnyDescription) -> tuple[Policy, Any]:
     """The functions of a described policy and a template of its parameters."""
     if isinstance(description, ValueDescription):
         return _of_values(description)
+    if isinstance(description, ActorDescription):
+        return _of_actor(description)
     domain, vocabulary = description.domain, description.vocabulary
     codec = _codec_template(domain, vocabulary.num_bins)
     if description.kind == "raw":
@@ -153,6 +171,15 @@ def _of_values(about: ValueDescription) -> tuple[Policy, Any]:
         return policy.act(params, carry, channels_last(obs), *others)
 
     return policy._replace(act=act), template
+
+
+def _of_actor(about: ActorDescription) -> tuple[Policy, Any]:
+    env, _ = envs.make(about.env, **about.overrides)
+    ppo = from_dict(PPOConfig(), about.ppo)
+    memory = from_dict(MemoryConfig() if "kind" in about.memory else TransformerConfig(), about.memory)
+    agent, policy = memory_policy.learner_and_player(env, ppo, memory, about.forget)
+    template = jax.eval_shape(lambda key: (agent.init(key), normalize.init(env.obs_shape)), jax.random.key(0))
+    return policy, template
 
 
 def _codec_template(domain: Domain, num_bins: int) -> Codec:

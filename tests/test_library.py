@@ -5,12 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import envs
 from envs.common.names import UnknownName
 from experiments import render
 from experiments.cli import session
 from jaxagent import library
 from jaxagent.agents import rainbow
-from jaxagent.config import QNetworkConfig, RainbowConfig, TransformerConfig, to_dict
+from jaxagent.agents.memory_policy import learner_and_player
+from jaxagent.config import MemoryConfig, PPOConfig, QNetworkConfig, RainbowConfig, TransformerConfig, to_dict
+from jaxagent.data import normalize
 from jaxagent.nn import transformer
 from jaxagent.nn.q_network import q_network
 from jaxagent.tokens.component import Domain
@@ -158,3 +161,28 @@ def test_values_are_evaluated_and_rendered_from_the_run_folder(tmp_path, capsys)
     assert render.render("minatar/Breakout", out, str(run), 12, 0) == 0
     assert out.read_bytes()[:4] == b"GIF8"
     assert "policy rainbow + spr of" in capsys.readouterr().out
+
+
+@pytest.mark.fast("gru")
+@pytest.mark.parametrize(
+    "memory",
+    [MemoryConfig("gru", 8), TransformerConfig(width=8, num_layers=1, num_heads=2, context=2)],
+    ids=["gru", "transformer"],
+)
+def test_a_policy_with_a_memory_comes_back(memory, tmp_path):
+    """With the world of its arm, and a memory that is cleared as it was learned."""
+    world, ppo = {"length": 3, "reveal": True}, PPOConfig(hidden_size=8)
+    about = library.ActorDescription(
+        "saboteur", "TMaze-length=3", "memory/TMaze", world, 7, to_dict(ppo), to_dict(memory), 0.25
+    )
+    env, _ = envs.make("memory/TMaze", **world)
+    agent, policy = learner_and_player(env, ppo, memory, 0.25)
+    params = jax.jit(agent.init)(jax.random.key(3)), normalize.init(env.obs_shape)
+    library.save(tmp_path, about, params)
+    loaded = library.load(tmp_path)
+    assert loaded.description == about
+    obs, is_first = jnp.ones((4, *env.obs_shape)), jnp.ones(4, bool)
+    action, carry = jax.jit(loaded.act)(loaded.init(4), obs, is_first, jax.random.key(1))
+    expected, _, after = jax.jit(policy.act)(params, policy.init(4), obs, is_first, jax.random.key(1))
+    np.testing.assert_array_equal(action, expected)
+    jax.tree.map(np.testing.assert_array_equal, carry, after)

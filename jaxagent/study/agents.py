@@ -11,9 +11,8 @@ import numpy as np
 from envs.types import sample_action
 from envs.vector import VectorEnv, broadcast_params
 from jaxagent import keys
-from jaxagent.agents import actions, actor_critic, soft_actor_critic
+from jaxagent.agents import actions, actor_critic, memory_policy, soft_actor_critic
 from jaxagent.config import PPOConfig, SACConfig
-from jaxagent.data import normalize
 from jaxagent.evaluate.episodes import play_lanes
 from jaxagent.study.study import Fit, Lanes, Measure, Step
 from jaxagent.train import loops, optimizer
@@ -137,20 +136,7 @@ def as_policy(env: Any, config: AgentConfig, *, is_greedy: bool) -> Policy:
         acting = actor_critic.greedy(judge, env.action_spec)
     else:
         acting = actor_critic.ppo(env.obs_spec, env.action_spec, config)
-    return standardised(env, Policy(no_carry, acting.act))
-
-
-def standardised(env: Any, policy: Policy) -> Policy:
-    """A policy of `(params, moments)` that sees observations standardised by the moments."""
-    standardize = normalize.of_spec(env.obs_spec)
-
-    def act(
-        params: Any, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, Any, Any]:
-        network, moments = params
-        return policy.act(network, carry, standardize(moments, obs), is_first, key)
-
-    return Policy(policy.init, act)
+    return memory_policy.standardised(env, Policy(no_carry, acting.act))
 
 
 def uniform_policy(env: Any) -> Policy:

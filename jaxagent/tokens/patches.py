@@ -22,7 +22,7 @@ class Patches(NamedTuple):
         if len(self.obs_shape) == 1:
             return 1, self.obs_shape[0], 1
         first, second, third = self.obs_shape
-        return (second, third, first) if self.is_pixels else self.obs_shape
+        return (second, third, first) if self.is_pixels else (first, second, third)
 
     @property
     def count(self) -> int:

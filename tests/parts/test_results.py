@@ -54,6 +54,24 @@ def test_a_row_is_kept_and_shown_whatever_its_verdict(tmp_path, monkeypatch, ver
     assert "## quickstart" in page  # an experiment without a row is named too
 
 
+def test_a_row_that_is_superseded_stays_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    results.add(finished(tmp_path / "run", "FAIL"))
+    later = finished(tmp_path / "later", "PASS")
+    (later / "manifest.json").write_text(json.dumps({"started": "2026-02-03T04:05:06"}))
+    for _ in range(2):  # again the same: nothing is superseded by itself
+        results.add(later)
+    rows = [json.loads(path.read_text()) for path in sorted((tmp_path / "results").glob("*.json"))]
+    assert [row["claims"][0]["verdict"] for row in rows] == ["FAIL", "PASS"]
+    assert sorted(path.name for path in (tmp_path / "results").glob("*.json")) == [
+        "icl_bma-cpu-202601020304.json",
+        "icl_bma-cpu.json",
+    ]
+    page = results.page(rows)
+    assert "Superseded by the run of 2026-02-03T04:05. Preset `cpu`, 2026-01-02" in page
+    assert page.count("Superseded") == 1
+
+
 def test_an_unfinished_run_has_no_row(tmp_path):
     with pytest.raises(ValueError, match=r"got no summary\.json, expected a finished run"):
         results.add(tmp_path)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import envs
+from jaxagent.agents.memory_policy import cleared, learner_and_player
 from jaxagent.config import MemoryConfig, PPOConfig
-from jaxagent.study.memory_agents import cleared, learner_and_player
 
 CONFIG = PPOConfig(num_envs=8, num_steps=4, num_updates=1, updates_per_chunk=1, hidden_size=8)
 
