@@ -61,9 +61,10 @@ def _about(row: dict[str, Any]) -> str:
     flags = f" with `{row['xla_flags']}`" if row.get("xla_flags") else ""
     state = ", uncommitted changes" if row["git"].get("dirty") else ""
     versions = ", ".join(f"{k} {v}" for k, v in row["versions"].items() if k in ("jax", "python"))
-    superseded = f"Superseded by the run of {row['superseded'][:16]}. " if "superseded" in row else ""
+    old = f"Superseded by the run of {row['superseded'][:16]}. " if "superseded" in row else ""
+    device = row["device"].get("kind", "cpu")
     return (
-        f"{superseded}Preset `{row['preset']}`, {row['started'][:10]}, {row['device'].get('kind', 'cpu')}{flags}, config "
+        f"{old}Preset `{row['preset']}`, {row['started'][:10]}, {device}{flags}, config "
         f"{row['fingerprint']}{state}, {versions}, {row['wall_seconds']:.0f} s wall "
         f"({row['compile_seconds']:.0f} s compiling):"
     )
