@@ -148,7 +148,7 @@ LINES = {  # of a room: what is more belongs to the library
     "icl_bma": 600,
     "icl_rational": 530,
     "memory": 295,  # of which 40 are presets for Craftax
-    "reinforce": 225,  # a corpus, a pretraining and six ways to begin
+    "reinforce": 245,  # a corpus, a pretraining and six ways to begin
     "muzero": 310,
     "pasta": 1540,
     "plan": 350,

@@ -166,6 +166,11 @@ def task_steps(
     return steps
 
 
+def at_once(fn: Callable, lanes: Any) -> Any:
+    """`jax.lax.map(fn, lanes)`, all lanes at once."""
+    return jax.vmap(fn)(lanes)
+
+
 class Arena(NamedTuple):
     """Evaluation of agents of several seeds: every arm of a seed plays the same episodes."""
 
