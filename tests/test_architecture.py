@@ -147,8 +147,8 @@ LINES = {  # of a room: what is more belongs to the library
     "example": 100,
     "icl_bma": 600,
     "icl_rational": 530,
-    "memory": 295,  # of which 40 are presets for Craftax
-    "reinforce": 245,  # a corpus, a pretraining and six ways to begin
+    "memory": 305,  # of which 40 are presets for Craftax
+    "reinforce": 250,  # a corpus, a pretraining and six ways to begin
     "muzero": 310,
     "pasta": 1540,
     "plan": 350,

@@ -66,6 +66,9 @@ BAD = [
     (["run", "icl_bma", "--prompts.num-tasks", "1000000000"], "memory"),
     (["run", "icl_rational", "--prompts.num-steps", "33"], "positions of the model"),
     (["run", "icl_rational", "--prompts.sizes", "8", "4"], "rising"),
+    (["run", "memory", "--arms", "gru", "transfomer"], "transformer"),
+    (["run", "memory", "--tasks.0.ppo.num-minibatches", "32"], "whole segments"),
+    (["run", "reinforce", "--model.patch", "-1"], "at least 0"),
     (["run", "pasta", "--adapt.arms", "fulll"], "full"),
     (["run", "pasta", "--domains.0.env", "brax/hoper"], "brax/hopper"),
     (["run", "pasta", "--domains.0.demonstrations", "99"], "demonstration_episodes"),
@@ -84,6 +87,13 @@ BAD = [
     (["doctor", "--fast"], "--fast"),
     (["fly"], "run"),
 ]
+
+
+def test_a_preset_for_an_accelerator_is_refused_on_a_cpu(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert cli.main(["run", "memory", "--preset", "gpu", "--out", str(out)]) == cli.FAILED
+    assert "expected an accelerator; it was never run without one" in capsys.readouterr().err
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(("argv", "hint"), BAD, ids=lambda x: " ".join(x) if type(x) is list else "")

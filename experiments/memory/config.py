@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from envs.common.names import check_name
 from envs.returns import Reference, bounded
 from jaxagent.config import (
     NUM_SHARDS,
@@ -51,6 +52,11 @@ class Config:
     episodes: Count = 64  # of each arm and seed
     seeds: SeedConfig = SeedConfig(100, 5)  # 0 to 4 were run with six gated claims
     runtime: RuntimeConfig = RuntimeConfig(optimization_level=1)
+
+    def check(self) -> None:
+        """Raise for an arm that is none."""
+        for arm in self.arms:
+            check_name("arm", arm, list(ALL_ARMS))
 
 
 _PPO = PPOConfig(

@@ -300,7 +300,7 @@ def anchored(kind):
     return learner, trajectory, items, state, report
 
 
-@pytest.mark.fast("gru")
+@pytest.mark.fast("none")
 @pytest.mark.parametrize("kind", ["none", "gru", "transformer"])
 def test_the_anchor_is_the_first_policy_on_the_segment_alone(kind):
     """Of the very first segment, which acting, too, began with an empty memory."""
@@ -325,6 +325,7 @@ def test_the_anchor_is_the_first_policy_on_the_segment_alone(kind):
     assert float(report.metrics["train/divergence"].total) > 0.0
 
 
+@pytest.mark.slow
 def test_a_heavy_anchor_holds_the_policy():
     """The divergence of what is learned, against the same without weight to speak of."""
 

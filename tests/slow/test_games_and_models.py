@@ -30,6 +30,8 @@ def call(*arguments):
         ("plan", ()),
         ("spr", ()),
         ("atari100k", ()),
+        ("memory", ()),
+        ("reinforce", ()),
     ],
 )
 def test_smoke_presets_run_to_a_report(tmp_path, name, flags):
@@ -40,13 +42,15 @@ def test_smoke_presets_run_to_a_report(tmp_path, name, flags):
     assert {c["verdict"] for c in summary["claims"]} <= VERDICTS
     assert all(c["id"] in said for c in summary["claims"])
     page = (tmp_path / "run" / "report.html").read_text()
-    assert ("Figures of the paper" in page) == (name != "atari100k")
+    assert ("Figures of the paper" in page) == (name not in ("atari100k", "memory"))
     assert "could not be drawn" not in page
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "arm"), [("spr", "rainbow + spr"), ("atari100k", "spr")])
-def test_learned_values_play_again(tmp_path, name, arm):
+@pytest.mark.parametrize(
+    ("name", "arm"), [("spr", "rainbow + spr"), ("atari100k", "spr"), ("memory", "gated")]
+)
+def test_what_was_learned_plays_again(tmp_path, name, arm):
     """From the run folder alone, in a pure environment and in an emulator."""
     flags = ("--no-has-probe",) if name == "spr" else ()
     if name == "atari100k":
