@@ -245,9 +245,11 @@ def ppo(
 
     Differs: of an action of several components the divergence is of each, given those before it as
     they were taken. The first policy reads each segment from an empty memory, as what it remembers
-    would be another network's.
+    would be another network's. Raises ValueError for minibatches that cut segments of a memory.
     """
     judge = judge or towers(obs_spec, action_spec, config)
+    if judge.remembers:
+        recollection.require_whole_lanes(config)
 
     def act(params, carry, obs, is_first, key):
         obs, legal = unmasked(obs)
@@ -309,15 +311,8 @@ def ppo(
             metrics["train/divergence"] = jnp.mean(divergence)
         return total, metrics | actions.stuck(batch.legal)
 
-    return Agent(
-        judge.init,
-        act,
-        targets,
-        loss,
-        judge.init_carry,
-        judge.obs_size,
-        has_anchor=config.anchor_weight > 0.0,
-    )
+    functions = judge.init, act, targets, loss, judge.init_carry
+    return Agent(*functions, judge.obs_size, has_anchor=config.anchor_weight > 0.0)
 
 
 def greedy(judge: Judge, action_spec: Spec) -> Policy:

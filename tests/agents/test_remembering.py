@@ -196,6 +196,12 @@ def test_every_cell_of_a_board_reaches_the_policy():
     assert (slope.max(axis=(0, 1)) > 0).all()
 
 
+def test_minibatches_that_cut_a_segment_are_refused():
+    config = dataclasses.replace(CONFIG, num_minibatches=4)  # of two lanes a shard
+    with pytest.raises(ValueError, match=r"PPOConfig.num_envs / shards: got 2, expected a multiple of 4"):
+        ppo(ENV.obs_spec, ENV.action_spec, config, judge=judge_of("gru", config))
+
+
 def test_a_carry_of_other_lanes_is_refused():
     judge = judge_of("transformer")
 

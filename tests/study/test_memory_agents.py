@@ -8,7 +8,9 @@ import envs
 from jaxagent.agents.memory_policy import cleared, learner_and_player
 from jaxagent.config import MemoryConfig, PPOConfig
 
-CONFIG = PPOConfig(num_envs=8, num_steps=4, num_updates=1, updates_per_chunk=1, hidden_size=8)
+CONFIG = PPOConfig(
+    num_envs=8, num_steps=4, num_minibatches=2, num_updates=1, updates_per_chunk=1, hidden_size=8
+)
 
 
 def test_a_share_of_steps_begins_anew():
