@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lengths import Lengths
 from probe_lanes import FIVE, AnyProbe
 
 import envs
-from envs.types import Component, Environment
+from envs.types import Component
 from envs.vector import VectorEnv, broadcast_params
 from jaxagent.agents.pqn import batch_of, critic_of, epsilon_at, greedy, pqn
 from jaxagent.agents.recollection import Seen
@@ -181,36 +182,16 @@ SHORT = PQNConfig(
 )
 
 
-class Lengths(Environment):
-    """Episodes of 1, 2 or 5 steps, those of 2 cut by the clock; each step shows one of three symbols."""
+class Symbols(Lengths):
+    """The same, where an action is one of three symbols and its own reward."""
 
-    name, max_steps, obs_shape, obs_spec, action_spec = "test/Lengths", 5, (2,), OBS, THREE
+    action_spec = THREE
 
-    @property
-    def default_params(self):
-        return jnp.zeros(())
-
-    def _observe(self, key):
-        key_noise, key_symbol = jax.random.split(key)
-        symbol = jax.random.randint(key_symbol, (), 0, 3).astype(jnp.float32)
-        return jnp.stack([jax.random.normal(key_noise), symbol])
-
-    def reset(self, key, params):
-        key_obs, key_length = jax.random.split(key)
-        length = jnp.array([1, 2, 5], jnp.int32)[jax.random.randint(key_length, (), 0, 3)]
-        return self._observe(key_obs), (jnp.zeros((), jnp.int32), length)
-
-    def step(self, key, state, action, params):
-        time, length = state[0] + 1, state[1]
-        over = time >= length
-        reward = action.astype(jnp.float32)
-        return self._observe(key), (time, length), reward, over & (length != 2), over & (length == 2), {}
-
-    def render(self, state, params):
-        raise NotImplementedError
+    def _reward(self, action):
+        return action.astype(jnp.float32)
 
 
-ENV = Lengths()
+ENV = Symbols()
 
 
 @functools.cache

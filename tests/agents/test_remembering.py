@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lengths import Lengths
 
 import envs
-from envs.types import Component, Environment
+from envs.types import Component
 from envs.vector import VectorEnv, broadcast_params
 from jaxagent.agents.actor_critic import greedy, ppo, remembering
 from jaxagent.agents.recollection import Seen
@@ -45,37 +46,6 @@ KINDS = {
 # Two layers: what an earlier token has seen reaches further back than the context.
 PLAIN = TransformerConfig(width=16, num_layers=2, num_heads=2, context=4)
 TRANSFORMERS = {"transformer": PLAIN, "gated": dataclasses.replace(PLAIN, gate="gru")}
-
-
-class Lengths(Environment):
-    """Episodes of 1, 2 or 5 steps in turn of the lanes, whose odd ones are cut by the clock."""
-
-    name, max_steps, obs_shape = "test/Lengths", 5, (2,)
-    obs_spec = (Component("noise", "real"), Component("symbol", "category", cardinality=3))
-    action_spec = (Component("move", "category", cardinality=3), Component("force", "real", -1.0, 1.0))
-
-    @property
-    def default_params(self):
-        return jnp.zeros(())
-
-    def _observe(self, key):
-        key_noise, key_symbol = jax.random.split(key)
-        symbol = jax.random.randint(key_symbol, (), 0, 3).astype(jnp.float32)
-        return jnp.stack([jax.random.normal(key_noise), symbol])
-
-    def reset(self, key, params):
-        key_obs, key_length = jax.random.split(key)
-        length = jnp.array([1, 2, 5], jnp.int32)[jax.random.randint(key_length, (), 0, 3)]
-        return self._observe(key_obs), (jnp.zeros((), jnp.int32), length)
-
-    def step(self, key, state, action, params):
-        time, length = state[0] + 1, state[1]
-        over = time >= length
-        reward = action[1] + action[0]
-        return self._observe(key), (time, length), reward, over & (length != 2), over & (length == 2), {}
-
-    def render(self, state, params):
-        raise NotImplementedError
 
 
 class Boards(Lengths):
