@@ -4,15 +4,7 @@ import dataclasses
 
 from envs.common.names import check_name
 from envs.returns import Reference, bounded
-from jaxagent.config import (
-    NUM_SHARDS,
-    Count,
-    PPOConfig,
-    RuntimeConfig,
-    Share,
-    TransformerConfig,
-    require_divides,
-)
+from jaxagent.config import Count, PPOConfig, RuntimeConfig, Share, TransformerConfig, require_whole_lanes
 from jaxagent.study.config import ChangedEnvConfig, SeedConfig
 
 ALL_ARMS = ("reflex", "stack", "gru", "linear", "transformer", "gated", "oracle", "saboteur")
@@ -34,8 +26,7 @@ class TaskConfig(ChangedEnvConfig):
     def check(self) -> None:
         """Raise where lanes do not make whole minibatches."""
         super().check()
-        lanes, fix = self.ppo.num_envs // NUM_SHARDS, "a minibatch has whole segments"
-        require_divides(f"{self.name}: ppo.num_envs / shards", self.ppo.num_minibatches, lanes, fix)
+        require_whole_lanes(self.ppo)
 
 
 @dataclasses.dataclass(frozen=True)

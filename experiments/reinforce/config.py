@@ -3,6 +3,7 @@
 import dataclasses
 
 from jaxagent.config import Count, FitConfig, PPOConfig, RuntimeConfig, TokenConfig, TransformerConfig
+from jaxagent.config.checks import Positive, Share, require_whole_lanes
 from jaxagent.study import config as parts
 
 DESCRIPTION = "histories of PPO agents pretrain a transformer; PPO then tunes it on changed dynamics"
@@ -15,9 +16,9 @@ class TaskConfig(parts.LearnedEnvConfig):
     tuning: PPOConfig = PPOConfig()  # of every arm on the changed task
 
     def check(self) -> None:
-        """Raise where the anchored arm would not be."""
+        """Raise where lanes do not make whole minibatches."""
         super().check()
-        self.tuning.check()
+        require_whole_lanes(self.tuning)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Config:
     model: TransformerConfig = TransformerConfig(width=32, num_layers=2, num_heads=4, context=4)
     pretrain: FitConfig = FitConfig(num_updates=1000, updates_per_chunk=100, learning_rate=2e-3)
     lora_rank: Count = 4
-    anchor_weight: float = 0.2  # VPT's
-    anchor_decay: float = 0.9  # an update
+    anchor_weight: Positive = 0.2  # VPT's
+    anchor_decay: Share = 0.9  # an update
     episodes: Count = 8  # of each snapshot and seed
     snapshots: Count = 6  # of each curve
     seeds: parts.SeedConfig = parts.SeedConfig(0, 8)

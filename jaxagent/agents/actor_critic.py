@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxagent.agents import actions, latent_heads, recollection
 from jaxagent.agents.recollection import Seen, Spec
-from jaxagent.config import LatentConfig, MemoryConfig, PPOConfig
+from jaxagent.config import LatentConfig, MemoryConfig, PPOConfig, require_whole_lanes
 from jaxagent.nn import distributions, stem
 from jaxagent.nn.distributions import Categorical
 from jaxagent.nn.latent_model import LatentModel
@@ -249,7 +249,7 @@ def ppo(
     """
     judge = judge or towers(obs_spec, action_spec, config)
     if judge.remembers:
-        recollection.require_whole_lanes(config)
+        require_whole_lanes(config)
 
     def act(params, carry, obs, is_first, key):
         obs, legal = unmasked(obs)

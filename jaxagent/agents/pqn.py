@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxagent.agents import actions, recollection
 from jaxagent.agents.recollection import Recall, Seen, Spec
-from jaxagent.config import MemoryConfig, PQNConfig
+from jaxagent.config import MemoryConfig, PQNConfig, require_whole_lanes
 from jaxagent.nn.distributions import Categorical
 from jaxagent.nn.mlp import MLP
 from jaxagent.objectives.returns import q_lambda
@@ -105,7 +105,7 @@ def pqn(critic: Critic, config: PQNConfig) -> Agent:
     """
     recall = critic.recall
     if recall.remembers:
-        recollection.require_whole_lanes(config)
+        require_whole_lanes(config)
 
     def act(
         params: PQNParams, carry: PQNCarry, obs: Any, is_first: jax.Array, key: jax.Array

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from envs.types import Component, blank_action
 from jaxagent.agents import actions
-from jaxagent.config import NUM_SHARDS, MemoryConfig, PPOConfig, PQNConfig, require_divides
+from jaxagent.config import MemoryConfig
 from jaxagent.nn import memory as memories
 from jaxagent.nn import stem
 from jaxagent.types import no_carry, steps_of
@@ -127,12 +127,6 @@ def recall(config: MemoryConfig, obs_spec: Spec, action_spec: Spec) -> Recall:
         return memory.peek(params, carry.memory, heard(carry, seen), seen.is_first, after)
 
     return Recall(len(obs_spec), config.width, memory.init, init_carry, step, acted, unroll, peek)
-
-
-def require_whole_lanes(config: PPOConfig | PQNConfig) -> None:
-    """Raise ValueError for minibatches that would cut a segment: with a memory they are of whole lanes."""
-    name, fix = f"{type(config).__name__}.num_envs / shards", "a minibatch with a memory is of whole lanes"
-    require_divides(name, config.num_minibatches, config.num_envs // NUM_SHARDS, fix)
 
 
 def as_items(batch: Any, carry: Any) -> Any:

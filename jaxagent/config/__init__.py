@@ -34,6 +34,7 @@ from jaxagent.config.checks import (
     require_on_policy,
     require_positive,
     require_replay,
+    require_whole_lanes,
 )
 from jaxagent.config.networks import (
     LatentConfig,
@@ -85,5 +86,6 @@ __all__ = [
     "require_on_policy",
     "require_positive",
     "require_replay",
+    "require_whole_lanes",
     "to_dict",
 ]

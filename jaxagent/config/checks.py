@@ -120,6 +120,12 @@ def require_on_policy(config: Any) -> None:
     )
 
 
+def require_whole_lanes(config: Any) -> None:
+    """Raise for minibatches of an on-policy loop that would cut segments: with a memory they are of lanes."""
+    name, fix = f"{type(config).__name__}.num_envs / shards", "a minibatch with a memory has whole segments"
+    require_divides(name, config.num_minibatches, config.num_envs // NUM_SHARDS, fix)
+
+
 def require_replay(config: Any) -> None:
     """Raise unless the sizes of a replay loop are positive and divide."""
     name = type(config).__name__
