@@ -7,6 +7,7 @@ segment in one pass behind the cache with which it began, as Transformer-XL (Dai
 """
 
 import dataclasses
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ from jaxagent.agents.actor_critic import Judge, Judgement, within
 from jaxagent.agents.recollection import Seen
 from jaxagent.agents.sequence import Memory
 from jaxagent.nn import attention, stem
-from jaxagent.nn.attention import Cache, Past
+from jaxagent.nn.attention import Band, Cache, Past
 from jaxagent.nn.distributions import Categorical
 from jaxagent.nn.initializers import orthogonal
 from jaxagent.nn.sequence_model import SequenceModel
@@ -31,7 +32,6 @@ from jaxagent.tokens.stream import Tokens
 
 REACH = 5.0  # standard deviations that bins of standardised observations span
 Way = Literal["full", "last_layer", "lora"]  # which parameters of a pretrained model learn
-REAL = -1  # the branch of tokens that were acted on; others are asides of one step
 
 
 class SequenceActorParams(NamedTuple):
@@ -41,11 +41,12 @@ class SequenceActorParams(NamedTuple):
     value: jax.Array  # [D + 1]: a linear layer, its bias last
 
 
-class Window(NamedTuple):
-    """New tokens `[B, L]` behind a past, with what says who sees whom."""
+class Known(NamedTuple):
+    """Ids of tokens that may be seen, those of the past and then those of a window, `[S]`."""
 
-    tokens: Tokens
-    branch: jax.Array  # [L] int32: REAL, or the step whose aside it is
+    order: jax.Array  # [S] int32: place in the stream
+    time: jax.Array  # [S] int32: env step
+    segment: jax.Array  # [B, S] int32: episode, 0 of that in which the window begins; -1: forgotten
 
 
 def standard_codec(domain: Domain, num_bins: int) -> Codec:
@@ -185,23 +186,33 @@ class SequenceActor:
         return self.action_of_tokens(tokens), sum(log_probs), carry
 
     def by_lane(self, carry: Memory) -> Memory:
-        """Lanes first: keys and values `[B, layers, slots, H, D / H]`, what all lanes share repeated."""
-        cache, batch_size = carry.cache, carry.action.shape[0]
+        """Lanes first and the oldest step first: keys and values `[B, layers, slots, H, D / H]`.
+
+        What all lanes share is repeated. The row that the next step goes to is left out: it holds the
+        step before the first that is still seen, and parts of the last action, which a window says
+        again.
+        """
+        cache, batch_size, period = carry.cache, carry.action.shape[0], self.domain.period
+        oldest = cache.time % (self.model.config.context + 1) * period
+
+        def in_turn(x: jax.Array, axis: int) -> jax.Array:
+            turned = jnp.roll(x, -oldest, axis)
+            return jax.lax.slice_in_dim(turned, period, None, axis=axis)
 
         def repeated(x: jax.Array) -> jax.Array:
             return jnp.broadcast_to(x, (batch_size, *x.shape))
 
         lanes = Cache(
-            keys=jnp.moveaxis(cache.keys, 1, 0),
-            values=jnp.moveaxis(cache.values, 1, 0),
-            order=repeated(cache.order),
-            token_time=repeated(cache.token_time),
+            keys=jnp.moveaxis(in_turn(cache.keys, 2), 1, 0),
+            values=jnp.moveaxis(in_turn(cache.values, 2), 1, 0),
+            order=repeated(in_turn(cache.order, 0)),
+            token_time=repeated(in_turn(cache.token_time, 0)),
             start=cache.start,
             time=repeated(cache.time),
         )
         return carry._replace(cache=lanes)
 
-    def window(self, carry: Memory, seen: Seen) -> Window:
+    def window(self, carry: Memory, seen: Seen) -> Tokens:
         """The tokens of a segment: of each step the action before and what is seen, then the last action."""
         num_steps, batch_size = seen.is_first.shape
         domain, time = self.domain, carry.cache.time[0] + jnp.arange(num_steps, dtype=jnp.int32)
@@ -227,33 +238,7 @@ class SequenceActor:
         )
         of_tail = jnp.broadcast_to(episode[-1][:, None], (batch_size, tail.size))
         patch = stream.pad_patches(self.by_step(patch), after=tail.size)
-        tokens = tokens._replace(segment=flat(episodes, of_tail), patch=patch)
-        return Window(tokens, jnp.full(tokens.order.shape, REAL, jnp.int32))
-
-    def asides(self, window: Window, carry: Memory, seen: Seen, final_obs: jax.Array) -> Window:
-        """The window, and an aside a step, seen by nobody else: its action and the observation after it."""
-        num_steps, batch_size = seen.is_first.shape
-        time = carry.cache.time[0] + jnp.arange(1, num_steps + 1, dtype=jnp.int32)
-        places, lag = sequence.step_places(self.domain)
-        obs, patch = self.shown(final_obs)
-        value = jnp.concatenate([self.tokens_of_action(seen.raw_action), obs], axis=-1)
-        episode = jnp.cumsum(seen.is_first, axis=0, dtype=jnp.int32)
-        tokens = stream.at_places(
-            jnp.moveaxis(value, 1, 0).reshape(batch_size, -1),
-            jnp.tile(places, num_steps),
-            (time[:, None] - lag[None]).reshape(-1),
-            self.domain,
-        )
-        tokens = tokens._replace(segment=jnp.repeat(episode.T, self.domain.period, axis=1))
-        branch = jnp.repeat(jnp.arange(num_steps, dtype=jnp.int32), self.domain.period)
-        tokens = tokens._replace(patch=self.by_step(patch))
-        # Lanes are the first axis of what they do not share.
-        axes = Tokens(1, 0, 0, None, 0, 0, 1, 1)
-        both = [
-            old if axis is None or isinstance(old, tuple) else jnp.concatenate([old, new], axis)
-            for old, new, axis in zip(window.tokens, tokens, axes, strict=True)
-        ]
-        return Window(Tokens(*both), jnp.concatenate([window.branch, branch]))
+        return tokens._replace(segment=flat(episodes, of_tail), patch=patch)
 
     def by_step(self, patch: Any) -> Any:
         """Patches `[T, B, n, F]` of observations as those of tokens `[B, T P, F]`; () stays."""
@@ -262,37 +247,32 @@ class SequenceActor:
         steps = jnp.moveaxis(stream.pad_patches(patch, before=self.domain.action_size), 1, 0)
         return steps.reshape(steps.shape[0], -1, steps.shape[-1])
 
-    def read_window(self, params: SequenceActorParams, carry: Memory, seen: Window) -> jax.Array:
-        """States `[B, L, D]` of the tokens of a window behind the carry."""
-        tokens, cache = seen.tokens, carry.cache
-        old_order, old_time = cache.order[0], cache.token_time[0]
-        order = jnp.concatenate([old_order, tokens.order])
-        time = jnp.concatenate([old_time, tokens.time])
-        visible = attention.window_mask(tokens.order, tokens.time, order, time, self.model.config.context)
-        # Of an action of several components the cache has a part that the window says again.
-        is_said = (old_order < tokens.order[0])[None] & (old_time[None] >= cache.start[:, None])
-        begun = jnp.where(is_said, 0, REAL)  # [B, slots]
-        segment = jnp.concatenate([begun, tokens.segment], axis=1)
-        same = tokens.segment[:, :, None] == segment[:, None, :]
-        branch = jnp.concatenate([jnp.full(old_order.shape, REAL, jnp.int32), seen.branch])
-        is_open = (branch[None] == REAL) | (branch[None] == seen.branch[:, None])
-        # An aside stands behind the observation of its own step: what was done then is told in it.
-        of_step = (cache.time[0] + seen.branch) * self.domain.period + self.domain.obs_size
-        behind = (seen.branch == REAL)[:, None] | (branch != REAL)[None] | (order[None] < of_step[:, None])
+    def known(self, carry: Memory, tokens: Tokens) -> Known:
+        """The ids of what is remembered and of a window behind it."""
+        cache = carry.cache
+        is_of_episode = cache.token_time[0][None] >= cache.start[:, None]
+        return Known(
+            jnp.concatenate([cache.order[0], tokens.order]),
+            jnp.concatenate([cache.token_time[0], tokens.time]),
+            jnp.concatenate([jnp.where(is_of_episode, 0, -1), tokens.segment], axis=1),
+        )
+
+    def read_window(
+        self, params: SequenceActorParams, carry: Memory, tokens: Tokens
+    ) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
+        """States `[B, L, D]` of the tokens of a window, and keys and values `[B, S, H, D / H]` by layer."""
+        known, config, num_past = self.known(carry, tokens), self.model.config, carry.cache.order.shape[1]
+        visible = attention.window_mask(tokens.order, tokens.time, known.order, known.time, config.context)
+        same = tokens.segment[:, :, None] == known.segment[:, None, :]
         # The action before an episode is seen by itself alone, as in `attention.cache_mask`.
         size = tokens.order.shape[0]
-        is_self = jnp.pad(jnp.eye(size, dtype=bool), ((0, 0), (old_order.shape[0], 0)))
-        mask = (visible & is_open & behind)[None] & same | is_self[None]
+        is_self = jnp.pad(jnp.eye(size, dtype=bool), ((0, 0), (num_past, 0)))
+        mask = visible[None] & same | is_self[None]
         mask = jax.lax.optimization_barrier(mask)  # else it is made anew for each head and layer
-
-        def past(layer: int) -> Past:
-            pad = ((0, 0), (0, size), (0, 0), (0, 0))
-            keys, values = jnp.pad(cache.keys[:, layer], pad), jnp.pad(cache.values[:, layer], pad)
-            return Past(keys, values, jnp.array(old_order.shape[0], jnp.int32))
-
-        return self.model.extend(
-            params.network, tokens, mask, [past(i) for i in range(self.model.config.num_layers)]
-        )
+        cache = carry.cache
+        past = [Past(cache.keys[:, i], cache.values[:, i], None) for i in range(config.num_layers)]
+        band = Band(num_past, (config.context + 1) * self.domain.period)
+        return self.model.extend(params.network, tokens, mask, past, band)
 
     def of_steps(self, states: jax.Array, num_steps: int, place: int) -> jax.Array:
         """States `[T, B, D]` of one token of each step's `period` tokens."""
@@ -303,7 +283,7 @@ class SequenceActor:
     def judge(self, params, carry, seen):
         """As `Judge.judge`, in one pass."""
         num_steps, period = seen.is_first.shape[0], self.domain.period
-        states = self.read_window(params, carry, self.window(carry, seen))
+        states, _ = self.read_window(params, carry, self.window(carry, seen))
         taken, first = self.tokens_of_action(seen.raw_action), self.of_steps(states, num_steps, period - 1)
         log_prob, entropy, parts = 0.0, 0.0, []
         for i in range(self.domain.action_size):
@@ -317,10 +297,52 @@ class SequenceActor:
         return Judgement(log_prob, entropy, self.value_of(params, first), tuple(parts))
 
     def values(self, params, carry, seen, final_obs):
-        """As `Judge.values`, in one pass over the window and its asides."""
-        num_steps, last = seen.is_first.shape[0], self.domain.period - 1
-        plain = self.window(carry, seen)
-        states = self.read_window(params, carry, self.asides(plain, carry, seen, final_obs))
-        before = self.of_steps(states, num_steps, last)
-        after = self.of_steps(states[:, plain.branch.shape[0] :], num_steps, last)
-        return self.value_of(params, before), self.value_of(params, after)
+        """As `Judge.values`: one pass over the window, and an aside for each end of an episode in it.
+
+        The value after a step is that before the next one, where its episode goes on.
+        """
+        num_steps, period = seen.is_first.shape[0], self.domain.period
+        tokens = self.window(carry, seen)
+        states, layers = self.read_window(params, carry, tokens)
+        before = self.value_of(params, self.of_steps(states, num_steps, period - 1))
+        obs, patch = self.shown(final_obs)
+        patch = stream.pad_patches(patch, before=self.domain.action_size)
+        shown = jnp.concatenate([self.tokens_of_action(seen.raw_action), obs], axis=-1), patch
+        known = self.known(carry, tokens)
+        axes = Known(None, None, 0), 0, jax.tree.map(lambda x: 1, shown), 0
+        of_lanes = jax.vmap(partial(self.aside, params, carry.cache.time[0]), axes)
+        is_left = jnp.concatenate([seen.is_first[1:], jnp.ones_like(seen.is_first[:1])])  # [T, B]
+        place = jnp.cumsum(is_left, axis=0) - 1  # of a step among those that are left, in its lane
+
+        def with_aside(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            i, after = state
+            is_now = is_left & (place == i)
+            told = of_lanes(known, layers, shown, jnp.argmax(is_now, axis=0).astype(jnp.int32))
+            return i + 1, jnp.where(is_now, told[None], after)
+
+        begun = jnp.zeros((), jnp.int32), jnp.concatenate([before[1:], before[:1]])
+        _, after = jax.lax.while_loop(lambda state: state[0] <= jnp.max(place), with_aside, begun)
+        return before, after
+
+    def aside(
+        self, params: SequenceActorParams, start: jax.Array, known: Known, layers: Any, shown: Any, step: Any
+    ) -> jax.Array:
+        """The value `[]` after a step of one lane, of a window that began at time `start`.
+
+        Its action and what was seen after it, `shown [T, P]` and patches, stand behind the observation
+        of that step, and nobody else sees them.
+        """
+        places, lag = sequence.step_places(self.domain)
+        values, patch = jax.tree.map(lambda x: x[step][None], shown)
+        tokens = stream.at_places(values, places, start + step + 1 - lag, self.domain)
+        tokens = tokens._replace(patch=patch)
+        of_step = (start + step) * self.domain.period + self.domain.obs_size
+        here = jnp.argmax(known.order == of_step - 1)  # what was seen last at that step
+        context = self.model.config.context
+        visible = attention.window_mask(tokens.order, tokens.time, known.order, known.time, context)
+        visible = visible & ((known.order < of_step) & (known.segment == known.segment[here]))[None]
+        own = tokens.order[None] <= tokens.order[:, None]
+        mask = jnp.concatenate([visible, own], axis=1)[None]
+        past = [Past(keys[None], values[None], None) for keys, values in layers]
+        states, _ = self.model.extend(params.network, tokens, mask, past)
+        return self.value_of(params, states[0, -1])

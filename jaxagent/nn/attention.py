@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 ROTARY_BASE = 10_000.0
-CAUSAL_BLOCKS = 4  # 8 and more are slower again: their products are small
-CAUSAL_LENGTH = 128  # shorter windows go as one block
+BAND_BLOCKS = 4  # 8 and more are slower again: their products are small
+BAND_ROWS = 24  # queries of a block, at least
 HIDDEN = -1e30  # a logit whose weight is 0 beside any other
 NEVER = -(2**30)  # the order of an empty cache slot: before everything
 
@@ -31,7 +31,17 @@ class Past(NamedTuple):
 
     keys: jax.Array  # [B, slots, H, D / H]
     values: jax.Array  # [B, slots, H, D / H]
-    slot: jax.Array  # [] int32: of the first new token
+    slot: jax.Array | None  # [] int32: of the first new token; None: they go behind, `[B, slots + L]`
+
+
+class Band(NamedTuple):
+    """The keys that queries may see, as a promise of their mask, which hides all others."""
+
+    lead: int = 0  # keys before the first query: query i is itself key `lead + i` and sees none later
+    reach: int | None = None  # how many keys before its own the first is that it sees; None: any
+
+
+CAUSAL = Band()
 
 
 def init_cache(
@@ -60,10 +70,12 @@ def mark(cache: Cache, order: jax.Array, time: jax.Array, slot: jax.Array) -> Ca
 def remember(past: Past | None, key: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Keys and values to attend to: the new ones, written into the past where there is one.
 
-    `key` and `value` are `[B, L, H, D / H]`, and so are the results, or `[B, slots, H, D / H]`.
+    `key` and `value` are `[B, L, H, D / H]`, and so are the results, or with the past's slots.
     """
     if past is None:
         return key, value
+    if past.slot is None:
+        return jnp.concatenate([past.keys, key], axis=1), jnp.concatenate([past.values, value], axis=1)
     start = (0, past.slot, 0, 0)
     return (
         jax.lax.dynamic_update_slice(past.keys, key, start),
@@ -143,19 +155,20 @@ KINDS = {"softmax": attend, "linear": attend_linearly}
 
 
 def mix(
-    kind: str, query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, is_causal: bool = False
+    kind: str, query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, band: Band | None = None
 ) -> jax.Array:
     """Attention of one of `KINDS`: `[B, Lq, H, D]` from keys and values `[B, Lk, H, D]`.
 
-    `mask` is `[B, Lq, Lk]`. `is_causal` promises that it hides every later key: queries then go in
-    blocks, each over the keys up to its own end, and most of what is masked is never computed.
+    `mask` is `[B, Lq, Lk]`. With a `band` queries go in blocks, each over the keys that it may see, and
+    most of what is masked is never computed.
     """
     length = query.shape[1]
-    if not is_causal or length < CAUSAL_LENGTH:
+    num_blocks = min(BAND_BLOCKS, length // BAND_ROWS)
+    if band is None or num_blocks < 2:
         return KINDS[kind](query, key, value, mask)
-    edges = [length * i // CAUSAL_BLOCKS for i in range(CAUSAL_BLOCKS + 1)]
-    blocks = [
-        KINDS[kind](query[:, a:b], key[:, :b], value[:, :b], mask[:, a:b, :b])
-        for a, b in itertools.pairwise(edges)
-    ]
+    blocks = []
+    for a, b in itertools.pairwise(length * i // num_blocks for i in range(num_blocks + 1)):
+        first = 0 if band.reach is None else max(0, band.lead + a - band.reach)
+        seen = slice(first, band.lead + b)
+        blocks.append(KINDS[kind](query[:, a:b], key[:, seen], value[:, seen], mask[:, a:b, seen]))
     return jnp.concatenate(blocks, axis=1)

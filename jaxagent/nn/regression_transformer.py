@@ -34,7 +34,7 @@ class VectorTransformer(nn.Module):
         time = order // 2
         mask = attention.window_mask(order, time, order, time, self.config.context)
         mask = jnp.broadcast_to(mask[None], (batch_size, *mask.shape))
-        hidden, _ = run_blocks(self.config, tokens, time, mask, None, is_causal=True)
+        hidden, _ = run_blocks(self.config, tokens, time, mask, None, attention.CAUSAL)
         return Dense(1, name="head")(hidden[:, ::2])[..., 0]
 
 

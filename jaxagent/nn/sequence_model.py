@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from jaxagent.config import TokenConfig, TransformerConfig
 from jaxagent.nn import attention
-from jaxagent.nn.attention import Cache, Past
+from jaxagent.nn.attention import CAUSAL, Band, Cache, Past
 from jaxagent.nn.dense import Dense
 from jaxagent.nn.transformer import (
     NUM_FREQUENCIES,
@@ -192,16 +192,16 @@ class SequenceNetwork(nn.Module):
             x = jnp.where(hidden[..., None], blank, x)
         x = x.reshape(batch_size, num_steps * group, width)[:, :num_tokens]
         time = jnp.repeat(jnp.arange(num_steps, dtype=jnp.int32), group)[:num_tokens]
-        return self.trunk(x, time, attention, None, is_causal)[0]
+        return self.trunk(x, time, attention, None, CAUSAL if is_causal else None)[0]
 
     def of_tokens(
-        self, tokens: Tokens, mask: jax.Array, past: Sequence[Past] | None
+        self, tokens: Tokens, mask: jax.Array, past: Sequence[Past] | None, band: Band | None
     ) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
         """States `[B, L, D]` of tokens `[B, L]` under `mask [B, L, Lk]`, and keys and values by layer.
 
-        `past` is None for a full pass, which is causal by its mask; a cache's slots are in no order.
+        `past` is None for a full pass.
         """
-        return self.trunk(self.stem.embed(tokens), tokens.time, mask, past, past is None)
+        return self.trunk(self.stem.embed(tokens), tokens.time, mask, past, band)
 
     def read(self, states: jax.Array, layout: Layout | None) -> jax.Array:
         """Predictions of the scalars of tokens, as `_Head` has it."""
@@ -213,7 +213,7 @@ class SequenceNetwork(nn.Module):
             one = jnp.zeros((1,), jnp.int32)
             patch = jnp.zeros((1, 1, self.vocabulary.patch_size))
             token = Tokens(one[None], one, one, one[0], one, one, one[None], patch)
-            self.read(self.of_tokens(token, jnp.ones((1, 1, 1), bool), None)[0], None)
+            self.read(self.of_tokens(token, jnp.ones((1, 1, 1), bool), None, None)[0], None)
             return self.mask
         for layout in layouts:
             unit = jnp.zeros((1, 1, layout.domain.period))
@@ -230,8 +230,8 @@ class _Trunk(nn.Module):
     config: TransformerConfig
 
     @nn.compact
-    def __call__(self, x, time, mask, past, is_causal):
-        return run_blocks(self.config, x, time, mask, past, is_causal)
+    def __call__(self, x, time, mask, past, band):
+        return run_blocks(self.config, x, time, mask, past, band)
 
 
 class SequenceModel(NamedTuple):
@@ -239,7 +239,7 @@ class SequenceModel(NamedTuple):
 
     init: Callable[[jax.Array], Any]  # key -> params
     # (params, layout, unit [B, K, P], attention [B or 1, L, L], hidden [B, K, G] or None,
-    #  num_tokens: only the first so many of the K G tokens, is_causal as in `attention.mix`)
+    #  num_tokens: only the first so many of the K G tokens, is_causal: the mask hides what is later)
     # -> states [B, L, D]
     encode: Callable[..., jax.Array]
     # (params, layout, states [B, K, G, D]) -> predictions [B, K, P] of reals, else [B, K, P, V + K];
@@ -251,8 +251,9 @@ class SequenceModel(NamedTuple):
     # (params, tokens of the next chunk, slot of its first token, cache) -> states [B, L, D], cache;
     # it continues what one pass would compute
     advance: Callable[[Any, Tokens, jax.Array, Cache], tuple[jax.Array, Cache]]
-    # (params, tokens [B, L] whose slots are the last of the past, mask [B, L, slots], past) -> states
-    extend: Callable[[Any, Tokens, jax.Array, Sequence[Past]], jax.Array]
+    # (params, tokens [B, L] to go behind the past, mask [B, L, slots + L], past, band of the mask)
+    # -> states [B, L, D], keys and values [B, slots + L, H, D / H] by layer
+    extend: Callable[..., tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]]
     init_cache: Callable[[int, int], Cache]  # batch size, tokens a transition
     layouts: tuple[Layout, ...]
     config: TransformerConfig
@@ -298,13 +299,13 @@ def _built(
     def read(params, layout, states):
         return network.apply({"params": params}, states, layout, method="read")
 
-    def of_tokens(params, tokens, mask, past):
-        return network.apply({"params": params}, tokens, mask, past, method="of_tokens")
+    def extend(params, tokens, mask, past, band=None):
+        return network.apply({"params": params}, tokens, mask, past, band, method="of_tokens")
 
     def apply(params, tokens):
         mask = attention.window_mask(tokens.order, tokens.time, tokens.order, tokens.time, config.context)
         same_episode = tokens.segment[:, :, None] == tokens.segment[:, None, :]
-        return read(params, None, of_tokens(params, tokens, mask[None] & same_episode, None)[0])
+        return read(params, None, extend(params, tokens, mask[None] & same_episode, None, CAUSAL)[0])
 
     def advance(params, tokens, slot, cache):
         if config.positions == "learned":
@@ -315,12 +316,9 @@ def _built(
         cache = attention.mark(cache, tokens.order, tokens.time, slot)
         past = [Past(cache.keys[i], cache.values[i], slot) for i in range(config.num_layers)]
         mask = attention.cache_mask(cache, tokens.order, tokens.time, config.context)
-        states, layers = of_tokens(params, tokens, mask, past)
+        states, layers = extend(params, tokens, mask, past)
         keys, values = zip(*layers, strict=True)
         return states, cache._replace(keys=jnp.stack(keys), values=jnp.stack(values))
-
-    def extend(params, tokens, mask, past):
-        return of_tokens(params, tokens, mask, past)[0]
 
     def init_cache(batch_size: int, period: int) -> Cache:
         # One row more than the context: a chunk holds the last action and the next observation,

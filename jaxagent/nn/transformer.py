@@ -108,7 +108,7 @@ class Block(nn.Module):
     """
 
     config: TransformerConfig
-    is_causal: bool = False
+    band: attention.Band | None = None
 
     @nn.compact
     def __call__(
@@ -124,7 +124,7 @@ class Block(nn.Module):
         key = rotate(dense(head, name="key")(norm), time)
         value = dense(head, name="value")(norm)
         key, value = attention.remember(past, key, value)
-        mixed = attention.mix(c.attention, query, key, value, mask, self.is_causal)
+        mixed = attention.mix(c.attention, query, key, value, mask, self.band)
         x = self._join(x, dense(c.width, axis=(-2, -1), name="output")(mixed), "attention_gate")
 
         norm = rms_norm(x, "mlp_norm")
@@ -165,12 +165,12 @@ def run_blocks(
     time: jax.Array,
     mask: jax.Array,
     past: Sequence[attention.Past] | None,
-    is_causal: bool = False,
+    band: attention.Band | None = None,
 ) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
     """The trunk of every model here: positions, blocks, a final norm; called inside a module.
 
     `x [B, L, D]` embedded tokens, `time [L]`, `mask [B, L, Lk]`; returns float32 `[B, L, D]` and
-    each layer's keys and values `[B, Lk, H, D / H]`. `is_causal` as in `attention.mix`.
+    each layer's keys and values `[B, Lk, H, D / H]`. `band` as in `attention.mix`.
     """
     if config.positions == "learned":
         table = nn.Embed(config.context, config.width, name="position").embedding
@@ -178,7 +178,7 @@ def run_blocks(
         x = x + table.at[time].get(mode="fill", fill_value=jnp.nan)[None]
     x, remembered = x.astype(config.dtype), []
     for i in range(config.num_layers):
-        block = Block(config, is_causal, name=f"block_{i}")
+        block = Block(config, band, name=f"block_{i}")
         x, layer = block(x, time, mask, None if past is None else past[i])
         remembered.append(layer)
     return rms_norm(x, "norm").astype(jnp.float32), remembered

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from jaxagent.agents import sequence
 from jaxagent.config import TransformerConfig
 from jaxagent.nn import attention, transformer
+from jaxagent.nn.attention import Band
 from jaxagent.nn.sequence_model import token_model
 from jaxagent.tokens import component, scalar, stream
 from jaxagent.tokens.component import Codec, Domain
@@ -372,33 +373,43 @@ def test_attend_equals_a_float64_softmax():
     )
 
 
-@pytest.mark.fast("131-softmax", "127-linear")
+@pytest.mark.fast("131-softmax-0", "47-linear-7", "131-softmax-7")
+@pytest.mark.parametrize("num_past", [0, 7])
 @pytest.mark.parametrize("kind", attention.KINDS)
-@pytest.mark.parametrize("length", [attention.CAUSAL_LENGTH - 1, attention.CAUSAL_LENGTH + 3])
-def test_causal_blocks_equal_the_masked_whole(kind, length):
+@pytest.mark.parametrize("length", [47, 131])  # one block, and four
+def test_blocks_of_a_band_equal_the_masked_whole(kind, length, num_past):
     key_q, key_k, key_v = jax.random.split(jax.random.key(0), 3)
-    query, key, value = (jax.random.normal(k, (2, length, 2, 4)) for k in (key_q, key_k, key_v))
-    mask = np.tril(np.ones((2, length, length), bool))
-    mask[1, :, : length // 3] = np.eye(length, dtype=bool)[:, : length // 3]  # an older episode
+    query = jax.random.normal(key_q, (2, length, 2, 4))
+    key, value = (jax.random.normal(k, (2, num_past + length, 2, 4)) for k in (key_k, key_v))
+    reach = 20 if num_past else None
+    place = np.arange(-num_past, length)
+    distance = place[num_past:, None] - place[None]
+    mask = np.repeat(((distance >= 0) & (distance <= (reach or length)))[None], 2, axis=0)
+    mask[1] &= (place >= length // 3)[None] | (distance == 0)  # an older episode
 
-    def of(is_causal):
+    def of(band):
         def total(*inputs):
-            return jnp.sum(jnp.sin(attention.mix(kind, *inputs, jnp.asarray(mask), is_causal)))
+            return jnp.sum(jnp.sin(attention.mix(kind, *inputs, jnp.asarray(mask), band)))
 
         return jax.jit(jax.value_and_grad(total, (0, 1, 2)))(query, key, value)
 
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), of(True), of(False))
+    expected = of(None)
+    got = of(Band(num_past, reach))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), got, expected)
+    if length == 131 and num_past:  # a promise that the mask does not keep is seen
+        assert not np.allclose(of(Band(num_past, reach - 1))[0], expected[0], atol=2e-5)
 
 
-def test_causal_blocks_leave_out_what_is_masked():
+def test_blocks_of_a_band_leave_out_what_is_masked():
     one = jnp.ones((1, 256, 1, 4))
     mask = jnp.tril(jnp.ones((1, 256, 256), bool))
 
-    def flops(is_causal):
-        run = jax.jit(lambda x: attention.mix("softmax", x, x, x, mask, is_causal))
+    def flops(band):
+        run = jax.jit(lambda x: attention.mix("softmax", x, x, x, mask, band))
         return run.lower(one).compile().cost_analysis()["flops"]
 
-    assert flops(True) < 0.7 * flops(False)  # 10 of 16 blocks
+    assert flops(attention.CAUSAL) < 0.7 * flops(None)  # 10 of 16 blocks
+    assert flops(Band(reach=64)) < 0.8 * flops(attention.CAUSAL)  # 7 of them
 
 
 # The types and the counts.
