@@ -48,7 +48,7 @@ def measure(env_id: str, overrides: dict[str, float], ppo: PPOConfig) -> dict[st
     """Random and expert return of one task."""
     env, task = envs.make(env_id, **overrides)
     lanes, key = broadcast_params(task, EPISODES), keys.derive(SEED, f"returns/{env_id}")
-    random = jax.jit(lambda: play(env, agents.uniform_policy(env), (), lanes, key, env.max_steps).returns)()
+    random = jax.jit(lambda: play(env, agents.uniform_policy(env), (), lanes, key).returns)()
     long = dataclasses.replace(ppo, num_updates=2 * ppo.num_updates)
     fit = agents.population("train", env, [task] * AGENTS, long, SEED)
     with tempfile.TemporaryDirectory() as name:
@@ -64,7 +64,7 @@ def measure(env_id: str, overrides: dict[str, float], ppo: PPOConfig) -> dict[st
     )
     best = np.unravel_index(np.argmax(chosen_on), chosen_on.shape)
     expert = jax.tree.map(lambda x: jnp.asarray(x[best]), last)
-    returns = jax.jit(lambda p: play(env, greedy, p, lanes, key, env.max_steps).returns)(expert)
+    returns = jax.jit(lambda p: play(env, greedy, p, lanes, key).returns)(expert)
     return {"random": round(float(jnp.mean(random)), 2), "expert": round(float(jnp.mean(returns)), 2)}
 
 

@@ -167,7 +167,7 @@ def _played(loaded: library.LoadedPolicy, episodes: int, key: jax.Array) -> np.n
     env, params = envs.make(about.env, **about.overrides)
     if env.is_pure:
         lanes = broadcast_params(params, episodes)
-        run = jax.jit(lambda p, k: play(env, loaded.policy, p, lanes, k, env.max_steps).returns)
+        run = jax.jit(lambda p, k: play(env, loaded.policy, p, lanes, k).returns)
         return np.asarray(run(loaded.params, key))
     from envs.adapters.ale import lane_seeds  # an extra
 

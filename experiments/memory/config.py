@@ -64,7 +64,7 @@ _MAZE = TaskConfig("memory/TMaze", (("length", 6),), dataclasses.replace(_PPO, n
 CPU = Config((_FIRST, _MAZE))
 
 # Two hours and a half at most; never run so far.
-_LONG = dataclasses.replace(_PPO, num_updates=240, updates_per_chunk=24, learning_rate=1e-3)
+_LONG = dataclasses.replace(_PPO, num_updates=120, updates_per_chunk=24)
 _CONTROL = dataclasses.replace(_LONG, num_steps=32, num_epochs=4, reward_scale=0.1, entropy_weight=0.0)
 _LENGTHS = (3, 6, 12, 24)
 FULL = Config(

@@ -77,7 +77,7 @@ def play_conditions(
 
     def one(params: Any, key: jax.Array, condition: Condition) -> jax.Array:
         tasks = broadcast_params(condition.task, config.adapt.episodes)
-        return jnp.mean(play(env, under(condition), params, tasks, key, env.max_steps).returns)
+        return jnp.mean(play(env, under(condition), params, tasks, key).returns)
 
     def lane(inputs: tuple[Any, jax.Array]) -> jax.Array:
         return jax.vmap(one, in_axes=(None, None, 0))(*inputs, tests)

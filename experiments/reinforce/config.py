@@ -36,14 +36,14 @@ class Config:
     lora_rank: Count = 4
     anchor_weight: Positive = 0.2  # VPT's
     anchor_decay: Share = 0.9  # an update
-    episodes: Count = 8  # of each snapshot and seed
+    episodes: Count = 16  # of each snapshot and seed
     snapshots: Count = 6  # of each curve
-    seeds: parts.SeedConfig = parts.SeedConfig(0, 8)
+    seeds: parts.SeedConfig = parts.SeedConfig(0, 16)
     runtime: RuntimeConfig = RuntimeConfig(optimization_level=1)
 
 
 _TUNING = PPOConfig(
-    num_envs=32, num_steps=16, num_updates=20, updates_per_chunk=2, learning_rate=1e-3, reward_scale=0.1
+    num_envs=32, num_steps=16, num_updates=10, updates_per_chunk=1, learning_rate=1e-3, reward_scale=0.1
 )
 CARTPOLE = TaskConfig(**vars(parts.CARTPOLE), tuning=_TUNING)
 CPU = Config((CARTPOLE,))

@@ -52,7 +52,7 @@ ARMS = {
     "anchored": Arm("pretrained, all parameters tuned, held near its beginning", "model", "full", True),
     "last layer": Arm("pretrained, the last layer tuned", "model", "last_layer"),
     "lora": Arm("pretrained and frozen, low-rank adapters tuned", "model", "lora"),
-    "saboteur": Arm("pretrained on shuffled steps, all parameters tuned", "saboteur"),
+    "saboteur": Arm("as anchored, but pretrained on shuffled steps", "saboteur", "full", True),
 }
 FILMED = ("scratch", "full")
 LEARNED = (0.1, 0.9)  # area under the curve from scratch, where an effect can show
@@ -84,12 +84,12 @@ def study(config: Config) -> Study:
 
 def claims() -> list[Claim]:
     """What is claimed; margins were fixed before the claim seeds ran."""
-    better = partial(Claim, kind="superiority", arm_a="full", gated=False)
+    better = partial(Claim, kind="superiority", arm_a="anchored", gated=False)
     return [
-        better("Z1", "pretraining helps PPO", arm_b="scratch", margin=0.05, gated=True),
-        better("Z2", "what helps is the order of steps", arm_b="saboteur"),
-        Claim("Z3", "an anchor does not cost", "non_inferiority", "anchored", "full", 0.05, gated=False),
-        Claim("Z4", "adapters are enough", "non_inferiority", "lora", "full", 0.05, gated=False),
+        better("Z1", "pretraining helps PPO", arm_b="scratch", margin=0.12, gated=True),
+        better("Z2", "what helps is the order of steps", arm_b="saboteur", margin=0.12),
+        better("Z3", "the anchor adds to it", arm_b="full", margin=0.09),
+        Claim("Z4", "adapters are enough", "non_inferiority", "lora", "full", 0.13, gated=False),
     ]
 
 

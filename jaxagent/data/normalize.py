@@ -39,7 +39,13 @@ def batch_moments(x: jax.Array, average: Callable, num_axes: int = 2) -> tuple[j
 
 
 def moments_of(obs: Any) -> Moments:
-    """Moments of stored observations `[N, ...]`, of the array's own kind: numpy's or JAX's."""
+    """Moments of stored observations `[N, ...]`, of the array's own kind: numpy's or JAX's.
+
+    Raises ValueError where numpy's are not finite: the moments would standardise everything to NaN.
+    """
+    if isinstance(obs, np.ndarray) and not np.isfinite(obs).all():
+        first = np.argwhere(~np.isfinite(obs))[0].tolist()
+        raise ValueError(f"moments: got {obs[tuple(first)]} at {first}, expected finite observations.")
     return Moments(np.float32(len(obs)), obs.mean(0), obs.var(0))
 
 

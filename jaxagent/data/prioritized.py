@@ -41,7 +41,8 @@ def prioritized_windows(
 
     As `replay.windows`, but minibatches are `Drawn`, and `rank` takes their new priorities, at
     least 0; at 0 a window is not drawn again. A new window has the largest weight so far, 1 at
-    first. At least one whole window must be held before the first draw.
+    first. Where no window may be drawn, `sample` raises ValueError, and inside jit gives what is
+    arbitrary, with rarity 0, and cannot be ranked: ask `can_draw` first.
 
     `context`: so many entries before a window are read with it, and `view` makes the window's
     steps `[length, batch, ...]` of all `[context + length, batch, ...]`; what lies before the very
@@ -52,6 +53,7 @@ def prioritized_windows(
         init=partial(_room, windows),
         add=partial(_add, windows),
         sample=partial(_sample, windows),
+        can_draw=_can_draw,
         rank=partial(_rank, exponent=exponent),
     )
 
@@ -70,9 +72,13 @@ def _anywhere(entries: Any) -> jax.Array:
 
 
 def importance_weights(rarity: jax.Array, exponent: jax.Array | float) -> jax.Array:
-    """`(1 / (N P))^beta` of `rarity [batch]` over the largest, `[batch]` (Schaul et al. 2016, 3.4)."""
-    weight = rarity**exponent
-    return weight / jnp.max(weight)
+    """`(1 / (N P))^beta` of `rarity [batch]` over the largest, `[batch]` (Schaul et al. 2016, 3.4).
+
+    They are 0 where the rarity is: of what was drawn from nothing.
+    """
+    weight = jnp.where(rarity > 0.0, rarity**exponent, 0.0)
+    largest = jnp.max(weight)
+    return weight / jnp.where(largest > 0.0, largest, 1.0)
 
 
 def _room(windows: _Windows, steps: Any, capacity: int) -> Prioritized:
@@ -112,18 +118,25 @@ def _leaves(ring: Replay, time: jax.Array) -> jax.Array:
     return leaf.reshape(-1)
 
 
+def _can_draw(memory: Prioritized) -> jax.Array:
+    return memory.tree.total > 0.0
+
+
 def _sample(windows: _Windows, memory: Prioritized, key: jax.Array, batch_size: int) -> Drawn:
+    replays.require_drawable(_can_draw(memory), "no window that may be drawn", "one")
     ring, num_lanes = memory.ring, _num_lanes(memory.ring)
     index = sum_tree.draw(memory.tree, key, batch_size)
     time, lane = index // num_lanes - windows.context, index % num_lanes
     steps = replays.read_windows(ring, time, lane, windows.context + windows.length)
     num_windows = ((ring.size - windows.length + 1) * num_lanes).astype(jnp.float32)
-    share = sum_tree.get(memory.tree, index) / memory.tree.total
-    return Drawn(windows.view(steps), index, 1.0 / (num_windows * share))
+    weight, total = sum_tree.get(memory.tree, index), memory.tree.total
+    rarity = jnp.where(weight > 0.0, total / (num_windows * jnp.where(weight > 0.0, weight, 1.0)), 0.0)
+    return Drawn(windows.view(steps), index, rarity)
 
 
 def _rank(memory: Prioritized, drawn: Drawn, priority: jax.Array, *, exponent: float) -> Prioritized:
-    # 0 to the power of 0 is 1: an exponent of 0 must not revive what is never to be drawn.
-    weight = jnp.where(priority > 0.0, priority**exponent, 0.0)
+    # 0 to the power of 0 is 1: an exponent of 0 must not revive what is never to be drawn, nor any
+    # priority what was drawn from nothing.
+    weight = jnp.where((priority > 0.0) & (drawn.rarity > 0.0), priority**exponent, 0.0)
     largest = jnp.maximum(memory.largest, jnp.max(weight))
     return memory._replace(tree=sum_tree.put(memory.tree, drawn.index, weight), largest=largest)

@@ -41,36 +41,54 @@ def full(entries: Any) -> Replay:
 
 
 def add(replay: Replay, block: Any) -> Replay:
-    """Write `block`, leaves `[n, ...]`; the oldest n transitions are overwritten.
+    """Write `block`, leaves `[n, ...]` of any n that fits; the oldest n entries are overwritten.
 
-    Raises ValueError where n does not divide the capacity: a block would have to be cut at the end
-    of the ring.
+    Raises ValueError where it does not fit.
     """
     count, capacity = jax.tree.leaves(block)[0].shape[0], replay.capacity
-    if capacity % count:
+    if count > capacity:
         raise ValueError(
-            f"replay: got a block of {count} entries, expected a divisor of the capacity "
-            f"{capacity}; change the capacity."
+            f"replay: got a block of {count} entries, expected at most the capacity {capacity}; raise it."
         )
-    start = replay.num_written % capacity
-    data = jax.tree.map(
-        lambda ring, new: jax.lax.dynamic_update_slice_in_dim(ring, new, start, axis=0), replay.data, block
-    )
-    return Replay(data, replay.num_written + count)
+    place = (replay.num_written + jnp.arange(count)) % capacity
+
+    def written(ring: jax.Array, new: jax.Array) -> jax.Array:
+        return ring.at[place].set(new, unique_indices=True, mode="promise_in_bounds")
+
+    return Replay(jax.tree.map(written, replay.data, block), replay.num_written + count)
 
 
 def sample(replay: Replay, key: jax.Array, batch_size: int) -> Any:
-    """Draw entries, leaves `[batch_size, ...]`, uniformly and with replacement."""
+    """Draw entries, leaves `[batch_size, ...]`, uniformly and with replacement.
+
+    Raises ValueError for an empty replay; inside jit ask `is_written` first.
+    """
+    require_drawable(is_written(replay), "no entry", "one entry")
     index = jax.random.randint(key, (batch_size,), 0, replay.size)
     return jax.tree.map(lambda ring: ring[index], replay.data)
+
+
+def is_written(replay: Replay, length: int = 1) -> jax.Array:
+    """Whether at least `length` entries are held, bool []."""
+    return replay.size >= length
+
+
+def require_drawable(can_draw: jax.Array, got: str, expected: str) -> None:
+    """Raise ValueError where a draw finds nothing; inside jit, where nobody can, say nothing."""
+    if not isinstance(can_draw, jax.core.Tracer) and not jnp.all(can_draw):
+        raise ValueError(
+            f"replay: got a draw from {got}, expected at least {expected}; write more before it."
+        )
 
 
 def sample_windows(replay: Replay, key: jax.Array, batch_size: int, length: int) -> Any:
     """Draw stretches of time, leaves `[length, batch_size, ...]`, of entries `[b, ...]`.
 
     Start and lane are uniform, with replacement; no window crosses the end of what was written. It
-    may cross the end of an episode, which its flags tell. At least `length` entries must be held.
+    may cross the end of an episode, which its flags tell. Raises ValueError where fewer than `length`
+    entries are held; inside jit ask `is_written` first.
     """
+    require_drawable(is_written(replay, length), "fewer entries than a window", f"{length}")
     key_start, key_lane = jax.random.split(key)
     num_lanes = jax.tree.leaves(replay.data)[0].shape[1]
     start = jax.random.randint(key_start, (batch_size,), 0, replay.size - length + 1)
@@ -85,6 +103,8 @@ class Memory(NamedTuple):
     init: Callable[[Any, int], Replay]  # steps to come, env steps that fit -> an empty replay
     add: Callable[[Replay, Any], Replay]
     sample: Callable[[Replay, jax.Array, int], Any]  # replay, key, batch size -> minibatch
+    # replay -> bool []: whether there is anything to sample; a minibatch is arbitrary where there is not
+    can_draw: Callable[[Replay], jax.Array]
     # (replay, minibatch, priorities [batch]) -> replay, where what is drawn depends on them
     rank: Callable | None = None
 
@@ -95,13 +115,14 @@ def transitions() -> Memory:
     def room(steps: Any, capacity: int) -> Replay:
         return init(jax.tree.map(lambda x: x[0, 0], steps), capacity)
 
-    return Memory(room, lambda replay, steps: add(replay, flat(steps)), sample)
+    return Memory(room, lambda replay, steps: add(replay, flat(steps)), sample, is_written)
 
 
 def windows(length: int) -> Memory:
     """All lanes at one time an entry; minibatches are stretches, leaves `[length, batch, ...]`."""
 
-    return Memory(partial(room_for_windows, length=length), add, partial(sample_windows, length=length))
+    room, holds = partial(room_for_windows, length=length), partial(is_written, length=length)
+    return Memory(room, add, partial(sample_windows, length=length), holds)
 
 
 def room_for_windows(steps: Any, capacity: int, *, length: int) -> Replay:

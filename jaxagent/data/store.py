@@ -1,8 +1,8 @@
 """The trajectory store: npz shards and one JSON index with a SHA-256 of each.
 
 A store is complete or absent: it is written beside its place and moved there in a rename. Every
-read checks the hash, the dtypes, the shapes and that numbers are finite, and names the file that
-fails. Nothing is ever unpickled.
+read checks the hash, the dtypes, the shapes, that arrays are of the same steps and that numbers are
+finite, and names the file that fails; so does every write. Nothing is ever unpickled.
 """
 
 import hashlib
@@ -39,7 +39,8 @@ def write(folder: Path, shards: Iterable[Shard], within: Path | None = None) -> 
     """Write a store; an existing one at `folder` is replaced when the new one is whole.
 
     `within` is the run that the caller writes it in. Raises `StoreError` where there are no shards,
-    `folders.NotOurs` where `folder` is no store, or lies in another run.
+    or where arrays of one are not of the same steps or not finite; `folders.NotOurs` where `folder` is
+    no store, or lies in another run.
     """
     folder = Path(folder)
     with replacement(folder, "store", within) as new:
@@ -83,9 +84,10 @@ def digest(folder: Path) -> str:
 
 def _write_shard(folder: Path, number: int, shard: Shard) -> dict[str, Any]:
     arrays = {name: np.asarray(getattr(shard.trajectory, name)) for name in FIELDS}
+    name = f"shard_{number:04d}.npz"
+    _check_steps(folder / name, arrays)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
-    name = f"shard_{number:04d}.npz"
     _write_synced(folder / name, buffer.getvalue())
     return {
         "file": name,
@@ -114,6 +116,7 @@ def _read_shard(folder: Path, entry: dict[str, Any]) -> Shard:
         raise StoreError(f"{path}: not a trajectory shard ({error}).") from error
     for name, (dtype, shape) in entry["arrays"].items():
         _check_array(path, name, arrays[name], dtype, tuple(shape))
+    _check_steps(path, arrays)
     return Shard(entry["meta"], Trajectory(**arrays))
 
 
@@ -122,9 +125,25 @@ def _check_array(path: Path, name: str, array: np.ndarray, dtype: str, shape: tu
         raise StoreError(
             f"{path}: {name} is {array.dtype}{array.shape}, expected {dtype}{shape} of the index."
         )
-    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-        first = np.argwhere(~np.isfinite(array))[0].tolist()
-        raise StoreError(f"{path}: {name}{first} is not finite; the source diverged there.")
+
+
+def _check_steps(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """All arrays are of the same steps and lanes `[T, B]`, observations before and after of one form."""
+    steps = arrays["reward"].shape
+    for name, array in arrays.items():
+        if len(steps) != 2 or array.shape[:2] != steps:
+            raise StoreError(
+                f"{path}: {name} has shape {array.shape} beside rewards of {steps}, expected the same "
+                "[steps, lanes] first in all; each observation stands beside what was done there."
+            )
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            first = np.argwhere(~np.isfinite(array))[0].tolist()
+            raise StoreError(f"{path}: {name}{first} is not finite; the source diverged there.")
+    before, after = arrays["obs"], arrays["final_obs"]
+    if (before.shape, before.dtype) != (after.shape, after.dtype):
+        raise StoreError(
+            f"{path}: final_obs is {after.dtype}{after.shape}, expected {before.dtype}{before.shape} as obs."
+        )
 
 
 def _write_synced(path: Path, data: bytes) -> None:

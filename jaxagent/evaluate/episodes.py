@@ -12,7 +12,7 @@ from jaxagent.types import Policy, see_obs
 class Episodes(NamedTuple):
     """Whole episodes of one policy in B environments."""
 
-    returns: jax.Array  # [B]
+    returns: jax.Array  # [B]; NaN of an episode that a bound cut off
     lengths: jax.Array  # [B] int32, env steps
 
 
@@ -22,9 +22,9 @@ def play(
     params: Any,
     tasks: Any,
     key: jax.Array,
-    max_steps: int,
     see: Callable = see_obs,
     *,
+    max_steps: int | None = None,
     lane_ids: jax.Array | None = None,
     score: Callable[[jax.Array], jax.Array] = lambda reward: reward,
 ) -> Episodes:
@@ -32,9 +32,11 @@ def play(
 
     First states and environment noise of episode i depend on the key and i alone, so arms that
     share a key meet the same ones; a policy that samples draws one batch from one key. The loop
-    stops with the last episode; `max_steps` bounds it. `see` is what the policy is given as `obs`:
-    `types.see_obs` or `types.View`. Lanes of equal `lane_ids [B]` (default: their index) begin
-    alike; `score` makes rewards `[B, ...]` the numbers `[B]` that are added up.
+    stops with the last episode: a time limit is the task's, and may be beyond `env.max_steps`, that of
+    the default task. A bound `max_steps` is for what might not end: what it cuts has no return. `see`
+    is what the policy is given as `obs`: `types.see_obs` or `types.View`. Lanes of equal
+    `lane_ids [B]` (default: their index) begin alike; `score` makes rewards `[B, ...]` the numbers
+    `[B]` that are added up.
     """
     batch_size = jax.tree.leaves(tasks)[0].shape[0]
     lanes_key, act_key = jax.random.split(key)
@@ -45,7 +47,8 @@ def play(
     obs, env_state = jax.vmap(env.reset)(reset_keys, tasks)
 
     def unfinished(state):
-        return (state["step"] < max_steps) & ~jnp.all(state["done"])
+        goes_on = ~jnp.all(state["done"])
+        return goes_on if max_steps is None else goes_on & (state["step"] < max_steps)
 
     def step(state):
         t = state["step"]
@@ -78,7 +81,7 @@ def play(
         "lengths": jnp.zeros((batch_size,), jnp.int32),
     }
     last = jax.lax.while_loop(unfinished, step, first)
-    return Episodes(last["returns"], last["lengths"])
+    return Episodes(jnp.where(last["done"], last["returns"], jnp.nan), last["lengths"])
 
 
 def play_lanes(
@@ -99,7 +102,7 @@ def play_lanes(
     tasks = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_episodes, *x.shape)), task)
 
     def one(lane: tuple[Any, jax.Array]) -> jax.Array:
-        return jnp.mean(play(env, policy, lane[0], tasks, lane[1], env.max_steps, see).returns)
+        return jnp.mean(play(env, policy, lane[0], tasks, lane[1], see).returns)
 
     return over(one, (params, lane_keys))
 

@@ -35,15 +35,7 @@ def play_match(
     seat = lanes % 2  # of the first policy
     both = opening_moves(env, opposed(env, *policies, seat), opening)
     return play(
-        env,
-        both,
-        params,
-        tasks,
-        key,
-        env.max_steps,
-        View,
-        lane_ids=lanes // 2,
-        score=lambda reward: reward[lanes, seat],
+        env, both, params, tasks, key, View, lane_ids=lanes // 2, score=lambda reward: reward[lanes, seat]
     )
 
 

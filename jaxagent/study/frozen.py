@@ -138,7 +138,7 @@ def _returns(
     lanes, key = broadcast_params(task, episodes), keys.derive(seed, f"populations/{env.name}")
 
     def one(params: Any) -> jax.Array:
-        return play(env, policy, params, lanes, key, env.max_steps).returns.mean()
+        return play(env, policy, params, lanes, key).returns.mean()
 
     means = jax.jit(jax.vmap(jax.vmap(one)))(policies)
     return np.asarray(means, np.float64).round(3).tolist()

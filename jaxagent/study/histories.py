@@ -24,7 +24,7 @@ def mean_returns(
 
     def one(params: Any, task: Any) -> jax.Array:
         lanes = broadcast_params(task, episodes)
-        return jnp.mean(play(env, policy, params, lanes, key, env.max_steps).returns)
+        return jnp.mean(play(env, policy, params, lanes, key).returns)
 
     by_agent, lane_tasks = jax.vmap(one), stack(tasks)
     return np.asarray(jax.jit(lambda s: jax.lax.map(lambda p: by_agent(p, lane_tasks), s))(snapshots))

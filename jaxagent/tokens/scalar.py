@@ -2,7 +2,8 @@
 
 Every rule is a monotone warp of the fitted range onto [-1, 1], cut into equal bins there. The
 centre of a bin is its middle in the warped space, so a round trip errs by at most half a bin in
-that space and inside the fitted range. Values outside go to the end bins.
+that space and inside the fitted range. Values outside go to the end bins; NaN counts as the largest, as
+it does in a sort. What bins are fitted to must be finite: one NaN would put all values into one bin.
 """
 
 from typing import NamedTuple
@@ -47,7 +48,7 @@ def fit_mu_law(values: np.ndarray, num_bins: int, max_deviation: float, mu: floa
 
 def fit_quantile(values: np.ndarray, num_bins: int) -> Bins:
     """Bins of equal mass under `values [N, C]`; ties make bins of zero width, never decreasing."""
-    values = np.asarray(values, np.float64)
+    values = finite(values)
 
     def expand(u: np.ndarray) -> np.ndarray:
         return np.quantile(values, (u + 1) / 2, axis=0).T
@@ -108,8 +109,8 @@ def from_unit(bins: Bins, unit: jax.Array) -> jax.Array:
 
 def bin_of(unit: jax.Array, num_bins: int) -> jax.Array:
     """Bin int32 `[...]` of a place in the warped space `[...]`."""
-    index = ((unit + 1.0) / 2.0 * num_bins).astype(jnp.int32)
-    return jnp.clip(index, 0, num_bins - 1)
+    place = jnp.nan_to_num((unit + 1.0) / 2.0 * num_bins, nan=num_bins - 1)
+    return jnp.clip(place, 0.0, num_bins - 1.0).astype(jnp.int32)
 
 
 def two_hot(unit: jax.Array, num_bins: int) -> tuple[jax.Array, jax.Array]:
@@ -118,7 +119,7 @@ def two_hot(unit: jax.Array, num_bins: int) -> tuple[jax.Array, jax.Array]:
     The mean of the two centres under these weights is `unit`, but for the outer half bins, which
     have one neighbour (Schrittwieser et al. 2020, appendix F).
     """
-    place = (unit + 1.0) / 2.0 * num_bins - 0.5
+    place = jnp.nan_to_num((unit + 1.0) / 2.0 * num_bins - 0.5, nan=num_bins - 1)
     place = jnp.clip(place, 0.0, num_bins - 1.0)
     lower = jnp.minimum(place.astype(jnp.int32), num_bins - 2)
     return lower, place - lower.astype(jnp.float32)
@@ -139,8 +140,20 @@ def _bins(expand, half_edges: np.ndarray) -> Bins:
     return Bins(points[:, ::2], points[:, 1::2])
 
 
-def _centre_and_scale(values: np.ndarray, max_deviation: float) -> tuple[np.ndarray, np.ndarray]:
+def finite(values: np.ndarray) -> np.ndarray:
+    """`values [N, C]` as float64; raises ValueError where one is not finite, or there are none."""
     values = np.asarray(values, np.float64)
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad) or not len(values):
+        got = f"{values[tuple(bad[0])]} at {bad[0].tolist()}, one of {len(bad)}" if len(bad) else "no values"
+        raise ValueError(
+            f"bins: got {got}, expected finite values [N, components]; leave out the episodes that diverged."
+        )
+    return values
+
+
+def _centre_and_scale(values: np.ndarray, max_deviation: float) -> tuple[np.ndarray, np.ndarray]:
+    values = finite(values)
     centre, deviation = values.mean(0), values.std(0)
     reach = np.abs(values - centre).max(0)
     return centre, np.maximum(np.minimum(reach, max_deviation * deviation), MIN_SPREAD)

@@ -19,7 +19,7 @@ from jaxagent.data.replay import Memory
 from jaxagent.nn.short_scan import short_scan
 from jaxagent.train import optimizer as optimizers
 from jaxagent.train import parallel
-from jaxagent.train.loops import Learner, SlowCopy, fit_from_memory, params_of
+from jaxagent.train.loops import Learner, SlowCopy, fit_from_memory, means_of, params_of
 from jaxagent.train.parallel import ChunkReport, Mean
 from jaxagent.types import Agent, RunState
 
@@ -126,7 +126,7 @@ class EmulatorLoop:
         self._key_init, self._key_act, self._key_fit = jax.random.split(key, 3)
         self._lane_ids = lane_ids
         self._live: Live | None = None
-        self._metrics: dict[str, Any] | None = None  # their shapes
+        self._metrics: dict[str, Mean] | None = None  # their shapes
         self._play = parallel.on_host(jax.jit(self._step))
         self._again = parallel.on_host(jax.jit(self._replay))
         self._choose = jax.jit(self._act)
@@ -265,23 +265,22 @@ class EmulatorLoop:
     ) -> tuple[Learner, Any, dict[str, Mean]]:
         """Fit all lanes."""
         lane_keys = keys.per_index(jax.random.fold_in(self._key_fit, count), self._lane_ids)
-        learner, memory, metrics = jax.vmap(self._fit_lane)(learner, memory, lane_keys)
-        seen = {name: Mean(x, jnp.ones_like(x)) for name, x in metrics.items()}
+        learner, memory, seen = jax.vmap(self._fit_lane)(learner, memory, lane_keys)
         return learner, memory, jax.tree.map(jnp.add, totals, seen)
 
     def _fit_lane(
         self, learner: Learner, memory: Any, key: jax.Array
-    ) -> tuple[Learner, Any, dict[str, jax.Array]]:
+    ) -> tuple[Learner, Any, dict[str, Mean]]:
         """Some gradient steps of one lane."""
         shard_ids, fit = jnp.zeros((1,), jnp.int32), parallel.alone(self._fit)
 
         def gradient_step(carry: tuple[Learner, Any], number: jax.Array):
-            *carry, metrics = fit(*carry, shard_ids, jax.random.fold_in(key, number))
-            return tuple(carry), metrics
+            *carry, metrics, did = fit(*carry, shard_ids, jax.random.fold_in(key, number))
+            return tuple(carry), (metrics, did)
 
         numbers = jnp.arange(self._config.num_gradient_steps)
-        carry, metrics = short_scan(gradient_step, (learner, memory), numbers)
-        return *carry, {name: jnp.mean(x) for name, x in metrics.items()}
+        carry, of_steps = short_scan(gradient_step, (learner, memory), numbers)
+        return *carry, means_of(*of_steps)
 
     def _add(self, memory: Any, entries: Any) -> Any:
         """Entries `[T, N, ...]` into the memories `[N, 1, ...]`."""
@@ -340,8 +339,7 @@ class EmulatorLoop:
             lane_keys = keys.per_index(self._key_init, self._lane_ids)
             fit = jax.vmap(self._fit_lane)
             self._metrics = jax.eval_shape(fit, learner, memory, lane_keys)[2]
-        shapes = self._metrics
-        return {name: Mean(jnp.zeros(x.shape), jnp.zeros(x.shape)) for name, x in shapes.items()}
+        return jax.tree.map(lambda x: jnp.zeros(x.shape), self._metrics)
 
     def _compile_choice(self, learner: Learner, memory: Any, totals: dict[str, Mean]) -> None:
         """Now, and not in some later chunk that happens to be the first to need it."""

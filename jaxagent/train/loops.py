@@ -94,7 +94,8 @@ def on_policy(
             learner = _observe(learner, trajectory, config.num_envs * config.num_steps)
         for first in anchor:
             learner = learner._replace(target=first._replace(num_updates=first.num_updates + 1))
-        return learner, Actors(actor, running), _means(metrics, returns)
+        means = {name: Mean(jnp.mean(x), jnp.ones(())) for name, x in metrics.items()}
+        return learner, Actors(actor, running), means | _return_of(returns)
 
     return Loop(init, update)
 
@@ -282,12 +283,12 @@ def replay(
             learner = _observe(learner, trajectory, config.num_envs * config.num_steps)
 
         def gradient_step(carry: tuple[Learner, Any], number: jax.Array):
-            *carry, metrics = fit(*carry, shard_ids, jax.random.fold_in(key_fit, number))
-            return tuple(carry), metrics
+            *carry, metrics, did = fit(*carry, shard_ids, jax.random.fold_in(key_fit, number))
+            return tuple(carry), (metrics, did)
 
         numbers = jnp.arange(config.num_gradient_steps)
-        (learner, ring), metrics = jax.lax.scan(gradient_step, (learner, ring), numbers)
-        return learner, ReplayActors(actors, ring), _means(metrics, returns)
+        (learner, ring), (metrics, did) = jax.lax.scan(gradient_step, (learner, ring), numbers)
+        return learner, ReplayActors(actors, ring), means_of(metrics, did) | _return_of(returns)
 
     return Loop(init, update)
 
@@ -302,8 +303,9 @@ def fit_from_memory(
     standardize: Callable | None,
     over_shards: Callable,
 ) -> Callable:
-    """One gradient step `(learner, ring, shard_ids [s], key) -> learner, ring, metrics`.
+    """One gradient step `(learner, ring, shard_ids [s], key) -> learner, ring, metrics, did`.
 
+    `did`, float32 [], is 0 where a shard has nothing to draw: nothing is learned then.
     `batch_size` is of a shard; memories `ring` have leaves `[s, ...]`; other arguments are those of
     `replay`. `standardize(moments, obs)`, where there are moments; `over_shards` maps `agent.targets`.
     """
@@ -324,6 +326,7 @@ def fit_from_memory(
         # One noise for all shards: with one for each there are as many products of matrices (3.4
         # times slower for a small Rainbow with a noisy head on two cores).
         key_sample, key_targets, *shared = jax.random.split(key, 2 if memory.rank is None else 4)
+        did = average_shards(jax.vmap(memory.can_draw)(ring).astype(jnp.float32)) == 1.0
         sample = partial(memory.sample, batch_size=batch_size)
         steps = see(learner, jax.vmap(sample)(ring, keys.per_index(key_sample, shard_ids)))
         make_targets = partial(agent.targets, learner.params, learner.target)
@@ -336,16 +339,23 @@ def fit_from_memory(
             (value, metrics), gradients, ring = rank(learner.params, batch, ring, steps, shared[1])
         params, opt_state = optimizers.apply(optimizer, gradients, learner.opt_state, learner.params)
         target = slow.follow(learner.target, params)
-        learner = learner._replace(params=params, opt_state=opt_state, target=target)
-        return learner, ring, {"train/loss": value, **metrics}
+        learned = learner._replace(params=params, opt_state=opt_state, target=target)
+        learner = jax.tree.map(partial(jnp.where, did), learned, learner)
+        return learner, ring, {"train/loss": value, **metrics}, did.astype(jnp.float32)
 
     return fit
 
 
-def _means(metrics: dict[str, jax.Array], returns: Mean) -> dict[str, Mean]:
-    """Metrics of some gradient steps `[n]`, and returns of finished episodes by shard."""
-    means = {name: Mean(jnp.mean(x), jnp.ones(())) for name, x in metrics.items()}
-    return means | {"train/return": jax.tree.map(lambda x: jnp.mean(x, axis=0), returns)}
+def means_of(metrics: dict[str, jax.Array], did: jax.Array) -> dict[str, Mean]:
+    """Metrics `[n]` of gradient steps, of those that were done, and the share that was not; `did [n]`."""
+    share = jnp.mean(did)
+    means = {name: Mean(jnp.mean(jnp.where(did > 0.0, x, 0.0)), share) for name, x in metrics.items()}
+    return means | {"train/skipped": Mean(1.0 - share, jnp.ones(()))}
+
+
+def _return_of(returns: Mean) -> dict[str, Mean]:
+    """Returns of finished episodes by shard `[s]`, as a metric."""
+    return {"train/return": jax.tree.map(lambda x: jnp.mean(x, axis=0), returns)}
 
 
 def _first_moments(vector: Any, steps: Any, count: int) -> normalize.Moments:

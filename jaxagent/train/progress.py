@@ -4,9 +4,12 @@ import sys
 import time
 from typing import Any
 
+import numpy as np
+
 from jaxagent.train.clock import CompileClock
 
 SHOWN = ("train/return", "train/loss")
+SHOWN_ABOVE_ZERO = ("train/skipped",)
 
 
 class Progress:
@@ -42,7 +45,8 @@ class Progress:
         ]
         if "mfu" in line:
             parts.append(f"MFU {line['mfu']:.2f}")
-        parts += [f"{n.removeprefix('train/')} {_mean(line[n])}" for n in SHOWN if n in line]
+        shown = [n for n in SHOWN if n in line] + [n for n in SHOWN_ABOVE_ZERO if np.any(line.get(n, 0.0))]
+        parts += [f"{n.removeprefix('train/')} {_mean(line[n])}" for n in shown]
         if step > self.first_step:
             per_update = (now - self.started) / (step - self.first_step)
             parts.append(f"ETA {per_update * (self.num_updates - step):.0f} s")

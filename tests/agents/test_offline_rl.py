@@ -513,6 +513,8 @@ def test_moments_of_stored_observations():
     np.testing.assert_allclose(moments.mean, np.mean(obs, axis=0), rtol=1e-5)
     np.testing.assert_allclose(moments.variance, np.var(obs, axis=0), rtol=1e-5)
     assert int(moments.count) == obs.shape[0]
+    with pytest.raises(ValueError, match=r"got nan at \[1, 0\], expected finite"):
+        normalize.moments_of(np.array([[1.0], [np.nan]], np.float32))
 
 
 # --- learning -------------------------------------------------------------------------------------

@@ -316,7 +316,7 @@ def test_planning_with_the_true_model_of_one_player():
 
     def mean_return(plan):
         policy = planning.planner(env, blind, plan, discount=0.99)
-        run = jax.jit(lambda key: play(env, policy, None, tasks, key, 60, View).returns)
+        run = jax.jit(lambda key: play(env, policy, None, tasks, key, View).returns)
         return float(run(jax.random.key(0)).mean())
 
     search = planning.gumbel_search(SearchConfig(num_simulations=48), gumbel_scale=0.0)

@@ -144,7 +144,7 @@ def test_observed_action_reward():
 
     env, task = envs.make("probe/ObservedActionReward")
     tasks = broadcast_params(task, 32)
-    episodes = play(env, Policy(mode.init, act), run.state.learner, tasks, jax.random.key(1), 10)
+    episodes = play(env, Policy(mode.init, act), run.state.learner, tasks, jax.random.key(1))
     np.testing.assert_array_equal(episodes.returns, 1.0)
 
 

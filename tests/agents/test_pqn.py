@@ -58,7 +58,7 @@ def trained(env, task, config, memory=None, see=see_obs, devices=1):
 def played(env, task, critic, params, see=see_obs):
     """Mean return of the greedy policy."""
     tasks = broadcast_params(task, 256)
-    run = jax.jit(lambda p, k: play(env, greedy(critic), p, tasks, k, env.max_steps, see).returns)
+    run = jax.jit(lambda p, k: play(env, greedy(critic), p, tasks, k, see).returns)
     return float(run(params, jax.random.key(2)).mean())
 
 

@@ -244,7 +244,7 @@ def test_the_first_card_is_repeated_by_who_remembers(kind):
     state, _ = parallel.chunked(loop, 160, 1)(state, jax.random.key(1))
     policy = greedy(judge, env.action_spec)
     tasks = broadcast_params(task, 256)
-    run = jax.jit(lambda p, k: play(env, policy, p, tasks, k, env.max_steps).returns)
+    run = jax.jit(lambda p, k: play(env, policy, p, tasks, k).returns)
     reached = float(run(state.learner.params, jax.random.key(2)).mean())
     assert (reached > 0.95) if kind != "none" else (reached < 0.3), reached
 

@@ -67,7 +67,7 @@ def trained(name, see):
     state = parallel.first_state(*jax.jit(loop.init)(jax.random.key(0), tasks))
     state, report = parallel.chunked(loop, CONFIG.updates_per_chunk, 1)(state, jax.random.key(1))
     policy = greedy(towers(env.obs_spec, env.action_spec, CONFIG), env.action_spec)
-    episodes = jax.jit(lambda p, t, k: play(env, policy, p, t, k, env.max_steps, see(env)))
+    episodes = jax.jit(lambda p, t, k: play(env, policy, p, t, k, see(env)))
     returns = episodes(state.learner.params, tasks, jax.random.key(2)).returns
     return float(returns.mean()), report.metrics
 

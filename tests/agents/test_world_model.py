@@ -199,7 +199,7 @@ def test_search_in_the_true_world_holds_a_pole_that_draws_drop():
     )
 
     def mean_return(policy, see):
-        run = jax.jit(lambda key: play(env, policy, ((), ()), tasks, key, 60, see).returns)
+        run = jax.jit(lambda key: play(env, policy, ((), ()), tasks, key, see).returns)
         return float(run(jax.random.key(0)).mean())
 
     assert mean_return(policy, see_obs) < 28

@@ -131,6 +131,33 @@ def test_a_new_window_has_the_largest_weight_so_far():
     np.testing.assert_array_equal(weights(held, 8)[:, 0], [2, 1, 7, 7, 7, 7, 0, 0])
 
 
+@pytest.mark.parametrize("why", ["masked", "known", "short"])
+def test_nothing_is_drawn_where_no_window_may_be(why):
+    """Once a place that was never written came back, with weights that were NaN."""
+
+    def nowhere(entries):
+        return jnp.zeros(entries.time.shape, bool)
+
+    memory = memory_of()
+    if why == "masked":
+        memory = prioritized.prioritized_windows(LENGTH, 1.0, may_begin=nowhere)
+    held = memory.add(memory.init(items(0, 1), 8 * LANES), items(0, 2 if why == "short" else 4))
+    if why == "known":  # every window was drawn and taught nothing
+        every = memory.sample(held, jax.random.key(0), 2 * LANES)
+        every = every._replace(index=jnp.arange(2 * LANES), rarity=jnp.ones(2 * LANES))
+        held = memory.rank(held, every, jnp.zeros(2 * LANES))
+    assert not memory.can_draw(held)
+    with pytest.raises(
+        ValueError, match="got a draw from no window that may be drawn, expected at least one"
+    ):
+        memory.sample(held, jax.random.key(1), 3)
+    drawn = jax.jit(memory.sample, static_argnums=2)(held, jax.random.key(1), 3)
+    np.testing.assert_array_equal(drawn.rarity, 0.0)
+    np.testing.assert_array_equal(prioritized.importance_weights(drawn.rarity, 0.5), 0.0)
+    ranked = memory.rank(held, drawn, jnp.ones(3))  # what was drawn from nothing is not brought to life
+    assert not memory.can_draw(ranked)
+
+
 def test_importance_weights_by_hand():
     weight = prioritized.importance_weights(jnp.array([1.0, 4.0, 0.25]), 0.5)
     np.testing.assert_allclose(weight, [0.5, 1.0, 0.25])

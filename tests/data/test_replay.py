@@ -67,19 +67,29 @@ def test_a_large_first_block_is_followed_by_small_ones():
     np.testing.assert_array_equal(filled(8, 4, 2, 2, 2).data.number, [8, 9, 2, 3, 4, 5, 6, 7])
 
 
+def test_blocks_of_any_sizes_go_on_where_the_last_ended():
+    """A slice that did not fit was once shifted: the ring held 0 1 2 3 5 6."""
+    np.testing.assert_array_equal(filled(6, 3, 2, 2).data.number, [6, 1, 2, 3, 4, 5])
+
+
 @FEW
-@given(st.sampled_from([1, 2, 3, 6, 12]), st.integers(0, 9))
-def test_the_last_are_held_whatever_the_block(count, number):
-    ring = filled(12, *[count] * number)
-    written = count * number
-    held = np.sort(np.asarray(ring.data.number)[: int(ring.size)])
-    np.testing.assert_array_equal(held, np.arange(max(0, written - 12), written))
+@given(st.lists(st.integers(1, 12), max_size=9))
+def test_the_last_are_held_each_in_its_place_whatever_the_blocks(counts):
+    ring, written = filled(12, *counts), sum(counts)
+    kept = np.arange(max(0, written - 12), written)
+    np.testing.assert_array_equal(np.asarray(ring.data.number)[kept % 12], kept)
 
 
-@pytest.mark.parametrize("count", [4, 5, 7])
-def test_a_block_that_does_not_divide_the_ring_is_refused(count):
-    with pytest.raises(ValueError, match=rf"got a block of {count} .* divisor of the capacity 6"):
-        replay.add(empty(6), items(0, count))
+def test_a_block_larger_than_the_ring_is_refused():
+    with pytest.raises(ValueError, match="got a block of 7 entries, expected at most the capacity 6"):
+        replay.add(empty(6), items(0, 7))
+
+
+def test_an_empty_replay_has_nothing_to_draw():
+    assert not replay.transitions().can_draw(empty(6))
+    with pytest.raises(ValueError, match="got a draw from no entry"):
+        replay.sample(empty(6), jax.random.key(0), 2)
+    assert replay.transitions().can_draw(filled(6, 1))
 
 
 def test_only_what_was_written_is_drawn_and_all_of_it_alike():
@@ -127,6 +137,17 @@ def timed(first, count, num_lanes=3):
         "time": jnp.broadcast_to(time, (count, num_lanes)),
         "lane": jnp.broadcast_to(lane, (count, num_lanes)),
     }
+
+
+@pytest.mark.parametrize("written", [0, 3])
+def test_there_is_nothing_to_draw_before_it_is_written(written):
+    memory = replay.windows(4)
+    ring = memory.init(timed(0, 1), 8 * 3)
+    ring = memory.add(ring, timed(0, written)) if written else ring
+    assert not memory.can_draw(ring)
+    with pytest.raises(ValueError, match="got a draw from fewer entries than a window, expected at least 4"):
+        memory.sample(ring, jax.random.key(0), 2)
+    assert memory.can_draw(memory.add(ring, timed(written, 4 - written)))
 
 
 @pytest.mark.parametrize("num_blocks", [2, 4, 5, 7])

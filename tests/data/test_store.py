@@ -182,10 +182,39 @@ def test_an_entry_without_a_field_is_refused(folder, field):
 @pytest.mark.parametrize("field", ["obs", "reward", "final_obs"])
 def test_numbers_that_are_not_finite_are_refused(tmp_path, field, bad):
     t = trajectory()
-    getattr(t, field)[2, 1] = bad
     folder = store.write(tmp_path / "data", [Shard({}, t)])
-    with pytest.raises(StoreError, match=rf"shard_0000\.npz: {field}\[2, 1.*not finite"):
+    getattr(t, field)[2, 1] = bad
+    plant(folder, archive(**t._asdict()))
+    for use in (lambda: store.read(folder), lambda: store.write(tmp_path / "other", [Shard({}, t)])):
+        with pytest.raises(StoreError, match=rf"shard_0000\.npz: {field}\[2, 1.*not finite"):
+            use()
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("field", ["obs", "action", "terminated", "final_obs"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_arrays_of_other_steps_are_refused(tmp_path, field, axis):
+    """A row short, every later observation stood beside another episode's action."""
+    short = np.delete(getattr(trajectory(), field), 1, axis)
+    bad = trajectory()._replace(**{field: short})
+    match = rf"shard_0000\.npz: {field} has shape .* beside rewards of \(4, 2\), expected the same"
+    with pytest.raises(StoreError, match=match):
+        store.write(tmp_path / "data", [Shard({}, bad)])
+    folder = store.write(tmp_path / "data", [Shard({}, trajectory())])
+    plant(folder, archive(**bad._asdict()))
+    edit_index(
+        folder, lambda c: c["shards"][0]["arrays"].update({field: [str(short.dtype), list(short.shape)]})
+    )
+    with pytest.raises(StoreError, match=match):
         store.read(folder)
+
+
+def test_observations_of_two_forms_are_refused(tmp_path):
+    bad = trajectory()._replace(final_obs=np.zeros((4, 2, 7), np.float32))
+    with pytest.raises(
+        StoreError, match=r"final_obs is float32\(4, 2, 7\), expected float32\(4, 2, 3\) as obs"
+    ):
+        store.write(tmp_path / "data", [Shard({}, bad)])
 
 
 def test_an_array_that_the_index_forgets_is_refused(folder):

@@ -35,10 +35,10 @@ def coin(sides):
     return Policy(lambda batch_size: (), act)
 
 
-def episodes(env_id, policy, num=4, key=0, max_steps=100, limit=None, **overrides):
+def episodes(env_id, policy, num=4, key=0, max_steps=None, limit=None, **overrides):
     limit = {} if limit is None else {"max_steps": limit}  # the environment's, not the loop's
     env, task = envs.make(env_id, **limit, **overrides)
-    return play(env, policy, (), broadcast_params(task, num), jax.random.key(key), max_steps)
+    return play(env, policy, (), broadcast_params(task, num), jax.random.key(key), max_steps=max_steps)
 
 
 @pytest.mark.parametrize(
@@ -63,15 +63,31 @@ def test_every_lane_plays_its_own_task_and_only_its_first_episode():
     env, task = envs.make("probe/TimeLimitTrap", max_steps=10)
     limits = jnp.array([2, 9, 5], jnp.int32)
     tasks = broadcast_params(task, 3)._replace(max_steps=limits)
-    result = play(env, always(0), (), tasks, jax.random.key(0), 100)
+    result = play(env, always(0), (), tasks, jax.random.key(0))
     np.testing.assert_array_equal(result.returns, [2.0, 9.0, 5.0])
     np.testing.assert_array_equal(result.lengths, limits)
 
 
-def test_max_steps_bounds_the_loop():
-    result = episodes("probe/TimeLimitTrap", always(0), max_steps=4, limit=10)
-    np.testing.assert_array_equal(result.returns, [4.0] * 4)
-    np.testing.assert_array_equal(result.lengths, [4] * 4)
+def test_a_task_may_lengthen_the_time_limit():
+    """The loop was once bound by the default task's limit of 2, and 2 counted for the return."""
+    env, task = envs.make("probe/TimeLimitTrap")
+    assert env.max_steps == 2
+    tasks = broadcast_params(task._replace(max_steps=jnp.array(7, jnp.int32)), 3)
+    result = play(env, always(0), (), tasks, jax.random.key(0))
+    np.testing.assert_array_equal(result.returns, [7.0] * 3)
+    np.testing.assert_array_equal(result.lengths, [7] * 3)
+    lanes = play_lanes(
+        env, always(0), (), jax.tree.map(lambda x: x[0], tasks), jax.random.split(jax.random.key(0), 1), 2
+    )
+    np.testing.assert_array_equal(lanes, [7.0])
+
+
+def test_what_a_bound_cuts_is_no_finished_return():
+    env, task = envs.make("probe/TimeLimitTrap", max_steps=10)
+    tasks = broadcast_params(task, 2)._replace(max_steps=jnp.array([3, 6], jnp.int32))
+    result = play(env, always(0), (), tasks, jax.random.key(0), max_steps=4)
+    np.testing.assert_array_equal(result.returns, [3.0, np.nan])
+    np.testing.assert_array_equal(result.lengths, [3, 4])
 
 
 def test_stops_with_the_last_episode():
@@ -85,7 +101,7 @@ def test_stops_with_the_last_episode():
 
     env, task = envs.make("probe/TimeLimitTrap", max_steps=10)
     tasks = broadcast_params(task, 2)._replace(max_steps=jnp.array([3, 6], jnp.int32))
-    result = play(env, Policy(lambda b: (), act), (), tasks, jax.random.key(0), 10_000)
+    result = play(env, Policy(lambda b: (), act), (), tasks, jax.random.key(0))
     jax.block_until_ready(result)
     jax.effects_barrier()
     assert sorted(calls, reverse=True) == [[True, True]] + [[False, False]] * 5
@@ -131,7 +147,7 @@ def test_first_states_differ_between_lanes():
 
     Watched.reset = staticmethod(reset)
     policy = Policy(lambda batch_size: jnp.zeros((batch_size, 4)), act)
-    play(Watched, policy, (), broadcast_params(task, 6), jax.random.key(0), 500)
+    play(Watched, policy, (), broadcast_params(task, 6), jax.random.key(0))
     jax.effects_barrier()
     assert len(np.unique(np.stack(seen).reshape(-1, 4), axis=0)) == 6
 
@@ -155,8 +171,8 @@ def test_random_episodes_differ():
 def test_jit_equals_eager():
     env, task = envs.make("probe/ObservedActionReward")
     tasks = broadcast_params(task, 16)
-    eager = play(env, coin(2), (), tasks, jax.random.key(2), 50)
-    jitted = jax.jit(lambda t, k: play(env, coin(2), (), t, k, 50))(tasks, jax.random.key(2))
+    eager = play(env, coin(2), (), tasks, jax.random.key(2))
+    jitted = jax.jit(lambda t, k: play(env, coin(2), (), t, k))(tasks, jax.random.key(2))
     np.testing.assert_array_equal(eager.returns, jitted.returns)
     assert set(np.asarray(eager.returns)) == {-1.0, 1.0}
 

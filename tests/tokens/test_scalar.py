@@ -143,6 +143,29 @@ def test_the_range_covers_the_data_up_to_the_allowed_deviations():
 
 
 @pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_fits_no_bins(rule, bad):
+    """One such value put all others into one bin, and the loss stayed finite."""
+    values = np.ones((5, 2))
+    values[3, 1] = bad
+    with pytest.raises(ValueError, match=rf"got {bad} at \[3, 1\], one of 1, expected finite"):
+        fit(rule, values, 4)
+    with pytest.raises(ValueError, match="got no values"):
+        fit(rule, values[:0], 4)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_is_not_finite_has_the_same_bin_either_way(rule):
+    bins = fit(rule, np.random.default_rng(0).normal(size=(50, 1)), 8)
+    x = jnp.array([[np.nan], [np.inf], [-np.inf]], jnp.float32)
+    np.testing.assert_array_equal(encode(bins, x)[:, 0], [7, 7, 0])
+    unit = to_unit(bins, x)
+    np.testing.assert_array_equal(scalar.bin_of(unit, 8)[:, 0], [7, 7, 0])
+    lower, weight = scalar.two_hot(unit, 8)
+    np.testing.assert_array_equal(np.asarray(lower + weight.round().astype(int))[:, 0], [7, 7, 0])
+
+
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("value", [0.0, 1.0, -273.15, 1e6])
 def test_a_constant_column_comes_back(rule, value):
     bins = fit(rule, np.full((5, 1), value, np.float32), 16)
