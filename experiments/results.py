@@ -12,6 +12,7 @@ from typing import Any
 
 from experiments.cli import rooms
 from jaxagent.files import write_json
+from jaxagent.report.fields import effects_by_task
 from jaxagent.train import manifest
 
 RESULTS = Path(__file__).with_name("results")
@@ -52,8 +53,13 @@ def page(rows: list[dict[str, Any]]) -> str:
         lines += ["", f"## {name}", "", module.DESCRIPTION, ""]
         lines += [f"`jaxagent run {name} --preset cpu`; presets {', '.join(module.PRESETS)}."]
         for row in (r for r in rows if r["experiment"] == name):
-            lines += ["", _about(row), "", "| claim | verdict | value | margin | seeds |"]
-            lines += ["| --- | --- | --- | --- | --- |", *map(_verdict, row["claims"])]
+            lines += [
+                "",
+                _about(row),
+                "",
+                "| claim | verdict | value | by task | margin | seeds show | seeds |",
+            ]
+            lines += ["| --- | --- | --- | --- | --- | --- | --- |", *map(_verdict, row["claims"])]
     return "\n".join(lines) + "\n"
 
 
@@ -64,10 +70,18 @@ def _about(row: dict[str, Any]) -> str:
     old = f"Superseded by the run of {row['superseded'][:16]}. " if "superseded" in row else ""
     device = row["device"].get("kind", "cpu")
     return (
-        f"{old}Preset `{row['preset']}`, {row['started'][:10]}, {device}{flags}, config "
+        f"{old}{_standing(row)} Preset `{row['preset']}`, {row['started'][:10]}, {device}{flags}, config "
         f"{row['fingerprint']}{state}, {versions}, {row['wall_seconds']:.0f} s wall "
         f"({row['compile_seconds']:.0f} s compiling):"
     )
+
+
+def _standing(row: dict[str, Any]) -> str:
+    """Whether its claims were frozen before the run; rows from before there were such files are not."""
+    frozen = row.get("frozen", {"is_confirmed": False, "reason": "its claims were not frozen"})
+    if frozen["is_confirmed"]:
+        return f"Confirmed: claims frozen at {frozen['commit'][:8]}."
+    return f"Exploratory: {frozen['reason']}."
 
 
 def _verdict(claim: dict[str, Any]) -> str:
@@ -75,7 +89,10 @@ def _verdict(claim: dict[str, Any]) -> str:
     value = "-" if claim["difference"] is None else f"{claim['difference']:.3g}"
     value += "" if low is None else f" [{low:.3g}, {high:.3g}]"
     what = f"{claim['id']} {claim['statement']} ({claim['kind']}{', gated' if claim['gated'] else ''})"
-    return f"| {what} | **{claim['verdict']}** | {value} | {claim['margin']:g} | {claim['seeds']} |"
+    smallest = claim.get("smallest_effect")
+    cells = [what, f"**{claim['verdict']}**", value, effects_by_task(claim) or "-"]
+    cells += [f"{claim['margin']:g}", "-" if smallest is None else f"{smallest:.3g}", str(claim["seeds"])]
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:

@@ -65,6 +65,7 @@ def study(config: Config) -> Study:
         curves=CURVES,
         limits=LIMITS,
         label="human-normalised return",
+        scale=None,  # people are no ceiling
         extras=partial(extras, config),
     )
 
@@ -126,8 +127,8 @@ def extras(config: Config, found: Found, table: Scores) -> dict[str, Any]:
     for agent, by_game in returns.items():
         count = sum(is_reached(*row) for row in by_game.items())
         reached = f"the published score is reached in {count} of {len(config.games)} games"
-        low, high = statistics.interval_of_iqm(table[agent])
-        iqm = f"IQM {statistics.iqm(table[agent]):.3f} [{low:.3f}, {high:.3f}]"  # of all runs
+        low, high = statistics.interval_of_iqm(table[agent], statistic=statistics.pooled_iqm)
+        iqm = f"IQM {statistics.pooled_iqm(table[agent]):.3f} [{low:.3f}, {high:.3f}]"  # of all runs
         lines.append(f"{agent}: {aggregate(table[agent])}, {iqm}; {reached}")
     # Else no interquartile mean: published are means of games, and ours is of runs.
     of_all = f", IQM of runs {SPR_IQM}" if len(config.games) == len(SPR) else ""

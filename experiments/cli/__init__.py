@@ -1,4 +1,4 @@
-"""The command `jaxagent`: run, ablate, resume, eval, report, render, list, doctor.
+"""The command `jaxagent`: run, freeze, ablate, resume, eval, report, render, list, doctor.
 
 Everything is parsed and checked before JAX is imported: names, fields and presets come from static
 tables, flags of XLA are set here and nowhere else. Exit codes: 0 done, 1 failed, 2 wrong usage,
@@ -66,6 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--dry-run", **switch, help="print the cost and stop")
     run.add_argument("--overwrite", **switch, help="replace a run of ours, once this one is finished")
     run.add_argument("--tensorboard", **switch, help="also write TensorBoard events")
+    freeze = add("freeze", "write what a preset claims, to be committed before its claim seeds run", _freeze)
+    freeze.add_argument("name", help="experiment")
+    freeze.add_argument("preset", help="whose claims, seeds and settings")
+    freeze.add_argument("--development", type=Path, required=True, help="a finished run on seeds 1000 and up")
+    freeze.add_argument("--why", default="", help="where claims were frozen before: why they change")
     ablate = add("ablate", "run a grid of changes of an experiment", _ablate)
     ablate.add_argument("name", help="experiment that has a grid")
     ablate.add_argument("--preset", default="cpu", help="the configuration that cells change")
@@ -117,6 +122,20 @@ def _run(arguments: argparse.Namespace) -> int:
         return session.dry_run(room, config)
     options = {"tensorboard": arguments.tensorboard, "replace": arguments.overwrite}
     return session.start(room, arguments.preset, config, out, _command(arguments), **options)
+
+
+def _freeze(arguments: argparse.Namespace) -> int:
+    _manifest(arguments.development, "run")
+    if not (arguments.development / "summary.json").is_file():
+        raise UsageError(
+            f"{arguments.development}: got an unfinished run, expected a finished one; resume it."
+        )
+    room = rooms.room(arguments.name)
+    config = rooms.preset(room, arguments.preset)
+    _prepare_jax(config, arguments.development)
+    from experiments.cli import session
+
+    return session.freeze(room, arguments.preset, config, arguments.development, arguments.why)
 
 
 def _ablate(arguments: argparse.Namespace) -> int:

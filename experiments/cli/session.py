@@ -1,7 +1,8 @@
 """Sessions: what the command line does once JAX may start."""
 
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from jaxagent.evaluate.episodes import play
 from jaxagent.files import write_json
 from jaxagent.folders import Locked, NotOurs
 from jaxagent.report.html import write_report
+from jaxagent.study import registration
 from jaxagent.study.study import Study, costs, stages, summary
 from jaxagent.study.verdicts import table
 from jaxagent.train import manifest, metrics_log
@@ -28,6 +30,7 @@ from jaxagent.train.checkpoint import ForeignCheckpoint
 from jaxagent.train.emulator_loop import EmulatorError
 from jaxagent.train.peak import matmul_rate
 
+FROZEN = manifest.ROOT / "experiments" / "frozen"
 # What a run may end in by itself; anything else is a bug and keeps its traceback.
 ENDS = (runs.Diverged, runs.StageError, ForeignCheckpoint, EmulatorError, ValueError)
 
@@ -52,14 +55,46 @@ def start(
     def begin() -> None:
         study = _study(room, preset, config)
         about = manifest.describe(room.name, room.source, preset, config, command)
+        asked = registration.asked(room.name, preset, config, study)
+        about["frozen"] = registration.status(frozen_place(room, preset), asked, manifest.ROOT)
+        about["seeds"] = asked["seeds"]
         machine = f"{config.runtime.matmul_precision}, {config.runtime.devices} of {jax.devices()}"
         with folders.begin(out, about, replace=replace, within=within):
             print(
                 f"{room.name} ({preset}) in {out}, config {about['fingerprint']}, matmul precision {machine}"
+                f"; {_standing(about['frozen'])}"
             )
             _go_on(out, config, study, tensorboard=tensorboard)
 
     return _exit_code(begin)
+
+
+def _standing(frozen: Mapping[str, Any]) -> str:
+    """Whether verdicts will be confirmed, for a person."""
+    if frozen["is_confirmed"]:
+        return f"confirmed: claims frozen at {frozen['commit'][:8]}"
+    return f"exploratory: {frozen['reason']}"
+
+
+def frozen_place(room: Room, preset: str) -> Path:
+    """The file of a preset's frozen claims: in this repository, or in the folder of a room outside."""
+    if room.source == room.name:
+        return FROZEN / f"{room.name}-{preset}.json"
+    return Path(room.source) / "frozen" / f"{preset}.json"
+
+
+def freeze(room: Room, preset: str, config: Any, development: Path, why: str) -> int:
+    """Write the frozen claims of a preset, with the scores of a finished run on development seeds."""
+
+    def work() -> None:
+        study, place = _study(room, preset, config), frozen_place(room, preset)
+        what = registration.asked(room.name, preset, config, study)
+        run = json.loads((development / "summary.json").read_text())
+        lines = registration.freeze(place, what, study, run, why)
+        print("\n".join(lines))
+        print(f"{place}: commit it, and run from a clean tree")
+
+    return _exit_code(work)
 
 
 def resume(room: Room, out: Path, config: Any, *, within: Path | None = None) -> int:
@@ -128,7 +163,8 @@ def _record(out: Path, about: dict[str, Any], stages: list[runs.Stage]) -> dict[
     """What every summary holds beside its comparison."""
     done = {s.name: runs.read_done(out, s.name) for s in stages}
     return {
-        **{key: about[key] for key in manifest.ASKED},
+        **{key: about[key] for key in manifest.ASKED if key in about},
+        **_still_frozen(about),
         # Stages that a kill interrupted count from their resume.
         "wall_seconds": sum(d["seconds"] for d in done.values()),
         "compile_seconds": sum(d["compile_seconds"] for d in done.values()),
@@ -136,6 +172,16 @@ def _record(out: Path, about: dict[str, Any], stages: list[runs.Stage]) -> dict[
         "stage_seconds": {name: d["seconds"] for name, d in done.items()},
         "state_sha256": done[stages[-1].name]["chain_sha256"],
         "metrics_sha256": metrics_log.digest(out / "metrics.jsonl"),
+    }
+
+
+def _still_frozen(about: dict[str, Any]) -> dict[str, Any]:
+    """The standing of verdicts, lost where the code changed between the beginning of a run and its end."""
+    frozen = about.get("frozen", {"is_confirmed": False})
+    if not frozen["is_confirmed"] or manifest.git_state() == about["git"]:
+        return {}
+    return {
+        "frozen": frozen | {"is_confirmed": False, "reason": "resumed with other code than it began with"}
     }
 
 

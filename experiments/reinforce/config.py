@@ -36,9 +36,9 @@ class Config:
     lora_rank: Count = 4
     anchor_weight: Positive = 0.2  # VPT's
     anchor_decay: Share = 0.9  # an update
-    episodes: Count = 16  # of each snapshot and seed
+    episodes: Count = 8  # of each snapshot and seed
     snapshots: Count = 6  # of each curve
-    seeds: parts.SeedConfig = parts.SeedConfig(0, 16)
+    seeds: parts.SeedConfig = parts.SeedConfig(0, 32)
     runtime: RuntimeConfig = RuntimeConfig(optimization_level=1)
 
 

@@ -43,6 +43,7 @@ class Claim:
     sizes: tuple[float, ...] = ()  # slope: the x of each arm, above 0
     low: float = -math.inf  # slope: the range that must hold the interval
     high: float = math.inf
+    may_drop: tuple[str, ...] = ()  # tasks that are left out where an arm sits at an end of the scale
 
     @property
     def arms(self) -> tuple[str, ...]:

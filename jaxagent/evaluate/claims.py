@@ -26,6 +26,10 @@ the scores of three strata without `shared_seeds`; sign flips of whole seeds sta
 
 Below 5 seeds a verdict is DIRECTIONAL at best, never FAIL; see `_decide_direction`. A failed
 precondition makes every verdict VOID, and no score is looked at.
+
+An IQM is taken within each task and then averaged over tasks; every verdict has the effect by task. A
+task where an arm sits at an end of the scale can show no difference: unless the claim said that it may
+be dropped, nothing but INCONCLUSIVE is said of its claims that compare arms.
 """
 
 import math
@@ -36,8 +40,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxagent.evaluate import statistics
-from jaxagent.evaluate.claim import Claim, arms_of, check_claims, check_member
-from jaxagent.evaluate.evidence import BOUND_TAIL, READERS, Evidence, Side
+from jaxagent.evaluate.claim import DEFAULT_METRIC, Claim, arms_of, check_claims, check_member
+from jaxagent.evaluate.evidence import BOUND_TAIL, READERS, Evidence, Side, undefined
 
 VOID, PASS, DIRECTIONAL, FAIL, INCONCLUSIVE = VERDICTS = (
     "VOID",
@@ -51,8 +55,12 @@ DIRECTIONAL_PRESETS = ("smoke", "cpu")
 
 LEVEL = 0.05  # of the sign-flip test, adjusted or not
 SIGN_FLIP_BELOW = 8  # seeds; below it an ungated claim needs the sign-flip test too
+DIRECTIONAL_BELOW = 5  # seeds, or pretrainings where seeds are nested in them
 MIN_SEEDS = 2  # for DIRECTIONAL: one seed has no replication
 MIN_TASKS = 2  # for DIRECTIONAL: one task leaves nothing to resample
+SCALE = (0.0, 1.0)  # ends of the metric "score": random play and the best, or never and always
+END_REACH = 0.02  # an arm's IQM on a task this near to an end is at it
+ONE_ARMED = ("threshold", "slope")  # kinds that compare no two arms on a task
 ROUNDING = 1e-9  # scores closer than this are equal
 
 
@@ -82,6 +90,10 @@ class Verdict:
     probability_of_improvement: float | None  # two-arm kinds, in the claimed direction
     gated: bool
     reason: str
+    by_task: dict[str, float | None] | None = None  # `difference` of each task, the dropped included
+    at_end: tuple[str, ...] = ()  # tasks where an arm sits at an end of the scale
+    dropped: tuple[str, ...] = ()  # those of them that the claim let go
+    smallest_effect: float | None = None  # that so many seeds of this spread show with 80 % power
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values: None for what does not exist or is not finite."""
@@ -95,6 +107,9 @@ class Trial(NamedTuple):
     evidence: Evidence
     num_seeds: int
     p_value: float | None
+    by_task: dict[str, float | None]
+    at_end: dict[str, str]  # task -> the arm that sits there
+    dropped: tuple[str, ...]
 
 
 def judge(
@@ -102,8 +117,10 @@ def judge(
     scores: Mapping,
     preconditions: Iterable[Precondition] = (),
     preset: str = "cpu",
-    directional_below: int = 5,
+    directional_below: int = DIRECTIONAL_BELOW,
     *,
+    tasks: Sequence[str] | None = None,
+    scale: tuple[float, float] | None = SCALE,
     shared_seeds: bool = False,
     num_samples: int = statistics.NUM_SAMPLES,
     seed: int = 0,
@@ -112,7 +129,8 @@ def judge(
 
     scores: arm -> [S, N], or [S, P, N] where N downstream seeds are nested in P pretraining seeds
     (the seeds counted are then P). A claim on another metric than "score" reads (metric, arm).
-    Give all gated claims of a preset in one call, since Holm counts them. `shared_seeds`: one
+    Give all gated claims of a preset in one call, since Holm counts them. `tasks` names the strata;
+    `scale` has the ends of the metric "score", or None where it has none. `shared_seeds`: one
     training gives the scores of all strata; see `statistics.paired_bootstrap`.
     """
     check_claims(claims)
@@ -121,7 +139,7 @@ def judge(
     if failed:
         return [_void(claim, failed) for claim in claims]
     draws = {"num_samples": num_samples, "seed": seed, "shared_seeds": shared_seeds}
-    trials = [_try(claim, scores, draws) for claim in claims]
+    trials = [_try(claim, scores, tasks, scale, draws) for claim in claims]
     adjusted = _adjust(trials)
     may_direct = _family(preset) in DIRECTIONAL_PRESETS
     return [
@@ -148,14 +166,54 @@ def gate_passes(verdicts: Sequence[Verdict]) -> bool:
     return bool(gated) and all(gated)
 
 
-def _try(claim: Claim, scores: Mapping, draws: Mapping) -> Trial:
+def _try(
+    claim: Claim,
+    scores: Mapping,
+    tasks: Sequence[str] | None,
+    scale: tuple[float, float] | None,
+    draws: Mapping,
+) -> Trial:
     """Evidence and unadjusted p-value of one claim."""
     arms = arms_of(claim, scores)
-    indices = statistics.bootstrap_indices(arms[0].shape, **draws)
-    samples = [statistics.resample(arm, indices) for arm in arms]
-    evidence = READERS[claim.kind](claim, arms, samples)
+    num_tasks, num_seeds = arms[0].shape[:2]
+    names = [str(i) for i in range(num_tasks)] if tasks is None else list(tasks)
+    if len(names) != num_tasks and claim.metric != DEFAULT_METRIC:  # of something else than tasks
+        names = [str(i) for i in range(num_tasks)]
+    if len(names) != num_tasks:
+        raise ValueError(
+            f"claim {claim.id!r}: got scores of {num_tasks} strata and {len(names)} tasks {names}, expected "
+            "as many; fix: name each row of the scores"
+        )
+    at_end = _at_ends(claim, dict(zip(names, zip(*arms, strict=True), strict=True)), scale)
+    dropped = tuple(name for name in at_end if name in claim.may_drop)
+    kept = [i for i, name in enumerate(names) if name not in dropped]
+    each = {n: _read(claim, [a[i : i + 1] for a in arms], draws).point for i, n in enumerate(names)}
+    evidence = undefined("every task sits at an end of the scale")
+    if kept:
+        evidence = _read(claim, [arm[kept] for arm in arms], draws)
     p_values = [statistics.sign_flip_p_value(_per_seed(side)) for side in evidence.sides]
-    return Trial(claim, evidence, arms[0].shape[1], max(p_values, default=None))
+    return Trial(claim, evidence, num_seeds, max(p_values, default=None), each, at_end, dropped)
+
+
+def _read(claim: Claim, arms: Sequence[np.ndarray], draws: Mapping) -> Evidence:
+    """Evidence of some strata on a claim."""
+    indices = statistics.bootstrap_indices(arms[0].shape, **draws)
+    return READERS[claim.kind](claim, arms, [statistics.resample(arm, indices) for arm in arms])
+
+
+def _at_ends(
+    claim: Claim, by_task: Mapping[str, Sequence[np.ndarray]], scale: tuple[float, float] | None
+) -> dict[str, str]:
+    """The tasks where an arm of a claim that compares arms sits at an end of the scale, and which."""
+    if scale is None or claim.kind in ONE_ARMED or claim.metric != DEFAULT_METRIC:
+        return {}
+    found = {}
+    for task, rows in by_task.items():
+        for name, row in zip(claim.arms, rows, strict=True):
+            value = float(statistics.iqm(row.reshape(1, -1)))
+            if task not in found and min(abs(value - end) for end in scale) <= END_REACH:
+                found[task] = f"{name} {value:.2f}"
+    return found
 
 
 def _adjust(trials: Sequence[Trial]) -> list[float | None]:
@@ -172,6 +230,9 @@ def _decide(
     """Verdict and reason of one trial."""
     if trial.evidence.undefined:
         return INCONCLUSIVE, trial.evidence.undefined
+    stuck = [f"{task} ({arm})" for task, arm in trial.at_end.items() if task not in trial.dropped]
+    if stuck:
+        return INCONCLUSIVE, f"at an end of the scale, where no difference shows: {', '.join(stuck)}"
     if trial.num_seeds < directional_below:
         return _decide_direction(trial, directional_below, may_direct, draws)
     needs_test = trial.claim.gated or trial.num_seeds < SIGN_FLIP_BELOW
@@ -267,7 +328,31 @@ def _verdict(trial: Trial, adjusted: float | None, verdict: str, reason: str) ->
         probability_of_improvement=evidence.improvement,
         gated=claim.gated,
         reason=reason,
+        by_task=trial.by_task,
+        at_end=tuple(trial.at_end),
+        dropped=trial.dropped,
+        smallest_effect=smallest_effect(evidence),
     )
+
+
+def smallest_effect(evidence: Evidence) -> float | None:
+    """The effect that seeds of this spread would show with 80 % power; None where there is no number."""
+    return max((_smallest(side) for side in evidence.sides), default=None)
+
+
+def _smallest(side: Side) -> float:
+    """Of the larger error of two estimates that must agree: the mean over seeds, and the IQM.
+
+    The IQM of a difference is of two arms that are trimmed each by its own seeds, so that what the
+    seeds have in common does not cancel in it as it does in the mean.
+    """
+    per_seed = _per_seed(side)
+    count = per_seed.size
+    if count < 2:
+        return math.inf
+    mean = per_seed.std(ddof=1) / math.sqrt(count)
+    bootstrap = side.samples.std() * math.sqrt(count / (count - 1))
+    return statistics.smallest_effect(max(mean, bootstrap), count)
 
 
 def _interval(evidence: Evidence) -> tuple[float | None, float | None]:
@@ -299,6 +384,8 @@ def _void(claim: Claim, failed: Sequence[Precondition]) -> Verdict:
 
 def _plain(value):
     """Value as JSON knows it."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if isinstance(value, np.generic):

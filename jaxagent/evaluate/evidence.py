@@ -75,7 +75,7 @@ def _ratio(claim: Claim, arms, samples) -> Evidence:
     """A / B above (below) a fixed value; its seeds are compared as A - value B, for B above 0."""
     bottom = statistics.iqm(samples[1])
     if min(bottom.min(), _iqm(arms[1])) <= 0.0:
-        return _undefined(f"ratio undefined: the bootstrap of {claim.arm_b} reaches 0 or below")
+        return undefined(f"ratio undefined: the bootstrap of {claim.arm_b} reaches 0 or below")
     point = float(_iqm(arms[0]) / _iqm(arms[1]))
     drawn = statistics.iqm(samples[0]) / bottom
     above = claim.sign * (arms[0] - claim.margin * arms[1])
@@ -97,7 +97,7 @@ def _ordering(claim: Claim, arms, samples) -> Evidence:
 def _slope(claim: Claim, arms, samples) -> Evidence:
     """Log-log slope of the arms' IQM over their sizes inside (low, high)."""
     if min(arm.min() for arm in arms) <= 0.0:
-        return _undefined("log-log slope undefined: a score is 0 or below")
+        return undefined("log-log slope undefined: a score is 0 or below")
     fit = statistics.fit_log_log_slope
     point = float(fit(claim.sizes, np.stack([_iqm(arm) for arm in arms])))
     drawn = fit(claim.sizes, np.stack([statistics.iqm(sample) for sample in samples]))
@@ -124,7 +124,7 @@ def _signed(sign: float, point, samples, runs, value: float = 0.0, size: float =
 
 
 def _iqm(scores: np.ndarray) -> np.ndarray:
-    """IQM of one arm [S, N] or [S, P, N]."""
+    """IQM of one arm [S, N] or [S, P, N], by task and then over tasks."""
     return statistics.iqm(scores.reshape(scores.shape[0], -1))
 
 
@@ -139,5 +139,6 @@ def _improvement(claim: Claim, arms) -> float:
     return float(statistics.probability_of_improvement(*flat))
 
 
-def _undefined(why: str) -> Evidence:
+def undefined(why: str) -> Evidence:
+    """Evidence of scores that give no number."""
     return Evidence(None, np.empty(0), (), INTERVAL_TAIL, undefined=why)

@@ -8,13 +8,17 @@ call covers all bootstrap samples. NaN is an error: what a diverged run is worth
 experiment to say, not for an average.
 
 Source of the IQM, the stratified bootstrap and the probability of improvement: Agarwal et al.
-2021, "Deep reinforcement learning at the edge of the statistical precipice".
+2021, "Deep reinforcement learning at the edge of the statistical precipice". Differs: theirs pools
+the runs of all strata (`pooled_iqm`); over one stratum at its ceiling and one below it, that trims
+exactly the runs that fail.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import scipy.stats
 
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -100,15 +104,28 @@ def normalise(returns, random, expert) -> np.ndarray:
 
 
 def iqm(scores) -> np.ndarray:
-    """Interquartile mean over the last two axes, [..., S, R] -> [...]; Agarwal et al. 2021.
+    """Interquartile mean of each stratum's runs, averaged over strata, [..., S, R] -> [...].
 
-    Equals `scipy.stats.trim_mean(x, 0.25)`: int(0.25 * S * R) values are cut from each end, so a
-    size not divisible by 4 keeps the larger middle, and fewer than 4 values give the plain mean.
+    Of one stratum it is `scipy.stats.trim_mean(x, 0.25)`: int(0.25 * R) values are cut from each
+    end, so a size not divisible by 4 keeps the larger middle, and fewer than 4 give the plain mean.
+    """
+    return _trimmed(_refuse_nan(scores)).mean(axis=-1)
+
+
+def pooled_iqm(scores) -> np.ndarray:
+    """Interquartile mean of all runs of all strata, [..., S, R] -> [...]; Agarwal et al. 2021.
+
+    What is published of many games; for a verdict see `iqm`.
     """
     scores = _refuse_nan(scores)
-    flat = np.sort(scores.reshape(*scores.shape[:-2], -1), axis=-1)
-    cut = int(TRIM * flat.shape[-1])
-    return flat[..., cut : flat.shape[-1] - cut].mean(axis=-1)
+    return _trimmed(scores.reshape(*scores.shape[:-2], -1))
+
+
+def _trimmed(scores: np.ndarray) -> np.ndarray:
+    """The mean of the middle half over the last axis, [..., R] -> [...]."""
+    ranked = np.sort(scores, axis=-1)
+    cut = int(TRIM * ranked.shape[-1])
+    return ranked[..., cut : ranked.shape[-1] - cut].mean(axis=-1)
 
 
 def difference_of_iqm(a, b) -> np.ndarray:
@@ -177,11 +194,12 @@ def interval_of_iqm(
     seed: int = 0,
     *,
     shared_seeds: bool = False,
+    statistic: Callable[[np.ndarray], np.ndarray] = iqm,
 ) -> Interval:
     """Stratified bootstrap percentile interval of the IQM of one arm, [S, N] or [S, P, N]."""
     scores = check_scores(scores, num_axes=(2, 3))
     indices = bootstrap_indices(scores.shape, num_samples, seed, shared_seeds)
-    return percentile_interval(iqm(resample(scores, indices)), confidence)
+    return percentile_interval(statistic(resample(scores, indices)), confidence)
 
 
 def interval_of_mean(values, num_samples: int = NUM_SAMPLES, seed: int = 0) -> Interval:
@@ -265,6 +283,17 @@ def _all_signed_sums(differences: np.ndarray) -> np.ndarray:
     for difference in differences:
         sums = np.concatenate([sums + difference, sums - difference])
     return sums
+
+
+def smallest_effect(error: float, num_units: int, power: float = 0.8, level: float = 0.05) -> float:
+    """The effect that an estimate with this standard error shows with `power`, one-sided at `level`.
+
+    `(t_{1-level} + t_{power}) error`, Student's t with one degree less than there are units; infinite
+    for one unit.
+    """
+    if num_units < 2:
+        return math.inf
+    return float(scipy.stats.t.ppf([1.0 - level, power], num_units - 1).sum() * error)
 
 
 def holm(p_values) -> np.ndarray:

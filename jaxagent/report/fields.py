@@ -19,6 +19,15 @@ def dicts_at(owner: Mapping, key: str) -> list[Mapping[str, Any]]:
     return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
+def effects_by_task(claim: Mapping) -> str:
+    """The effect of a judged claim on each of several tasks, and which were left out; else nothing."""
+    effects, dropped = dict_at(claim, "by_task"), items_of(claim.get("dropped"))
+    if len(effects) < 2:
+        return ""
+    told = {task: "-" if math.isnan(number_of(x)) else f"{number_of(x):.2g}" for task, x in effects.items()}
+    return ", ".join(f"{task} {x}{' (left out)' if task in dropped else ''}" for task, x in told.items())
+
+
 def items_of(value: Any) -> list[Any]:
     """A list as it is, a scalar as a list of one, null as none."""
     if value is None:

@@ -30,7 +30,16 @@ from jaxagent.report.elements import (
     shown,
     table_of,
 )
-from jaxagent.report.fields import count_of, dict_at, dicts_at, items_of, number_of, numbers_of, pair_of
+from jaxagent.report.fields import (
+    count_of,
+    dict_at,
+    dicts_at,
+    effects_by_task,
+    items_of,
+    number_of,
+    numbers_of,
+    pair_of,
+)
 from jaxagent.report.page import CSS, PAGE
 from jaxagent.report.render import write_atomically
 from jaxagent.report.run_folder import PICTURE_TYPES, Run, read_run
@@ -78,6 +87,7 @@ def _header(run: Run, name: Any) -> str:
         ("started", run.manifest.get("started")),
         ("seconds", run.summary.get("wall_seconds")),
         ("fingerprint", _short_hash(run.manifest.get("fingerprint"))),
+        ("verdicts", _standing(run)),
     ]
     line = " · ".join(f"{key} {shown(value)}" for key, value in facts if value is not None)
     notes = "".join(map(noted, run.notes))
@@ -86,6 +96,16 @@ def _header(run: Run, name: Any) -> str:
         f'<p class="headline">{_headline(run, claims)}</p>'
         f'<p class="badges">{badges}</p><p class="muted">{line}</p>{notes}'
     )
+
+
+def _standing(run: Run) -> str | None:
+    """Whether the claims were frozen before the run."""
+    frozen = dict_at(run.summary, "frozen") or dict_at(run.manifest, "frozen")
+    if not frozen:
+        return None
+    if frozen.get("is_confirmed"):
+        return f"confirmed, claims frozen at {_short_hash(frozen.get('commit'))}"
+    return f"exploratory: {frozen.get('reason')}"
 
 
 def _headline(run: Run, claims: Sequence[Mapping]) -> str:
@@ -112,11 +132,12 @@ def _claims(run: Run) -> str:
     claims = dicts_at(run.summary, "claims")
     if not claims:
         return absent("No claims have been judged.")
-    head = ("verdict", "claim", "difference", "margin", "P(improvement)", "p", "seeds")
+    head = ("verdict", "claim", "difference", "margin", "P(improvement)", "p", "seeds", "seeds show")
     rows = [_claim_row(claim) for claim in claims]
     note = (
-        "Difference: point estimate and interval of the IQM difference (or of the quantity that "
-        "the claim names). INCONCLUSIVE is not a pass; fewer than 5 seeds are at most DIRECTIONAL."
+        "Difference: point estimate and interval of the IQM difference, averaged over tasks (or of the "
+        "quantity that the claim names). Seeds show: the smallest effect that they would have shown with "
+        "80 % power. INCONCLUSIVE is not a pass; fewer than 5 seeds are at most DIRECTIONAL."
     )
     return table_of(head, rows, numeric_from=2) + f'<p class="muted">{note}</p>'
 
@@ -128,10 +149,11 @@ def _claim_row(claim: Mapping[str, Any]) -> list[str]:
     )
     reason = claim.get("reason")
     statement = f'{escaped(claim.get("statement", ""))}<div class="muted">{kind}</div>'
-    if reason:
-        statement += f'<div class="muted">{escaped(reason)}</div>'
+    effects = effects_by_task(claim)
+    lines = (reason, effects and f"by task: {effects}")
+    statement += "".join(f'<div class="muted">{escaped(line)}</div>' for line in lines if line)
     difference = f"{shown(claim.get('difference'))}<br>{interval_of(claim.get('interval'))}"
-    names = ("margin", "probability_of_improvement", "p_value", "seeds")
+    names = ("margin", "probability_of_improvement", "p_value", "seeds", "smallest_effect")
     verdict, statement = _verdict(claim), f'<div class="prose">{statement}</div>'
     return [badge_of(verdict, verdict), statement, difference] + [
         shown(count_of(claim.get(name))) for name in names

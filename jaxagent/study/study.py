@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxagent.data import tree_file
 from jaxagent.evaluate.claim import DEFAULT_METRIC
-from jaxagent.evaluate.claims import Claim, Precondition
+from jaxagent.evaluate.claims import SCALE, Claim, Precondition
 from jaxagent.nn.transformer import num_parameters
 from jaxagent.report.figure import Curve
 from jaxagent.study.verdicts import Scores, judged
@@ -258,6 +258,7 @@ class Study:
     title: str = ""  # of the table of scores
     shown: Callable[[Scores, str], Any] = lambda scores, arm: scores.get(arm)  # an arm's row
     shared_seeds: bool = False  # one training gives a seed's scores of all tasks
+    scale: tuple[float, float] | None = SCALE  # ends of the metric "score"; None: it has none
     is_partial: bool = False  # claims about arms that this configuration does not run are left out
     extras: Callable[[Found, Scores], dict[str, Any]] = lambda found, scores: {}  # of the summary
 
@@ -320,6 +321,7 @@ def summary(study: Study, folder: Path, preset: str) -> dict[str, Any]:
             about=study.arms,
             tasks=study.tasks,
             shared_seeds=study.shared_seeds,
+            scale=study.scale,
         ),
         "score_label": study.label,
         **({"score_title": study.title} if study.title else {}),

@@ -11,7 +11,9 @@ import numpy as np
 from envs.returns import Reference
 from jaxagent.evaluate import claims as harness
 from jaxagent.evaluate import statistics
+from jaxagent.evaluate.claim import DEFAULT_METRIC
 from jaxagent.evaluate.claims import Claim, Precondition
+from jaxagent.report.fields import effects_by_task
 from jaxagent.study.config import EnvConfig
 
 Scores = Mapping[Any, np.ndarray]  # arm, or (metric, arm) -> [tasks, seeds]
@@ -81,16 +83,23 @@ def judged(
     about: Mapping[str, str],
     tasks: Sequence[str],
     shared_seeds: bool = False,
+    scale: tuple[float, float] | None = harness.SCALE,
 ) -> dict[str, Any]:
     """Verdicts on `scores` (see `claims.judge`) and the table of arms `shown [tasks, seeds]`.
 
-    `shared_seeds`: one training gives a seed's scores of all tasks.
+    `shared_seeds`: one training gives a seed's scores of all tasks. `scale`: the ends of scores.
     """
-    verdicts = harness.judge(claims, scores, preconditions, preset=preset, shared_seeds=shared_seeds)
+    options = {"preset": preset, "tasks": tasks, "scale": scale, "shared_seeds": shared_seeds}
+    verdicts = harness.judge(claims, scores, preconditions, **options)
+    metrics: dict[str, dict[str, Any]] = {}
+    for name, rows in scores.items():
+        metric, arm = (DEFAULT_METRIC, name) if isinstance(name, str) else name
+        metrics.setdefault(metric, {})[arm] = np.asarray(rows).tolist()
     return {
         "arms": {name: _row(about[name], table) for name, table in shown.items()},
         "tasks": list(tasks),
         "scores": {a: dict(zip(tasks, s.tolist(), strict=True)) for a, s in shown.items()},
+        "metrics": metrics,  # all that was judged, rows by task
         "claims": [v.to_dict() for v in verdicts],
         "preconditions": [
             {"name": p.name, "passed": bool(p.passed), "detail": p.detail} for p in preconditions
@@ -124,7 +133,17 @@ def table(summary: Mapping[str, Any]) -> str:
         lines.append(f"{'ok ' if check['passed'] else 'NOT'} {check['name']}: {check['detail']}")
     for claim in summary["claims"]:
         lines.append(f"{claim['verdict']}: {claim['id']} {claim['statement']} ({claim['reason']})")
+        effects = effects_by_task(claim)
+        lines += [
+            f"    {line}" for line in (effects and f"by task: {effects}", shown_by_seeds(claim)) if line
+        ]
     return "\n".join(lines)
+
+
+def shown_by_seeds(claim: Mapping[str, Any]) -> str:
+    """The smallest effect that the seeds of a judged claim could have shown."""
+    smallest = claim.get("smallest_effect")
+    return "" if smallest is None else f"these seeds show {_number(smallest)} with 80 % power"
 
 
 def _number(value: float) -> str:

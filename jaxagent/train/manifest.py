@@ -14,9 +14,21 @@ import jax
 from jaxagent.config import fingerprint, to_dict
 from jaxagent.folders import KIND, MANIFEST
 
+ROOT = Path(__file__).parents[2]  # of the repository
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "gymnax", "numpy")
 # What summaries and result rows repeat.
-ASKED = ("experiment", "preset", "command", "fingerprint", "git", "versions", "device", "precision")
+ASKED = (
+    "experiment",
+    "preset",
+    "command",
+    "fingerprint",
+    "git",
+    "versions",
+    "device",
+    "precision",
+    "frozen",
+    "seeds",
+)
 # A run resumed under other values of these would not continue bitwise.
 MUST_AGREE = ("versions", "device", "cores", "xla_flags")
 
@@ -53,7 +65,7 @@ def describe(
         "prng": jax.config.jax_default_prng_impl,
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "cores": len(os.sched_getaffinity(0)),
-        "git": _git_state(),
+        "git": git_state(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
@@ -82,15 +94,20 @@ def check_same_machine(folder: Path, now: dict[str, Any]) -> None:
         )
 
 
-def _git_state() -> dict[str, Any]:
-    def git(*args: str) -> str:
-        root = Path(__file__).parents[2]
-        result = subprocess.run(
-            ["git", "-C", str(root), *args], capture_output=True, text=True, check=True, timeout=10
-        )
-        return result.stdout.strip()
-
+def git(root: Path, *args: str) -> str:
+    """What a git command says in a repository; raises OSError where there is none."""
     try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
+        command = ["git", "-C", str(root), *args]
+        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except subprocess.SubprocessError as error:
+        raise OSError(f"git {args[0]} failed: {error}") from error
+    return result.stdout.strip()
+
+
+def git_state() -> dict[str, Any]:
+    """The commit that runs, and whether the working tree has changes; None where git does not say."""
+    try:
+        commit, changes = git(ROOT, "rev-parse", "HEAD"), git(ROOT, "status", "--porcelain")
+    except OSError:
         return {"commit": None, "dirty": None}
+    return {"commit": commit, "dirty": bool(changes)}

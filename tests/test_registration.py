@@ -1,0 +1,183 @@
+"""Frozen claims: what is refused, what a file holds, and when a run's verdicts are confirmed."""
+
+import dataclasses
+import json
+import subprocess
+
+import numpy as np
+import pytest
+
+from jaxagent.evaluate.claims import Claim
+from jaxagent.study import registration
+from jaxagent.study.config import SeedConfig
+from jaxagent.study.registration import NotFrozen
+from jaxagent.study.study import Study
+from jaxagent.study.verdicts import judged
+
+TASKS, ABOUT = ("reach", "push"), {"a": "A", "b": "B"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    """A part of a configuration that names seeds."""
+
+    seeds: SeedConfig = SeedConfig(0, 8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A configuration."""
+
+    parts: tuple[Inner, ...] = (Inner(),)
+    width: int = 4
+
+
+def claim(**changes):
+    return dataclasses.replace(Claim("C1", "A beats B", "superiority", "a", "b", margin=0.2), **changes)
+
+
+def study_of(*claims, **options):
+    return Study(ABOUT, TASKS, (), lambda found: {}, claims or (claim(),), **options)
+
+
+def asked(study=None, config=None):
+    return registration.asked("paper", "cpu", config or Config(), study or study_of())
+
+
+def development(effect=0.4, noise=0.05, count=8, level=0.3, **changes):
+    """The summary of a run on development seeds."""
+    generator, shape = np.random.default_rng(0), (2, count)
+    scores = {
+        name: centre + noise * generator.normal(size=shape)
+        for name, centre in (("a", level + effect), ("b", level))
+    }
+    summary = judged(
+        claims=[], scores=scores, preconditions=[], preset="cpu", shown=scores, about=ABOUT, tasks=TASKS
+    )
+    about = {"experiment": "paper", "seeds": [[1000, count]], "fingerprint": "f", "git": {"commit": "c"}}
+    return json.loads(json.dumps(summary | about | changes))
+
+
+def freeze(path, study=None, config=None, why="", **run):
+    study = study or study_of()
+    return registration.freeze(path, asked(study, config), study, development(**run), why)
+
+
+def test_the_seeds_of_a_configuration_are_found_wherever_they_are():
+    assert registration.seeds_of(Config()) == [SeedConfig(0, 8)]
+    assert asked()["seeds"] == [[0, 8]]
+
+
+def test_a_frozen_file_holds_claims_seeds_settings_and_what_the_seeds_can_show(tmp_path):
+    path = tmp_path / "frozen" / "paper-cpu.json"
+    (line,) = freeze(path)
+    content = json.loads(path.read_text())
+    assert {key: content[key] for key in asked()} == asked()
+    assert content["claims"][0]["margin"] == 0.2
+    assert 0.0 < content["smallest_effects"]["C1"] < 0.2
+    assert np.shape(content["development"]["metrics"]["score"]["a"]) == (2, 8)
+    assert line.startswith("C1: PASS on development seeds, difference 0.39")
+
+
+def test_twice_the_development_seeds_halve_the_variance(tmp_path):
+    many = Config((Inner(SeedConfig(0, 32)),))
+    freeze(tmp_path / "few.json")
+    freeze(tmp_path / "many.json", config=many)
+    few, more = (
+        json.loads((tmp_path / name).read_text())["smallest_effects"]["C1"]
+        for name in ("few.json", "many.json")
+    )
+    assert more == pytest.approx(few / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": [[0, 8]]}, r"got seeds \[\[0, 8\]\], expected all from 1000 on"),
+        ({"experiment": "other"}, "got one of 'other', expected 'paper'"),
+        ({"count": 4}, "got 4 development units, expected at least 5"),
+        ({"noise": 0.5}, "got margin 0.2, expected at least .* the smallest effect"),
+        ({"level": 0.0}, "reach, push sits at an end of the scale on development seeds"),
+        ({"preconditions": [{"name": "room", "passed": False, "detail": ""}]}, "precondition 'room' failed"),
+    ],
+)
+def test_what_could_not_answer_is_not_frozen(tmp_path, options, message):
+    with pytest.raises(NotFrozen, match=message):
+        freeze(tmp_path / "paper-cpu.json", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_reasons_are_told_at_once(tmp_path):
+    study = study_of(claim(margin=0.0), claim(id="C2", kind="non_inferiority", margin=0.001))
+    with pytest.raises(NotFrozen, match=r"C1: got margin 0[^0-9][\s\S]*C2: got margin 0\.001"):
+        freeze(tmp_path / "paper-cpu.json", study)
+
+
+def test_a_task_that_may_be_dropped_does_not_stand_in_the_way(tmp_path):
+    run = development()
+    run["metrics"]["score"]["a"][0] = [1.0] * 8
+    study = study_of(claim(may_drop=("reach",)))
+    registration.freeze(tmp_path / "a.json", asked(study), study, run, "")
+    with pytest.raises(NotFrozen, match="reach sits at an end"):
+        registration.freeze(tmp_path / "b.json", asked(), study_of(), run, "")
+
+
+def test_what_was_frozen_changes_with_new_seeds_and_a_reason_alone(tmp_path):
+    path, other = tmp_path / "paper-cpu.json", study_of(claim(margin=0.3))
+    freeze(path)
+    freeze(path)  # the same again is no change
+    with pytest.raises(NotFrozen, match=r"got seeds 0 to 7, which were frozen[\s\S]*got no reason"):
+        freeze(path, other)
+    new = Config((Inner(SeedConfig(100, 8)),))
+    with pytest.raises(NotFrozen, match="--why TEXT"):
+        freeze(path, other, new)
+    freeze(path, other, new, "the first margin was below what eight seeds show")
+    content = json.loads(path.read_text())
+    assert content["replaces"]["seeds"] == [[0, 8]]
+    assert content["replaces"]["why"].startswith("the first margin")
+    assert content["replaces"]["claims"][0]["margin"] == 0.2
+
+
+# When a run is confirmed.
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository whose frozen claims are committed."""
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "config", "user.email", "a@b.c")
+    git(tmp_path, "config", "user.name", "a")
+    freeze(tmp_path / "paper-cpu.json")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "claims")
+    return tmp_path
+
+
+def git(folder, *args):
+    subprocess.run(["git", "-C", str(folder), *args], check=True, capture_output=True)
+
+
+def status(folder, study=None, config=None):
+    return registration.status(folder / "paper-cpu.json", asked(study, config), folder)
+
+
+def test_a_run_of_committed_claims_from_a_clean_tree_is_confirmed(repository):
+    found = status(repository)
+    assert (found["is_confirmed"], len(found["commit"]), found["reason"]) == (True, 40, "")
+
+
+def test_a_run_is_exploratory_where_anything_is_not_as_it_was_frozen(repository, tmp_path_factory):
+    assert (
+        status(repository, study_of(claim(margin=0.1)))["reason"] == "claims are not those that were frozen"
+    )
+    assert "fingerprint" in status(repository, config=Config(width=8))["reason"]
+    (repository / "more.txt").write_text("x")
+    assert status(repository) == {
+        "is_confirmed": False,
+        "commit": None,
+        "reason": "the working tree has changes",
+    }
+    bare = tmp_path_factory.mktemp("bare")
+    assert status(bare)["reason"] == "its claims were not frozen"
+    freeze(bare / "paper-cpu.json")
+    assert "git cannot say" in status(bare)["reason"]
