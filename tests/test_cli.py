@@ -215,9 +215,23 @@ def test_a_room_outside_is_run_resumed_and_recorded(outside, tmp_path, capsys):
     assert cli.main(["run", str(outside), "--preset", "smoke", "--episodes", "1", "--out", str(out)]) == 0
     manifest = json.loads((out / "manifest.json").read_text())
     assert (manifest["experiment"], manifest["source"]) == ("mypaper", str(outside))
-    assert set(json.loads((out / "summary.json").read_text())["arms"]) == {"ppo", "myopic"}
+    summary = json.loads((out / "summary.json").read_text())
+    assert set(summary["arms"]) == {"ppo", "myopic"}
+    assert summary["frozen"] == {
+        "is_confirmed": False,
+        "commit": None,
+        "reason": "its claims were not frozen",
+    }
+    assert "exploratory: its claims were not frozen" in capsys.readouterr().out
     assert cli.main(["resume", str(out)]) == 0
     assert len(list((out / "pictures").iterdir())) == 2
+    # Its seeds are development seeds, and too few to say what others could show.
+    assert cli.main(["freeze", str(outside), "smoke", "--development", str(out)]) == cli.FAILED
+    assert "expected claim seeds below 1000" in capsys.readouterr().err
+    assert not (outside / "frozen").exists()
+    (out / "summary.json").unlink()
+    assert cli.main(["freeze", str(outside), "smoke", "--development", str(out)]) == cli.USAGE
+    assert "got an unfinished run" in capsys.readouterr().err
 
 
 def test_a_room_under_the_name_of_another_module_is_refused(outside, capsys):

@@ -6,14 +6,12 @@ policy of PPO on changed dynamics: with all its parameters, near what it was at 
 divergence, Baker et al. 2022, whose weight decays), its last layer alone, or low-rank adapters. All
 arms act through the cache, read the same bins and take as many env steps of the same worlds.
 
-Score. The area under the curve of the greedy return over env steps, as a share of what is the best.
-Claim Z1. Pretrained, all parameters tuned, beats the same network from scratch by 0.05.
-Saboteur. The same pretraining on shuffled steps. Limit: one pretraining seed.
-Expected. On development seeds (1000 to 1004, `cpu`) areas of 0.56 for full tuning, 0.63 with the
-anchor, 0.47 from scratch, 0.37 for the saboteur; differences of seeds spread by 0.25, so that eight
-seeds would show 0.22 at best: claim seeds are not spent before the set-up can answer.
+Score. The area under the curve of the greedy return over the first 5,120 env steps, as a share of
+what is the best: later all arms are alike (20,480 steps with eight seeds could show 0.22 at best).
+Claim Z1. Pretrained and anchored beats the same network from scratch by 0.14.
+Saboteur. As that, pretrained on shuffled steps. Limit: one pretrained model, whose claims these are.
 
-    jaxagent run reinforce --preset cpu        # 6.5 minutes on 2 cores with five seeds
+    jaxagent run reinforce --preset cpu        # 10 minutes on 2 cores
 """
 
 import dataclasses
@@ -86,7 +84,7 @@ def claims() -> list[Claim]:
     """What is claimed; margins were fixed before the claim seeds ran."""
     better = partial(Claim, kind="superiority", arm_a="anchored", gated=False)
     return [
-        better("Z1", "pretraining helps PPO", arm_b="scratch", margin=0.14, gated=True),
+        better("Z1", "this pretrained model helps PPO", arm_b="scratch", margin=0.14, gated=True),
         better("Z2", "what helps is the order of steps", arm_b="saboteur", margin=0.12),
         Claim("Z3", "an anchor does not cost", "non_inferiority", "anchored", "full", 0.06, gated=False),
         Claim("Z4", "adapters are enough", "non_inferiority", "lora", "full", 0.12, gated=False),
