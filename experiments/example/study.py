@@ -21,7 +21,7 @@ from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.figure import Curve
 from jaxagent.study import agents, films
 from jaxagent.study.study import Found, Study
-from jaxagent.study.verdicts import Scores, between, of_tasks
+from jaxagent.study.verdicts import Scores, all_between, iqm_by_task, of_tasks
 
 ARMS = {"ppo": "PPO with a discount of 0.99", "myopic": "saboteur: PPO with a discount of 0"}
 CURVE = Curve("train/return", ("train/*",), "Return while training", "env_steps", "episode return")
@@ -32,7 +32,8 @@ def study(config: Config) -> Study:
     steps = agents.task_steps(config, config.tasks, fits_of, evaluate)
     claim = Claim("E1", "looking ahead is better", "superiority", "ppo", "myopic", margin=0.5)
     scores = partial(of_tasks, tasks=config.tasks, arms=ARMS)
-    return Study(ARMS, [t.name for t in config.tasks], steps, scores, [claim], checks, curves=[CURVE])
+    names = [task.name for task in config.tasks]
+    return Study(ARMS, names, steps, scores, [claim], partial(checks, names), curves=[CURVE])
 
 
 def fits_of(config: Config, task: TaskConfig) -> agents.Fits:
@@ -61,7 +62,7 @@ def evaluate(
     return {"returns": returns}
 
 
-def checks(found: Found, table: Scores) -> list[Precondition]:
-    """The effect has room."""
+def checks(names: list[str], found: Found, table: Scores) -> list[Precondition]:
+    """The effect has room, on each task."""
     del found
-    return [between("the saboteur leaves room", float(table["myopic"].mean()), high=0.5)]
+    return [all_between("the saboteur leaves room", iqm_by_task(names, table["myopic"]), high=0.5)]

@@ -13,7 +13,7 @@ Others are reported. Limits: T(s) reads the current state alone.
     jaxagent run pasta --preset cpu        # under 10 minutes on 2 cores
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from itertools import product
 from typing import Any
@@ -30,7 +30,7 @@ from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.nn import transformer
 from jaxagent.report.figure import Curve, curves, line
 from jaxagent.study.study import Found, Measure, Step, Study
-from jaxagent.study.verdicts import Scores, iqm_by_task, normalised
+from jaxagent.study.verdicts import Scores, all_between, iqm_by_task, normalised
 
 LIMITS = (
     "T(s) reads the current state alone, no history.",
@@ -173,20 +173,12 @@ def checks(config: Config, found: Found, table: Scores) -> list[Precondition]:
     ]
     for arm, (name, low, high) in ROOM.items():
         if arm in table:
-            result.append(_room(name, list(refs), table[arm], low, high))
+            result.append(all_between(name, iqm_by_task(refs, table[arm]), low, high))
     return result
 
 
 def _told(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
-
-
-def _room(name: str, domains: Sequence[str], table: np.ndarray, low: float, high: float) -> Precondition:
-    """That the IQM of all domains, as the claims have it, lies within bounds."""
-    whole = float(statistics.iqm(table))
-    of_each = _told({domain: f"{score:.2f}" for domain, score in iqm_by_task(domains, table).items()})
-    limits = f"at most {high:g}" if low == -np.inf else f"{low:g} to {high:g}"
-    return Precondition(name, low <= whole <= high, f"IQM {whole:.2f} ({of_each}); {limits}")
 
 
 def adapter_sizes(config: Config) -> dict[str, int]:
