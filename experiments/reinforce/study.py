@@ -86,7 +86,7 @@ def claims() -> list[Claim]:
     return [
         better("Z1", "this pretrained model helps PPO", arm_b="scratch", margin=0.14, gated=True),
         better("Z2", "what helps is the order of steps", arm_b="saboteur", margin=0.12),
-        Claim("Z3", "an anchor does not cost", "non_inferiority", "anchored", "full", 0.06, gated=False),
+        Claim("Z3", "an anchor does not cost", "non_inferiority", "anchored", "full", 0.07, gated=False),
         Claim("Z4", "adapters are enough", "non_inferiority", "lora", "full", 0.12, gated=False),
     ]
 
