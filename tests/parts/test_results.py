@@ -5,6 +5,8 @@ import json
 import pytest
 
 from experiments import results
+from experiments.cli.rooms import room
+from jaxagent.config import fingerprint
 
 
 def finished(tmp_path, verdict):
@@ -48,7 +50,8 @@ def test_a_row_is_kept_and_shown_whatever_its_verdict(tmp_path, monkeypatch, ver
     assert path.name == "icl_bma-cpu.json"
     assert "figures" not in row
     page = results.page([row])
-    assert f"**{verdict}** | 0.5 [0.25, 0.75] | 0.1 | 6 |" in page
+    assert f"**{verdict}** | 0.5 [0.25, 0.75] | - | 0.1 | - | 6 |" in page
+    assert "Stale: the preset has changed since. Exploratory: its claims were not frozen. Preset" in page
     assert "superiority, gated" in page
     assert "Preset `cpu`, 2026-01-02, NVIDIA H100 with `--x=1`, config abc, uncommitted changes, " in page
     assert "## quickstart" in page  # an experiment without a row is named too
@@ -68,8 +71,23 @@ def test_a_row_that_is_superseded_stays_and_says_so(tmp_path, monkeypatch):
         "icl_bma-cpu.json",
     ]
     page = results.page(rows)
-    assert "Superseded by the run of 2026-02-03T04:05. Preset `cpu`, 2026-01-02" in page
-    assert page.count("Superseded") == 1
+    assert "Superseded by the run of 2026-02-03T04:05. Exploratory: its claims were not frozen" in page
+    assert (page.count("Superseded"), page.count("Stale")) == (1, 1)
+
+
+def test_a_row_of_frozen_claims_says_so_and_shows_each_task(tmp_path):
+    folder = finished(tmp_path / "run", "PASS")
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["fingerprint"] = fingerprint(room("icl_bma").config.PRESETS["cpu"])
+    summary["frozen"] = {"is_confirmed": True, "commit": "0123456789ab", "reason": ""}
+    more = {"by_task": {"reach": 0.75, "push": 0.0}, "dropped": ["push"], "smallest_effect": 0.0625}
+    page = results.page([summary | {"started": "2026-01-02", "claims": [summary["claims"][0] | more]}])
+    assert "Confirmed: claims frozen at 01234567. Preset" in page
+    assert "| 0.5 [0.25, 0.75] | reach 0.75, push 0 (left out) | 0.1 | 0.0625 | 6 |" in page
+
+
+def test_the_page_is_that_of_the_rows():
+    assert results.PAGE.read_text() == results.page(results.read())
 
 
 def test_an_unfinished_run_has_no_row(tmp_path):
