@@ -4,6 +4,7 @@
 It has the random return of every pure environment, and an expert's where there is an expert.
 """
 
+import difflib
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -34,9 +35,10 @@ def reference(env_id: str, overrides: dict[str, float] | None = None) -> Referen
     name = task_name(env_id, overrides or {})
     table = json.loads(TABLE.read_text())
     if name not in table:
+        near = difflib.get_close_matches(name, table, n=5, cutoff=0.0)
         raise KeyError(
-            f"returns of {name!r}: not in {TABLE.name}, expected one of {sorted(table)}; measure it"
-            f" with `python -m benchmarks.returns --task '{name}'`."
+            f"returns of {name!r}: not among the {len(table)} of {TABLE.name}, the nearest are {near}; "
+            f"measure it with `python -m benchmarks.returns --task '{name}'`."
         )
     if table[name]["expert"] is None:
         raise KeyError(

@@ -84,11 +84,6 @@ def domains(specs: list[tuple[tuple[Component, ...], tuple[Component, ...]]]) ->
     return result
 
 
-def vocabulary_size(config: TokenConfig, all_domains: list[Domain]) -> int:
-    """Number of tokens, V + K: bins and the widest category."""
-    return config.num_bins + max(d.widest for d in all_domains)
-
-
 def fit(
     obs: np.ndarray, action: np.ndarray, action_spec: tuple[Component, ...], config: TokenConfig
 ) -> Codec:

@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from envs.types import Component
 from jaxagent.config import TokenConfig
+from jaxagent.nn.sequence_model import vocabulary_of
 from jaxagent.tokens import component, scalar
 
 FEW = settings(max_examples=25, deadline=None, derandomize=True)
@@ -46,8 +47,8 @@ def test_domains_share_no_component_id():
 def test_the_vocabulary_has_room_for_the_widest_action():
     wide = (Component("button", "category", cardinality=7),)
     domains = component.domains([(OBS, DISCRETE), (OBS, BOUNDED), (OBS, wide)])
-    assert component.vocabulary_size(CONFIG, domains) == 15
-    assert component.vocabulary_size(CONFIG, domains[1:2]) == 8
+    assert vocabulary_of(CONFIG, domains).size == 15
+    assert vocabulary_of(CONFIG, domains[1:2]).size == 8
 
 
 # Fitting.
