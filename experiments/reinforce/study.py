@@ -10,6 +10,11 @@ Score. The area under the curve of the greedy return over the first 5,120 env st
 what is the best: later all arms are alike (20,480 steps with eight seeds could show 0.22 at best).
 Claim Z1. Pretrained and anchored beats the same network from scratch by 0.14.
 Saboteur. As that, pretrained on shuffled steps. Limit: one pretrained model, whose claims these are.
+Found (confirmed, 32 seeds). 0.24 [0.15, 0.32] over scratch: PASS; over the saboteur 0.20 [0.13, 0.28].
+The first 1,000 steps are what it saves. Adapters of rank 4 are no better than scratch: -0.18 of full
+tuning. What we believe now: a few histories of weak agents give PPO a better beginning, and staying
+near it for a while keeps that. Another pretrained model, or a task where scratch learns in as few
+steps, would change it.
 
     jaxagent run reinforce --preset cpu        # 10 minutes on 2 cores
 """
@@ -77,7 +82,8 @@ def study(config: Config) -> Study:
     about = {name: arm.about for name, arm in ARMS.items()}
     table, drawn = partial(of_tasks, tasks=config.tasks, arms=ARMS), partial(figures, config)
     checked = partial(checks, config)
-    return Study(about, names, [*first, *steps], table, claims(), checked, drawn, learned, LIMITS)
+    label = "area under the return's curve (0: random play, 1: the best throughout)"
+    return Study(about, names, [*first, *steps], table, claims(), checked, drawn, learned, LIMITS, label)
 
 
 def claims() -> list[Claim]:
