@@ -54,8 +54,8 @@ _PPO = PPOConfig(
     num_envs=64,
     num_steps=16,
     num_epochs=2,
-    num_updates=16,  # of RepeatFirst: a third more, and every memory is at its ceiling
-    updates_per_chunk=8,
+    num_updates=14,  # of RepeatFirst: a few more, and every memory is at its ceiling
+    updates_per_chunk=7,
     learning_rate=2e-3,
     entropy_weight=0.01,
 )
