@@ -23,14 +23,20 @@ SAID = ("claims", "preconditions", "scores", "arms", "budgets", "limits", "notes
 
 
 def add(folder: Path) -> Path:
-    """Write the row of a finished run; raises ValueError where there is no summary.
+    """Write the row of a finished run; raises ValueError where there is no summary, or it is no preset's.
 
-    An earlier row of the preset stays under the time at which its run began, marked as superseded.
+    An earlier row of the preset stays under the time at which its run began, marked as superseded. A
+    confirmed one gives way to no exploratory run, and to no second run of the claims that it froze.
     """
     path = folder / "summary.json"
     if not path.is_file():
         raise ValueError(f"{folder}: got no summary.json, expected a finished run; resume it first.")
     summary = json.loads(path.read_text())
+    if row_of_other_settings(summary):
+        raise ValueError(
+            f"{folder}: got settings that are not those of preset {summary['preset']!r} now, "
+            "expected a run of the preset as it is; rows are of presets."
+        )
     about = manifest.read(folder)
     row = {key: summary[key] for key in (*manifest.ASKED, *COST, *SAID) if key in summary}
     row |= {"started": about["started"], "xla_flags": about.get("xla_flags", "")}
@@ -39,10 +45,27 @@ def add(folder: Path) -> Path:
     target.parent.mkdir(exist_ok=True)
     old = json.loads(target.read_text()) if target.exists() else row
     if old["started"] != row["started"]:
+        _refuse_instead_of(old, row)
         began = re.sub(r"\D", "", old["started"])[:12]
         write_json(target.with_stem(f"{target.stem}-{began}"), old | {"superseded": row["started"]})
     write_json(target, row)
     return target
+
+
+def row_of_other_settings(row: dict[str, Any]) -> bool:
+    """Whether a row, or summary, was made with other settings than its preset's now."""
+    preset = rooms.room(row["experiment"]).config.PRESETS.get(row["preset"])
+    return preset is None or fingerprint(preset) != row["fingerprint"]
+
+
+def _refuse_instead_of(old: dict[str, Any], row: dict[str, Any]) -> None:
+    """Raise ValueError where a confirmed row must stay."""
+    then, now = (one.get("frozen", {"is_confirmed": False}) for one in (old, row))
+    if then["is_confirmed"] and (not now["is_confirmed"] or now["commit"] == then["commit"]):
+        raise ValueError(
+            f"{row['experiment']}, {row['preset']}: got another run of claims that have a confirmed row, "
+            "expected none: claim seeds run once. Freeze claims with new seeds to run again."
+        )
 
 
 def read() -> list[dict[str, Any]]:
@@ -84,13 +107,8 @@ def _about(row: dict[str, Any]) -> str:
 
 def _stale(row: dict[str, Any]) -> str:
     """Whether the preset is no longer what the row was made with; an old row is superseded anyway."""
-    presets = rooms.room(row["experiment"]).config.PRESETS
-    preset = presets.get(row["preset"])
-    if "superseded" in row or (preset is not None and fingerprint(preset) == row["fingerprint"]):
-        return ""
-    return (
-        "Stale: the preset has changed since. " if preset is not None else "Stale: no such preset is left. "
-    )
+    is_stale = "superseded" not in row and row_of_other_settings(row)
+    return "Stale: its preset is another now. " if is_stale else ""
 
 
 def _standing(row: dict[str, Any]) -> str:

@@ -142,7 +142,7 @@ def test_functions_stay_readable():
 
 
 LINES = {  # of a room: what is more belongs to the library
-    "alphazero": 430,
+    "alphazero": 432,
     "atari100k": 421,
     "example": 100,
     "icl_bma": 600,

@@ -337,7 +337,7 @@ def two_tasks(ceiling, num_seeds=8):
     return {arm: np.stack([np.full(num_seeds, ceiling), scores[1]]) for arm, scores in arms.items()}
 
 
-@pytest.mark.parametrize("ceiling", [1.0, 0.985, 0.015, 0.0])
+@pytest.mark.parametrize("ceiling", [1.0, 0.985, 1.05, 0.015, 0.0, -0.1])
 def test_a_task_at_an_end_supports_no_difference(ceiling):
     claim = dataclasses.replace(SUPERIORITY, margin=0.1)
     (found,) = claims_module.judge([claim], two_tasks(ceiling), tasks=["full", "open"])
@@ -357,6 +357,30 @@ def test_a_task_at_an_end_is_left_out_where_the_claim_says_so_beforehand():
     alone = {arm: scores[:1] for arm, scores in two_tasks(1.0).items()}
     (none,) = claims_module.judge([claim], alone, tasks=["full"])
     assert (none.verdict, none.reason) == (INCONCLUSIVE, "every task sits at an end of the scale")
+
+
+def test_a_task_that_one_arm_loses_is_not_dropped():
+    """Dropped, it would have left a PASS of what B wins by 0.9."""
+    scores = two_tasks(0.0)
+    scores["b"][0] = 0.9
+    claim = dataclasses.replace(SUPERIORITY, may_drop=("lost",))
+    (found,) = claims_module.judge([claim], scores, tasks=["lost", "open"])
+    assert (found.verdict, found.dropped, found.at_end) == (FAIL, (), ("lost",))
+    (stuck,) = claims_module.judge([claim], {**scores, "a": np.ones((2, 8))}, tasks=["lost", "open"])
+    assert (stuck.verdict, stuck.dropped) == (INCONCLUSIVE, ())  # the effect is cut by the ceiling
+
+
+def test_names_of_tasks_are_different_and_known():
+    with pytest.raises(ValueError, match=r"may_drop \('ful',\), expected different names"):
+        judge([dataclasses.replace(SUPERIORITY, may_drop=("ful",))], two_tasks(0.5), tasks=["full", "open"])
+    with pytest.raises(ValueError, match=r"got tasks \['open', 'open'\]"):
+        judge([SUPERIORITY], two_tasks(0.5), tasks=["open", "open"])
+
+
+def test_the_smallest_effect_of_a_ratio_is_in_its_own_units():
+    scores = {name: 100 * rows for name, rows in around([1.2, 1.0], noise=0.05).items()}
+    (found,) = judge([dataclasses.replace(RATIO, margin=1.05)], scores)
+    assert 0.01 < found.smallest_effect < 0.2
 
 
 def test_one_arm_may_reach_the_ceiling():

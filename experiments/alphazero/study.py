@@ -165,11 +165,10 @@ def scores(config: Config, found: Found) -> Scores:
 def checks(config: Config, found: Found, table: Scores) -> list[Precondition]:
     """The reference is far above random play and even with itself; arms leave room."""
     names = [game.name for game in config.games]
+    untrained, raw = (iqm_by_task(names, table[arm]) for arm in ("untrained", "raw"))
     result = [
-        all_between(
-            "search over a random network is weak", iqm_by_task(names, table["untrained"]), high=FLOOR
-        ),
-        all_between("the raw network leaves room", iqm_by_task(names, table["raw"]), high=CEILING),
+        all_between("search over a random network is weak", untrained, high=FLOOR),
+        all_between("the raw network leaves room", raw, high=CEILING),
     ]
     for game in config.games:
         opponents, what = np.array(found[f"evaluate/{game.name}"]["between"]), "points a game"

@@ -12,6 +12,7 @@ import numpy as np
 
 import envs
 from envs.vector import broadcast_params
+from experiments import results
 from experiments.cli import BUSY, FAILED, USAGE
 from experiments.cli.rooms import Room
 from jaxagent import folders, keys, library
@@ -56,7 +57,7 @@ def start(
         study = _study(room, preset, config)
         about = manifest.describe(room.name, room.source, preset, config, command)
         asked = registration.asked(room.name, preset, config, study)
-        about["frozen"] = registration.status(frozen_place(room, preset), asked, manifest.ROOT)
+        about["frozen"] = registration.status(frozen_place(room, preset), asked, _code(room))
         about["seeds"] = asked["seeds"]
         machine = f"{config.runtime.matmul_precision}, {config.runtime.devices} of {jax.devices()}"
         with folders.begin(out, about, replace=replace, within=within):
@@ -83,6 +84,13 @@ def frozen_place(room: Room, preset: str) -> Path:
     return Path(room.source) / "frozen" / f"{preset}.json"
 
 
+def _code(room: Room) -> tuple[str, ...]:
+    """What must be as it was when claims were frozen."""
+    if room.source != room.name:
+        return (".",)
+    return "jaxagent", "envs", "kernels", f"experiments/{room.name}", "pyproject.toml"
+
+
 def freeze(room: Room, preset: str, config: Any, development: Path, why: str) -> int:
     """Write the frozen claims of a preset, with the scores of a finished run on development seeds."""
 
@@ -90,7 +98,10 @@ def freeze(room: Room, preset: str, config: Any, development: Path, why: str) ->
         study, place = _study(room, preset, config), frozen_place(room, preset)
         what = registration.asked(room.name, preset, config, study)
         run = json.loads((development / "summary.json").read_text())
-        lines = registration.freeze(place, what, study, run, why)
+        seen = [
+            pair for row in results.read() if row["experiment"] == room.name for pair in row.get("seeds", [])
+        ]
+        lines = registration.freeze(place, config, what, study, run, why=why, seen=seen)
         print("\n".join(lines))
         print(f"{place}: commit it, and run from a clean tree")
 
@@ -105,6 +116,9 @@ def resume(room: Room, out: Path, config: Any, *, within: Path | None = None) ->
             then = manifest.read(out)
             now = manifest.describe(room.name, room.source, then["preset"], config, then["command"])
             manifest.check_same_machine(out, now)
+            if then.get("frozen", {}).get("is_confirmed") and now["git"] != then["git"]:
+                reason = {"is_confirmed": False, "reason": "resumed with other code than it began with"}
+                write_json(out / folders.MANIFEST, then | {"frozen": then["frozen"] | reason})
             _go_on(out, config, _study(room, then["preset"], config), tensorboard=False)
 
     return _exit_code(go_on)
@@ -164,7 +178,6 @@ def _record(out: Path, about: dict[str, Any], stages: list[runs.Stage]) -> dict[
     done = {s.name: runs.read_done(out, s.name) for s in stages}
     return {
         **{key: about[key] for key in manifest.ASKED if key in about},
-        **_still_frozen(about),
         # Stages that a kill interrupted count from their resume.
         "wall_seconds": sum(d["seconds"] for d in done.values()),
         "compile_seconds": sum(d["compile_seconds"] for d in done.values()),
@@ -172,16 +185,6 @@ def _record(out: Path, about: dict[str, Any], stages: list[runs.Stage]) -> dict[
         "stage_seconds": {name: d["seconds"] for name, d in done.items()},
         "state_sha256": done[stages[-1].name]["chain_sha256"],
         "metrics_sha256": metrics_log.digest(out / "metrics.jsonl"),
-    }
-
-
-def _still_frozen(about: dict[str, Any]) -> dict[str, Any]:
-    """The standing of verdicts, lost where the code changed between the beginning of a run and its end."""
-    frozen = about.get("frozen", {"is_confirmed": False})
-    if not frozen["is_confirmed"] or manifest.git_state() == about["git"]:
-        return {}
-    return {
-        "frozen": frozen | {"is_confirmed": False, "reason": "resumed with other code than it began with"}
     }
 
 

@@ -137,7 +137,4 @@ def require_replay(config: Any) -> None:
     for what in ("capacity", "warmup_steps"):
         require_divides(f"{name}.{what}", per_update, getattr(config, what), "it is filled in whole updates")
     require_at_most(config, config.capacity, "warmup_steps", "capacity")
-    require_divides(
-        f"{name}.capacity", config.warmup_steps, config.capacity, "the warm-up is one block of it"
-    )
     require_divides(f"{name}.num_updates", config.updates_per_chunk, config.num_updates, "chunks are whole")

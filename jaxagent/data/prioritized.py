@@ -134,9 +134,12 @@ def _sample(windows: _Windows, memory: Prioritized, key: jax.Array, batch_size: 
     return Drawn(windows.view(steps), index, rarity)
 
 
-def _rank(memory: Prioritized, drawn: Drawn, priority: jax.Array, *, exponent: float) -> Prioritized:
+def _rank(
+    memory: Prioritized, drawn: Drawn, priority: jax.Array, did: jax.Array | bool = True, *, exponent: float
+) -> Prioritized:
     # 0 to the power of 0 is 1: an exponent of 0 must not revive what is never to be drawn, nor any
     # priority what was drawn from nothing.
     weight = jnp.where((priority > 0.0) & (drawn.rarity > 0.0), priority**exponent, 0.0)
+    weight = jnp.where(did, weight, sum_tree.get(memory.tree, drawn.index))
     largest = jnp.maximum(memory.largest, jnp.max(weight))
     return memory._replace(tree=sum_tree.put(memory.tree, drawn.index, weight), largest=largest)

@@ -105,7 +105,8 @@ class Memory(NamedTuple):
     sample: Callable[[Replay, jax.Array, int], Any]  # replay, key, batch size -> minibatch
     # replay -> bool []: whether there is anything to sample; a minibatch is arbitrary where there is not
     can_draw: Callable[[Replay], jax.Array]
-    # (replay, minibatch, priorities [batch]) -> replay, where what is drawn depends on them
+    # (replay, minibatch, priorities [batch], whether it was learned from, bool []) -> replay, where what
+    # is drawn depends on them
     rank: Callable | None = None
 
 

@@ -28,8 +28,9 @@ Below 5 seeds a verdict is DIRECTIONAL at best, never FAIL; see `_decide_directi
 precondition makes every verdict VOID, and no score is looked at.
 
 An IQM is taken within each task and then averaged over tasks; every verdict has the effect by task. A
-task where an arm sits at an end of the scale can show no difference: unless the claim said that it may
-be dropped, nothing but INCONCLUSIVE is said of its claims that compare arms.
+task where an arm sits at an end of the scale can show no difference, and its claims that compare arms
+do not PASS; they FAIL where the other arm is elsewhere, as then the end hides nothing. Where all sit at
+one end, the task is left out if the claim said so (`may_drop`), and else nothing is said.
 """
 
 import math
@@ -59,7 +60,7 @@ DIRECTIONAL_BELOW = 5  # seeds, or pretrainings where seeds are nested in them
 MIN_SEEDS = 2  # for DIRECTIONAL: one seed has no replication
 MIN_TASKS = 2  # for DIRECTIONAL: one task leaves nothing to resample
 SCALE = (0.0, 1.0)  # ends of the metric "score": random play and the best, or never and always
-END_REACH = 0.02  # an arm's IQM on a task this near to an end is at it
+END_REACH = 0.02  # an arm's IQM on a task this near to an end, or beyond it, is at it
 ONE_ARMED = ("threshold", "slope")  # kinds that compare no two arms on a task
 ROUNDING = 1e-9  # scores closer than this are equal
 
@@ -94,10 +95,18 @@ class Verdict:
     at_end: tuple[str, ...] = ()  # tasks where an arm sits at an end of the scale
     dropped: tuple[str, ...] = ()  # those of them that the claim let go
     smallest_effect: float | None = None  # that so many seeds of this spread show with 80 % power
+    error: float | None = None  # standard, of `difference`
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values: None for what does not exist or is not finite."""
         return {name: _plain(value) for name, value in asdict(self).items()}
+
+
+class AtEnd(NamedTuple):
+    """A task where an arm sits at an end of the scale."""
+
+    told: str  # the arm and its score
+    is_shared: bool  # all arms sit there
 
 
 class Trial(NamedTuple):
@@ -108,7 +117,7 @@ class Trial(NamedTuple):
     num_seeds: int
     p_value: float | None
     by_task: dict[str, float | None]
-    at_end: dict[str, str]  # task -> the arm that sits there
+    at_end: dict[str, AtEnd]  # by task
     dropped: tuple[str, ...]
 
 
@@ -143,7 +152,7 @@ def judge(
     adjusted = _adjust(trials)
     may_direct = _family(preset) in DIRECTIONAL_PRESETS
     return [
-        _verdict(trial, p, *_decide(trial, p, directional_below, may_direct, draws))
+        _verdict(trial, p, *_within_scale(trial, *_decide(trial, p, directional_below, may_direct, draws)))
         for trial, p in zip(trials, adjusted, strict=True)
     ]
 
@@ -184,8 +193,13 @@ def _try(
             f"claim {claim.id!r}: got scores of {num_tasks} strata and {len(names)} tasks {names}, expected "
             "as many; fix: name each row of the scores"
         )
+    if len(set(names)) < num_tasks or not set(claim.may_drop) <= set(names):
+        raise ValueError(
+            f"claim {claim.id!r}: got tasks {names} and may_drop {claim.may_drop}, expected different "
+            "names, and of those; fix: rename a task, or what may be dropped"
+        )
     at_end = _at_ends(claim, dict(zip(names, zip(*arms, strict=True), strict=True)), scale)
-    dropped = tuple(name for name in at_end if name in claim.may_drop)
+    dropped = tuple(name for name, end in at_end.items() if end.is_shared and name in claim.may_drop)
     kept = [i for i, name in enumerate(names) if name not in dropped]
     each = {n: _read(claim, [a[i : i + 1] for a in arms], draws).point for i, n in enumerate(names)}
     evidence = undefined("every task sits at an end of the scale")
@@ -203,16 +217,18 @@ def _read(claim: Claim, arms: Sequence[np.ndarray], draws: Mapping) -> Evidence:
 
 def _at_ends(
     claim: Claim, by_task: Mapping[str, Sequence[np.ndarray]], scale: tuple[float, float] | None
-) -> dict[str, str]:
-    """The tasks where an arm of a claim that compares arms sits at an end of the scale, and which."""
+) -> dict[str, AtEnd]:
+    """The tasks where an arm of a claim that compares arms sits at an end of the scale."""
     if scale is None or claim.kind in ONE_ARMED or claim.metric != DEFAULT_METRIC:
         return {}
     found = {}
     for task, rows in by_task.items():
-        for name, row in zip(claim.arms, rows, strict=True):
-            value = float(statistics.iqm(row.reshape(1, -1)))
-            if task not in found and min(abs(value - end) for end in scale) <= END_REACH:
-                found[task] = f"{name} {value:.2f}"
+        values = np.array([float(statistics.iqm(row.reshape(1, -1))) for row in rows])
+        low, high = values <= scale[0] + END_REACH, values >= scale[1] - END_REACH
+        if (low | high).any():
+            first = int(np.argmax(low | high))
+            told = f"{claim.arms[first]} {values[first]:.2f}"
+            found[task] = AtEnd(told, bool(low.all() or high.all()))
     return found
 
 
@@ -230,9 +246,6 @@ def _decide(
     """Verdict and reason of one trial."""
     if trial.evidence.undefined:
         return INCONCLUSIVE, trial.evidence.undefined
-    stuck = [f"{task} ({arm})" for task, arm in trial.at_end.items() if task not in trial.dropped]
-    if stuck:
-        return INCONCLUSIVE, f"at an end of the scale, where no difference shows: {', '.join(stuck)}"
     if trial.num_seeds < directional_below:
         return _decide_direction(trial, directional_below, may_direct, draws)
     needs_test = trial.claim.gated or trial.num_seeds < SIGN_FLIP_BELOW
@@ -246,6 +259,16 @@ def _decide(
     if needs_test and adjusted is not None and adjusted >= LEVEL:
         return INCONCLUSIVE, _describe_p(trial, adjusted)
     return PASS, "bounds and claimed size hold" + (", sign flips agree" if needs_test else "")
+
+
+def _within_scale(trial: Trial, verdict: str, reason: str) -> tuple[str, str]:
+    """A verdict and its reason, where no end of the scale stands in the way."""
+    stuck = {task: end for task, end in trial.at_end.items() if task not in trial.dropped}
+    hides = any(end.is_shared for end in stuck.values())
+    if not stuck or trial.evidence.undefined or (verdict == FAIL and not hides):
+        return verdict, reason
+    told = ", ".join(f"{task} ({end.told})" for task, end in stuck.items())
+    return INCONCLUSIVE, f"at an end of the scale, where no difference shows: {told}"
 
 
 def _objection(side: Side, tail: float, needs_test: bool) -> str:
@@ -331,28 +354,35 @@ def _verdict(trial: Trial, adjusted: float | None, verdict: str, reason: str) ->
         by_task=trial.by_task,
         at_end=tuple(trial.at_end),
         dropped=trial.dropped,
-        smallest_effect=smallest_effect(evidence),
+        smallest_effect=smallest_effect(evidence, trial.num_seeds),
+        error=error_of(evidence) if evidence.sides else None,
     )
 
 
-def smallest_effect(evidence: Evidence) -> float | None:
+def smallest_effect(evidence: Evidence, num_seeds: int) -> float | None:
     """The effect that seeds of this spread would show with 80 % power; None where there is no number."""
-    return max((_smallest(side) for side in evidence.sides), default=None)
+    if not evidence.sides:
+        return None
+    return statistics.smallest_effect(error_of(evidence), num_seeds, level=evidence.tail)
 
 
-def _smallest(side: Side) -> float:
-    """Of the larger error of two estimates that must agree: the mean over seeds, and the IQM.
+def error_of(evidence: Evidence) -> float:
+    """The standard error of what a claim says, the larger of two estimates: of the IQM, and of the mean.
 
     The IQM of a difference is of two arms that are trimmed each by its own seeds, so that what the
-    seeds have in common does not cancel in it as it does in the mean.
+    seeds have in common does not cancel in it as it does in the mean. Seeds of a ratio are compared
+    in other units than it has.
     """
-    per_seed = _per_seed(side)
-    count = per_seed.size
-    if count < 2:
-        return math.inf
-    mean = per_seed.std(ddof=1) / math.sqrt(count)
-    bootstrap = side.samples.std() * math.sqrt(count / (count - 1))
-    return statistics.smallest_effect(max(mean, bootstrap), count)
+    errors = []
+    for side in evidence.sides:
+        per_seed = _per_seed(side)
+        count = per_seed.size
+        if count < 2:
+            return math.inf
+        errors.append(side.samples.std() * math.sqrt(count / (count - 1)))
+        if evidence.is_of_seeds:
+            errors.append(per_seed.std(ddof=1) / math.sqrt(count))
+    return float(max(errors))
 
 
 def _interval(evidence: Evidence) -> tuple[float | None, float | None]:

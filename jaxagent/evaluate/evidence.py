@@ -35,6 +35,7 @@ class Evidence(NamedTuple):
     is_directed: bool = True  # whether few seeds could support a direction
     improvement: float | None = None
     undefined: str = ""  # why there is no number
+    is_of_seeds: bool = True  # whether advantages of seeds have the units of the point
 
 
 def _superiority(claim: Claim, arms, samples) -> Evidence:
@@ -80,7 +81,8 @@ def _ratio(claim: Claim, arms, samples) -> Evidence:
     drawn = statistics.iqm(samples[0]) / bottom
     above = claim.sign * (arms[0] - claim.margin * arms[1])
     side = _signed(claim.sign, point, drawn, arms[0], claim.margin)._replace(advantage=above)
-    return Evidence(point, drawn, (side,), INTERVAL_TAIL, improvement=_improvement(claim, arms))
+    improvement = _improvement(claim, arms)
+    return Evidence(point, drawn, (side,), INTERVAL_TAIL, improvement=improvement, is_of_seeds=False)
 
 
 def _ordering(claim: Claim, arms, samples) -> Evidence:

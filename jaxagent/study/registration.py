@@ -7,18 +7,19 @@ claim seeds can show was computed: a claim that they could not show is refused, 
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxagent.config import fingerprint
+from jaxagent.evaluate import statistics
 from jaxagent.evaluate.claim import DEFAULT_METRIC, Claim
-from jaxagent.evaluate.claims import DIRECTIONAL_BELOW, Precondition, Verdict, judge
+from jaxagent.evaluate.claims import DIRECTIONAL_BELOW, LEVEL, Precondition, Verdict, judge
 from jaxagent.files import write_json
 from jaxagent.study.config import SeedConfig
-from jaxagent.study.study import Study
+from jaxagent.study.study import Study, measured
 from jaxagent.train.manifest import git
 
 DEVELOPMENT_SEEDS = 1000  # and up
@@ -32,60 +33,83 @@ class NotFrozen(ValueError):
 
 def asked(experiment: str, preset: str, config: Any, study: Study) -> dict[str, Any]:
     """What is frozen of a preset, as plain JSON."""
-    claims = [dataclasses.asdict(claim) for claim in study.claims]
     return {
         "experiment": experiment,
         "preset": preset,
         "fingerprint": fingerprint(config),
         "seeds": [[seeds.first, seeds.count] for seeds in seeds_of(config)],
-        "claims": json.loads(json.dumps([_without_infinity(claim) for claim in claims])),
+        "tasks": list(study.tasks),
+        "scale": None if study.scale is None else list(study.scale),
+        "shared_seeds": study.shared_seeds,
+        "claims": json.loads(json.dumps([_plain(claim) for claim in study.claims])),
     }
 
 
-def _without_infinity(claim: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in claim.items()}
+def _plain(claim: Claim) -> dict[str, Any]:
+    """The fields of a claim; None for what is infinite."""
+    fields = dataclasses.asdict(claim)
+    return {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in fields.items()}
 
 
 def seeds_of(config: Any) -> list[SeedConfig]:
     """The seeds that a configuration names, in the order of its fields."""
+    found: list[SeedConfig] = []
+    _with_seeds(config, lambda seeds: found.append(seeds) or seeds)
+    return found
 
-    def walk(value: Any) -> Iterator[SeedConfig]:
-        if isinstance(value, SeedConfig):
-            yield value
-        elif dataclasses.is_dataclass(value):
-            for field in dataclasses.fields(value):
-                yield from walk(getattr(value, field.name))
-        elif isinstance(value, tuple):
-            for item in value:
-                yield from walk(item)
 
-    return list(walk(config))
+def _with_seeds(value: Any, change: Callable[[SeedConfig], SeedConfig]) -> Any:
+    """A configuration with every `SeedConfig` changed, in the order of its fields."""
+    if isinstance(value, SeedConfig):
+        return change(value)
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: _with_seeds(getattr(value, f.name), change) for f in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
+    return tuple(_with_seeds(item, change) for item in value) if isinstance(value, tuple) else value
 
 
 def freeze(
-    path: Path, what: Mapping[str, Any], study: Study, development: Mapping[str, Any], why: str
+    path: Path,
+    config: Any,
+    what: Mapping[str, Any],
+    study: Study,
+    development: Mapping[str, Any],
+    *,
+    why: str = "",
+    seen: Sequence[Sequence[int]] = (),
 ) -> list[str]:
     """Write what is frozen with the summary of a `development` run; returns a line a claim.
 
-    `what` is `asked`. Raises `NotFrozen` with every reason: development seeds below 1000 or fewer than
-    five, a precondition that failed on them, a margin below the smallest effect, a task at an end of the
-    scale. A file there that says otherwise was frozen before: then seeds must be new, and `why` told.
+    `what` is `asked`; `seen` are seeds `(first, count)` that runs of the experiment were judged on.
+    Raises `NotFrozen` with every reason: a development run of other settings than the preset's, but for
+    seeds, which are from 1000 on and at least five; one with changes that no commit has; a precondition
+    that failed in it; a margin below the smallest effect; gated claims that so few seeds cannot pass; a
+    task at an end of the scale; claim seeds that were seen, or frozen with other claims; a change
+    without a reason `why`.
     """
-    old = json.loads(path.read_text()) if path.exists() else None
-    problems = _development_problems(what, development) + _change_problems(old, what, why)
+    old = json.loads(path.read_text()) if path.exists() else {}
+    if old and {key: old.get(key) for key in what} == what:
+        return [f"{claim['id']}: as it was frozen" for claim in what["claims"]]
+    replaced = old.get("replaces", [])
+    if old:
+        replaced = [*replaced, {"why": why, **{key: old[key] for key in ("seeds", "claims", "fingerprint")}}]
+    problems = _development_problems(config, what, development)
+    problems += _seed_problems(what, [*seen, *(pair for one in replaced for pair in one["seeds"])])
+    problems += ["got no reason for what changes, expected one line: --why TEXT."] if old and not why else []
     if problems:
         raise NotFrozen("\n".join(problems))
     verdicts = judged_again(study, development)
     growth = _count(what["seeds"]) / _count(development["seeds"])
-    effects = {v.id: _scaled(v, growth) for v in verdicts}
-    problems = [p for c in study.claims for p in _claim_problems(c, verdicts, effects, development, what)]
+    num_gated = sum(verdict.gated for verdict in verdicts)
+    effects = {v.id: _effect(v, growth, num_gated) for v in verdicts}
+    claims = [claim for claim in study.claims if claim.id in effects]
+    problems = [p for c in claims for p in _claim_problems(c, verdicts, effects, growth, num_gated)]
     if problems:
         raise NotFrozen("\n".join(problems))
     kept = {key: development[key] for key in ("seeds", "fingerprint", "git", "tasks", "metrics")}
     content = {**what, "smallest_effects": effects, "development": kept}
-    content |= {"replaces": {"why": why, **{k: old[k] for k in ("seeds", "claims")}}} if old else {}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, content)
+    write_json(path, content | ({"replaces": replaced} if replaced else {}))
     return [
         f"{v.id}: {v.verdict} on development seeds, difference {_told(v.difference)}, margin {v.margin:g}, "
         f"smallest effect of the claim seeds {_told(effects[v.id])}"
@@ -106,53 +130,78 @@ def judged_again(study: Study, summary: Mapping[str, Any]) -> list[Verdict]:
     }
     checks = [Precondition(**check) for check in summary["preconditions"]]
     options = {"scale": study.scale, "shared_seeds": study.shared_seeds}
-    return judge(study.claims, scores, checks, tasks=summary["tasks"], **options)
+    return judge(measured(study, scores), scores, checks, tasks=summary["tasks"], **options)
 
 
-def _scaled(verdict: Verdict, growth: float) -> float | None:
-    """The smallest effect of `growth` times as many units as the development seeds."""
-    if verdict.smallest_effect is None:
+def _units(verdict: Verdict, growth: float) -> int:
+    """Units of the claim seeds, where those of the development run are so many times as few."""
+    return round((verdict.seeds or 0) * growth)
+
+
+def _effect(verdict: Verdict, growth: float, num_gated: int) -> float | None:
+    """The smallest effect that the claim seeds show, with the spread of the development seeds.
+
+    A gated claim is tested at the level that Holm asks of the first; an equivalence needs both of its
+    sides, each with a power whose failures add up.
+    """
+    if verdict.error is None:
         return None
-    return round(verdict.smallest_effect / math.sqrt(growth), 6)
+    level = LEVEL / num_gated if verdict.gated else LEVEL
+    power = 0.9 if verdict.kind == "equivalence" else 0.8
+    error = verdict.error / math.sqrt(growth)
+    return round(statistics.smallest_effect(error, _units(verdict, growth), power, level), 6)
 
 
 def _count(seeds: Sequence[Sequence[int]]) -> int:
     return sum(count for _, count in seeds)
 
 
-def _development_problems(what: Mapping[str, Any], development: Mapping[str, Any]) -> list[str]:
-    problems = []
-    if development.get("experiment") != what["experiment"]:
-        problems.append(
-            f"development run: got one of {development.get('experiment')!r}, expected {what['experiment']!r}."
-        )
-    seeds = development.get("seeds", [])
+def _development_problems(config: Any, what: Mapping[str, Any], development: Mapping[str, Any]) -> list[str]:
+    missing = [key for key in ("experiment", "seeds", "metrics", "git") if key not in development]
+    if missing:
+        return [
+            f"development run: got a summary without {missing}, expected one of this version; run it again."
+        ]
+    problems, seeds = [], development["seeds"]
+    if development["experiment"] != what["experiment"]:
+        return [
+            f"development run: got one of {development['experiment']!r}, expected {what['experiment']!r}."
+        ]
     if not seeds or any(first < DEVELOPMENT_SEEDS for first, _ in seeds):
         problems.append(
             f"development run: got seeds {seeds}, expected all from {DEVELOPMENT_SEEDS} on; claim seeds are "
             "run once, after freezing."
         )
+    given = iter(seeds)
+    if len(seeds) == len(what["seeds"]):
+        same = _with_seeds(config, lambda _: SeedConfig(*next(given)))
+    if len(seeds) != len(what["seeds"]) or fingerprint(same) != development["fingerprint"]:
+        problems.append(
+            f"development run: got other settings (config {development['fingerprint']}), expected the "
+            "preset's with other seeds; run it with --seeds.first alone."
+        )
+    if development["git"].get("dirty"):
+        problems.append("development run: got one with changes that no commit has, expected a clean tree.")
     failed = [check["name"] for check in development.get("preconditions", []) if not check["passed"]]
     problems += [f"development run: precondition {name!r} failed; redesign the set-up." for name in failed]
-    if any(first + count > DEVELOPMENT_SEEDS for first, count in what["seeds"]):
-        problems.append(f"preset: got seeds {what['seeds']}, expected claim seeds below {DEVELOPMENT_SEEDS}.")
     return problems
 
 
-def _change_problems(old: Mapping[str, Any] | None, what: Mapping[str, Any], why: str) -> list[str]:
-    if old is None or {key: old[key] for key in what} == what:
-        return []
-    problems = []
-    ranges = [range(first, first + count) for first, count in old["seeds"]]
+def _seed_problems(what: Mapping[str, Any], seen: Sequence[Sequence[int]]) -> list[str]:
+    """Claim seeds are below the development seeds, and none that was looked at."""
+    problems, known = [], {seed for first, count in seen for seed in range(first, first + count)}
     for first, count in what["seeds"]:
-        again = [seed for seed in range(first, first + count) if any(seed in r for r in ranges)]
+        if first + count > DEVELOPMENT_SEEDS:
+            problems.append(
+                f"preset: got seeds {first} to {first + count - 1}, expected claim seeds below "
+                f"{DEVELOPMENT_SEEDS}."
+            )
+        again = [seed for seed in range(first, first + count) if seed in known]
         if again:
             problems.append(
-                f"{what['preset']}: got seeds {again[0]} to {again[-1]}, which were frozen with other claims "
-                "or settings, expected new ones; set seeds.first."
+                f"preset: got seeds {again[0]} to {again[-1]}, which were run or frozen before, expected new "
+                "ones; set seeds.first."
             )
-    if not why:
-        problems.append("got no reason for what changes, expected one line: --why TEXT.")
     return problems
 
 
@@ -160,19 +209,26 @@ def _claim_problems(
     claim: Claim,
     verdicts: Sequence[Verdict],
     effects: Mapping[str, float | None],
-    development: Mapping[str, Any],
-    what: Mapping[str, Any],
+    growth: float,
+    num_gated: int,
 ) -> list[str]:
     (verdict,) = (v for v in verdicts if v.id == claim.id)
-    effect, problems = effects[claim.id], []
-    if (verdict.seeds or 0) < FEWEST and _count(what["seeds"]) >= DIRECTIONAL_BELOW:
+    effect, units, problems = effects[claim.id], _units(verdict, growth), []
+    if units < DIRECTIONAL_BELOW:  # a direction at most, whatever the margin
+        return []
+    if (verdict.seeds or 0) < FEWEST:
         problems.append(
             f"{claim.id}: got {verdict.seeds} development units, expected at least {FEWEST} for a spread."
         )
-    if claim.kind in SIZED and (effect is None or claim.margin < effect) and verdict.seeds >= FEWEST:
+    elif claim.kind in SIZED and (effect is None or claim.margin < effect):
         problems.append(
             f"{claim.id}: got margin {claim.margin:g}, expected at least {_told(effect)}, the smallest "
-            f"effect that seeds {what['seeds']} show with 80 % power; take more seeds, or claim more."
+            f"effect that {units} seeds show with 80 % power; take more seeds, or claim more."
+        )
+    if claim.gated and num_gated * 0.5**units >= LEVEL:
+        problems.append(
+            f"{claim.id}: got {units} seeds and {num_gated} gated claims, expected p = {0.5**units:.3g}, the "
+            f"least that sign flips reach, below {LEVEL / num_gated:.3g}; take more seeds, or gate fewer."
         )
     stuck = [task for task in verdict.at_end if task not in verdict.dropped]
     if stuck:
@@ -183,22 +239,28 @@ def _claim_problems(
     return problems
 
 
-def status(path: Path, what: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    """Whether a run that starts now is of frozen claims: `is_confirmed`, the `commit`, and else why not."""
+def status(path: Path, what: Mapping[str, Any], code: Sequence[str]) -> dict[str, Any]:
+    """Whether a run that starts now is of frozen claims: `is_confirmed`, the `commit`, and else why not.
+
+    `code` are the paths that must be as they were when the claims were committed.
+    """
 
     def exploratory(reason: str) -> dict[str, Any]:
         return {"is_confirmed": False, "commit": None, "reason": reason}
 
     if not path.exists():
         return exploratory("its claims were not frozen")
-    frozen = json.loads(path.read_text())
-    differing = [key for key in what if frozen[key] != what[key]]
+    frozen, place = json.loads(path.read_text()), path.resolve()
+    differing = [key for key in what if frozen.get(key) != what[key]]
     if differing:
         return exploratory(f"{', '.join(differing)} are not those that were frozen")
     try:
-        commit = git(root, "log", "-1", "--format=%H", "--", str(path))
+        root = Path(git(place.parent, "rev-parse", "--show-toplevel"))
+        commit = git(root, "log", "-1", "--format=%H", "--", str(place))
         if git(root, "status", "--porcelain"):
             return exploratory("the working tree has changes")
+        if commit and git(root, "diff", "--name-only", commit, "HEAD", "--", *code):
+            return exploratory(f"the code has changed since {commit[:8]}, where its claims were frozen")
     except OSError as error:
         return exploratory(f"git cannot say what is committed ({error})")
     if not commit:

@@ -313,7 +313,7 @@ def summary(study: Study, folder: Path, preset: str) -> dict[str, Any]:
     rows = {arm: row for arm, row in rows.items() if row is not None}
     return {
         **judged(
-            claims=[c for c in study.claims if not study.is_partial or _is_measured(c, scores)],
+            claims=measured(study, scores),
             scores=scores,
             preconditions=study.checks(found, scores),
             preset=preset,
@@ -338,6 +338,11 @@ def summary(study: Study, folder: Path, preset: str) -> dict[str, Any]:
         },
         **study.extras(found, scores),
     }
+
+
+def measured(study: Study, scores: Scores) -> list[Claim]:
+    """The claims that scores can be judged by: all, but of a partial study those whose arms it ran."""
+    return [claim for claim in study.claims if not study.is_partial or _is_measured(claim, scores)]
 
 
 def _is_measured(claim: Claim, scores: Scores) -> bool:

@@ -310,11 +310,15 @@ def fit_from_memory(
     `replay`. `standardize(moments, obs)`, where there are moments; `over_shards` maps `agent.targets`.
     """
 
-    def rank(params: Any, batch: Any, ring: Any, steps: Any, key: jax.Array):
-        """Loss, metrics, gradients, and the memory with new priorities."""
+    def rank(params: Any, batch: Any, ring: Any, steps: Any, did: jax.Array, key: jax.Array):
+        """Loss, metrics, gradients, and the memory with new priorities, if anything is learned."""
         grad = value_and_mean_grad(agent.loss, has_items=True)
         (value, metrics, priorities), gradients = grad(params, batch, key)
-        return (value, metrics), gradients, jax.vmap(memory.rank)(ring, steps, priorities)
+        return (
+            (value, metrics),
+            gradients,
+            jax.vmap(memory.rank, (0, 0, 0, None))(ring, steps, priorities, did),
+        )
 
     def see(learner: Learner, steps: Any) -> Any:
         if standardize is None:
@@ -336,7 +340,7 @@ def fit_from_memory(
             (value, metrics), gradients = value_and_mean_grad(agent.loss)(learner.params, batch)
         else:
             batch = jax.vmap(make_targets, (0, 0, None))(steps, shard_keys, shared[0])
-            (value, metrics), gradients, ring = rank(learner.params, batch, ring, steps, shared[1])
+            (value, metrics), gradients, ring = rank(learner.params, batch, ring, steps, did, shared[1])
         params, opt_state = optimizers.apply(optimizer, gradients, learner.opt_state, learner.params)
         target = slow.follow(learner.target, params)
         learned = learner._replace(params=params, opt_state=opt_state, target=target)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from jaxagent.data import replay
 
+ADD = jax.jit(replay.add)
 FEW = settings(max_examples=15, deadline=None, derandomize=True)
 
 
@@ -34,9 +35,8 @@ def empty(capacity):
 
 def filled(capacity, *blocks):
     ring, first = empty(capacity), 0
-    add = jax.jit(replay.add)
     for count in blocks:
-        ring, first = add(ring, items(first, count)), first + count
+        ring, first = ADD(ring, items(first, count)), first + count
     return ring
 
 

@@ -26,7 +26,7 @@ def finished(tmp_path, verdict):
         "experiment": "icl_bma",
         "preset": "cpu",
         "command": "jaxagent run icl_bma",
-        "fingerprint": "abc",
+        "fingerprint": fingerprint(room("icl_bma").config.PRESETS["cpu"]),
         "git": {"dirty": True},
         "versions": {"jax": "1", "python": "3"},
         "device": {"kind": "NVIDIA H100"},
@@ -51,9 +51,12 @@ def test_a_row_is_kept_and_shown_whatever_its_verdict(tmp_path, monkeypatch, ver
     assert "figures" not in row
     page = results.page([row])
     assert f"**{verdict}** | 0.5 [0.25, 0.75] | - | 0.1 | - | 6 |" in page
-    assert "Stale: the preset has changed since. Exploratory: its claims were not frozen. Preset" in page
+    assert "\nExploratory: its claims were not frozen. Preset" in page
+    stale = results.page([row | {"fingerprint": "abc"}])
+    assert "Stale: its preset is another now. Exploratory: its claims were not frozen. Preset" in stale
     assert "superiority, gated" in page
-    assert "Preset `cpu`, 2026-01-02, NVIDIA H100 with `--x=1`, config abc, uncommitted changes, " in page
+    config = f"config {row['fingerprint']}, uncommitted changes, "
+    assert f"Preset `cpu`, 2026-01-02, NVIDIA H100 with `--x=1`, {config}" in page
     assert "## quickstart" in page  # an experiment without a row is named too
 
 
@@ -72,13 +75,12 @@ def test_a_row_that_is_superseded_stays_and_says_so(tmp_path, monkeypatch):
     ]
     page = results.page(rows)
     assert "Superseded by the run of 2026-02-03T04:05. Exploratory: its claims were not frozen" in page
-    assert (page.count("Superseded"), page.count("Stale")) == (1, 1)
+    assert page.count("Superseded") == 1
 
 
 def test_a_row_of_frozen_claims_says_so_and_shows_each_task(tmp_path):
     folder = finished(tmp_path / "run", "PASS")
     summary = json.loads((folder / "summary.json").read_text())
-    summary["fingerprint"] = fingerprint(room("icl_bma").config.PRESETS["cpu"])
     summary["frozen"] = {"is_confirmed": True, "commit": "0123456789ab", "reason": ""}
     more = {"by_task": {"reach": 0.75, "push": 0.0}, "dropped": ["push"], "smallest_effect": 0.0625}
     page = results.page([summary | {"started": "2026-01-02", "claims": [summary["claims"][0] | more]}])
@@ -88,6 +90,32 @@ def test_a_row_of_frozen_claims_says_so_and_shows_each_task(tmp_path):
 
 def test_the_page_is_that_of_the_rows():
     assert results.PAGE.read_text() == results.page(results.read())
+
+
+def test_a_confirmed_row_gives_way_to_new_claims_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+
+    def run(name, year, **frozen):
+        folder = finished(tmp_path / name, "PASS")
+        path = folder / "summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"frozen": frozen}))
+        (folder / "manifest.json").write_text(json.dumps({"started": f"{year}-01-02T03:04:05"}))
+        return folder
+
+    results.add(run("first", 2026, is_confirmed=True, commit="a" * 40, reason=""))
+    for frozen in ({"is_confirmed": False, "reason": "none"}, {"is_confirmed": True, "commit": "a" * 40}):
+        with pytest.raises(ValueError, match="claim seeds run once"):
+            results.add(run("again", 2027, **frozen))
+    results.add(run("new", 2028, is_confirmed=True, commit="b" * 40, reason=""))
+    assert len(list((tmp_path / "results").iterdir())) == 2
+
+
+def test_a_run_of_other_settings_has_no_row(tmp_path):
+    folder = finished(tmp_path / "run", "PASS")
+    path = folder / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": "abc"}))
+    with pytest.raises(ValueError, match="got settings that are not those of preset 'cpu' now"):
+        results.add(folder)
 
 
 def test_an_unfinished_run_has_no_row(tmp_path):
