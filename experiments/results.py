@@ -99,7 +99,7 @@ def _about(row: dict[str, Any]) -> str:
     old = f"Superseded by the run of {row['superseded'][:16]}. " if "superseded" in row else ""
     device = row["device"].get("kind", "cpu")
     return (
-        f"{old}{_stale(row)}{_standing(row)} Preset `{row['preset']}`, {row['started'][:10]}, "
+        f"{old}{_stale(row)}{_standing(row)}{_rules(row)} Preset `{row['preset']}`, {row['started'][:10]}, "
         f"{device}{flags}, config {row['fingerprint']}{state}, {versions}, {row['wall_seconds']:.0f} s wall "
         f"({row['compile_seconds']:.0f} s compiling):"
     )
@@ -109,6 +109,12 @@ def _stale(row: dict[str, Any]) -> str:
     """Whether the preset is no longer what the row was made with; an old row is superseded anyway."""
     is_stale = "superseded" not in row and row_of_other_settings(row)
     return "Stale: its preset is another now. " if is_stale else ""
+
+
+def _rules(row: dict[str, Any]) -> str:
+    """What the judge did not know yet when the row was made."""
+    knew = all("by_task" in claim for claim in row["claims"])
+    return "" if knew else " Judged by older rules: IQMs pooled over tasks, ends of the scale not looked at."
 
 
 def _standing(row: dict[str, Any]) -> str:

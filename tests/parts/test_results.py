@@ -51,9 +51,9 @@ def test_a_row_is_kept_and_shown_whatever_its_verdict(tmp_path, monkeypatch, ver
     assert "figures" not in row
     page = results.page([row])
     assert f"**{verdict}** | 0.5 [0.25, 0.75] | - | 0.1 | - | 6 |" in page
-    assert "\nExploratory: its claims were not frozen. Preset" in page
+    assert "\nExploratory: its claims were not frozen. Judged by older rules: IQMs pooled over tasks" in page
     stale = results.page([row | {"fingerprint": "abc"}])
-    assert "Stale: its preset is another now. Exploratory: its claims were not frozen. Preset" in stale
+    assert "Stale: its preset is another now. Exploratory: its claims were not frozen." in stale
     assert "superiority, gated" in page
     config = f"config {row['fingerprint']}, uncommitted changes, "
     assert f"Preset `cpu`, 2026-01-02, NVIDIA H100 with `--x=1`, {config}" in page
