@@ -1,12 +1,13 @@
 """The worked example: PPO that looks ahead against PPO that does not. Copy this folder.
 
-Method. PPO (Schulman et al. 2017) learns CartPole with a discount of 0.99, or of 0: the saboteur,
-to which every action is worth the same, as every reward is 1 until the pole falls.
+Method. PPO (Schulman et al. 2017) learns CartPole with a discount of 0.99, or of 0.3: the saboteur,
+which hardly sees the pole fall. It learns a little, and PPO not all: at an end of the scale no
+difference would show.
 
-Claim E1. Looking ahead is better, by half of what a good policy has over random play.
-Expected (`cpu`, 5 seeds): an IQM of 0.95 [0.63, 1.00] against -0.02 [-0.03, 0.00].
+Claim E1. Looking ahead is better, by 0.3 of what a good policy has over random play.
+Expected (`cpu`, 32 development seeds): an IQM of 0.61 [0.42, 0.80] against 0.07 [0.04, 0.10].
 
-    jaxagent run example --preset cpu        # a minute on 2 cores, most of which compiles
+    jaxagent run example --preset cpu        # a minute on 2 cores, half of which compiles
 """
 
 import dataclasses
@@ -23,14 +24,14 @@ from jaxagent.study import agents, films
 from jaxagent.study.study import Found, Study
 from jaxagent.study.verdicts import Scores, all_between, iqm_by_task, of_tasks
 
-ARMS = {"ppo": "PPO with a discount of 0.99", "myopic": "saboteur: PPO with a discount of 0"}
+ARMS = {"ppo": "PPO with a discount of 0.99", "myopic": "saboteur: PPO with a discount of 0.3"}
 CURVE = Curve("train/return", ("train/*",), "Return while training", "env_steps", "episode return")
 
 
 def study(config: Config) -> Study:
     """Two fits a task, then both played in the same episodes."""
     steps = agents.task_steps(config, config.tasks, fits_of, evaluate)
-    claim = Claim("E1", "looking ahead is better", "superiority", "ppo", "myopic", margin=0.5)
+    claim = Claim("E1", "looking ahead is better", "superiority", "ppo", "myopic", margin=0.3)
     scores = partial(of_tasks, tasks=config.tasks, arms=ARMS)
     names = [task.name for task in config.tasks]
     return Study(ARMS, names, steps, scores, [claim], partial(checks, names), curves=[CURVE])
@@ -39,7 +40,7 @@ def study(config: Config) -> Study:
 def fits_of(config: Config, task: TaskConfig) -> agents.Fits:
     """A lane a seed; agents of a seed begin alike and draw alike, whatever the arm."""
     env, params = envs.make(task.env)
-    tasks, myopic = [params] * len(config.seeds), dataclasses.replace(task.ppo, discount=0.0)
+    tasks, myopic = [params] * len(config.seeds), dataclasses.replace(task.ppo, discount=0.3)
     return {
         arm: agents.population(f"train/{task.name}/{arm}", env, tasks, ppo, config.seeds.first)
         for arm, ppo in {"ppo": task.ppo, "myopic": myopic}.items()
