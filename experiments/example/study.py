@@ -1,8 +1,7 @@
 """The worked example: PPO that looks ahead against PPO that does not. Copy this folder.
 
 Method. PPO (Schulman et al. 2017) learns CartPole with a discount of 0.99, or of 0.3: the saboteur,
-which hardly sees the pole fall. It learns a little, and PPO not all: at an end of the scale no
-difference would show.
+which hardly sees the pole fall. Neither arm sits at an end of the scale, where no difference shows.
 
 Claim E1. Looking ahead is better, by 0.3 of what a good policy has over random play.
 Expected (`cpu`, 32 development seeds): an IQM of 0.61 [0.42, 0.80] against 0.07 [0.04, 0.10].
