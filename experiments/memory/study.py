@@ -13,8 +13,11 @@ what the GRU has. Y3, the transformer's, is the gated one: five seeds reach p = 
 gated claims would ask for 0.0083 (as they did on seeds 0 to 4, whose row says INCONCLUSIVE). Rows of
 seeds 0 to 4 and 100 to 104 had every memory at the ceiling, where no difference shows: cards are
 counted now, which the GRU does not learn, and RepeatFirst stops early.
-Expected (`cpu`, seeds 1000 to 1004): linear 0.89, transformer 0.90, gated 0.78, GRU 0.57, stack 0.37,
-the saboteur 0.33, none 0.28.
+Found (confirmed, seeds 200 to 204): transformer and gated 0.91, linear 0.87, GRU 0.53, stack 0.40, the
+saboteur 0.33, none 0.29; Y2 and Y6 PASS, Y1 is short of its margin, and Y3 to Y5 are INCONCLUSIVE, as
+the transformer was at RepeatFirst's ceiling in four of five seeds. What we believe now: a transformer
+or a linear recurrence counts and remembers where a GRU only remembers, at this budget; the next run
+needs a first world that takes them longer.
 
     jaxagent run memory --preset cpu        # 9 minutes on 2 cores, half of which compiles
 """
