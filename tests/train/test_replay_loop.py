@@ -79,3 +79,35 @@ def test_nothing_is_learned_from_what_may_never_be_drawn():
         ranks=True,
     )
     np.testing.assert_array_equal(rows[:, :3], [[0, 0, 1]] * 4)
+
+
+def test_one_shard_with_nothing_to_draw_stops_all():
+    """Of what the other shard drew nothing is learned, so nothing of it is ranked either."""
+    memory = prioritized_windows(2, 1.0)
+
+    def loss(params, batch, key):
+        value = jnp.sum(jnp.square(params["w"] - 1.0)) + 0.0 * jnp.mean(batch)
+        return value, ({"train/w": params["w"]}, jnp.full(batch.shape[1:], 9.0))
+
+    agent = Agent(None, None, lambda params, copy, drawn, *keys: drawn.steps, loss)
+    adam, slow = optimizer.adam(0.1, 1.0), loops.averaged(0.5)
+    fit = loops.fit_from_memory(agent, adam, memory, slow, 2, standardize=None, over_shards=jax.vmap)
+    steps, params = jnp.arange(8.0).reshape(4, 2), {"w": jnp.zeros(())}
+    empty = memory.init(steps, 16)
+    held = memory.add(empty, steps)
+    learner = loops.Learner(params, optimizer.init(adam, params), target=slow.first(params))
+
+    @jax.jit
+    def fitted(*rings):
+        both = jax.tree.map(lambda *x: jnp.stack(x), *rings)
+        return parallel.alone(fit)(learner, both, jnp.arange(2), jax.random.key(0))
+
+    after, rings, _, did = fitted(held, empty)
+    assert did == 0.0
+    jax.tree.map(np.testing.assert_array_equal, after, learner)
+    np.testing.assert_array_equal(rings.tree.levels[-1], [held.tree.levels[-1], empty.tree.levels[-1]])
+    np.testing.assert_array_equal(rings.largest, 1.0)
+    after, rings, _, did = fitted(held, held)
+    assert did == 1.0
+    assert after.params["w"] > 0.0
+    assert (np.asarray(rings.tree.levels[-1]) == 9.0).any(axis=1).all()
