@@ -370,6 +370,19 @@ def test_a_task_that_one_arm_loses_is_not_dropped():
     assert (stuck.verdict, stuck.dropped) == (INCONCLUSIVE, ())  # the effect is cut by the ceiling
 
 
+@pytest.mark.parametrize(("kind", "expected"), [("superiority", INCONCLUSIVE), ("equivalence", FAIL)])
+def test_an_end_that_cuts_what_is_claimed_makes_no_failure(kind, expected):
+    """At the ceiling A cannot show 0.3 over 0.9; that it differs by more than 0.05 it shows."""
+    scores = around([1.0, 0.9], num_strata=1)
+    scores["a"] = np.ones((1, 8))
+    claim = dataclasses.replace(SUPERIORITY, kind=kind, margin=0.3 if kind == "superiority" else 0.05)
+    assert claims_module.judge([claim], scores)[0].verdict == expected
+    if kind == "superiority":  # and so at the floor, where less is better
+        mirrored = {arm: 1.0 - rows for arm, rows in scores.items()}
+        below = dataclasses.replace(claim, direction="below")
+        assert claims_module.judge([below], mirrored)[0].verdict == expected
+
+
 def test_names_of_tasks_are_different_and_known():
     with pytest.raises(ValueError, match=r"may_drop \('ful',\), expected different names"):
         judge([dataclasses.replace(SUPERIORITY, may_drop=("ful",))], two_tasks(0.5), tasks=["full", "open"])

@@ -29,8 +29,8 @@ precondition makes every verdict VOID, and no score is looked at.
 
 An IQM is taken within each task and then averaged over tasks; every verdict has the effect by task. A
 task where an arm sits at an end of the scale can show no difference, and its claims that compare arms
-do not PASS; they FAIL where the other arm is elsewhere, as then the end hides nothing. Where all sit at
-one end, the task is left out if the claim said so (`may_drop`), and else nothing is said.
+do not PASS; they FAIL only where the end hides nothing of what is claimed (A at the worst, or B at the
+best). Where all arms sit at one end, the task is left out if the claim said so (`may_drop`).
 """
 
 import math
@@ -107,6 +107,7 @@ class AtEnd(NamedTuple):
 
     told: str  # the arm and its score
     is_shared: bool  # all arms sit there
+    hides: bool  # without the end the claim could have had more to show
 
 
 class Trial(NamedTuple):
@@ -225,10 +226,13 @@ def _at_ends(
     for task, rows in by_task.items():
         values = np.array([float(statistics.iqm(row.reshape(1, -1))) for row in rows])
         low, high = values <= scale[0] + END_REACH, values >= scale[1] - END_REACH
+        worst, best = (low, high) if claim.sign > 0.0 else (high, low)
         if (low | high).any():
             first = int(np.argmax(low | high))
             told = f"{claim.arms[first]} {values[first]:.2f}"
-            found[task] = AtEnd(told, bool(low.all() or high.all()))
+            is_shared = bool(low.all() or high.all())
+            is_cut = claim.kind != "equivalence" and bool(best[0] or worst[-1])
+            found[task] = AtEnd(told, is_shared, is_shared or is_cut)
     return found
 
 
@@ -264,7 +268,7 @@ def _decide(
 def _within_scale(trial: Trial, verdict: str, reason: str) -> tuple[str, str]:
     """A verdict and its reason, where no end of the scale stands in the way."""
     stuck = {task: end for task, end in trial.at_end.items() if task not in trial.dropped}
-    hides = any(end.is_shared for end in stuck.values())
+    hides = any(end.hides for end in stuck.values())
     if not stuck or trial.evidence.undefined or (verdict == FAIL and not hides):
         return verdict, reason
     told = ", ".join(f"{task} ({end.told})" for task, end in stuck.items())
