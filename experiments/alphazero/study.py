@@ -35,7 +35,7 @@ from jaxagent.report.figure import Curve, curves, level, line, maps
 from jaxagent.study import agents, films
 from jaxagent.study.agents import Fits
 from jaxagent.study.study import Found, Study
-from jaxagent.study.verdicts import Scores, all_between, between, iqm_by_task, normalised
+from jaxagent.study.verdicts import Scores, all_between, iqm_by_task, normalised
 from jaxagent.train import loops, optimizer
 from jaxagent.types import View
 
@@ -171,11 +171,11 @@ def checks(config: Config, found: Found, table: Scores) -> list[Precondition]:
         all_between("the raw network leaves room", raw, high=CEILING),
     ]
     for game in config.games:
-        opponents, what = np.array(found[f"evaluate/{game.name}"]["between"]), "points a game"
-        name = f"{game.name}: {game.reference}"
+        points, name = np.array(found[f"evaluate/{game.name}"]["between"]), f"{game.name}: {game.reference}"
+        random, itself = ({"points a game": points[i, -1]} for i in (0, -1))
         result += [
-            between(f"{name} beats random play", opponents[0, -1], high=0.2, what=what),
-            between(f"{name} is even with itself", opponents[-1, -1], DRAW - 0.1, DRAW + 0.1, what),
+            all_between(f"{name} beats random play", random, high=0.2),
+            all_between(f"{name} is even with itself", itself, DRAW - 0.1, DRAW + 0.1),
         ]
     return result
 

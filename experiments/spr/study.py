@@ -30,7 +30,7 @@ from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.figure import Curve, curves, line
 from jaxagent.study import agents
 from jaxagent.study.study import Fit, Found, Measure, Step, Study
-from jaxagent.study.verdicts import Scores, between, normalised
+from jaxagent.study.verdicts import Scores, all_between, normalised
 
 NUMBERS = ("effective_rank", "copy_ratio", "action_sensitivity")  # that claims read
 UNTRAINED = {"untrained": "spr", "untrained tokens": "tokens"}  # an arm before its first update
@@ -126,7 +126,7 @@ def checks(found: Found, table: Scores) -> list[Precondition]:
     result = []
     for arm in UNTRAINED:
         first, fallen = (float(table[name].mean()) for name in (arm, ("collapse", arm)))
-        result.append(between(f"the latent of '{arm}' leaves room", first, high=ROOM, what="mean R^2"))
+        result.append(all_between(f"the latent of '{arm}' leaves room", {"mean R^2": first}, high=ROOM))
         told = f"in a share {fallen:.2f} of seeds; expected none"
         result.append(Precondition(f"the latent of '{arm}' trips no alarm of collapse", fallen == 0.0, told))
     return result

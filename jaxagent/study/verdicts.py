@@ -48,16 +48,6 @@ def iqm_by_task(tasks: Iterable[str], scores: np.ndarray) -> dict[str, float]:
     return {task: float(statistics.iqm(row[None])) for task, row in zip(tasks, scores, strict=True)}
 
 
-def between(
-    name: str, value: float, low: float = -math.inf, high: float = math.inf, what: str = "mean score"
-) -> Precondition:
-    """The check that a number lies where an effect can show; bounds are excluded."""
-    expected = f"between {low:g} and {high:g}"
-    if math.isinf(low) or math.isinf(high):
-        expected = f"above {low:g}" if math.isinf(high) else f"below {high:g}"
-    return Precondition(name, bool(low < value < high), f"{what} {value:.2f}; expected {expected}")
-
-
 def all_between(
     name: str, values: Mapping[str, float], low: float = -math.inf, high: float = math.inf
 ) -> Precondition:

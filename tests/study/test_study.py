@@ -127,14 +127,15 @@ def test_custom_steps_and_measures_are_found(folder):
 
 def test_bounds_of_a_check_are_told_as_they_are_kept():
     for value, bounds, passed, told in (
-        (0.5, {"high": 0.5}, False, "below 0.5"),
-        (0.6, {"low": 0.5}, True, "above 0.5"),
-        (0.5, {"low": 0.2, "high": 0.8}, True, "between 0.2 and 0.8"),
+        (0.5, {"high": 0.5}, True, "a 0.10, b 0.50; expected at most 0.5"),
+        (0.51, {"high": 0.5}, False, "expected at most 0.5"),
+        (0.6, {"low": 0.5}, False, "expected at least 0.5"),  # a is below
+        (0.5, {"low": 0.1, "high": 0.8}, True, "expected 0.1 to 0.8"),
+        (float("nan"), {"high": 0.8}, False, "b nan"),
     ):
-        check = verdicts.between("room", value, **bounds)
+        check = verdicts.all_between("room", {"a": 0.1, "b": value}, **bounds)
         assert check.passed is passed
         assert told in check.detail
-    assert verdicts.all_between("room", {"a": 0.5}, high=0.5).passed
 
 
 def test_the_iqm_of_a_task_is_of_its_seeds():
