@@ -14,7 +14,7 @@ Found (confirmed, 32 seeds). 0.24 [0.15, 0.32] over scratch: PASS; over the sabo
 Adapters of rank 4 are no better than scratch. What we believe now: this model of a few histories of
 weak agents saves PPO about 1,000 steps, and its shuffled twin does not; other models may differ.
 
-    jaxagent run reinforce --preset cpu        # 10 minutes on 2 cores
+    jaxagent run reinforce --preset cpu        # 16 minutes on 2 cores, shared with another run
 """
 
 import dataclasses
