@@ -13,7 +13,7 @@ from typing import Any
 from experiments.cli import rooms
 from jaxagent.config import fingerprint
 from jaxagent.files import write_json
-from jaxagent.report.fields import effects_by_task
+from jaxagent.report.fields import effects_by_task, standing_of
 from jaxagent.train import manifest
 
 RESULTS = Path(__file__).with_name("results")
@@ -97,10 +97,11 @@ def _about(row: dict[str, Any]) -> str:
     state = ", uncommitted changes" if row["git"].get("dirty") else ""
     versions = ", ".join(f"{k} {v}" for k, v in row["versions"].items() if k in ("jax", "python"))
     old = f"Superseded by the run of {row['superseded'][:16]}. " if "superseded" in row else ""
-    device = row["device"].get("kind", "cpu")
+    device, standing = row["device"].get("kind", "cpu"), standing_of(row)
     return (
-        f"{old}{_stale(row)}{_standing(row)}{_rules(row)} Preset `{row['preset']}`, {row['started'][:10]}, "
-        f"{device}{flags}, config {row['fingerprint']}{state}, {versions}, {row['wall_seconds']:.0f} s wall "
+        f"{old}{_stale(row)}{standing[:1].upper()}{standing[1:]}.{_rules(row)} Preset "
+        f"`{row['preset']}`, {row['started'][:10]}, {device}{flags}, config {row['fingerprint']}{state}, "
+        f"{versions}, {row['wall_seconds']:.0f} s wall "
         f"({row['compile_seconds']:.0f} s compiling):"
     )
 
@@ -115,14 +116,6 @@ def _rules(row: dict[str, Any]) -> str:
     """What the judge did not know yet when the row was made."""
     knew = all("by_task" in claim for claim in row["claims"])
     return "" if knew else " Judged by older rules: IQMs pooled over tasks, ends of the scale not looked at."
-
-
-def _standing(row: dict[str, Any]) -> str:
-    """Whether its claims were frozen before the run; rows from before there were such files are not."""
-    frozen = row.get("frozen", {"is_confirmed": False, "reason": "its claims were not frozen"})
-    if frozen["is_confirmed"]:
-        return f"Confirmed: claims frozen at {frozen['commit'][:8]}."
-    return f"Exploratory: {frozen['reason']}."
 
 
 def _verdict(claim: dict[str, Any]) -> str:

@@ -23,6 +23,11 @@ class Room(NamedTuple):
     package: str  # what is imported
 
     @property
+    def is_outside(self) -> bool:
+        """Whether it was given by a path, not by the name of one here."""
+        return self.source != self.name
+
+    @property
     def config(self) -> Any:
         """The module with `Config`, `DESCRIPTION` and `PRESETS`."""
         return importlib.import_module(f"{self.package}.config")

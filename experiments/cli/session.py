@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from jaxagent.evaluate.claims import check_claims, check_preset
 from jaxagent.evaluate.episodes import play
 from jaxagent.files import write_json
 from jaxagent.folders import Locked, NotOurs
+from jaxagent.report.fields import standing_of
 from jaxagent.report.html import write_report
 from jaxagent.study import registration
 from jaxagent.study.study import Study, costs, stages, summary
@@ -63,30 +64,23 @@ def start(
         with folders.begin(out, about, replace=replace, within=within):
             print(
                 f"{room.name} ({preset}) in {out}, config {about['fingerprint']}, matmul precision {machine}"
-                f"; {_standing(about['frozen'])}"
+                f"; {standing_of(about)}"
             )
             _go_on(out, config, study, tensorboard=tensorboard)
 
     return _exit_code(begin)
 
 
-def _standing(frozen: Mapping[str, Any]) -> str:
-    """Whether verdicts will be confirmed, for a person."""
-    if frozen["is_confirmed"]:
-        return f"confirmed: claims frozen at {frozen['commit'][:8]}"
-    return f"exploratory: {frozen['reason']}"
-
-
 def frozen_place(room: Room, preset: str) -> Path:
     """The file of a preset's frozen claims: in this repository, or in the folder of a room outside."""
-    if room.source == room.name:
-        return FROZEN / f"{room.name}-{preset}.json"
-    return Path(room.source) / "frozen" / f"{preset}.json"
+    if room.is_outside:
+        return Path(room.source) / "frozen" / f"{preset}.json"
+    return FROZEN / f"{room.name}-{preset}.json"
 
 
 def _code(room: Room) -> tuple[str, ...]:
     """What must be as it was when claims were frozen."""
-    if room.source != room.name:
+    if room.is_outside:
         return (".",)
     return "jaxagent", "envs", "kernels", f"experiments/{room.name}", "pyproject.toml"
 

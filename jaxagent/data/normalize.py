@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.types import Component
+from jaxagent.finite import first_not_finite
 from jaxagent.types import Masked
 
 EPSILON = 1e-8
@@ -43,8 +44,8 @@ def moments_of(obs: Any) -> Moments:
 
     Raises ValueError where numpy's are not finite: the moments would standardise everything to NaN.
     """
-    if isinstance(obs, np.ndarray) and not np.isfinite(obs).all():
-        first = np.argwhere(~np.isfinite(obs))[0].tolist()
+    first = first_not_finite(obs) if isinstance(obs, np.ndarray) else None
+    if first is not None:
         raise ValueError(f"moments: got {obs[tuple(first)]} at {first}, expected finite observations.")
     return Moments(np.float32(len(obs)), obs.mean(0), obs.var(0))
 

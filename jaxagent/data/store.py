@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxagent.finite import first_not_finite
 from jaxagent.folders import INDEX, replacement
 from jaxagent.types import Trajectory
 
@@ -136,8 +137,8 @@ def _check_steps(path: Path, arrays: dict[str, np.ndarray]) -> None:
                 f"{path}: {name} has shape {array.shape} beside rewards of {steps}, expected the same "
                 "[steps, lanes] first in all; each observation stands beside what was done there."
             )
-        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            first = np.argwhere(~np.isfinite(array))[0].tolist()
+        first = first_not_finite(array) if np.issubdtype(array.dtype, np.floating) else None
+        if first is not None:
             raise StoreError(f"{path}: {name}{first} is not finite; the source diverged there.")
     before, after = arrays["obs"], arrays["final_obs"]
     if (before.shape, before.dtype) != (after.shape, after.dtype):

@@ -99,7 +99,7 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values: None for what does not exist or is not finite."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
+        return {name: plain(value) for name, value in asdict(self).items()}
 
 
 class AtEnd(NamedTuple):
@@ -340,7 +340,10 @@ def _task_bound(side: Side, draws: Mapping) -> float:
 
 
 def _verdict(trial: Trial, adjusted: float | None, verdict: str, reason: str) -> Verdict:
-    evidence, claim = trial.evidence, trial.claim
+    evidence, claim, error, smallest = trial.evidence, trial.claim, None, None
+    if evidence.sides:
+        error = error_of(evidence)
+        smallest = statistics.smallest_effect(error, trial.num_seeds, level=evidence.tail)
     return Verdict(
         id=claim.id,
         statement=claim.statement,
@@ -358,16 +361,9 @@ def _verdict(trial: Trial, adjusted: float | None, verdict: str, reason: str) ->
         by_task=trial.by_task,
         at_end=tuple(trial.at_end),
         dropped=trial.dropped,
-        smallest_effect=smallest_effect(evidence, trial.num_seeds),
-        error=error_of(evidence) if evidence.sides else None,
+        smallest_effect=smallest,
+        error=error,
     )
-
-
-def smallest_effect(evidence: Evidence, num_seeds: int) -> float | None:
-    """The effect that seeds of this spread would show with 80 % power; None where there is no number."""
-    if not evidence.sides:
-        return None
-    return statistics.smallest_effect(error_of(evidence), num_seeds, level=evidence.tail)
 
 
 def error_of(evidence: Evidence) -> float:
@@ -416,12 +412,12 @@ def _void(claim: Claim, failed: Sequence[Precondition]) -> Verdict:
     )
 
 
-def _plain(value):
+def plain(value):
     """Value as JSON knows it."""
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
+        return {name: plain(item) for name, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     is_lost = isinstance(value, float) and not math.isfinite(value)

@@ -20,6 +20,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.stats
 
+from jaxagent.finite import first_not_finite
+
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 TRIM = 0.25  # share cut from each tail by the interquartile mean
@@ -54,8 +56,9 @@ def check_scores(scores, name: str = "scores", num_axes: tuple[int, ...] = (2,))
             f"{name}: got shape {array.shape}, expected non-empty {expected} (strata, runs); "
             "fix: give the strata axis even when there is one stratum, scores[None, :]"
         )
-    if not np.isfinite(array).all():
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+    first = first_not_finite(array)
+    if first is not None:
+        where = tuple(first)
         raise ValueError(
             f"{name}: got {array[where]} at {where}, expected finite numbers; "
             "fix: give a diverged run the floor score that the experiment declares"

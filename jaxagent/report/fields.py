@@ -28,6 +28,14 @@ def effects_by_task(claim: Mapping) -> str:
     return ", ".join(f"{task} {x}{' (left out)' if task in dropped else ''}" for task, x in told.items())
 
 
+def standing_of(owner: Mapping) -> str:
+    """Whether verdicts are of claims frozen before the run; who has no word of it is from before that."""
+    frozen = dict_at(owner, "frozen") or {"reason": "its claims were not frozen"}
+    if frozen.get("is_confirmed"):
+        return f"confirmed: claims frozen at {str(frozen.get('commit'))[:8]}"
+    return f"exploratory: {frozen.get('reason')}"
+
+
 def items_of(value: Any) -> list[Any]:
     """A list as it is, a scalar as a list of one, null as none."""
     if value is None:

@@ -39,6 +39,7 @@ from jaxagent.report.fields import (
     number_of,
     numbers_of,
     pair_of,
+    standing_of,
 )
 from jaxagent.report.page import CSS, PAGE
 from jaxagent.report.render import write_atomically
@@ -87,7 +88,7 @@ def _header(run: Run, name: Any) -> str:
         ("started", run.manifest.get("started")),
         ("seconds", run.summary.get("wall_seconds")),
         ("fingerprint", _short_hash(run.manifest.get("fingerprint"))),
-        ("verdicts", _standing(run)),
+        ("verdicts", standing_of(run.manifest) if "frozen" in run.manifest else None),
     ]
     line = " · ".join(f"{key} {shown(value)}" for key, value in facts if value is not None)
     notes = "".join(map(noted, run.notes))
@@ -96,16 +97,6 @@ def _header(run: Run, name: Any) -> str:
         f'<p class="headline">{_headline(run, claims)}</p>'
         f'<p class="badges">{badges}</p><p class="muted">{line}</p>{notes}'
     )
-
-
-def _standing(run: Run) -> str | None:
-    """Whether the claims were frozen before the run."""
-    frozen = dict_at(run.summary, "frozen") or dict_at(run.manifest, "frozen")
-    if not frozen:
-        return None
-    if frozen.get("is_confirmed"):
-        return f"confirmed, claims frozen at {_short_hash(frozen.get('commit'))}"
-    return f"exploratory: {frozen.get('reason')}"
 
 
 def _headline(run: Run, claims: Sequence[Mapping]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxagent.config import fingerprint
 from jaxagent.evaluate import statistics
 from jaxagent.evaluate.claim import DEFAULT_METRIC, Claim
-from jaxagent.evaluate.claims import DIRECTIONAL_BELOW, LEVEL, Precondition, Verdict, judge
+from jaxagent.evaluate.claims import DIRECTIONAL_BELOW, LEVEL, Precondition, Verdict, judge, plain
 from jaxagent.files import write_json
 from jaxagent.study.config import SeedConfig
 from jaxagent.study.study import Study, measured
@@ -41,20 +41,19 @@ def asked(experiment: str, preset: str, config: Any, study: Study) -> dict[str, 
         "tasks": list(study.tasks),
         "scale": None if study.scale is None else list(study.scale),
         "shared_seeds": study.shared_seeds,
-        "claims": json.loads(json.dumps([_plain(claim) for claim in study.claims])),
+        "claims": [plain(dataclasses.asdict(claim)) for claim in study.claims],
     }
-
-
-def _plain(claim: Claim) -> dict[str, Any]:
-    """The fields of a claim; None for what is infinite."""
-    fields = dataclasses.asdict(claim)
-    return {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in fields.items()}
 
 
 def seeds_of(config: Any) -> list[SeedConfig]:
     """The seeds that a configuration names, in the order of its fields."""
     found: list[SeedConfig] = []
-    _with_seeds(config, lambda seeds: found.append(seeds) or seeds)
+
+    def note(seeds: SeedConfig) -> SeedConfig:
+        found.append(seeds)
+        return seeds
+
+    _with_seeds(config, note)
     return found
 
 

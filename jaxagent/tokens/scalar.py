@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxagent.finite import first_not_finite
+
 MIN_SPREAD = 1e-6  # a constant component gets a range of this size around its value
 ROUNDING = 2.0**-22  # of a place in [-1, 1] in float32, and a bit
 
@@ -143,9 +145,10 @@ def _bins(expand, half_edges: np.ndarray) -> Bins:
 def finite(values: np.ndarray) -> np.ndarray:
     """`values [N, C]` as float64; raises ValueError where one is not finite, or there are none."""
     values = np.asarray(values, np.float64)
-    bad = np.argwhere(~np.isfinite(values))
-    if len(bad) or not len(values):
-        got = f"{values[tuple(bad[0])]} at {bad[0].tolist()}, one of {len(bad)}" if len(bad) else "no values"
+    first = first_not_finite(values)
+    if first is not None or not len(values):
+        count = np.sum(~np.isfinite(values))
+        got = f"{values[tuple(first)]} at {first}, one of {count}" if first else "no values"
         raise ValueError(
             f"bins: got {got}, expected finite values [N, components]; leave out the episodes that diverged."
         )

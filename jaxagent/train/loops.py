@@ -314,11 +314,8 @@ def fit_from_memory(
         """Loss, metrics, gradients, and the memory with new priorities, if anything is learned."""
         grad = value_and_mean_grad(agent.loss, has_items=True)
         (value, metrics, priorities), gradients = grad(params, batch, key)
-        return (
-            (value, metrics),
-            gradients,
-            jax.vmap(memory.rank, (0, 0, 0, None))(ring, steps, priorities, did),
-        )
+        ranked = jax.vmap(memory.rank, (0, 0, 0, None))(ring, steps, priorities, did)
+        return (value, metrics), gradients, ranked
 
     def see(learner: Learner, steps: Any) -> Any:
         if standardize is None:

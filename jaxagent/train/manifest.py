@@ -65,7 +65,7 @@ def describe(
         "prng": jax.config.jax_default_prng_impl,
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "cores": len(os.sched_getaffinity(0)),
-        "git": git_state(),
+        "git": _git_state(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
@@ -104,7 +104,7 @@ def git(root: Path, *args: str) -> str:
     return result.stdout.strip()
 
 
-def git_state() -> dict[str, Any]:
+def _git_state() -> dict[str, Any]:
     """The commit that runs, and whether the working tree has changes; None where git does not say."""
     try:
         commit, changes = git(ROOT, "rev-parse", "HEAD"), git(ROOT, "status", "--porcelain")
