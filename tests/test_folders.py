@@ -234,6 +234,7 @@ class Toy(NamedTuple):
     build: Callable
     name: str = "toy"
     source: str = "toy"
+    is_outside = False
 
     def study(self, config):
         return self.build(config)
