@@ -19,7 +19,7 @@ from jaxagent.train import manifest
 RESULTS = Path(__file__).with_name("results")
 PAGE = Path(__file__).with_name("RESULTS.md")
 COST = ("wall_seconds", "compile_seconds", "throughput")
-SAID = ("claims", "preconditions", "scores", "arms", "budgets", "limits", "notes", "returns", "agent_scores")
+SAID = ("claims", "preconditions", "scores", "arms", "spent", "budgets", "limits", "notes", "returns", "agent_scores")
 
 
 def add(folder: Path) -> Path:
@@ -123,6 +123,7 @@ def _verdict(claim: dict[str, Any]) -> str:
     value = "-" if claim["difference"] is None else f"{claim['difference']:.3g}"
     value += "" if low is None else f" [{low:.3g}, {high:.3g}]"
     what = f"{claim['id']} {claim['statement']} ({claim['kind']}{', gated' if claim['gated'] else ''})"
+    what += f"; {claim['budget']}" if claim.get("budget") else ""
     smallest = claim.get("smallest_effect")
     cells = [what, f"**{claim['verdict']}**", value, effects_by_task(claim) or "-"]
     cells += [f"{claim['margin']:g}", "-" if smallest is None else f"{smallest:.3g}", str(claim["seeds"])]

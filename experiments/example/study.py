@@ -20,6 +20,7 @@ from jaxagent import keys
 from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.figure import Curve
 from jaxagent.study import agents, films
+from jaxagent.study.budget import Spent
 from jaxagent.study.study import Found, Study
 from jaxagent.study.verdicts import Scores, all_between, iqm_by_task, of_tasks
 
@@ -33,7 +34,8 @@ def study(config: Config) -> Study:
     claim = Claim("E1", "looking ahead is better", "superiority", "ppo", "myopic", margin=0.3)
     scores = partial(of_tasks, tasks=config.tasks, arms=ARMS)
     names = [task.name for task in config.tasks]
-    return Study(ARMS, names, steps, scores, [claim], partial(checks, names), curves=[CURVE])
+    spent = {arm: Spent((f"train/*/{arm}",)) for arm in ARMS}
+    return Study(ARMS, names, steps, scores, [claim], partial(checks, names), curves=[CURVE], spent=spent)
 
 
 def fits_of(config: Config, task: TaskConfig) -> agents.Fits:

@@ -141,7 +141,7 @@ def _claim_row(claim: Mapping[str, Any]) -> list[str]:
     reason = claim.get("reason")
     statement = f'{escaped(claim.get("statement", ""))}<div class="muted">{kind}</div>'
     effects = effects_by_task(claim)
-    lines = (reason, effects and f"by task: {effects}")
+    lines = (reason, effects and f"by task: {effects}", claim.get("budget"))
     statement += "".join(f'<div class="muted">{escaped(line)}</div>' for line in lines if line)
     difference = f"{shown(claim.get('difference'))}<br>{interval_of(claim.get('interval'))}"
     names = ("margin", "probability_of_improvement", "p_value", "seeds", "smallest_effect")
@@ -316,10 +316,12 @@ def _budgets(run: Run) -> str:
 
 
 def _arm_budgets(run: Run) -> str:
-    arms, budgets = dict_at(run.summary, "arms"), dict_at(run.summary, "budgets")
+    arms, names = dict_at(run.summary, "arms"), ("spent", "budgets")
+    spent, budgets = (dict_at(run.summary, name) for name in names)
     known = {"description", "iqm", "interval"}
     table = {
-        name: {**{k: v for k, v in dict_at(arms, name).items() if k not in known}, **dict_at(budgets, name)}
+        name: {k: v for k, v in dict_at(arms, name).items() if k not in known}
+        | {**dict_at(spent, name), **dict_at(budgets, name)}
         for name in dict.fromkeys([*arms, *budgets])
     }
     table = {name: row for name, row in table.items() if row}  # what spent nothing has no row

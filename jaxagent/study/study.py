@@ -19,6 +19,8 @@ from jaxagent.evaluate.claim import DEFAULT_METRIC
 from jaxagent.evaluate.claims import SCALE, Claim, Precondition
 from jaxagent.nn.transformer import num_parameters
 from jaxagent.report.figure import Curve
+from jaxagent.study import budget
+from jaxagent.study.budget import Spent
 from jaxagent.study.verdicts import Scores, judged
 from jaxagent.train import history, loops, metrics_log, parallel
 from jaxagent.train.flops import flops_of
@@ -115,12 +117,13 @@ class Fit:
         def finish(state: RunState, place: Path) -> dict[str, Any]:
             kept = lanes.kept(state.learner)
             tree_file.save(place / KEPT, kept)
-            learner = state.learner.learner if lanes.history else state.learner
             return {
                 "lanes": num_lanes,
                 "axes": [lanes.num_chunks + 1, num_lanes] if lanes.history else [num_lanes],
-                "parameters": num_parameters(learner.params) // num_lanes,
+                "parameters": num_parameters(_learner(lanes, state).params) // num_lanes,
                 "updates": lanes.config.num_updates,
+                "units": ["operations", *lanes.units],
+                "operations": _operations(lanes, state) / num_lanes,
                 **{unit: n * lanes.config.num_updates for unit, n in lanes.units.items()},
             } | lanes.tell(kept)
 
@@ -182,7 +185,8 @@ class Driven:
             kept = jax.device_get(self.keep(state))
             tree_file.save(place / KEPT, kept)
             num_lanes = jax.tree.leaves(kept)[0].shape[0]
-            return {"lanes": num_lanes, "axes": [num_lanes]} | self.tell(state)
+            spent = {unit: n * self.config.num_updates / num_lanes for unit, n in self.units.items()}
+            return {"lanes": num_lanes, "axes": [num_lanes], "units": list(spent), **spent} | self.tell(state)
 
         every = self.config.updates_per_chunk
         return Work(finish, loop.init, loop.chunk, self.config.num_updates // every, every, self.units)
@@ -260,6 +264,7 @@ class Study:
     shared_seeds: bool = False  # one training gives a seed's scores of all tasks
     scale: tuple[float, float] | None = SCALE  # ends of the metric "score"; None: it has none
     is_partial: bool = False  # claims about arms that this configuration does not run are left out
+    spent: Mapping[str, Spent] = field(default_factory=dict)  # by arm; one that is not named is not told
     extras: Callable[[Found, Scores], dict[str, Any]] = lambda found, scores: {}  # of the summary
 
 
@@ -287,7 +292,22 @@ def costs(study: Study, *, with_memory: bool = True) -> Iterator[Cost]:
 def _cost(fit: Fit, with_memory: bool) -> Cost:
     lanes = fit.lanes(None)
     state = jax.eval_shape(lanes.first, *lanes.inputs())
-    learner = state.learner.learner if lanes.history else state.learner
+    size, num_bytes = num_parameters(_learner(lanes, state).params), 0.0
+    if with_memory:
+        update, args = _one_update(lanes, state)
+        used = jax.jit(update).lower(*args).compile().memory_analysis()
+        num_bytes = float(used.argument_size_in_bytes + used.temp_size_in_bytes)
+    return Cost(fit.name, size, _operations(lanes, state), num_bytes)
+
+
+def _operations(lanes: Lanes, state: RunState) -> float:
+    """Operations of all updates of all lanes, of a state or of its shapes."""
+    update, args = _one_update(lanes, jax.eval_shape(lambda: state))
+    return lanes.config.num_updates * flops_of(update, *args)
+
+
+def _one_update(lanes: Lanes, state: Any) -> tuple[Callable, tuple]:
+    """An update on one device, and its arguments; the state is one of shapes."""
     loop = lanes.lane_loop
     shards = jax.eval_shape(
         lambda tree: jax.tree.map(lambda x: jnp.moveaxis(x, 0, loop.shard_axis), tree), state.shards
@@ -296,13 +316,12 @@ def _cost(fit: Fit, with_memory: bool) -> Cost:
     def update(learner: Any, shards: Any, data: Any, key: jax.Array) -> Any:
         return loop.update(learner, shards, data, jnp.arange(parallel.NUM_SHARDS), key)
 
-    args = (learner, shards, lanes.data, lanes.key)
-    flops = lanes.config.num_updates * flops_of(parallel.alone(update), *args)
-    size, num_bytes = num_parameters(learner.params), 0.0
-    if with_memory:
-        used = jax.jit(parallel.alone(update)).lower(*args).compile().memory_analysis()
-        num_bytes = float(used.argument_size_in_bytes + used.temp_size_in_bytes)
-    return Cost(fit.name, size, flops, num_bytes)
+    return parallel.alone(update), (_learner(lanes, state), shards, lanes.data, lanes.key)
+
+
+def _learner(lanes: Lanes, state: RunState) -> Any:
+    """The learner of a state, without the snapshots that it may remember."""
+    return state.learner.learner if lanes.history else state.learner
 
 
 def summary(study: Study, folder: Path, preset: str) -> dict[str, Any]:
@@ -311,18 +330,23 @@ def summary(study: Study, folder: Path, preset: str) -> dict[str, Any]:
     scores = study.scores(found)
     rows = {arm: study.shown(scores, arm) for arm in study.arms}
     rows = {arm: row for arm, row in rows.items() if row is not None}
+    spent, claims = budget.budgets(study.spent, found), measured(study, scores)
+    result = judged(
+        claims=claims,
+        scores=scores,
+        preconditions=study.checks(found, scores),
+        preset=preset,
+        shown=rows,
+        about=study.arms,
+        tasks=study.tasks,
+        shared_seeds=study.shared_seeds,
+        scale=study.scale,
+    )
+    for claim, told in zip(claims, result["claims"], strict=True):
+        told["budget"] = budget.line_of(claim.arms, spent)
     return {
-        **judged(
-            claims=measured(study, scores),
-            scores=scores,
-            preconditions=study.checks(found, scores),
-            preset=preset,
-            shown=rows,
-            about=study.arms,
-            tasks=study.tasks,
-            shared_seeds=study.shared_seeds,
-            scale=study.scale,
-        ),
+        **result,
+        "spent": spent,
         "score_label": study.label,
         **({"score_title": study.title} if study.title else {}),
         "figures": study.figures(found),

@@ -124,9 +124,8 @@ def table(summary: Mapping[str, Any]) -> str:
     for claim in summary["claims"]:
         lines.append(f"{claim['verdict']}: {claim['id']} {claim['statement']} ({claim['reason']})")
         effects = effects_by_task(claim)
-        lines += [
-            f"    {line}" for line in (effects and f"by task: {effects}", shown_by_seeds(claim)) if line
-        ]
+        told = (effects and f"by task: {effects}", shown_by_seeds(claim), claim.get("budget"))
+        lines += [f"    {line}" for line in told if line]
     return "\n".join(lines)
 
 

@@ -1,0 +1,78 @@
+"""What arms spent, and whether two of them spent alike: a claim of a mechanism that spends more says so."""
+
+import math
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+TRIALS = "settings_tried"
+ALIKE = 0.1  # spendings that differ by less than this share are equal
+
+
+class Spent(NamedTuple):
+    """Where what an arm plays with was learned, and what a decision of it costs."""
+
+    stages: tuple[str, ...] = ()  # names or patterns (`train/*/gru`); (): nothing was trained
+    evaluations: float = 1  # of networks, a decision
+    trials: int | None = None  # settings that were tried for it on development seeds; None: not counted
+
+
+def budgets(
+    spent: Mapping[str, Spent], stages: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, float]]:
+    """Of each arm the sums over its stages, a lane of each: operations, env steps, tokens, and so on.
+
+    `stages` are summaries by name, each with its "units". Raises ValueError for a pattern without a stage.
+    """
+    return {arm: _of_arm(arm, one, stages) for arm, one in spent.items()}
+
+
+def _of_arm(arm: str, spent: Spent, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for pattern in spent.stages:
+        found = [stages[name] for name in stages if fnmatchcase(name, pattern)]
+        if not found:
+            raise ValueError(
+                f"budget of {arm!r}: got {pattern!r}, expected a stage of {sorted(stages)}; fix `spent`."
+            )
+        for stage in found:
+            for unit in stage.get("units", ()):
+                total[unit] = total.get(unit, 0) + stage[unit]
+    told = {} if spent.trials is None else {TRIALS: spent.trials}
+    return total | {"evaluations": spent.evaluations} | told
+
+
+def compared(a: Mapping[str, float], b: Mapping[str, float]) -> str:
+    """One line: "matched by ..." where two budgets are alike in all that they count, else the ratios.
+
+    Settings tried are no spending of an arm but of who set it up; unequal ones are told.
+    """
+    units = [unit for unit in dict.fromkeys([*a, *b]) if unit != TRIALS]
+    ratios = {unit: _ratio(a.get(unit, 0), b.get(unit, 0)) for unit in units}
+    unlike = {unit: ratio for unit, ratio in ratios.items() if not 1 - ALIKE < ratio < 1 + ALIKE}
+    line = "matched by " + ", ".join(unit.replace("_", " ") for unit in units)
+    if unlike:
+        line = "unmatched: " + ", ".join(_told(unit, ratio) for unit, ratio in unlike.items())
+    tried = [one.get(TRIALS) for one in (a, b)]
+    return line if tried[0] == tried[1] else f"{line}; settings tried: {tried[0]} and {tried[1]}"
+
+
+def _ratio(a: float, b: float) -> float:
+    if a == b:
+        return 1.0
+    return a / b if b else math.inf
+
+
+def _told(unit: str, ratio: float) -> str:
+    name = unit.replace("_", " ")
+    if math.isinf(ratio):
+        return f"{name}, of which the other has none"
+    return f"{ratio:.2g} x the {name}" if ratio else f"no {name}"
+
+
+def line_of(arms: Sequence[str], told: Mapping[str, Mapping[str, float]]) -> str:
+    """How the budgets of a claim's first and last arm compare; nothing for a claim of one arm."""
+    if len(arms) < 2:
+        return ""
+    first, last = told.get(arms[0]), told.get(arms[-1])
+    return "budgets not told" if first is None or last is None else compared(first, last)

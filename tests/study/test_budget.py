@@ -1,0 +1,55 @@
+"""Budgets: what arms spent by stage, and how a claim's two arms compare."""
+
+import pytest
+
+from jaxagent.study.budget import Spent, budgets, compared, line_of
+
+STAGES = {
+    "pretrain": {"units": ["operations", "tokens"], "operations": 900.0, "tokens": 30, "loss": 2.0},
+    "tune/reach/full": {"units": ["operations"], "operations": 60.0, "lanes": 8},
+    "tune/push/full": {"units": ["operations"], "operations": 40.0, "lanes": 8},
+    "tune/reach/scratch": {"units": ["operations"], "operations": 104.0, "lanes": 8},
+    "measure": {"operations": 5.0},
+}
+SPENT = {
+    "full": Spent(("pretrain", "tune/*/full")),
+    "tuned": Spent(("tune/*/full",), trials=12),
+    "scratch": Spent(("tune/*/scratch",), trials=3),
+    "bare": Spent(("tune/*/scratch",)),
+    "searching": Spent(("tune/*/scratch",), evaluations=16),
+    "untrained": Spent(),
+}
+
+
+def test_an_arm_spent_what_its_stages_count_a_lane():
+    told = budgets(SPENT, STAGES)
+    assert told["full"] == {"operations": 1000.0, "tokens": 30, "evaluations": 1}
+    assert told["tuned"] == {"operations": 100.0, "evaluations": 1, "settings_tried": 12}
+    assert told["untrained"] == {"evaluations": 1}
+
+
+def test_a_stage_that_does_not_exist_is_named():
+    with pytest.raises(ValueError, match="'tune/\\*/lora'"):
+        budgets({"lora": Spent(("tune/*/lora",))}, STAGES)
+
+
+@pytest.mark.parametrize(
+    ("arms", "line"),
+    [
+        (("full", "bare"), "unmatched: 9.6 x the operations, tokens, of which the other has none"),
+        (("bare", "full"), "unmatched: 0.1 x the operations, no tokens"),
+        (("tuned", "scratch"), "matched by operations, evaluations; settings tried: 12 and 3"),
+        (("searching", "bare"), "unmatched: 16 x the evaluations"),
+        (("full",), ""),
+        (("full", "unknown"), "budgets not told"),
+    ],
+)
+def test_a_claim_says_whether_its_arms_spent_alike(arms, line):
+    told = budgets(SPENT, STAGES)
+    assert line_of(arms, told) == line
+
+
+def test_a_tenth_is_no_difference_and_nothing_equals_nothing():
+    assert compared({"tokens": 109, "steps": 0}, {"tokens": 100, "steps": 0}) == "matched by tokens, steps"
+    assert compared({"tokens": 112}, {"tokens": 100}) == "unmatched: 1.1 x the tokens"
+    assert compared({"tokens": 1}, {}) == "unmatched: tokens, of which the other has none"
