@@ -36,6 +36,13 @@ class Transition(NamedTuple):
     valid: Any = ()
 
 
+class Symmetries(NamedTuple):
+    """Permutations of a board that leave a game what it is: value i of the turned one was at `cells[i]`."""
+
+    cells: np.ndarray  # [S, cells] int32, of an observation `[*board, planes]` with its cells flattened
+    moves: np.ndarray  # [S, A] int32, of masks and policies over the actions
+
+
 class Environment(abc.ABC):
     """A pure environment: `reset` and `step` are functions of their arguments and never auto-reset.
 
@@ -57,6 +64,7 @@ class Environment(abc.ABC):
     is_pure: bool = True
     # False: `step` ignores its key, so a batch need not draw one a lane.
     is_step_random: bool = True
+    symmetries: Symmetries | None = None  # of a game on a board
     derived_fields: tuple[str, ...] = ()  # of the task: what its source computes from others
     make_options: Mapping[str, Any] = MappingProxyType({})  # static options that `make` was given
     # True: `legal_actions(state, params)` says which actions may be taken.

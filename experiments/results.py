@@ -19,7 +19,18 @@ from jaxagent.train import manifest
 RESULTS = Path(__file__).with_name("results")
 PAGE = Path(__file__).with_name("RESULTS.md")
 COST = ("wall_seconds", "compile_seconds", "throughput")
-SAID = ("claims", "preconditions", "scores", "arms", "spent", "budgets", "limits", "notes", "returns", "agent_scores")
+SAID = (
+    "claims",
+    "preconditions",
+    "scores",
+    "arms",
+    "spent",
+    "budgets",
+    "limits",
+    "notes",
+    "returns",
+    "agent_scores",
+)
 
 
 def add(folder: Path) -> Path:

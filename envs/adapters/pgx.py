@@ -8,6 +8,7 @@ the end pgx stays where it is, pays zero and allows every action.
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from envs import pictures
 from envs.common.foreign import as_carry, cast_like, foreign
 from envs.pictures import boards
 from envs.tasks import make_task
-from envs.types import Component, Environment, clip_category
+from envs.types import Component, Environment, Symmetries, clip_category
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -60,6 +61,7 @@ class PgxEnvironment(Environment):
         self.obs_shape = first.observation.shape
         self.obs_spec = _obs_spec(name, first.observation)
         self.action_spec = (Component("action", "category", cardinality=first.legal_action_mask.shape[0]),)
+        self.symmetries = SYMMETRIES[name]() if name in SYMMETRIES else None
 
     @property
     def default_params(self) -> PgxParams:
@@ -148,6 +150,32 @@ def _obs_spec(name: str, obs: jax.ShapeDtypeStruct) -> tuple[Component, ...]:
         else Component(f"obs{list(index)}", "category", cardinality=2)
         for index in np.ndindex(obs.shape)
     )
+
+
+# --- symmetries -----------------------------------------------------------------------------------
+
+
+def _mirrored_columns() -> Symmetries:
+    """Connect four, whose moves are columns: itself and its mirror image."""
+    cells, columns = np.arange(42, dtype=np.int32).reshape(6, 7), np.arange(7, dtype=np.int32)
+    return Symmetries(np.stack([cells, cells[:, ::-1]]).reshape(2, -1), np.stack([columns, columns[::-1]]))
+
+
+def _square(side: int, num_others: int = 0) -> Symmetries:
+    """The eight of a square whose moves are its cells, then others (a pass) that stay."""
+    cells = np.arange(side * side, dtype=np.int32).reshape(side, side)
+    turns = [np.rot90(board, turn) for board in (cells, cells.T) for turn in range(4)]
+    boards = np.stack(turns).reshape(8, -1)
+    others = np.broadcast_to(side * side + np.arange(num_others, dtype=np.int32), (8, num_others))
+    return Symmetries(boards, np.concatenate([boards, others], axis=1))
+
+
+SYMMETRIES = {
+    "connect_four": _mirrored_columns,
+    "go_9x9": partial(_square, 9, 1),
+    "go_19x19": partial(_square, 19, 1),
+    "tic_tac_toe": partial(_square, 3),
+}
 
 
 # --- pictures -------------------------------------------------------------------------------------

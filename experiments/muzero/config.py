@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from envs.common.names import check_name
 from jaxagent.config import (
     NUM_SHARDS,
     Count,
@@ -18,6 +19,7 @@ from jaxagent.config import (
 )
 from jaxagent.study.config import EnvConfig, SeedConfig
 
+MODELS = ("brief", "saboteur", "stretched", "no-consistency")
 DESCRIPTION = "does search in a learned latent model learn from fewer steps, and what does it need?"
 
 
@@ -43,31 +45,49 @@ class Config:
     """The study, in the order in which it runs."""
 
     tasks: tuple[TaskConfig, ...]
+    models: tuple[str, ...] = MODELS[:2]  # that are trained beside MuZero's
+    simulations: tuple[Count, ...] = (2, 8, 32)  # with which MuZero's models play, beside its own number
+    brief_gradient_steps: Count = 13  # an update, with which two simulations cost what MuZero's do
     episodes: Count = 16  # of each snapshot and seed
     num_snapshots: int = 8  # of each that is played beside the first, evenly spaced
     num_averaged: Count = 4  # of these, the last, whose mean return is a seed's score
     anchor: Share = 0.9  # of PPO's final return, which both have to reach
-    seeds: SeedConfig = SeedConfig(100, 9)  # two gated claims: Holm asks for p < 0.025
+    # 0 to 5 were spent before scores were means of snapshots, 100 to 108 on a search that stretched
+    # the values of every node.
+    seeds: SeedConfig = SeedConfig(200, 12)
     runtime: RuntimeConfig = RuntimeConfig()
 
     def check(self) -> None:
-        """Raise where more snapshots are averaged than there are."""
+        """Raise where more snapshots are averaged than there are, or a model is unknown."""
         require_at_least(self, self.num_averaged, "num_snapshots")
+        for name in self.models:
+            check_name("model", name, MODELS)
+        own = [task.muzero.search.num_simulations for task in self.tasks]
+        fix = "MuZero's own number is played anyway"
+        require(not {*own} & {*self.simulations}, "simulations", self.simulations, f"others than {own}", fix)
 
 
 # Values are at most 33, squashed 4.9: nothing is clipped, and bins are narrow.
 _NARROW = LatentConfig(num_bins=61, reach=6.0)
-_CARTPOLE = MuZeroConfig(num_updates=64, updates_per_chunk=8, num_td_steps=10, discount=0.97, model=_NARROW)
+_SEARCH = SearchConfig(num_simulations=16, value_range=3.0)
+_BRIEFLY = MuZeroConfig(num_updates=64, updates_per_chunk=8, num_td_steps=10, discount=0.97)
+_CARTPOLE = replace(_BRIEFLY, model=_NARROW, search=_SEARCH)
 _PPO = PPOConfig(num_envs=8, num_steps=32, num_updates=320, updates_per_chunk=4, reward_scale=0.1)
 CPU = Config((TaskConfig("gymnax/CartPole-v1", _CARTPOLE, _PPO),))
+CPU_FULL = replace(CPU, models=MODELS, simulations=(2, 8, 32, 128), seeds=SeedConfig(300, 24))
 
 _TINY_MODEL = LatentConfig(TrunkConfig(width=8, num_blocks=1), num_bins=11)
-_BRIEF = MuZeroConfig(unroll=2, num_td_steps=2, model=_TINY_MODEL, search=SearchConfig(num_simulations=4))
+_BRIEF = MuZeroConfig(
+    unroll=2, num_td_steps=2, model=_TINY_MODEL, search=SearchConfig(num_simulations=4, value_range=1.0)
+)
 _FEW = replace(_BRIEF, num_envs=8, num_steps=4, num_gradient_steps=1, num_updates=2, updates_per_chunk=1)
 _TINY = replace(_FEW, batch_size=16, capacity=128, warmup_steps=64)
 _TINY_PPO = PPOConfig(num_envs=4, num_steps=4, num_updates=16, updates_per_chunk=1)
 SMOKE = Config(
     (TaskConfig("gymnax/CartPole-v1", _TINY, _TINY_PPO),),
+    MODELS,
+    simulations=(2,),
+    brief_gradient_steps=1,
     episodes=2,
     num_snapshots=2,
     num_averaged=1,
@@ -78,10 +98,11 @@ SMOKE = Config(
 # One accelerator: MinAtar at 100k steps, convolutions. Never run so far.
 _BOARDS = LatentConfig(TrunkConfig(channels=32), num_bins=51, reach=12.0, projection_size=512)
 _LARGE = MuZeroConfig(num_envs=64, num_steps=4, num_gradient_steps=32, num_updates=400, batch_size=128)
-_SEARCHED = replace(_LARGE, search=SearchConfig(num_simulations=32), model=_BOARDS)
+_SEARCHED = replace(_LARGE, search=SearchConfig(num_simulations=32, value_range=1.0), model=_BOARDS)
 _MINATAR = replace(_SEARCHED, capacity=131_072, warmup_steps=4096)
 _LARGE_PPO = PPOConfig(num_envs=64, num_updates=1248, updates_per_chunk=13, hidden_size=256)
 _MINATAR_PPO = replace(_LARGE_PPO, learning_rate=3e-4, entropy_weight=0.01)
 _GAMES = ("Breakout", "Asterix", "SpaceInvaders", "Freeway")
-GPU = Config(tuple(TaskConfig(f"minatar/{name}", _MINATAR, _MINATAR_PPO) for name in _GAMES), episodes=64)
-PRESETS = {"smoke": SMOKE, "cpu": CPU, "gpu": GPU}
+_TASKS = tuple(TaskConfig(f"minatar/{name}", _MINATAR, _MINATAR_PPO) for name in _GAMES)
+GPU = Config(_TASKS, MODELS, (2, 8, 128), episodes=64)
+PRESETS = {"smoke": SMOKE, "cpu": CPU, "cpu-full": CPU_FULL, "gpu": GPU}

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs.types import sample_action
+from envs.types import Symmetries, sample_action
 from jaxagent.agents.actions import num_categories
 from jaxagent.agents.planning import Plan, decide
 from jaxagent.config import AlphaZeroConfig
@@ -16,7 +16,7 @@ from jaxagent.nn.policy_value import PolicyValue
 from jaxagent.objectives.policy import cross_entropy
 from jaxagent.objectives.returns import lambda_returns
 from jaxagent.objectives.sequence import weighted_mean
-from jaxagent.types import Agent, Trajectory, View, steps_of
+from jaxagent.types import Agent, Trajectory, View
 
 
 class AlphaZeroBatch(NamedTuple):
@@ -29,46 +29,44 @@ class AlphaZeroBatch(NamedTuple):
     has_target: jax.Array  # [...] float32: 0 where the rollout ended before it was known
 
 
-def alphazero(env: Any, network: PolicyValue, plan: Plan, config: AlphaZeroConfig) -> Agent:
+def alphazero(
+    env: Any,
+    network: PolicyValue,
+    plan: Plan,
+    config: AlphaZeroConfig,
+    *,
+    symmetries: Symmetries | None = None,
+) -> Agent:
     """AlphaZero (Silver et al. 2018); with `planning.gumbel_search` Gumbel AlphaZero.
 
     `env` has one agent (`envs.wrappers.self_play` for a game of two) whose observation is the
-    mover's; the agent acts on `types.View`. With trace 1 and games that fit a rollout the value
-    learns their outcomes; games that go on when the rollout ends bootstrap from the last search.
+    mover's; the agent acts on `types.View` and counts the moves of a game in its carry. It learns from
+    a replay of `examples`, each shown under a symmetry of the board that is drawn anew. With trace 1
+    and games that fit a rollout the value learns their outcomes; games that go on when the rollout ends
+    bootstrap from the last search.
 
-    Differs: on-policy, without a replay of past games; Adam without weight decay; no symmetries;
-    `config.exploration` of the moves are uniform, as self-play that has learned to draw meets few
-    positions; the value of the better policy then stands for the return (as Watkins 1989 cuts).
+    Differs: Adam without weight decay; a share `config.exploration` of the first `config.num_explored`
+    moves of a game are uniform, where the paper draws them by visits; the value of the better policy
+    stands for the return of a position left by such a move (as Watkins 1989 cuts).
     Raises ValueError for actions that are not one category.
     """
     num_categories("AlphaZero", env.action_spec, "for others search over samples (`mcts.sampled_model`)")
 
     def act(
-        params: Any, carry: Any, view: View, is_first: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, dict[str, jax.Array], Any]:
-        del is_first
+        params: Any, moves: jax.Array, view: View, is_first: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array], jax.Array]:
+        moves = jnp.where(is_first, 0, moves)
         key_plan, key_explore = jax.random.split(key)
         decision = decide(env, network, plan, config.discount, params, view, key_plan)
         legal = jax.vmap(env.legal_actions)(view.state, view.task)
-        action, is_explored = explore(key_explore, decision.action, legal, config.exploration)
-        extras = {
-            "weights": decision.weights,
-            "value": decision.value,
-            "player": jax.vmap(env.current_player)(view.state),
-            "legal": legal,
-            "is_explored": is_explored,
-        }
-        return action, extras, carry
+        share = jnp.where(moves < config.num_explored, config.exploration, 0.0)
+        action, is_explored = explore(key_explore, decision.action, legal, share)
+        extras = _extras(env, view, decision.weights, decision.value, legal, is_explored)
+        return action, extras, moves + 1
 
-    def targets(params: Any, carry: Any, trajectory: Trajectory, average: Callable) -> AlphaZeroBatch:
-        del params, carry, average
-        extras = trajectory.extras
-        values = partial(value_targets, discount=config.discount, trace=config.trace)
-        target, is_known = jax.vmap(values)(trajectory)
-        batch = AlphaZeroBatch(
-            trajectory.obs, extras["legal"], extras["weights"], target, is_known.astype(jnp.float32)
-        )
-        return jax.tree.map(steps_of, batch)
+    def targets(params: Any, slow: Any, batch: AlphaZeroBatch, key: jax.Array) -> AlphaZeroBatch:
+        del params, slow
+        return batch if symmetries is None else turned(batch, symmetries, key)
 
     def loss(params: Any, batch: AlphaZeroBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
         logits, value = network(params, batch.obs)
@@ -81,13 +79,63 @@ def alphazero(env: Any, network: PolicyValue, plan: Plan, config: AlphaZeroConfi
             "train/loss/value": value_loss,
             "train/entropy": entropy,
             "train/entropy/search": jnp.mean(_entropy(batch.weights)),
+            "train/has_target": jnp.mean(batch.has_target),
         }
 
-    return Agent(network.init, act, targets, loss)
+    return Agent(network.init, act, targets, loss, lambda batch_size: jnp.zeros((batch_size,), jnp.int32))
 
 
-def explore(key: jax.Array, action: jax.Array, legal: jax.Array, share: float) -> tuple[jax.Array, jax.Array]:
-    """Replace a share of actions `[B]` by uniform ones of `legal [B, A]`; also which were, bool `[B]`."""
+def random_play(env: Any) -> Callable:
+    """A function like `agent.act` without parameters that draws legal moves, to fill the replay first.
+
+    Its outcomes are targets of the value; what search would have chosen is any legal move.
+    """
+
+    def act(
+        moves: jax.Array, view: View, is_first: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array], jax.Array]:
+        legal, never = jax.vmap(env.legal_actions)(view.state, view.task), jnp.zeros(is_first.shape, bool)
+        weights = legal / jnp.sum(legal, axis=-1, keepdims=True)
+        extras = _extras(env, view, weights, jnp.zeros(is_first.shape), legal, never)
+        return sample_action(key, (), legal), extras, jnp.where(is_first, 0, moves) + 1
+
+    return act
+
+
+def _extras(
+    env: Any, view: View, weights: jax.Array, value: jax.Array, legal: jax.Array, is_explored: jax.Array
+) -> dict[str, jax.Array]:
+    player = jax.vmap(env.current_player)(view.state)
+    return {"weights": weights, "value": value, "player": player, "legal": legal, "is_explored": is_explored}
+
+
+def examples(trajectory: Trajectory, config: AlphaZeroConfig) -> AlphaZeroBatch:
+    """What the replay keeps of a trajectory `[s, T, b]` of self-play: positions with their targets."""
+    extras = trajectory.extras
+    values = partial(value_targets, discount=config.discount, trace=config.trace)
+    target, has_target = jax.vmap(values)(trajectory)
+    return AlphaZeroBatch(
+        trajectory.obs, extras["legal"], extras["weights"], target, has_target.astype(jnp.float32)
+    )
+
+
+def turned(batch: AlphaZeroBatch, symmetries: Symmetries, key: jax.Array) -> AlphaZeroBatch:
+    """Positions `[b, ...]`, each under one of the game's symmetries: boards, moves and what search chose."""
+    which = jax.random.randint(key, batch.target.shape, 0, symmetries.cells.shape[0])
+    cells, moves = (jnp.asarray(table)[which] for table in symmetries)
+    boards = batch.obs.reshape(*which.shape, cells.shape[-1], -1)
+    turn = partial(jnp.take_along_axis, axis=1)
+    return batch._replace(
+        obs=turn(boards, cells[..., None]).reshape(batch.obs.shape),
+        legal=turn(batch.legal, moves),
+        weights=turn(batch.weights, moves),
+    )
+
+
+def explore(
+    key: jax.Array, action: jax.Array, legal: jax.Array, share: float | jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Replace a share (`[]`, `[B]`) of actions `[B]` by uniform ones of `legal [B, A]`; also which, bool."""
     key_choose, key_draw = jax.random.split(key)
     is_explored = jax.random.uniform(key_choose, action.shape) < share
     drawn = sample_action(key_draw, (), legal)

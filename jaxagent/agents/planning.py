@@ -31,19 +31,20 @@ class Decision(NamedTuple):
 
 
 Plan = Callable[..., Decision]
+VALUE_SCALE = 0.1  # of Gumbel's search, as in mctx
 
 
-def gumbel_search(
-    config: SearchConfig,
-    *,
-    gumbel_scale: float = 1.0,
-    qtransform: mcts.QTransform = mcts.qtransform_completed_by_mix_value,
-) -> Plan:
+def gumbel_search(config: SearchConfig, *, gumbel_scale: float = 1.0) -> Plan:
     """Gumbel MuZero's search (Danihelka et al. 2022); Gumbel scale 0 acts without chance.
 
-    The default transform counts values relative to the best and the worst move of a node, whatever
-    lies between them; `results_as_they_are` is for games.
+    With `config.value_range` 0 values count relative to the best and the worst move of a node, whatever
+    lies between them, as in mctx: noise between equal moves then becomes a firm preference. Five times
+    the scale of both (c_scale 1, as the paper has it for Go) gave targets that small networks could not
+    learn.
     """
+    qtransform = mcts.qtransform_completed_by_mix_value
+    if config.value_range:
+        qtransform = partial(qtransform, rescale_values=False, value_scale=VALUE_SCALE / config.value_range)
 
     def plan(params: Any, key: jax.Array, root: Any, model: Any, invalid: jax.Array) -> Decision:
         output = mcts.gumbel_muzero_policy(
@@ -66,14 +67,7 @@ def gumbel_search(
     return plan
 
 
-# For values in [-1, 1], whose differences mean something. Stretched to each node's range, noise
-# between equal moves becomes a firm preference, and self-play settles on helping the first player
-# win. Five times the scale (c_scale 1 over [0, 1], as the paper has it for Go) gave targets that
-# small networks could not learn.
-results_as_they_are = partial(mcts.qtransform_completed_by_mix_value, rescale_values=False, value_scale=0.1)
-
-
-# The same for PUCT, which stretches to a node's range by default (AlphaZero does not).
+# Values of games for PUCT, which stretches to a node's range by default (AlphaZero does not).
 values_of_games = partial(mcts.qtransform_by_min_max, min_value=-1.0, max_value=1.0)
 
 
@@ -82,9 +76,13 @@ def puct_search(
     *,
     temperature: float = 1.0,
     dirichlet_fraction: float = 0.25,
+    exploration: float = 1.25,
     qtransform: mcts.QTransform = mcts.qtransform_by_parent_and_siblings,
 ) -> Plan:
-    """AlphaZero's search (Silver et al. 2018); temperature and fraction 0 act without chance."""
+    """AlphaZero's search (Silver et al. 2018); temperature and fraction 0 act without chance.
+
+    `exploration` is PUCT's first constant, `pb_c_init` of MuZero's appendix B.
+    """
 
     def plan(params: Any, key: jax.Array, root: Any, model: Any, invalid: jax.Array) -> Decision:
         output = mcts.muzero_policy(
@@ -97,6 +95,7 @@ def puct_search(
             max_depth=config.max_depth or None,
             dirichlet_fraction=dirichlet_fraction,
             temperature=temperature,
+            pb_c_init=exploration,
             qtransform=qtransform,
         )
         value = output.search_tree.node_values[:, mcts.Tree.ROOT_INDEX]

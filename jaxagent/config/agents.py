@@ -71,6 +71,11 @@ class PPOConfig(Acting):
     anchor_weight: float = 0.0  # of the divergence from the policy that training begins with (VPT)
     anchor_decay: float = 1.0  # factor of that weight from one update to the next
 
+    @property
+    def num_gradient_steps(self) -> int:
+        """Per update."""
+        return self.num_epochs * self.num_minibatches
+
     def check(self) -> None:
         """Raise ValueError with got / expected / fix for an illegal configuration."""
         require_positive(self, "num_envs", "num_steps", "num_epochs", "num_minibatches", "num_updates")
@@ -107,6 +112,11 @@ class PQNConfig(Acting):
         """Env steps of a lane that the decay of epsilon takes."""
         return self.epsilon_decay * self.num_updates * self.num_steps
 
+    @property
+    def num_gradient_steps(self) -> int:
+        """Per update."""
+        return self.num_epochs * self.num_minibatches
+
     def check(self) -> None:
         """Raise ValueError with got / expected / fix for an illegal configuration."""
         require_positive(self, "num_envs", "num_steps", "num_epochs", "num_minibatches", "num_updates")
@@ -124,11 +134,14 @@ class SearchConfig:
     num_simulations: int = 32
     num_considered: int = 16  # root actions that sequential halving begins with
     max_depth: int = 0  # edges from the root; 0: no limit
+    # Difference of values that Gumbel's search weighs in full; 0: that of a node's best and worst move,
+    # whatever it is, as in mctx.
+    value_range: float = 0.0
 
     def check(self) -> None:
         """Raise ValueError with got / expected / fix for an illegal configuration."""
         require_positive(self, "num_simulations", "num_considered")
-        require_at_least_zero(self, "max_depth")
+        require_at_least_zero(self, "max_depth", "value_range")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,8 +150,10 @@ class AlphaZeroConfig(Acting):
 
     num_envs: int = 64
     num_steps: int = 16  # env steps per lane and update
-    num_epochs: int = 1
-    num_minibatches: int = 4
+    num_gradient_steps: int = 8  # per update
+    batch_size: int = 256  # positions
+    capacity: int = 16_384  # positions that the replay holds
+    warmup_steps: int = 4096  # positions of random play before the first update
     num_updates: int = 60
     updates_per_chunk: int = 6
     learning_rate: float = 2e-3
@@ -146,27 +161,22 @@ class AlphaZeroConfig(Acting):
     discount: float = 1.0  # per env step
     trace: float = 1.0  # 1: the outcome of the game, as in the paper; 0: the next search's value
     value_weight: float = 1.0
-    exploration: float = 0.1  # share of moves that are drawn uniformly
+    exploration: float = 0.5  # share of a game's first moves that are drawn uniformly
+    num_explored: int = 4  # first moves of a game; later ones are the search's
     max_gradient_norm: float = 1.0
-    search: SearchConfig = SearchConfig()
-
-    @property
-    def reward_scale(self) -> float:
-        """Search and targets read rewards as they are."""
-        return 1.0
+    search: SearchConfig = SearchConfig(value_range=1.0)  # of results in [-1, 1]
 
     def check(self) -> None:
         """Raise ValueError with got / expected / fix for an illegal configuration."""
-        require_positive(self, "num_envs", "num_epochs", "num_minibatches", "num_updates")
-        require_positive(self, "updates_per_chunk", "learning_rate", "max_gradient_norm")
+        require_positive(self, "learning_rate", "max_gradient_norm")
         require_at_least(self, 2, "num_steps")  # the last one has no value to learn
-        require_at_least_zero(self, "value_weight")
+        require_at_least_zero(self, "value_weight", "num_explored")
         require_fraction(self, "discount", "trace", "final_learning_rate", "exploration")
         self.search.check()
-        require_on_policy(self)
+        require_replay(self)
 
 
-OnPolicyConfig = PPOConfig | PQNConfig | AlphaZeroConfig
+OnPolicyConfig = PPOConfig | PQNConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -350,6 +360,9 @@ class RainbowConfig(Acting):
             f"at least {self.batch_size * self.num_td_steps}, a minibatch of n-step targets",
             "raise it",
         )
+
+
+ReplayConfig = SACConfig | MuZeroConfig | RainbowConfig | AlphaZeroConfig
 
 
 @dataclasses.dataclass(frozen=True)

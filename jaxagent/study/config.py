@@ -2,11 +2,21 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Annotated
 
 from envs.common.names import check_name
 from envs.registry import registered
 from envs.returns import Reference, reference
-from jaxagent.config import Count, PPOConfig, Share
+from jaxagent.config import (
+    AlphaZeroConfig,
+    Bound,
+    Count,
+    PPOConfig,
+    SearchConfig,
+    Share,
+    TrunkConfig,
+    require,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,3 +144,46 @@ def tiny(task: LearnedEnvConfig) -> LearnedEnvConfig:
 TINY_COLLECT = CollectConfig(
     2, 1, 1, 1, 1.0, lanes=2, steps=32, demonstration_episodes=4, evaluation_episodes=2
 )
+
+
+REFERENCES = {"tic_tac_toe": "perfect", "connect_four": "alpha-beta {}"}  # players of games, by level
+
+
+@dataclasses.dataclass(frozen=True)
+class BoardGameConfig:
+    """One game: how it is learned, and who is met in the end."""
+
+    name: str  # of pgx
+    fit: AlphaZeroConfig = AlphaZeroConfig()
+    trunk: TrunkConfig = TrunkConfig()
+    levels: tuple[int, ...] = (0, 9)  # moves that opponents look ahead; 0: random; the last judges
+    opening: Annotated[int, Bound(0)] = 0  # moves drawn before a match, where no opponent plays by chance
+
+    @property
+    def opponents(self) -> tuple[str, ...]:
+        """Names of the players of all levels."""
+        named = REFERENCES[self.name]
+        return tuple(named.format(level) if level else "random" for level in self.levels)
+
+    def check(self) -> None:
+        """Raise where there is no such game, or its levels do not rise from random play on."""
+        check_name("game with a reference player", self.name, sorted(REFERENCES))
+        levels, expected = self.levels, "at least two rising levels from 0 (random play) on"
+        is_rising = list(levels) == sorted(set(levels)) and levels[:1] == (0,) and len(levels) > 1
+        require(is_rising, "BoardGameConfig.levels", levels, expected, "the last is the strongest")
+
+
+@dataclasses.dataclass(frozen=True)
+class MatchConfig:
+    """Matches against fixed opponents."""
+
+    games: Count = 64  # of every arm, seed and opponent; each is played with both sides
+    rating_games: Count = 16  # of every snapshot, seed and opponent
+    num_snapshots: Annotated[int, Bound(2)] = 6  # that are rated
+    search: SearchConfig = SearchConfig(value_range=1.0)  # of every arm that searches
+
+    def check(self) -> None:
+        """Raise where a match has no second leg."""
+        for name in ("games", "rating_games"):
+            count, fix = getattr(self, name), "each game is played with both sides"
+            require(count % 2 == 0, f"MatchConfig.{name}", count, "a multiple of 2", fix)

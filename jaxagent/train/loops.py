@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxagent import keys
-from jaxagent.config import NUM_SHARDS, MuZeroConfig, OnPolicyConfig, RainbowConfig, SACConfig
+from jaxagent.config import NUM_SHARDS, OnPolicyConfig, ReplayConfig
 from jaxagent.data import normalize
 from jaxagent.data import replay as replays
 from jaxagent.data.replay import Memory
@@ -50,7 +50,7 @@ def on_policy(
     is_normalized: bool = True,
     in_turn: bool = False,
 ) -> Loop:
-    """Act, estimate targets, fit them for some epochs, forget the data (PPO, A2C, PQN, AlphaZero).
+    """Act, estimate targets, fit them for some epochs, forget the data (PPO, A2C, PQN).
 
     `init(key, tasks)` takes env params with leaves `[num_envs, ...]`. `see` is what the agent acts
     on, as in `rollout`. `is_normalized`: observations reach the agent standardised. `in_turn`: the
@@ -205,26 +205,26 @@ def replay(
     agent: Agent,
     vector: Any,
     optimizer: optax.GradientTransformation,
-    config: SACConfig | MuZeroConfig | RainbowConfig,
+    config: ReplayConfig,
     *,
     explore: Callable,
     as_steps: Callable,
     slow: SlowCopy,
     memory: Memory | None = None,
     acts_by: Callable[[Learner], Any] = params_of,
+    see: Callable = see_obs,
     is_normalized: bool = True,
     in_turn: bool = False,
 ) -> Loop:
-    """Act a little, keep it, and fit minibatches of all that is kept (SAC, DQN, MuZero).
+    """Act a little, keep it, and fit minibatches of all that is kept (SAC, DQN, MuZero, AlphaZero).
 
     `init(key, tasks)` takes env params with leaves `[num_envs, ...]` and fills the replay with
     `explore`, a function like `agent.act` without parameters. `as_steps(trajectory)` is what the
     `memory` keeps (by default transitions with fields `obs` and `final_obs`); `slow` is the copy
     that `agent.targets(params, copy, minibatch, key)` reads. Where the memory ranks, targets and
-    loss take one more key, the same for all shards, and the loss returns
-    `(metrics, priorities [b])` beside its value. `acts_by(learner)` is what `agent.act` gets for
-    parameters. `is_normalized` and `in_turn` as in `on_policy`; then targets, too, are made in
-    turn. Raises ValueError for either with a memory that ranks, and as `on_policy` does.
+    loss take one more key, the same for all shards, and the loss returns `(metrics, priorities [b])`
+    beside its value. `agent.act` gets `acts_by(learner)` for parameters; a carry is of acting alone.
+    Otherwise as `on_policy`, whose `in_turn` is of targets, too; with it, or standardised, no memory ranks.
     """
     memory = replays.transitions() if memory is None else memory
     if memory.rank is not None and (is_normalized or in_turn):
@@ -238,7 +238,7 @@ def replay(
     def init(key: jax.Array, tasks: Any) -> tuple[Learner, ReplayActors]:
         key_params, key_env, key_explore = jax.random.split(key, 3)
         params = agent.init(key_params)
-        actors = _first_actors(vector, tasks, key_env)
+        actors = _first_actors(vector, tasks, key_env, agent.init_carry)
         num_steps = config.warmup_steps // config.num_envs
         shard_ids = jnp.arange(NUM_SHARDS)
         actors, trajectory, _ = play(explore, actors, shard_ids, key_explore, num_steps)
@@ -253,7 +253,7 @@ def replay(
         """New actors, the trajectory and the mean return of finished episodes by shard."""
 
         def one_shard(shard_key, actor):
-            return rollout(vector, act, shard_key, actor, num_steps)
+            return rollout(vector, act, shard_key, actor, num_steps, see)
 
         actor, trajectory = over_shards(one_shard)(keys.per_index(key, shard_ids), actors.actor)
         running, returns = jax.vmap(completed_returns)(actors.running_return, trajectory)

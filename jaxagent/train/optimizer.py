@@ -9,7 +9,7 @@ import optax
 
 from envs.common.branch import when
 from envs.common.foreign import foreign
-from jaxagent.config import FitConfig, OnPolicyConfig, RainbowConfig
+from jaxagent.config import AlphaZeroConfig, FitConfig, OnPolicyConfig, RainbowConfig
 from jaxagent.train.parallel import checksum
 
 
@@ -28,12 +28,12 @@ def plain_adam(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransform
     return optax.adam(learning_rate)
 
 
-def linear_decay(config: OnPolicyConfig) -> optax.Schedule:
-    """The learning rate of each gradient step of `loops.on_policy`, to a share of the first."""
+def linear_decay(config: OnPolicyConfig | AlphaZeroConfig) -> optax.Schedule:
+    """The learning rate of each gradient step of a loop that acts, to a share of the first."""
     return optax.linear_schedule(
         init_value=config.learning_rate,
         end_value=config.learning_rate * config.final_learning_rate,
-        transition_steps=config.num_updates * config.num_epochs * config.num_minibatches,
+        transition_steps=config.num_updates * config.num_gradient_steps,
     )
 
 

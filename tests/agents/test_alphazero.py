@@ -12,9 +12,10 @@ from extras import need
 import envs
 from envs.vector import VectorEnv, broadcast_params
 from envs.wrappers import self_play
-from jaxagent.agents import planning
-from jaxagent.agents.alphazero import AlphaZeroBatch, alphazero
+from jaxagent.agents import alphazero, planning
+from jaxagent.agents.alphazero import AlphaZeroBatch
 from jaxagent.config import AlphaZeroConfig, SearchConfig, TrunkConfig
+from jaxagent.data.rollout import ActorState, rollout
 from jaxagent.evaluate.matches import play_match, points
 from jaxagent.nn.policy_value import policy_value
 from jaxagent.train import loops, optimizer, parallel
@@ -26,10 +27,13 @@ CONFIG = AlphaZeroConfig(
     num_steps=16,
     num_updates=40,
     updates_per_chunk=20,
-    exploration=0.25,
-    search=SearchConfig(num_simulations=24, num_considered=9),
+    num_gradient_steps=4,
+    capacity=8192,
+    warmup_steps=1024,
+    search=SearchConfig(num_simulations=24, num_considered=9, value_range=1.0),
 )
 TRUNK = TrunkConfig(width=64, num_blocks=1)
+BOARD = envs.make("pgx/tic_tac_toe")[0].symmetries
 
 
 @functools.cache
@@ -37,11 +41,19 @@ def parts(config=CONFIG):
     """Game, network, agent and loop."""
     env, task = self_play(*envs.make("pgx/tic_tac_toe"))
     network = policy_value(TRUNK, env.obs_shape, 9, is_bounded=True)
-    plan = planning.gumbel_search(config.search, qtransform=planning.results_as_they_are)
-    agent = alphazero(env, network, plan, config)
-    adam = optimizer.adam(optimizer.linear_decay(config), config.max_gradient_norm)
-    loop = loops.on_policy(
-        agent, VectorEnv(env, pool_size=4), adam, config, see=View, is_normalized=False, in_turn=True
+    plan = planning.gumbel_search(config.search)
+    agent = alphazero.alphazero(env, network, plan, config, symmetries=BOARD)
+    loop = loops.replay(
+        agent,
+        VectorEnv(env, pool_size=4),
+        optimizer.adam(optimizer.linear_decay(config), config.max_gradient_norm),
+        config,
+        explore=alphazero.random_play(env),
+        as_steps=functools.partial(alphazero.examples, config=config),
+        slow=loops.moving_average(lambda params: (), 1.0),
+        see=View,
+        is_normalized=False,
+        in_turn=True,
     )
     return env, task, network, agent, loop
 
@@ -72,6 +84,36 @@ def test_the_loss_by_hand():
     np.testing.assert_allclose(total, policy + error, rtol=1e-4)
     grads = jax.grad(lambda p: agent.loss(p, batch)[0])(params)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
+
+
+def test_a_turned_position_is_the_position_turned():
+    """Stones, legal moves and what search chose stay together; the target is the position's."""
+    rng = np.random.default_rng(0)
+    stones = rng.integers(0, 3, (256, 9))
+    obs = np.stack([stones == 1, stones == 2], axis=-1).reshape(256, 3, 3, 2).astype(np.float32)
+    batch = AlphaZeroBatch(obs, stones == 0, stones * np.arange(9.0), np.arange(256.0), np.ones(256))
+    result = jax.device_get(alphazero.turned(batch, BOARD, jax.random.key(0)))
+    turned = result.obs.reshape(256, 9, 2) @ np.array([1, 2])
+    np.testing.assert_array_equal(result.legal, turned == 0)
+    np.testing.assert_array_equal(np.sort(result.weights), np.sort(batch.weights))
+    np.testing.assert_array_equal(result.weights > 0, (turned > 0) & (result.weights > 0))
+    np.testing.assert_array_equal(result.target, batch.target)
+    assert (turned != stones).any(1).mean() > 0.5
+
+
+def test_only_the_first_moves_of_a_game_are_explored():
+    env, task, network, agent, _ = parts(dataclasses.replace(CONFIG, exploration=1.0, num_explored=2))
+    vector = VectorEnv(env)
+    state = jax.jit(vector.reset)(jax.random.key(0), broadcast_params(task, 8))
+    actor = ActorState(state, agent.init_carry(8), jnp.ones((8,), bool))
+    params = network.init(jax.random.key(1))
+    play = jax.jit(lambda key: rollout(vector, functools.partial(agent.act, params), key, actor, 20, View)[1])
+    played = jax.device_get(play(jax.random.key(2)))
+    move = np.zeros(8, int)
+    for t in range(20):
+        np.testing.assert_array_equal(played.extras["is_explored"][t], move < 2)
+        move = np.where(played.terminated[t], 0, move + 1)
+    assert played.terminated.sum() > 8
 
 
 @functools.cache
@@ -123,7 +165,7 @@ def test_the_value_knows_who_is_about_to_win():
 @pytest.mark.slow
 def test_shards_in_turn_are_the_same_on_four_devices():
     config = dataclasses.replace(
-        CONFIG, num_envs=8, num_steps=4, updates_per_chunk=2, search=SearchConfig(4, 4)
+        CONFIG, num_envs=8, num_steps=4, batch_size=32, updates_per_chunk=2, search=SearchConfig(4, 4)
     )
     _, task, _, _, loop = parts(config)
     tasks = broadcast_params(task, config.num_envs)
@@ -131,7 +173,7 @@ def test_shards_in_turn_are_the_same_on_four_devices():
     def after(num_devices):
         state = parallel.first_state(*jax.jit(loop.init)(jax.random.key(0), tasks))
         state, _ = parallel.chunked(loop, 2, num_devices)(state, jax.random.key(1))
-        return jax.device_get((state.learner.params, state.shards.actor.env.obs))
+        return jax.device_get((state.learner.params, state.shards.actors.actor.env.obs))
 
     (params_1, obs_1), (params_4, obs_4) = after(1), after(4)
     np.testing.assert_array_equal(obs_1, obs_4)

@@ -322,3 +322,22 @@ def test_planning_with_the_true_model_of_one_player():
     search = planning.gumbel_search(SearchConfig(num_simulations=48), gumbel_scale=0.0)
     assert mean_return(planning.no_search(is_greedy=True)) < 12
     assert mean_return(search) > 30
+
+
+@pytest.mark.parametrize(("value_range", "chosen"), [(0.0, 1), (1.0, 0)], ids=["stretched", "as they are"])
+def test_a_gap_of_a_thousandth_overturns_a_firm_prior_only_where_values_are_stretched(value_range, chosen):
+    """Two moves, of which the one with 2 % of the prior is worth 0.001 more."""
+    logits = jnp.log(jnp.array([[0.98, 0.02]]))
+
+    def model(params, key, action, embedding):
+        ends = jnp.zeros(action.shape)
+        output = planning.mcts.RecurrentFnOutput(
+            reward=0.001 * action.astype(jnp.float32), discount=ends, prior_logits=logits, value=ends
+        )
+        return output, embedding
+
+    root = planning.mcts.RootFnOutput(prior_logits=logits, value=jnp.zeros((1,)), embedding=jnp.zeros((1,)))
+    search = planning.gumbel_search(SearchConfig(8, value_range=value_range), gumbel_scale=0.0)
+    decision = search(None, jax.random.key(0), root, model, None)
+    assert int(decision.action[0]) == chosen
+    assert (decision.weights[0, 0] > 0.9) == (chosen == 0)

@@ -459,3 +459,27 @@ def test_import_is_silent():
         timeout=300,
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", cases(tuple(adapter.SYMMETRIES)))
+def test_a_symmetry_of_the_board_leaves_the_game_what_it_is(name):
+    """The same game played in the mirror shows the same boards, masks and rewards, mirrored."""
+    env, params, reset, step = made(name)
+    cells, moves = env.symmetries
+    rng = np.random.default_rng(0)
+    which = rng.integers(1, len(moves))
+    for row in (*cells, *moves):
+        assert sorted(row) == list(range(len(row)))
+    (obs, state), (turned, other) = (reset(jax.random.key(0), params) for _ in range(2))
+    for _ in range(8):
+        boards_seen = [np.asarray(x).reshape(cells.shape[1], -1) for x in (obs, turned)]
+        np.testing.assert_array_equal(boards_seen[1], boards_seen[0][cells[which]])
+        legal, legal_turned = (np.asarray(env.legal_actions(s, params)) for s in (state, other))
+        np.testing.assert_array_equal(legal_turned, legal[moves[which]])
+        move = int(rng.choice(np.flatnonzero(legal)))
+        place = int(np.flatnonzero(moves[which] == move)[0])
+        obs, state, reward, terminated, *_ = step(jax.random.key(1), state, jnp.int32(move), params)
+        turned, other, reward_turned, *_ = step(jax.random.key(1), other, jnp.int32(place), params)
+        np.testing.assert_array_equal(reward, reward_turned)
+        if terminated:
+            break

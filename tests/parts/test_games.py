@@ -10,12 +10,13 @@ from extras import need
 
 from envs.vector import broadcast_params
 from experiments.alphazero import config as alphazero
-from experiments.alphazero import matches
 from experiments.alphazero import study as alphazero_study
 from experiments.muzero import config as muzero
 from experiments.muzero import study as muzero_study
 from jaxagent.agents import planning
 from jaxagent.evaluate.matches import play_match, points
+from jaxagent.study import games
+from jaxagent.study.config import MatchConfig
 from jaxagent.types import View
 
 SMOKE = alphazero.SMOKE
@@ -28,7 +29,7 @@ def test_ratings_put_who_wins_above_and_opponents_by_their_own_games(monkeypatch
     search[1, 1, 1] = 0.5  # but for seed 1 against the second opponent
     between = np.array([[0.5, 0.1], [0.9, 0.5]])
     points = {"search": search, "raw": 0.25 + 0 * search}
-    table = matches.ratings(points, between, num_between=100)
+    table = games.ratings(points, between, num_between=100)
     opponents = np.array(table["opponents"])
     assert opponents.shape == (2, 2)
     np.testing.assert_array_equal(opponents[0], 0.0)
@@ -40,19 +41,19 @@ def test_ratings_put_who_wins_above_and_opponents_by_their_own_games(monkeypatch
     assert elo[1, 0] > elo[1, 1]
 
     # Opponents had two legs of as many games as an arm.
-    config = dataclasses.replace(SMOKE, evaluation=alphazero.EvaluationConfig(50, 40, num_snapshots=2))
-    monkeypatch.setattr(matches, "player", lambda config, game, how: how)
-    monkeypatch.setattr(matches, "results", lambda game, how, *asked: points[how].reshape(4, 2, 40))
-    game = matches.Game(SMOKE.games[0], None, None, None)
-    assert matches.rate_snapshots(config, game, np.zeros((3, 2)), between)["elo"] == table
+    match = MatchConfig(50, 40, num_snapshots=2)
+    monkeypatch.setattr(games, "player", lambda match, game, how: how)
+    monkeypatch.setattr(games, "results", lambda game, how, *asked: points[how].reshape(4, 2, 40))
+    game = games.Game(SMOKE.games[0], None, None, None)
+    assert games.rate_snapshots(match, game, np.zeros((3, 2)), between, (0, 1))["elo"] == table
 
 
 @pytest.mark.slow
 def test_levels_of_connect_four_are_random_play_and_depths():
     game = next(g for g in SMOKE.games if g.name == "connect_four")
     need("pgx")
-    made = matches.game_of(game)
-    player = matches.opponent(made)
+    made = games.game_of(game)
+    player = games.opponent(made)
     tasks = broadcast_params(made.task, 32)
 
     def match(levels, key):
@@ -70,23 +71,22 @@ def test_levels_of_connect_four_are_random_play_and_depths():
     assert set(np.unique(action)) == set(range(7))
 
 
-def test_scores_are_0_for_random_play_and_1_for_the_reference():
+def test_scores_are_points_against_every_opponent_but_random_play():
+    """Of the games at which all arms play; the other one tells how often it was not lost."""
+    points = {arm: [[0.9, 0.5, p], [0.9, 0.4, p]] for p, arm in enumerate(alphazero_study.ARMS)}
     found = {
-        f"evaluate/{game.name}": {
-            "points": {
-                arm: [[0.9, p], [0.9, p]]
-                for arm, p in zip(alphazero_study.ARMS, (0.5, 0.1, 0.3, 0.1, 0.1), strict=True)
-            },
-            "unbeaten": {arm: [[1.0, 0.75], [1.0, 1.0]] for arm in alphazero_study.ARMS},
-            "between": [[0.5, 0.1], [0.9, 0.5]],
-        }
-        for game in SMOKE.games
+        "evaluate/connect_four": {"points": points},
+        "evaluate/tic_tac_toe": {
+            "points": {"search": [[0.9, 0.5]]},
+            "unbeaten": {"search": [[1, 0.75], [1, 1]]},
+        },
     }
-    table = alphazero_study.scores(SMOKE, found)
-    np.testing.assert_allclose(table["search"], np.ones((2, 2)))
-    np.testing.assert_allclose(table["raw"], np.zeros((2, 2)), atol=1e-12)
-    np.testing.assert_allclose(table["puct"], np.full((2, 2), 0.5))
-    np.testing.assert_allclose(table["unbeaten", "search"], [[0.75, 1.0]])
+    config = dataclasses.replace(alphazero.CPU, seeds=SMOKE.seeds)
+    assert config.tasks == ["connect_four, alpha-beta 2", "connect_four, alpha-beta 4"]
+    table = alphazero_study.scores(config, found)
+    for p, arm in enumerate(alphazero_study.ARMS):
+        np.testing.assert_array_equal(table[arm], [[0.5, 0.4], [p, p]])
+    np.testing.assert_array_equal(table["unbeaten", "search"], [[0.75, 1.0]])
 
 
 def test_a_score_is_the_mean_of_the_snapshots_between_two_numbers_of_steps():
@@ -114,7 +114,7 @@ def test_the_saboteur_s_memory_has_another_lane_s_actions():
 def test_scores_of_muzero_are_normalised_by_the_table():
     found = {
         f"evaluate/{task.name}": {
-            "returns": {arm: [500.0, 21.96] for arm in muzero_study.ARMS}
+            "returns": {arm: [500.0, 21.96] for arm in muzero_study.arms_of(muzero.CPU)}
             | {"ppo, all steps": [500.0, 500.0]},
             "curves": {
                 "muzero": {"steps": [0, 10, 20], "returns": [[0, 0], [500, 0], [500, 0]]},

@@ -1,5 +1,6 @@
-"""Matches of networks against fixed opponents, and Elo of what they were while they learned."""
+"""Games of two that networks learn from search: self-play, matches against fixed opponents, and Elo."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,23 +10,25 @@ import numpy as np
 
 import envs
 from envs.experts import minimax
-from envs.vector import broadcast_params
-from experiments.alphazero.config import Config, GameConfig
+from envs.vector import VectorEnv, broadcast_params
+from envs.wrappers import self_play
 from jaxagent import keys
-from jaxagent.agents import planning
+from jaxagent.agents import alphazero, planning
 from jaxagent.evaluate.matches import play_match, points
 from jaxagent.evaluate.ratings import elo
 from jaxagent.nn.policy_value import PolicyValue, policy_value
 from jaxagent.study import agents
-from jaxagent.types import Policy
+from jaxagent.study.config import BoardGameConfig, MatchConfig
+from jaxagent.train import loops, optimizer
+from jaxagent.types import Loop, Policy, View
 
-gumbel_search = partial(planning.gumbel_search, qtransform=planning.results_as_they_are)
+POOL = 8  # fresh games that a lane keeps ready
 
 
 class Game(NamedTuple):
     """A game of two and the network that learns it."""
 
-    config: GameConfig
+    config: BoardGameConfig
     env: Any
     task: Any
     network: PolicyValue
@@ -40,11 +43,30 @@ class Game(NamedTuple):
         return keys.derive(0, f"games/{self.config.name}/{purpose}")
 
 
-def game_of(config: GameConfig) -> Game:
+def game_of(config: BoardGameConfig) -> Game:
     """Build game and network."""
     env, task = envs.make(f"pgx/{config.name}")
     num_actions = env.action_spec[0].cardinality
     return Game(config, env, task, policy_value(config.trunk, env.obs_shape, num_actions, is_bounded=True))
+
+
+def self_play_loop(game: Game, plan: planning.Plan) -> tuple[Loop, Any]:
+    """AlphaZero's loop on a game, by a kind of search, and its task."""
+    fit = game.config.fit
+    env, task = self_play(game.env, game.task)
+    loop = loops.replay(
+        alphazero.alphazero(env, game.network, plan, fit, symmetries=game.env.symmetries),
+        VectorEnv(env, pool_size=POOL),
+        optimizer.adam(optimizer.linear_decay(fit), fit.max_gradient_norm),
+        fit,
+        explore=alphazero.random_play(env),
+        as_steps=partial(alphazero.examples, config=fit),
+        slow=loops.moving_average(lambda params: (), 1.0),
+        see=View,
+        is_normalized=False,
+        in_turn=True,
+    )
+    return loop, task
 
 
 def opponent(game: Game) -> Policy:
@@ -65,11 +87,11 @@ def opponent(game: Game) -> Policy:
     return Policy(lambda batch_size: (), act)
 
 
-def player(config: Config, game: Game, how: str) -> Policy:
+def player(match: MatchConfig, game: Game, how: str) -> Policy:
     """A network as a player: with "search", or "raw", both without chance."""
     plan = planning.no_search(is_greedy=True)
     if how == "search":
-        plan = gumbel_search(config.evaluation.search, gumbel_scale=0.0)
+        plan = planning.gumbel_search(match.search, gumbel_scale=0.0)
     return planning.planner(game.env, game.network, plan, discount=game.config.fit.discount)
 
 
@@ -89,24 +111,25 @@ def results(game: Game, policy: Policy, params: Any, num_games: int, match_keys:
     return np.asarray(jax.jit(partial(jax.lax.map, against_all))((params, match_keys)))
 
 
-def between_opponents(config: Config, game: Game) -> np.ndarray:
+def between_opponents(match: MatchConfig, game: Game) -> np.ndarray:
     """Mean points `[opponents, opponents]` of opponents against each other, the row's."""
     match_keys = keys.per_index(game.key("between"), jnp.arange(len(game.levels)))
-    return results(game, opponent(game), game.levels, 2 * config.evaluation.games, match_keys).mean(-1)
+    return results(game, opponent(game), game.levels, 2 * match.games, match_keys).mean(-1)
 
 
-def rate_snapshots(config: Config, game: Game, networks: Any, between: np.ndarray) -> dict[str, Any]:
+def rate_snapshots(
+    match: MatchConfig, game: Game, networks: Any, between: np.ndarray, seeds: Sequence[int]
+) -> dict[str, Any]:
     """Elo of even snapshots of networks `[snapshots, seeds, ...]`, by way of `between_opponents`."""
-    fit, seeds = game.config.fit, jnp.array(tuple(config.seeds))
-    rows = agents.even_rows(fit.num_chunks, config.evaluation.num_snapshots)
+    fit = game.config.fit
+    rows = agents.even_rows(fit.num_chunks, match.num_snapshots)
     chosen = jax.tree.map(lambda x: x[rows].reshape(-1, *x.shape[2:]), networks)
-    of_seeds = jnp.tile(keys.per_index(game.key("rating"), seeds), len(rows))
+    of_seeds = jnp.tile(keys.per_index(game.key("rating"), jnp.array(tuple(seeds))), len(rows))
     won = {}
     for how in ("search", "raw"):
-        points = results(game, player(config, game, how), chosen, config.evaluation.rating_games, of_seeds)
+        points = results(game, player(match, game, how), chosen, match.rating_games, of_seeds)
         won[how] = points.reshape(len(rows), len(seeds), *points.shape[1:])
-    moves = (rows * fit.env_steps_per_chunk).tolist()
-    return {"moves": moves, "elo": ratings(won, between, 2 * config.evaluation.games)}
+    return {"moves": agents.env_steps_at(rows, fit), "elo": ratings(won, between, 2 * match.games)}
 
 
 def ratings(points: dict[str, np.ndarray], between: np.ndarray, num_between: int) -> dict[str, Any]:
