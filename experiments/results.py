@@ -1,11 +1,20 @@
-"""Result rows of finished runs, and the page made of them: `experiments/RESULTS.md`.
+"""Result rows of finished runs, and what is made of them: `experiments/RESULTS.md` and README's table.
 
-python -m experiments.results runs/icl_bma-cpu runs/icl_rational-cpu    # add rows, write the page
-python -m experiments.results                                           # write the page anew
+python -m experiments.results runs/icl_bma-cpu runs/icl_rational-cpu    # add rows, write both
+python -m experiments.results                                           # write both anew
+python -m experiments.results --smoke runs/memory-smoke                 # what the smoke preset computes
+
+A fingerprint misses code that changed. So `experiments/smoke.json` has numbers of every smoke preset, which
+the slow tests compare with a run of it; a row has those of its day, and is stale where they differ.
+
+A room's `BELIEF` is what its authors make of the rows. It holds no number of its own: `{M5}` becomes what
+was found of claim M5, `{=raw}` the IQM of an arm, `{seconds}` and `{seeds}` what they say, of preset `cpu`
+or of another, `{cpu-full: M5}`.
 """
 
 import argparse
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -14,10 +23,13 @@ from experiments.cli import rooms
 from jaxagent.config import fingerprint
 from jaxagent.files import write_json
 from jaxagent.report.fields import effects_by_task, standing_of
-from jaxagent.train import manifest
+from jaxagent.train import manifest, metrics_log
 
 RESULTS = Path(__file__).with_name("results")
 PAGE = Path(__file__).with_name("RESULTS.md")
+SMOKE = Path(__file__).with_name("smoke.json")
+README = Path(__file__).parents[1] / "README.md"
+MARKS = "<!-- made of result rows by `python -m experiments.results` -->", "<!-- end of what is made -->"
 COST = ("wall_seconds", "compile_seconds", "throughput")
 SAID = (
     "claims",
@@ -52,6 +64,7 @@ def add(folder: Path) -> Path:
     row = {key: summary[key] for key in (*manifest.ASKED, *COST, *SAID) if key in summary}
     row |= {"started": about["started"], "xla_flags": about.get("xla_flags", "")}
     row["command"] = re.sub(r" --out \S+", "", row["command"])  # a path says nothing elsewhere
+    row["smoke"] = smoke_numbers().get(row["experiment"])
     target = RESULTS / f"{row['experiment']}-{row['preset']}.json"
     target.parent.mkdir(exist_ok=True)
     old = json.loads(target.read_text()) if target.exists() else row
@@ -61,6 +74,40 @@ def add(folder: Path) -> Path:
         write_json(target.with_stem(f"{target.stem}-{began}"), old | {"superseded": row["started"]})
     write_json(target, row)
     return target
+
+
+def smoke_numbers() -> dict[str, dict[str, Any]]:
+    """What smoke presets compute, by experiment, as `numbers_of`."""
+    return json.loads(SMOKE.read_text()) if SMOKE.exists() else {}
+
+
+def numbers_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """What a run computed: of every stage the training numbers of its last line, `[lanes]` each."""
+    last = {line["stage"]: line for line in metrics_log.read(folder / "metrics.jsonl")}
+    return {
+        stage: {name: value for name, value in line.items() if name.startswith("train/")}
+        for stage, line in last.items()
+    }
+
+
+def are_alike(a: Any, b: Any) -> bool:
+    """Whether two of `numbers_of` are of one program: equal but for what another machine rounds otherwise."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(are_alike(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(are_alike, a, b))
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-2, abs_tol=1e-4)
+    return a == b
+
+
+def note_smoke(folder: Path) -> Path:
+    """Write what the smoke preset computes, of a finished run of it; ValueError for another's."""
+    about = manifest.read(folder)
+    if about["preset"] != "smoke" or not (folder / "summary.json").is_file() or row_of_other_settings(about):
+        raise ValueError(f"{folder}: got another run, expected a finished one of a smoke preset as it is.")
+    write_json(SMOKE, dict(sorted({**smoke_numbers(), about["experiment"]: numbers_of(folder)}.items())))
+    return SMOKE
 
 
 def row_of_other_settings(row: dict[str, Any]) -> bool:
@@ -92,7 +139,10 @@ def page(rows: list[dict[str, Any]]) -> str:
         module = rooms.room(name).config
         lines += ["", f"## {name}", "", module.DESCRIPTION, ""]
         lines += [f"`jaxagent run {name} --preset cpu`; presets {', '.join(module.PRESETS)}."]
-        for row in (r for r in rows if r["experiment"] == name):
+        own = [row for row in rows if row["experiment"] == name]
+        if told := belief(name, own):
+            lines += ["", f"**What we believe now.** {told}"]
+        for row in own:
             lines += [
                 "",
                 _about(row),
@@ -101,6 +151,69 @@ def page(rows: list[dict[str, Any]]) -> str:
             ]
             lines += ["| --- | --- | --- | --- | --- | --- | --- |", *map(_verdict, row["claims"])]
     return "\n".join(lines) + "\n"
+
+
+def belief(name: str, rows: list[dict[str, Any]]) -> str:
+    """What the authors of a room make of its rows; nothing where they said nothing.
+
+    Raises KeyError for a number that no row has.
+    """
+    text = " ".join(getattr(rooms.room(name).config, "BELIEF", "").split())
+    newest = {row["preset"]: row for row in rows if "superseded" not in row}
+
+    def number(found: re.Match) -> str:
+        preset, _, what = found[1].rpartition(": ")
+        row = newest[preset or "cpu"]
+        return _number(row, what)
+
+    return re.sub(r"\{([^{}]+)\}", number, text)
+
+
+def _number(row: dict[str, Any], what: str) -> str:
+    if what.startswith("="):
+        return f"{row['arms'][what[1:]]['iqm']:.2f}"
+    if what == "seconds":
+        return f"{row['wall_seconds']:.0f} s"
+    claims = {claim["id"]: claim for claim in row["claims"]}
+    if what == "seeds":
+        return str(max(claim["seeds"] or 0 for claim in row["claims"]))
+    claim = claims[what]
+    return f"{claim['verdict']}: {_value(claim, 2)}"
+
+
+def _value(claim: dict[str, Any], digits: int) -> str:
+    """The difference of a judged claim with its interval."""
+    low, high = claim["interval"]
+    value = "-" if claim["difference"] is None else f"{claim['difference']:.{digits}g}"
+    return value if low is None else f"{value} [{low:.{digits}g}, {high:.{digits}g}]"
+
+
+def overview(rows: list[dict[str, Any]]) -> str:
+    """README's table: what each experiment asks, and how the verdicts of its presets stand."""
+    lines = ["| experiment | asks | rows |", "| --- | --- | --- |"]
+    for name in rooms.names():
+        own = [row for row in rows if row["experiment"] == name and "superseded" not in row]
+        told = "<br>".join(map(_counted, own)) or "never run to the end on claim seeds"
+        lines.append(f"| `{name}` | {rooms.room(name).config.DESCRIPTION} | {told} |")
+    return "\n".join(lines)
+
+
+def _counted(row: dict[str, Any]) -> str:
+    verdicts = [claim["verdict"] for claim in row["claims"]]
+    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
+    standing = "confirmed" if row.get("frozen", {}).get("is_confirmed") else "exploratory"
+    flags = f"{_stale(row)}{_rules(row)}".partition(":")[0].strip(" .")
+    stale = f"; {flags[:1].lower()}{flags[1:]}" if flags else ""
+    return f"`{row['preset']}` {row['wall_seconds']:.0f} s, {standing}{stale}: {counts}"
+
+
+def in_readme(text: str, table: str) -> str:
+    """README's text with the table between its marks. Raises ValueError where there are none."""
+    before, found, rest = text.partition(MARKS[0])
+    _, ends, after = rest.partition(MARKS[1])
+    if not (found and ends):
+        raise ValueError(f"README.md: got no {MARKS}, expected both, around the table; put them back.")
+    return f"{before}{MARKS[0]}\n\n{table}\n\n{MARKS[1]}{after}"
 
 
 def _about(row: dict[str, Any]) -> str:
@@ -119,8 +232,13 @@ def _about(row: dict[str, Any]) -> str:
 
 def _stale(row: dict[str, Any]) -> str:
     """Whether the preset is no longer what the row was made with; an old row is superseded anyway."""
-    is_stale = "superseded" not in row and row_of_other_settings(row)
-    return "Stale: its preset is another now. " if is_stale else ""
+    if "superseded" in row:
+        return ""
+    if row_of_other_settings(row):
+        return "Stale: its preset is another now. "
+    then, now = row.get("smoke"), smoke_numbers().get(row["experiment"])
+    is_known = then is not None and now is not None
+    return "Stale: the code computes other numbers now. " if is_known and not are_alike(then, now) else ""
 
 
 def _rules(row: dict[str, Any]) -> str:
@@ -130,13 +248,10 @@ def _rules(row: dict[str, Any]) -> str:
 
 
 def _verdict(claim: dict[str, Any]) -> str:
-    low, high = claim["interval"]
-    value = "-" if claim["difference"] is None else f"{claim['difference']:.3g}"
-    value += "" if low is None else f" [{low:.3g}, {high:.3g}]"
     what = f"{claim['id']} {claim['statement']} ({claim['kind']}{', gated' if claim['gated'] else ''})"
     what += f"; {claim['budget']}" if claim.get("budget") else ""
     smallest = claim.get("smallest_effect")
-    cells = [what, f"**{claim['verdict']}**", value, effects_by_task(claim) or "-"]
+    cells = [what, f"**{claim['verdict']}**", _value(claim, 3), effects_by_task(claim) or "-"]
     cells += [f"{claim['margin']:g}", "-" if smallest is None else f"{smallest:.3g}", str(claim["seeds"])]
     return f"| {' | '.join(cells)} |"
 
@@ -145,10 +260,14 @@ def main() -> None:
     """Add the rows of the runs named, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="*", type=Path, help="folders of finished runs")
-    for folder in parser.parse_args().runs:
-        print(add(folder))
-    PAGE.write_text(page(read()))
-    print(PAGE)
+    parser.add_argument("--smoke", action="store_true", help="note what these smoke runs computed")
+    asked = parser.parse_args()
+    for folder in asked.runs:
+        print(note_smoke(folder) if asked.smoke else add(folder))
+    rows = read()
+    PAGE.write_text(page(rows))
+    README.write_text(in_readme(README.read_text(), overview(rows)))
+    print(PAGE, README)
 
 
 if __name__ == "__main__":
