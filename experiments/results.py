@@ -104,7 +104,11 @@ def are_alike(a: Any, b: Any) -> bool:
 def note_smoke(folder: Path) -> Path:
     """Write what the smoke preset computes, of a finished run of it; ValueError for another's."""
     about = manifest.read(folder)
-    if about["preset"] != "smoke" or not (folder / "summary.json").is_file() or row_of_other_settings(about):
+    if (
+        about.get("preset") != "smoke"
+        or not (folder / "summary.json").is_file()
+        or row_of_other_settings(about)
+    ):
         raise ValueError(f"{folder}: got another run, expected a finished one of a smoke preset as it is.")
     write_json(SMOKE, dict(sorted({**smoke_numbers(), about["experiment"]: numbers_of(folder)}.items())))
     return SMOKE
@@ -154,11 +158,13 @@ def page(rows: list[dict[str, Any]]) -> str:
 
 
 def belief(name: str, rows: list[dict[str, Any]]) -> str:
-    """What the authors of a room make of its rows; nothing where they said nothing.
+    """What the authors of a room make of its rows; nothing where there are none.
 
     Raises KeyError for a number that no row has.
     """
     text = " ".join(getattr(rooms.room(name).config, "BELIEF", "").split())
+    if not rows:
+        return ""
     newest = {row["preset"]: row for row in rows if "superseded" not in row}
 
     def number(found: re.Match) -> str:

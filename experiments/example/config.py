@@ -7,8 +7,8 @@ from jaxagent.study.config import EnvConfig, SeedConfig
 
 DESCRIPTION = "the worked example: does PPO need to look ahead on CartPole?"
 BELIEF = """
-Without looking ahead PPO does not learn CartPole: {=ppo} against {=myopic} ({E1}). A task whose reward is not spread
-over time would say nothing of the kind.
+Without looking ahead PPO does not learn CartPole: {=ppo} against {=myopic} ({E1}). A task whose reward is
+not spread over time would say nothing of the kind.
 """
 
 

@@ -8,11 +8,11 @@ from jaxagent.study.config import SeedConfig
 
 DESCRIPTION = "does in-context learning average over tasks as Bayes' rule would?"
 BELIEF = """
-A transformer trained on walks through a pool of random MDPs comes near exact Bayesian model averaging: its
-KL from it is far below that from the next best predictor where they differ ({B1} of it), and its regret
-falls with the length of the walk as it should (slope in log T, {B2}). It is no Bayesian of any prompt: with permuted outcomes, far from what it was
-trained on, Bayes' formula does not predict it (correlation {B5}). A larger pool or a longer training that
-brings that correlation up would change this.
+A transformer trained on walks through a pool of random MDPs comes near exact Bayesian model averaging:
+its KL from it is far below that from the next best predictor where they differ ({B1} of it), and its
+regret falls with the length of the walk as it should (slope in log T, {B2}). It is no Bayesian of any
+prompt: with permuted outcomes, far from what it was trained on, Bayes' formula does not predict it
+(correlation {B5}). A larger pool or a longer training that brings that correlation up would change this.
 """
 
 

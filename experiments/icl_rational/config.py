@@ -9,9 +9,9 @@ from jaxagent.study.config import SeedConfig
 DESCRIPTION = "when do models memorise tasks, when generalise: predicted from loss and complexity"
 BELIEF = """
 Where models stand between memorising tasks and generalising follows from loss and complexity: held-out
-cells are predicted (correlation, {R1}), on new tasks too ({R1x}), better than by loss alone ({R2a}) or complexity
-alone ({R2b}). That says little for the theory as long as a logistic curve in log N and log D does as well
-({R2c}); cells where both disagree would.
+cells are predicted (correlation, {R1}), on new tasks too ({R1x}), better than by loss alone ({R2a}) or
+complexity alone ({R2b}). That says little for the theory as long as a logistic curve in log N and log D
+does as well ({R2c}); cells where both disagree would.
 """
 
 

@@ -10,10 +10,11 @@ from jaxagent.study.config import ChangedEnvConfig, SeedConfig
 ALL_ARMS = ("reflex", "stack", "gru", "linear", "transformer", "gated", "oracle", "saboteur")
 DESCRIPTION = "which memory lets PPO act on what it no longer sees: recurrent, stacked or a transformer's?"
 BELIEF = """
-Which memory helps depends on the world: of the oracle's return the linear recurrence reaches {=linear}, the
-transformer {=transformer}, with gates {=gated}, the GRU {=gru}, a stack of observations {=stack}, none {=reflex}. What we claim
-is only that the linear recurrence beats none ({Y2}) and that clearing the memory loses the gain ({Y6}): one
-world is at its ceiling for the transformer, and a slower one would say whether it beats the GRU ({Y5}).
+Which memory helps depends on the world: of the oracle's return the linear recurrence reaches {=linear},
+the transformer {=transformer}, with gates {=gated}, the GRU {=gru}, a stack of observations {=stack},
+none {=reflex}. What we claim is only that the linear recurrence beats none ({Y2}) and that clearing the
+memory loses the gain ({Y6}): one world is at its ceiling for the transformer, and a slower one would say
+whether it beats the GRU ({Y5}).
 """
 
 

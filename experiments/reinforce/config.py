@@ -8,10 +8,10 @@ from jaxagent.study import config as parts
 
 DESCRIPTION = "histories of PPO agents pretrain a transformer; PPO then tunes it on changed dynamics"
 BELIEF = """
-Histories of weak agents give PPO a head start on changed dynamics ({Z1}), and it
-is the order of steps that does it (over shuffled ones, {Z2}). Staying near the pretrained policy costs nothing
-({Z3}). That adapters are enough we cannot say ({Z4}). All of it is of one pretrained model: five
-pretrainings, or a task that the histories do not resemble, could change it.
+Histories of weak agents give PPO a head start on changed dynamics ({Z1}), and it is the order of steps
+that does it (over shuffled ones, {Z2}). Staying near the pretrained policy costs nothing ({Z3}). That
+adapters are enough we cannot say ({Z4}). All of it is of one pretrained model: five pretrainings, or a
+task that the histories do not resemble, could change it.
 """
 
 

@@ -9,6 +9,12 @@ from experiments.cli.rooms import room
 from jaxagent.config import fingerprint
 
 
+@pytest.fixture
+def without_belief(monkeypatch):
+    """Rows of these tests have other claims than those that the room's authors speak of."""
+    monkeypatch.setattr(room("icl_bma").config, "BELIEF", "")
+
+
 def finished(tmp_path, verdict):
     claim = {
         "id": "X1",
@@ -42,6 +48,7 @@ def finished(tmp_path, verdict):
     return tmp_path
 
 
+@pytest.mark.usefixtures("without_belief")
 @pytest.mark.parametrize("verdict", ["PASS", "FAIL", "INCONCLUSIVE"])
 def test_a_row_is_kept_and_shown_whatever_its_verdict(tmp_path, monkeypatch, verdict):
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
@@ -60,6 +67,7 @@ def test_a_row_is_kept_and_shown_whatever_its_verdict(tmp_path, monkeypatch, ver
     assert "## quickstart" in page  # an experiment without a row is named too
 
 
+@pytest.mark.usefixtures("without_belief")
 def test_a_row_that_is_superseded_stays_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
     results.add(finished(tmp_path / "run", "FAIL"))
@@ -78,6 +86,7 @@ def test_a_row_that_is_superseded_stays_and_says_so(tmp_path, monkeypatch):
     assert page.count("Superseded") == 1
 
 
+@pytest.mark.usefixtures("without_belief")
 def test_a_row_of_frozen_claims_says_so_and_shows_each_task(tmp_path):
     folder = finished(tmp_path / "run", "PASS")
     summary = json.loads((folder / "summary.json").read_text())
@@ -86,10 +95,6 @@ def test_a_row_of_frozen_claims_says_so_and_shows_each_task(tmp_path):
     page = results.page([summary | {"started": "2026-01-02", "claims": [summary["claims"][0] | more]}])
     assert "Confirmed: claims frozen at 01234567. Preset" in page
     assert "| 0.5 [0.25, 0.75] | reach 0.75, push 0 (left out) | 0.1 | 0.0625 | 6 |" in page
-
-
-def test_the_page_is_that_of_the_rows():
-    assert results.PAGE.read_text() == results.page(results.read())
 
 
 def test_a_confirmed_row_gives_way_to_new_claims_alone(tmp_path, monkeypatch):
@@ -121,3 +126,55 @@ def test_a_run_of_other_settings_has_no_row(tmp_path):
 def test_an_unfinished_run_has_no_row(tmp_path):
     with pytest.raises(ValueError, match=r"got no summary\.json, expected a finished run"):
         results.add(tmp_path)
+
+
+def test_page_and_readme_are_what_the_rows_make():
+    rows = results.read()
+    assert results.PAGE.read_text() == results.page(rows)
+    text = results.README.read_text()
+    assert results.in_readme(text, results.overview(rows)) == text
+    with pytest.raises(ValueError, match="put them back"):
+        results.in_readme("no marks", "")
+
+
+def test_a_belief_has_its_numbers_from_the_newest_row(tmp_path, monkeypatch):
+    config = room("icl_bma").config
+    monkeypatch.setattr(
+        config, "BELIEF", "It is\nso ({X1}); arm {=a}; {cpu-full: X1} in {cpu-full: seconds}."
+    )
+    summary = json.loads((finished(tmp_path, "PASS") / "summary.json").read_text())
+    row = summary | {"arms": {"a": {"iqm": 0.123}}}
+    late = row | {"preset": "cpu-full", "wall_seconds": 7000.4}
+    old = row | {"superseded": "later", "claims": []}
+    told = results.belief("icl_bma", [old, row, late])
+    assert told == "It is so (PASS: 0.5 [0.25, 0.75]); arm 0.12; PASS: 0.5 [0.25, 0.75] in 7000 s."
+    with pytest.raises(KeyError, match="cpu-full"):
+        results.belief("icl_bma", [row])
+
+
+@pytest.mark.usefixtures("without_belief")
+def test_a_row_is_stale_once_the_smoke_preset_computes_other_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "SMOKE", tmp_path / "smoke.json")
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    config = room("icl_bma").config.PRESETS["smoke"]
+    run = finished(tmp_path / "smoke", "PASS")
+    about = {"experiment": "icl_bma", "preset": "smoke", "fingerprint": fingerprint(config), "started": ""}
+    (run / "manifest.json").write_text(json.dumps(about))
+
+    def computed(loss):
+        line = {"stage": "train", "step": 2, "train/loss": [loss, None], "chunk_seconds": 1.0}
+        (run / "metrics.jsonl").write_text(
+            json.dumps({"stage": "train", "step": 1}) + "\n" + json.dumps(line)
+        )
+        results.note_smoke(run)
+
+    computed(0.5)
+    row = json.loads(results.add(finished(tmp_path / "run", "PASS")).read_text())
+    assert row["smoke"] == {"train": {"train/loss": [0.5, None]}}
+    computed(0.5001)  # as another machine rounds
+    assert "other numbers" not in results.page([row])
+    computed(0.6)
+    assert "Stale: the code computes other numbers now." in results.page([row])
+    assert "stale: 1 PASS" in results.overview([row])
+    with pytest.raises(ValueError, match="smoke preset as it is"):
+        results.note_smoke(finished(tmp_path / "other", "PASS"))
