@@ -53,7 +53,7 @@ _CONNECT_FOUR = replace(_SMALL, num_updates=32, updates_per_chunk=4)
 CPU = Config(
     (
         GameConfig("tic_tac_toe", _TIC_TAC_TOE, kinds=KINDS[:1]),
-        GameConfig("connect_four", _CONNECT_FOUR, levels=(0, 2, 4), opening=2),
+        GameConfig("connect_four", _CONNECT_FOUR, levels=(0, 2, 4), opening=6),
     )
 )
 
@@ -63,7 +63,7 @@ _TINY |= {"num_updates": 2, "updates_per_chunk": 1, "capacity": 64}
 SMOKE = Config(
     (
         GameConfig("tic_tac_toe", replace(_TIC_TAC_TOE, search=_FEW, **_TINY), _NARROW, kinds=KINDS[:1]),
-        GameConfig("connect_four", replace(_CONNECT_FOUR, search=_FEW, **_TINY), _NARROW, (0, 2), opening=2),
+        GameConfig("connect_four", replace(_CONNECT_FOUR, search=_FEW, **_TINY), _NARROW, (0, 2), opening=6),
     ),
     MatchConfig(games=4, rating_games=2, num_snapshots=2, search=_FEW),
     SeedConfig(1000, 2),
@@ -75,7 +75,7 @@ _MANY_GAMES = replace(_SMALL, num_envs=1024, num_gradient_steps=64, batch_size=2
 _LARGE = replace(_MANY_GAMES, num_updates=200, updates_per_chunk=10, warmup_steps=2**16)
 _WIDE = TrunkConfig(channels=64, width=64, num_blocks=6)
 GPU = Config(
-    (CPU.games[0], GameConfig("connect_four", _LARGE, _WIDE, (0, 2, 4, 6), opening=2)),
+    (CPU.games[0], GameConfig("connect_four", _LARGE, _WIDE, (0, 2, 4, 6), opening=6)),
     MatchConfig(games=256, rating_games=64, num_snapshots=8),
     SeedConfig(200, 8),
 )

@@ -41,7 +41,7 @@ ARMS = {
     "saboteur": "its search took losses for wins in training; plays with the right search",
     "untrained": "search over a random network",
 }
-TRIALS = {"gumbel": 4, "puct": 4}  # settings of search and learning, on seeds 1000 to 1002
+TRIALS = {"gumbel": 4, "puct": 3}  # settings of search and learning, on seeds 1000 to 1002
 # Arm -> the fit whose network plays, which of its snapshots (0: before any update), and how.
 PLAYERS = {
     "search": ("gumbel", -1, "search"),
@@ -111,7 +111,7 @@ def fits_of(config: Config, game: GameConfig) -> Fits:
     """A lane a seed; networks of a seed begin alike and draw alike."""
     made = games.game_of(game)
     gumbel = planning.gumbel_search(game.fit.search)
-    puct = planning.puct_search(game.fit.search, qtransform=planning.values_of_games)
+    puct = planning.puct_search(game.fit.search, exploration=2.5, qtransform=planning.values_of_games)
     plans = {"gumbel": gumbel, "puct": puct, "saboteur": planning.taking_losses_for_wins(gumbel)}
     fits = {}
     for name in game.kinds:

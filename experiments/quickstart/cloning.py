@@ -43,8 +43,10 @@ ARMS = {
     "finetune": Arm("pretrained, all parameters tuned", "network", "model"),
     "lora": Arm("pretrained and frozen, low-rank adapters tuned", "lora", "model"),
     "saboteur": Arm("pretrained on shuffled steps, all parameters tuned", "network", "saboteur"),
+    "renamed": Arm("pretrained on permuted values, all parameters tuned", "network", "renamed"),
     "mlp": Arm("raw-observation MLP, no pretraining", "mlp", network="raw"),
 }
+LANES = (*PRETRAINED, "renamed")
 TUNED = [name for name, arm in ARMS.items() if arm.group == "network"]
 
 
@@ -64,15 +66,17 @@ class Problem(NamedTuple):
 
 
 def fits_of(config: Config, index: int, pretrain: Fit) -> dict[str, Fit]:
-    """A fit a group; equal updates on equal windows for every arm, and equal seeds draw alike."""
+    """A fit a group; equal windows for every arm, and equal seeds draw alike."""
     task, seeds = config.tasks[index], tuple(config.adapt.seeds)
 
     def lanes(group: str, folder: Path | None) -> Lanes:
         corpus, data = collection.load(config.tasks, config.tokens, config.model, folder)
         problem = Problem(task, config.adapt, corpus, corpus.domains[index])
         networks = pretrain.load(folder, corpus.model.init)
-        way = GROUPS[group](problem, {name: agents.take(networks, i) for i, name in enumerate(PRETRAINED)})
-        fit = dataclasses.replace(task.cloning, learning_rate=way.rate * task.cloning.learning_rate)
+        way = GROUPS[group](problem, {name: agents.take(networks, i) for i, name in enumerate(LANES)})
+        count = way.updates or task.cloning.num_updates
+        rate = {"learning_rate": way.rate * task.cloning.learning_rate}
+        fit = dataclasses.replace(task.cloning, num_updates=count, updates_per_chunk=count, **rate)
         draw, num_arms = corpora.draw(corpus, fit), sum(arm.group == group for arm in ARMS.values())
         windows = demonstrations(problem, data["demonstration"][index])
         return corpora.supervised(
@@ -115,6 +119,7 @@ class Way(NamedTuple):
     loss: Callable  # params, batch, (windows, frozen) -> loss, metrics
     rate: float = 1.0  # multiple of the cloning learning rate
     frozen: Any = ()  # network that the loss reads beside
+    updates: int = 0  # 0: as many as the task has
 
 
 def whole(problem: Problem, pretrained: dict[str, Any]) -> Way:
@@ -134,10 +139,10 @@ def low_rank(problem: Problem, pretrained: dict[str, Any]) -> Way:
 
 
 def raw(problem: Problem, pretrained: dict[str, Any]) -> Way:
-    """The raw-observation MLP, which needs a larger learning rate."""
+    """The raw-observation MLP, which needs a larger learning rate and more updates."""
     del pretrained
-    params = seeded(problem, problem.raw_network.init, "raw/init")
-    return Way(params, partial(raw_loss, problem), problem.adapt.mlp_learning_rate)
+    params, adapt = seeded(problem, problem.raw_network.init, "raw/init"), problem.adapt
+    return Way(params, partial(raw_loss, problem), adapt.mlp_learning_rate, updates=adapt.mlp_updates)
 
 
 GROUPS = {"network": whole, "lora": low_rank, "mlp": raw}

@@ -27,6 +27,7 @@ class AdaptConfig:
     lora_learning_rate: Positive = 5.0  # multiple of the cloning learning rate
     mlp_hidden_size: Count = 128
     mlp_learning_rate: Positive = 5.0  # multiple of the cloning learning rate
+    mlp_updates: Count = 300  # on every task: in a network's few updates an MLP learns nothing
     episodes: Count = 16  # per seed and arm
     decoding: Literal["argmax", "sample", "mean"] = "sample"  # of every arm
     margin: Positive = 0.10
@@ -76,7 +77,7 @@ SMOKE = Config(
     model=TransformerConfig(width=16, num_layers=1, num_heads=2, context=2),
     tokens=TokenConfig(num_bins=16),
     pretrain=FitConfig(num_updates=6, updates_per_chunk=2, batch_size=4, warmup_updates=2),
-    adapt=AdaptConfig(parts.SeedConfig(1000, 2), episodes=2, mlp_hidden_size=16),
+    adapt=AdaptConfig(parts.SeedConfig(1000, 2), episodes=2, mlp_hidden_size=16, mlp_updates=4),
     runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
 )
 # One accelerator: more agents, a wider and deeper model, more seeds. Never run so far.

@@ -6,7 +6,8 @@ Experts of held-out seeds, trained on *changed* parameters, give few demonstrati
 clones them with the same number of updates on the same windows.
 
 Claim Q1. Pretrained + fine-tuned beats the same network from scratch (superiority, margin 0.10).
-Saboteur. The same pretraining on shuffled steps. Limit: one pretraining seed.
+Saboteurs. The same pretraining on shuffled steps (Q2), and on values that were permuted, so that what
+follows what can be learned and what it means cannot (Q4). Limit: one pretraining seed.
 
     jaxagent run quickstart --preset cpu        # under 5 minutes on 2 cores
 """
@@ -20,6 +21,7 @@ from experiments.quickstart.config import Config
 from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.figure import Curve, return_curve
 from jaxagent.study import collection
+from jaxagent.study.budget import Spent
 from jaxagent.study.study import Fit, Found, Measure, Step, Study
 from jaxagent.study.verdicts import Scores, all_between, iqm_by_task, normalised
 
@@ -28,10 +30,10 @@ LIMITS = (
     "The tasks are small classic-control problems; absolute numbers mean nothing elsewhere.",
     "Demonstrations, updates, bins and decoding were chosen on development seeds (1000 and up).",
 )
-LOSS = "Pretraining: next-token loss (edges: model, saboteur)"
+LOSS = "Pretraining: next-token loss (the model's and its saboteurs')"
 CURVES = (
     return_curve("agents/*", "PPO agents: return while training", "lanes"),
-    Curve("train/loss", ("pretrain",), LOSS, "tokens", "nats per token", "tokens (both lanes)"),
+    Curve("train/loss", ("pretrain",), LOSS, "tokens", "nats per token", "tokens (all lanes)"),
 )
 EXPERT_SCORE = 0.85  # normalised return that a demonstrator must reach
 UNIGRAM_SHARE = 0.8  # of the unigram entropy, above which pretraining has learned nothing
@@ -43,7 +45,7 @@ ADAPTER_LIMIT = 10_000  # parameters
 def study(config: Config) -> Study:
     """Agents, their trajectories, one pretraining, every arm's cloning, and all of them played."""
     agents = [collection.agents_of(task, config.collect, config.seed) for task in config.tasks]
-    pretrain = Fit("pretrain", partial(collection.pretraining, config))
+    pretrain = Fit("pretrain", partial(collection.pretraining, config, lanes=cloning.LANES))
     fits = [cloning.fits_of(config, i, pretrain) for i in range(len(config.tasks))]
     steps: list[Step] = [
         *agents,
@@ -61,8 +63,20 @@ def study(config: Config) -> Study:
         partial(checks, config),
         curves=CURVES,
         limits=LIMITS,
+        spent=spent(config),
         extras=partial(extras, config),
     )
+
+
+def spent(config: Config) -> dict[str, Spent]:
+    """Pretraining and cloning of each arm."""
+    pretraining = {name: ("pretrain",) if arm.begins else () for name, arm in cloning.ARMS.items()}
+    return {
+        name: Spent(
+            (*pretraining[name], *(f"clone/{task.name}/{arm.group}" for task in config.tasks if arm.group))
+        )
+        for name, arm in cloning.ARMS.items()
+    }
 
 
 def claims(margin: float) -> list[Claim]:
@@ -72,6 +86,7 @@ def claims(margin: float) -> list[Claim]:
         better("Q1", "pretrained + fine-tuned beats from scratch", arm_b="scratch", margin=margin),
         better("Q2", "intact steps pretrain better than shuffled ones", arm_b="saboteur", gated=False),
         better("Q3", "it beats the raw-observation MLP", arm_b="mlp", gated=False),
+        better("Q4", "values pretrain better than permuted ones", arm_b="renamed", gated=False),
     ]
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxagent.tokens import scalar
 from jaxagent.tokens.stream import PADDING
 from jaxagent.tokens.tokenizer import Tokenizer
 from jaxagent.types import Trajectory
@@ -77,6 +78,21 @@ def _shuffle(data: Windows, key: jax.Array, num_real: int) -> Windows:
     done = permute(key_action, data.unit[:, num_obs:])
     unit = jnp.concatenate([seen[:, num_obs:], done], axis=1)
     return data._replace(unit=unit, obs=seen[:, :num_obs])
+
+
+def renamed(data: Windows, key: jax.Array, sizes: tuple[int, ...], num_bins: int) -> Windows:
+    """Another saboteur's data: every value stands where another should, always the same one.
+
+    Bins of each real, and ids of each category of `sizes` (0: a real), are permuted: what follows what
+    can still be learned, what it means cannot.
+    """
+    columns = []
+    for column, (size, column_key) in enumerate(zip(sizes, jax.random.split(key, len(sizes)), strict=True)):
+        unit = data.unit[:, column]
+        place = unit.astype(jnp.int32) if size else scalar.bin_of(unit, num_bins)
+        other = jax.random.permutation(column_key, size or num_bins)[place]
+        columns.append(unit + (other - place).astype(jnp.float32) * (1.0 if size else 2.0 / num_bins))
+    return data._replace(unit=jnp.stack(columns, axis=1))
 
 
 def lay_out(trajectories: Sequence[Trajectory], obs_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from envs.types import blank_action
 from jaxagent import keys
 from jaxagent.config import TokenConfig, TransformerConfig
 from jaxagent.data import sampler, store
+from jaxagent.data.sampler import Windows
 from jaxagent.data.store import Shard
 from jaxagent.evaluate import statistics
 from jaxagent.study import agents, histories
@@ -25,7 +26,7 @@ from jaxagent.types import Trajectory
 
 STAGE = "collect"
 SPLITS = ("train", "validation", "demonstration")
-PRETRAINED = ("model", "saboteur")  # lanes of `pretraining`
+PRETRAINED = ("model", "saboteur")  # lanes of `pretraining`; and "renamed"
 
 
 def agents_of(task: LearnedEnvConfig, sizes: CollectConfig, seed: int) -> Fit:
@@ -145,18 +146,27 @@ def stand_in(env: Any, num_steps: int = 64, num_lanes: int = 4) -> Trajectory:
     return Trajectory(obs, action, np.zeros(shape, np.float32), never, never, obs)
 
 
-def pretraining(config: Any, folder: Path | None) -> Lanes:
-    """One transformer on all nominal tasks; its saboteur, on shuffled steps, is the second lane.
+def pretraining(config: Any, folder: Path | None, lanes: Sequence[str] = PRETRAINED) -> Lanes:
+    """One transformer on all nominal tasks, a lane; others are its saboteurs.
 
+    "saboteur" sees shuffled steps (`sampler.shuffled`), "renamed" permuted values (`sampler.renamed`).
     `config` has the fields `tasks`, `tokens`, `model`, `pretrain` and `seed`.
     """
     of, data = load(config.tasks, config.tokens, config.model, folder)
     clean = [corpora.windows(of, i, t) for i, t in enumerate(data["train"])]
     held_out = [corpora.windows(of, i, t) for i, t in enumerate(data["validation"])]
-    shuffles = [keys.derive(config.seed, f"shuffle/{i}") for i in range(len(clean))]
-    pairs = [agents.stack([w, sampler.shuffled(w, k)]) for w, k in zip(clean, shuffles, strict=True)]
+
+    def seen(name: str, i: int) -> Windows:
+        if name == "saboteur":
+            return sampler.shuffled(clean[i], keys.derive(config.seed, f"shuffle/{i}"))
+        if name == "renamed":
+            key = keys.derive(config.seed, f"rename/{i}")
+            return sampler.renamed(clean[i], key, of.domains[i].sizes, of.model.vocabulary.num_bins)
+        return clean[i]
+
+    stacked = [agents.stack([seen(name, i) for name in lanes]) for i in range(len(clean))]
 
     def tell(params: Any) -> dict[str, Any]:
-        return {"validation": corpora.validation(of, clean, held_out, PRETRAINED, params)}
+        return {"validation": corpora.validation(of, clean, held_out, lanes, params)}
 
-    return corpora.pretrain(of, pairs, [config.seed] * 2, config.pretrain, data_axis=0, tell=tell)
+    return corpora.pretrain(of, stacked, [config.seed] * len(lanes), config.pretrain, data_axis=0, tell=tell)

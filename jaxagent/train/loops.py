@@ -351,7 +351,7 @@ def means_of(metrics: dict[str, jax.Array], did: jax.Array) -> dict[str, Mean]:
     """Metrics `[n]` of gradient steps, of those that were done, and the share that was not; `did [n]`."""
     share = jnp.mean(did)
     means = {name: Mean(jnp.mean(jnp.where(did > 0.0, x, 0.0)), share) for name, x in metrics.items()}
-    return means | {"train/skipped": Mean(1.0 - share, jnp.ones(()))}
+    return means | {"train/skipped": Mean(jnp.mean(1.0 - did), jnp.ones(()))}
 
 
 def _return_of(returns: Mean) -> dict[str, Mean]:

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from envs.types import Component
 from jaxagent.config import TokenConfig
 from jaxagent.data import sampler
-from jaxagent.tokens import component
+from jaxagent.tokens import component, scalar
 from jaxagent.tokens.tokenizer import Tokenizer
 from jaxagent.types import Trajectory
 
@@ -195,6 +195,28 @@ def test_shuffled_steps_follow_from_nothing():
     assert paired(mixed) < 0.4
     pairs = {tuple(map(float, row)) for row in np.hstack([data.obs, data.unit[:, :2]])}
     assert {tuple(map(float, row)) for row in np.hstack([mixed.obs, mixed.unit[:, :2]])} == pairs
+
+
+def test_renamed_values_are_others_one_to_one_and_follow_each_other_as_before():
+    """A real keeps its place inside its bin, a category stays one; steps stay where they were."""
+    data, sizes, num_bins = big(), (0, 0, 7), 16
+    unit = jnp.concatenate([jnp.linspace(-1, 0.999, len(data.unit))[:, None], data.unit[:, 1:]], axis=1)
+    data = data._replace(unit=unit)
+    other = sampler.renamed(data, jax.random.key(0), sizes, num_bins)
+    for column, size in enumerate(sizes):
+        if size:
+            bins, named = (np.asarray(d.unit[:, column]).astype(int) for d in (data, other))
+        else:
+            bins, named = (np.asarray(scalar.bin_of(d.unit[:, column], num_bins)) for d in (data, other))
+            inside = [(np.asarray(d.unit[:, column]) + 1) / 2 * num_bins % 1 for d in (data, other)]
+            np.testing.assert_allclose(*inside, atol=1e-4)
+        pairs = set(zip(bins.tolist(), named.tolist(), strict=True))
+        assert len(pairs) == len(set(bins)) == len(set(named))
+        assert 0 <= named.min() <= named.max() < (size or num_bins)
+    assert np.mean(np.abs(np.asarray(other.unit[:, 0] - data.unit[:, 0]))) > 0.3
+    np.testing.assert_array_equal(other.segment, data.segment)
+    again = sampler.renamed(data, jax.random.key(0), sizes, num_bins)
+    np.testing.assert_array_equal(again.unit, other.unit)
 
 
 def test_shuffling_is_a_pure_function_of_the_key():
