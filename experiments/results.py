@@ -23,6 +23,7 @@ from experiments.cli import rooms
 from jaxagent.config import fingerprint
 from jaxagent.files import write_json
 from jaxagent.report.fields import effects_by_task, standing_of
+from jaxagent.study import registration
 from jaxagent.train import manifest, metrics_log
 
 RESULTS = Path(__file__).with_name("results")
@@ -65,7 +66,8 @@ def add(folder: Path) -> Path:
     row |= {"started": about["started"], "xla_flags": about.get("xla_flags", "")}
     row["command"] = re.sub(r" --out \S+", "", row["command"])  # a path says nothing elsewhere
     row["smoke"] = smoke_numbers().get(row["experiment"])
-    target = RESULTS / f"{row['experiment']}-{row['preset']}.json"
+    is_development = row["preset"] != "smoke" and registration.is_development(row)
+    target = RESULTS / f"{row['experiment']}-{row['preset']}{'-development' if is_development else ''}.json"
     target.parent.mkdir(exist_ok=True)
     old = json.loads(target.read_text()) if target.exists() else row
     if old["started"] != row["started"]:
@@ -115,9 +117,14 @@ def note_smoke(folder: Path) -> Path:
 
 
 def row_of_other_settings(row: dict[str, Any]) -> bool:
-    """Whether a row, or summary, was made with other settings than its preset's now."""
+    """Whether a row, or summary, was made with other settings than its preset's now.
+
+    Development seeds are no other settings: such a row says so, and stands beside that of claim seeds.
+    """
     preset = rooms.room(row["experiment"]).config.PRESETS.get(row["preset"])
-    return preset is None or fingerprint(preset) != row["fingerprint"]
+    if preset is None or fingerprint(preset) == row["fingerprint"]:
+        return preset is None
+    return not (registration.is_development(row) and registration.differs_in_seeds_alone(preset, row))
 
 
 def _refuse_instead_of(old: dict[str, Any], row: dict[str, Any]) -> None:
@@ -166,6 +173,7 @@ def belief(name: str, rows: list[dict[str, Any]]) -> str:
     if not rows:
         return ""
     newest = {row["preset"]: row for row in rows if "superseded" not in row}
+    newest |= {r["preset"]: r for r in rows if "superseded" not in r and not registration.is_development(r)}
 
     def number(found: re.Match) -> str:
         preset, _, what = found[1].rpartition(": ")
@@ -208,6 +216,7 @@ def _counted(row: dict[str, Any]) -> str:
     verdicts = [claim["verdict"] for claim in row["claims"]]
     counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
     standing = "confirmed" if row.get("frozen", {}).get("is_confirmed") else "exploratory"
+    standing = "development seeds" if registration.is_development(row) else standing
     flags = f"{_stale(row)}{_rules(row)}".partition(":")[0].strip(" .")
     stale = f"; {flags[:1].lower()}{flags[1:]}" if flags else ""
     return f"`{row['preset']}` {row['wall_seconds']:.0f} s, {standing}{stale}: {counts}"
@@ -227,6 +236,7 @@ def _about(row: dict[str, Any]) -> str:
     state = ", uncommitted changes" if row["git"].get("dirty") else ""
     versions = ", ".join(f"{k} {v}" for k, v in row["versions"].items() if k in ("jax", "python"))
     old = f"Superseded by the run of {row['superseded'][:16]}. " if "superseded" in row else ""
+    old += "Of development seeds, by which settings were chosen. " if registration.is_development(row) else ""
     device, standing = row["device"].get("kind", "cpu"), standing_of(row)
     return (
         f"{old}{_stale(row)}{standing[:1].upper()}{standing[1:]}.{_rules(row)} Preset "

@@ -53,18 +53,32 @@ def seeds_of(config: Any) -> list[SeedConfig]:
         found.append(seeds)
         return seeds
 
-    _with_seeds(config, note)
+    with_seeds(config, note)
     return found
 
 
-def _with_seeds(value: Any, change: Callable[[SeedConfig], SeedConfig]) -> Any:
-    """A configuration with every `SeedConfig` changed, in the order of its fields."""
+def differs_in_seeds_alone(config: Any, run: Mapping[str, Any]) -> bool:
+    """Whether a run, its "seeds" and "fingerprint", is of a configuration with other seeds, or the same."""
+    seeds = run["seeds"]
+    if len(seeds) != len(seeds_of(config)):
+        return False
+    given = iter(seeds)
+    return fingerprint(with_seeds(config, lambda _: SeedConfig(*next(given)))) == run["fingerprint"]
+
+
+def is_development(run: Mapping[str, Any]) -> bool:
+    """Whether all of a run's "seeds" are development seeds."""
+    return bool(run.get("seeds")) and all(first >= DEVELOPMENT_SEEDS for first, _ in run["seeds"])
+
+
+def with_seeds(value: Any, change: Callable[[SeedConfig], SeedConfig]) -> Any:
+    """A configuration, or a part of one, with every `SeedConfig` changed, in the order of its fields."""
     if isinstance(value, SeedConfig):
         return change(value)
     if dataclasses.is_dataclass(value):
-        fields = {f.name: _with_seeds(getattr(value, f.name), change) for f in dataclasses.fields(value)}
+        fields = {f.name: with_seeds(getattr(value, f.name), change) for f in dataclasses.fields(value)}
         return dataclasses.replace(value, **fields)
-    return tuple(_with_seeds(item, change) for item in value) if isinstance(value, tuple) else value
+    return tuple(with_seeds(item, change) for item in value) if isinstance(value, tuple) else value
 
 
 def freeze(
@@ -166,15 +180,12 @@ def _development_problems(config: Any, what: Mapping[str, Any], development: Map
         return [
             f"development run: got one of {development['experiment']!r}, expected {what['experiment']!r}."
         ]
-    if not seeds or any(first < DEVELOPMENT_SEEDS for first, _ in seeds):
+    if not is_development(development):
         problems.append(
             f"development run: got seeds {seeds}, expected all from {DEVELOPMENT_SEEDS} on; claim seeds are "
             "run once, after freezing."
         )
-    given = iter(seeds)
-    if len(seeds) == len(what["seeds"]):
-        same = _with_seeds(config, lambda _: SeedConfig(*next(given)))
-    if len(seeds) != len(what["seeds"]) or fingerprint(same) != development["fingerprint"]:
+    if not differs_in_seeds_alone(config, development):
         problems.append(
             f"development run: got other settings (config {development['fingerprint']}), expected the "
             "preset's with other seeds; run it with --seeds.first alone."

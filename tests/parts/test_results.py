@@ -1,5 +1,6 @@
 """Result rows: what is kept of a run, and the page that shows every verdict."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from experiments import results
 from experiments.cli.rooms import room
 from jaxagent.config import fingerprint
+from jaxagent.study import registration
 
 
 @pytest.fixture
@@ -178,3 +180,24 @@ def test_a_row_is_stale_once_the_smoke_preset_computes_other_numbers(tmp_path, m
     assert "stale: 1 PASS" in results.overview([row])
     with pytest.raises(ValueError, match="smoke preset as it is"):
         results.note_smoke(finished(tmp_path / "other", "PASS"))
+
+
+@pytest.mark.usefixtures("without_belief")
+def test_a_row_of_development_seeds_stands_beside_that_of_claim_seeds(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    preset = room("icl_bma").config.PRESETS["cpu"]
+    (seeds,) = registration.seeds_of(preset)
+    other = registration.with_seeds(preset, lambda _: dataclasses.replace(seeds, first=1000))
+    folder = finished(tmp_path / "run", "PASS")
+    path = folder / "summary.json"
+    summary = json.loads(path.read_text())
+    developed = {"seeds": [[1000, seeds.count]], "fingerprint": fingerprint(other)}
+    path.write_text(json.dumps(summary | developed))
+    target = results.add(folder)
+    assert target.name == "icl_bma-cpu-development.json"
+    row = json.loads(target.read_text())
+    assert "Of development seeds, by which settings were chosen." in results.page([row])
+    assert "`cpu` 10 s, development seeds" in results.overview([row])
+    path.write_text(json.dumps(summary | developed | {"fingerprint": "abc"}))
+    with pytest.raises(ValueError, match="rows are of presets"):
+        results.add(folder)
