@@ -4,7 +4,6 @@ Method. PPO (Schulman et al. 2017) learns CartPole with a discount of 0.99, or o
 which hardly sees the pole fall. Neither arm sits at an end of the scale, where no difference shows.
 
 Claim E1. Looking ahead is better, by 0.3 of what a good policy has over random play.
-Found (confirmed, 32 seeds): an IQM of 0.79 [0.58, 0.95] against 0.10 [0.06, 0.20]: PASS.
 
     jaxagent run example --preset cpu        # a minute on 2 cores, half of which compiles
 """

@@ -35,6 +35,7 @@ from jaxagent.config import MemoryConfig, TransformerConfig, to_dict
 from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.figure import curves, line, return_curve
 from jaxagent.study import agents, films, memory_agents
+from jaxagent.study.budget import Spent
 from jaxagent.study.study import Found, Study
 from jaxagent.study.verdicts import Scores, all_between, iqm_by_task, of_tasks
 from jaxagent.types import Agent, Policy
@@ -84,8 +85,9 @@ def study(config: Config) -> Study:
     table, drawn = partial(of_tasks, tasks=config.tasks, arms=config.arms), partial(figures, config)
     learned = [return_curve(f"train/{name}/*", f"Return on {name} while training") for name in names]
     limits, checked = (*LIMITS, BARS) if names == ["Classic-Symbolic"] else LIMITS, partial(checks, names)
-    is_partial = config.arms != ALL_ARMS
-    return Study(about, names, steps, table, claims(), checked, drawn, learned, limits, is_partial=is_partial)
+    spent = {name: Spent((f"train/*/{name}",)) for name in config.arms}
+    more = {"is_partial": config.arms != ALL_ARMS, "spent": spent}
+    return Study(about, names, steps, table, claims(), checked, drawn, learned, limits, **more)
 
 
 def claims() -> list[Claim]:

@@ -10,9 +10,7 @@ Score. The area under the curve of the greedy return over the first 5,120 env st
 what is the best: later all arms are alike (20,480 steps with eight seeds could show 0.22 at best).
 Claim Z1. Pretrained and anchored beats the same network from scratch by 0.14.
 Saboteur. As that, pretrained on shuffled steps. Limit: one pretrained model, whose claims these are.
-Found (confirmed, 32 seeds). 0.24 [0.15, 0.32] over scratch: PASS; over the saboteur 0.20 [0.13, 0.28].
-Adapters of rank 4 are no better than scratch. What we believe now: this model of a few histories of
-weak agents saves PPO about 1,000 steps, and its shuffled twin does not; other models may differ.
+What was found and what we believe: `experiments/RESULTS.md`.
 
     jaxagent run reinforce --preset cpu        # 16 minutes on 2 cores, shared with another run
 """
@@ -31,6 +29,7 @@ from jaxagent import keys
 from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.figure import curves, line, return_curve
 from jaxagent.study import agents, collection, films, memory_agents
+from jaxagent.study.budget import Spent
 from jaxagent.study.collection import PRETRAINED
 from jaxagent.study.memory_agents import Begin
 from jaxagent.study.study import Fit, Found, Measure, Step, Study
@@ -81,7 +80,12 @@ def study(config: Config) -> Study:
     table, drawn = partial(of_tasks, tasks=config.tasks, arms=ARMS), partial(figures, config)
     checked = partial(checks, config)
     label = "area under the return's curve (0: random play, 1: the best throughout)"
-    return Study(about, names, [*first, *steps], table, claims(), checked, drawn, learned, LIMITS, label)
+    spent = {
+        name: Spent((*(("pretrain",) if arm.begins else ()), f"tune/*/{name.replace(' ', '-')}"))
+        for name, arm in ARMS.items()
+    }
+    steps = [*first, *steps]
+    return Study(about, names, steps, table, claims(), checked, drawn, learned, LIMITS, label, spent=spent)
 
 
 def claims() -> list[Claim]:
