@@ -148,7 +148,7 @@ LINES = {  # of a room: what is more belongs to the library
     "icl_bma": 610,
     "icl_rational": 530,
     "memory": 315,  # of which 40 are presets for Craftax
-    "reinforce": 258,  # a corpus, a pretraining and six ways to begin
+    "reinforce": 260,  # a corpus, a pretraining and six ways to begin
     "muzero": 385,  # five models of a task, played with five numbers of simulations
     "pasta": 1540,
     "plan": 350,
