@@ -7,10 +7,10 @@ With a consistency loss latents are also held to the encoder's of the next obser
 (EfficientZero, Ye et al. 2021): its weight is an argument. Values count as they are: mctx stretches
 those of every node to [0, 1], where with two actions a gap of 0.001 overturns a prior of 98 %.
 
-Claims. M2: it beats the saboteur, which remembers the action of another lane. M5: sixteen simulations
-teach more than two, at equal operations and play. Aside: the trained model acts better with search
-than by its policy head alone (M1), the more it searches (M6); stretched values teach less (M7); the
-consistency loss helps (M3); PPO's return is reached in fewer steps than PPO takes (M4).
+Claims. M2: it beats the saboteur, half of whose memory has the action of another lane. M7: values as
+they are teach more than stretched ones. Aside: the trained model acts better with search than by its
+policy head alone (M1); sixteen simulations teach more than two at equal operations (M5); the consistency loss helps (M3); PPO's return is reached in fewer steps than PPO takes
+(M4).
 
     jaxagent run muzero --preset cpu        # under 10 minutes on 2 cores
     jaxagent run muzero --preset cpu-full   # all models and numbers of simulations: an hour
@@ -48,7 +48,7 @@ ARMS = {
     "muzero": "search in the learned model, in training and at play",
     "raw": "the same model's policy head alone",
     "brief": "two simulations in training and more gradient steps for it; as many as MuZero at play",
-    "saboteur": "trained on steps with another lane's actions, acts by search",
+    "saboteur": "half of its memory has another lane's actions; acts by search",
     "stretched": "every node's values stretched to [0, 1], in training and at play",
     "no-consistency": "trained without the consistency loss, acts by search",
     "untrained": "search over the first, random model",
@@ -116,16 +116,13 @@ def claims(config: Config) -> list[Claim]:
     better = partial(Claim, kind="superiority", arm_a="muzero")
     aside = partial(better, gated=False)
     fewer = partial(Claim, kind="ratio", arm_a="muzero", metric="steps", direction="below")
-    *fewest, most = config.simulations
-    more = partial(Claim, "M6", "more simulations at play, more return", "ordering", gated=False)
     return [
         better("M2", "it beats the saboteur", arm_b="saboteur", margin=0.2),
-        better("M5", "16 simulations teach more than 2", arm_b="brief", margin=0.1),
-        aside("M1", "search helps the trained model", arm_b="raw", margin=0.1),
-        aside("M7", "stretched values teach less", arm_b="stretched", margin=0.1),
+        better("M7", "values as they are teach more than stretched ones", arm_b="stretched", margin=0.2),
+        aside("M1", "search helps the trained model", arm_b="raw", margin=0.15),
+        aside("M5", "16 simulations teach more than 2", arm_b="brief", margin=0.25),
         aside("M3", "the consistency loss helps", arm_b="no-consistency", margin=0.1),
         fewer("M4", "it reaches PPO's return in fewer steps", arm_b="ppo", margin=1.0, gated=is_large),
-        more(f"muzero, {most}", "raw", between=tuple(f"muzero, {n}" for n in fewest[::-1])),
     ]
 
 
@@ -170,9 +167,10 @@ def fit_of(config: Config, fit: MuZeroConfig, model: str) -> MuZeroConfig:
 
 
 def of_another_lane(trajectory: Trajectory) -> muzero.MuZeroStep:
-    """The saboteur's memory: every step is kept with the action of the lane beside it."""
+    """The saboteur's memory: every step of every second lane is kept with the action of the lane before."""
     steps = muzero.as_steps(trajectory)
-    return steps._replace(action=jnp.roll(steps.action, 1, axis=-1))
+    is_odd = jnp.arange(steps.action.shape[-1]) % 2 == 1
+    return steps._replace(action=jnp.where(is_odd, jnp.roll(steps.action, 1, axis=-1), steps.action))
 
 
 def evaluate(config: Config, task: TaskConfig, fits: Fits, folder: Path, place: Path) -> dict[str, Any]:
