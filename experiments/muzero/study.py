@@ -9,8 +9,8 @@ those of every node to [0, 1], where with two actions a gap of 0.001 overturns a
 
 Claims. M2: it beats the saboteur, half of whose memory has the action of another lane. M7: values as
 they are teach more than stretched ones. Aside: the trained model acts better with search than by its
-policy head alone (M1); sixteen simulations teach more than two at equal operations (M5); the consistency loss helps (M3); PPO's return is reached in fewer steps than PPO takes
-(M4).
+policy head alone (M1); sixteen simulations teach more than two at equal operations (M5); the
+consistency loss helps (M3); PPO's return is reached in fewer steps than PPO takes (M4).
 
     jaxagent run muzero --preset cpu        # under 10 minutes on 2 cores
     jaxagent run muzero --preset cpu-full   # all models and numbers of simulations: an hour
