@@ -1,7 +1,7 @@
 """What arms spent, and whether two of them spent alike: a claim of a mechanism that spends more says so."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -22,20 +22,27 @@ def budgets(
 ) -> dict[str, dict[str, float]]:
     """Of each arm the sums over its stages, a lane of each: operations, env steps, tokens, and so on.
 
-    `stages` are summaries by name, each with its "units". Raises ValueError for a pattern without a stage.
+    `stages` are summaries by name, each with its "units".
     """
-    return {arm: _of_arm(arm, one, stages) for arm, one in spent.items()}
+    return {arm: _of_arm(one, stages) for arm, one in spent.items()}
 
 
-def _of_arm(arm: str, spent: Spent, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+def check(spent: Mapping[str, Spent], arms: Collection[str], stages: Collection[str]) -> None:
+    """Raise ValueError for an arm, or a pattern of stages, that a study does not have."""
+    for arm, one in spent.items():
+        if arm not in arms:
+            raise ValueError(f"spent: got arm {arm!r}, expected one of {sorted(arms)}; fix its name.")
+        for pattern in one.stages:
+            if not any(fnmatchcase(name, pattern) for name in stages):
+                raise ValueError(
+                    f"spent of {arm!r}: got {pattern!r}, expected a stage of {sorted(stages)}; fix it."
+                )
+
+
+def _of_arm(spent: Spent, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     total: dict[str, float] = {}
-    for pattern in spent.stages:
-        found = [stages[name] for name in stages if fnmatchcase(name, pattern)]
-        if not found:
-            raise ValueError(
-                f"budget of {arm!r}: got {pattern!r}, expected a stage of {sorted(stages)}; fix `spent`."
-            )
-        for stage in found:
+    for name, stage in stages.items():
+        if any(fnmatchcase(name, pattern) for pattern in spent.stages):
             for unit in stage.get("units", ()):
                 total[unit] = total.get(unit, 0) + stage[unit]
     told = {} if spent.trials is None else {TRIALS: spent.trials}
@@ -53,7 +60,7 @@ def compared(a: Mapping[str, float], b: Mapping[str, float]) -> str:
     line = "matched by " + ", ".join(unit.replace("_", " ") for unit in units)
     if unlike:
         line = "unmatched: " + ", ".join(_told(unit, ratio) for unit, ratio in unlike.items())
-    tried = [one.get(TRIALS) for one in (a, b)]
+    tried = [one.get(TRIALS, "not counted") for one in (a, b)]
     return line if tried[0] == tried[1] else f"{line}; settings tried: {tried[0]} and {tried[1]}"
 
 

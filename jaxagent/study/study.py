@@ -267,6 +267,10 @@ class Study:
     spent: Mapping[str, Spent] = field(default_factory=dict)  # by arm; one that is not named is not told
     extras: Callable[[Found, Scores], dict[str, Any]] = lambda found, scores: {}  # of the summary
 
+    def __post_init__(self) -> None:
+        """Raise ValueError before anything runs for spendings of what the study does not have."""
+        budget.check(self.spent, self.arms, [step.name for step in self.steps])
+
 
 class Cost(NamedTuple):
     """The cost of a fit, counted before it runs."""

@@ -3,6 +3,7 @@
 import pytest
 
 from jaxagent.study.budget import Spent, budgets, compared, line_of
+from jaxagent.study.study import Measure, Study
 
 STAGES = {
     "pretrain": {"units": ["operations", "tokens"], "operations": 900.0, "tokens": 30, "loss": 2.0},
@@ -28,9 +29,11 @@ def test_an_arm_spent_what_its_stages_count_a_lane():
     assert told["untrained"] == {"evaluations": 1}
 
 
-def test_a_stage_that_does_not_exist_is_named():
-    with pytest.raises(ValueError, match="'tune/\\*/lora'"):
-        budgets({"lora": Spent(("tune/*/lora",))}, STAGES)
+@pytest.mark.parametrize(("arm", "pattern"), [("full", "tune/*/lora"), ("lora", "tune/*/full")])
+def test_a_study_is_refused_where_an_arm_or_its_stage_does_not_exist(arm, pattern):
+    steps = [Measure(name, dict) for name in STAGES]
+    with pytest.raises(ValueError, match="lora"):
+        Study({"full": "all"}, ["reach"], steps, dict, [], spent={arm: Spent((pattern,))})
 
 
 @pytest.mark.parametrize(
