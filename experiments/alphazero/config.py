@@ -7,6 +7,15 @@ from jaxagent.study.config import BoardGameConfig, MatchConfig, SeedConfig
 
 KINDS = ("gumbel", "puct", "saboteur")
 DESCRIPTION = "does a network learn a game from its own search, and does search still help it?"
+BELIEF = """
+Search helps a network that learned from it, against opponents that look two and four moves ahead ({Z1}),
+and learning helps search ({Z4}); what it learns is the game, since a network whose search took losses for
+wins in training is little better than none ({Z3}). Tic-tac-toe is learned to the end ({Z2}). Connect four
+is not: in minutes the network stays behind alpha-beta of depth two ({Z5}). With few simulations Gumbel's
+search teaches no worse than PUCT ({Z6}), which had one setting less tried for it. Ten times as much
+self-play, or a convolution, may change how far it gets; a raw network that plays as well as its search
+would change what we say of search.
+"""
 
 
 @dataclass(frozen=True)
