@@ -65,7 +65,7 @@ def add(folder: Path) -> Path:
     row = {key: summary[key] for key in (*manifest.ASKED, *COST, *SAID) if key in summary}
     row |= {"started": about["started"], "xla_flags": about.get("xla_flags", "")}
     row["command"] = re.sub(r" --out \S+", "", row["command"])  # a path says nothing elsewhere
-    row["smoke"] = smoke_numbers().get(row["experiment"])
+    row["smoke"] = smoke_numbers().get(row["experiment"]) if _is_of_this_code(row) else None
     is_development = row["preset"] != "smoke" and registration.is_development(row)
     target = RESULTS / f"{row['experiment']}-{row['preset']}{'-development' if is_development else ''}.json"
     target.parent.mkdir(exist_ok=True)
@@ -78,18 +78,28 @@ def add(folder: Path) -> Path:
     return target
 
 
+def _is_of_this_code(row: dict[str, Any]) -> bool:
+    """Whether no code has changed since the commit that a row was made at."""
+    code = ("jaxagent", "envs", "kernels", f"experiments/{row['experiment']}")
+    try:
+        return not manifest.git(README.parent, "diff", "--name-only", row["git"]["commit"], "--", *code)
+    except (OSError, KeyError):
+        return False
+
+
 def smoke_numbers() -> dict[str, dict[str, Any]]:
     """What smoke presets compute, by experiment, as `numbers_of`."""
     return json.loads(SMOKE.read_text()) if SMOKE.exists() else {}
 
 
 def numbers_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """What a run computed: of every stage the training numbers of its last line, `[lanes]` each."""
+    """What a run computed: of every stage the training numbers of its last line, `[lanes]` each; scores."""
     last = {line["stage"]: line for line in metrics_log.read(folder / "metrics.jsonl")}
-    return {
+    trained = {
         stage: {name: value for name, value in line.items() if name.startswith("train/")}
         for stage, line in last.items()
     }
+    return trained | {"scores": json.loads((folder / "summary.json").read_text()).get("scores", {})}
 
 
 def are_alike(a: Any, b: Any) -> bool:
@@ -217,8 +227,8 @@ def _counted(row: dict[str, Any]) -> str:
     counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
     standing = "confirmed" if row.get("frozen", {}).get("is_confirmed") else "exploratory"
     standing = "development seeds" if registration.is_development(row) else standing
-    flags = f"{_stale(row)}{_rules(row)}".partition(":")[0].strip(" .")
-    stale = f"; {flags[:1].lower()}{flags[1:]}" if flags else ""
+    flags = [flag.partition(":")[0].strip(" .").lower() for flag in (_stale(row), _rules(row)) if flag]
+    stale = "".join(f"; {flag}" for flag in flags)
     return f"`{row['preset']}` {row['wall_seconds']:.0f} s, {standing}{stale}: {counts}"
 
 

@@ -149,7 +149,7 @@ LINES = {  # of a room: what is more belongs to the library
     "icl_rational": 530,
     "memory": 315,  # of which 40 are presets for Craftax
     "reinforce": 260,  # a corpus, a pretraining and six ways to begin
-    "muzero": 385,  # five models of a task, played with five numbers of simulations
+    "muzero": 390,  # five models of a task, played with five numbers of simulations
     "pasta": 1540,
     "plan": 350,
     "populations": 210,

@@ -8,10 +8,10 @@ alpha-beta of two depths at connect four, a perfect player at tic-tac-toe. A sco
 
 Claims. Z1: the trained network plays better with search than without. Z2: with search it never
 loses at tic-tac-toe to a perfect player. Z3: it beats the saboteur, whose search in training took
-the opponent's losses for its own. Aside: learning adds to search (Z4), alpha-beta of depth 2 is
-beaten (Z5), Gumbel's search teaches at least as well as PUCT from few simulations (Z6).
+the opponent's losses for its own. Aside: learning adds to search (Z4), it is at least even with
+alpha-beta (Z5), Gumbel's search teaches at least as well as PUCT from few simulations (Z6).
 
-    jaxagent run alphazero --preset cpu        # about 12 minutes on 2 cores, a third of which compiles
+    jaxagent run alphazero --preset cpu        # about 20 minutes on 2 cores shared with another run
 """
 
 from functools import partial
@@ -51,7 +51,7 @@ PLAYERS = {
     "untrained": ("gumbel", 0, "search"),
 }
 LIMITS = (
-    "A network plays one game, from its usual beginning, for minutes; it is no strong engine.",
+    "A network learns one game for minutes; it is no strong engine. Matches begin after drawn moves.",
     "All arms search equally long when they play; the raw network is cheaper by as much.",
     "Updates, learning rate and depths were chosen on development seeds (1000 and up).",
 )

@@ -28,6 +28,9 @@ class TaskConfig(EnvConfig):
     """One environment, learned by both."""
 
     muzero: MuZeroConfig = MuZeroConfig()
+    brief_gradient_steps: Count = (
+        10  # an update: with two simulations they cost what MuZero's do with its own
+    )
     ppo: PPOConfig = PPOConfig()
 
     def check(self) -> None:
@@ -47,7 +50,6 @@ class Config:
     tasks: tuple[TaskConfig, ...]
     models: tuple[str, ...] = MODELS[:2]  # that are trained beside MuZero's
     simulations: tuple[Count, ...] = (2, 8, 32)  # with which MuZero's models play, beside its own number
-    brief_gradient_steps: Count = 13  # an update, with which two simulations cost what MuZero's do
     episodes: Count = 16  # of each snapshot and seed
     num_snapshots: int = 8  # of each that is played beside the first, evenly spaced
     num_averaged: Count = 4  # of these, the last, whose mean return is a seed's score
@@ -73,7 +75,7 @@ _SEARCH = SearchConfig(num_simulations=16, value_range=3.0)
 _BRIEFLY = MuZeroConfig(num_updates=64, updates_per_chunk=8, num_td_steps=10, discount=0.97, reanalyse=0.0625)
 _CARTPOLE = replace(_BRIEFLY, model=_NARROW, search=_SEARCH)
 _PPO = PPOConfig(num_envs=8, num_steps=32, num_updates=320, updates_per_chunk=4, reward_scale=0.1)
-CPU = Config((TaskConfig("gymnax/CartPole-v1", _CARTPOLE, _PPO),), episodes=8)
+CPU = Config((TaskConfig("gymnax/CartPole-v1", _CARTPOLE, ppo=_PPO),), episodes=8)
 CPU_FULL = replace(CPU, models=MODELS, simulations=(2, 8, 32, 128), seeds=SeedConfig(300, 24))
 
 _TINY_MODEL = LatentConfig(TrunkConfig(width=8, num_blocks=1), num_bins=11)
@@ -84,10 +86,9 @@ _FEW = replace(_BRIEF, num_envs=8, num_steps=4, num_gradient_steps=1, num_update
 _TINY = replace(_FEW, batch_size=16, capacity=128, warmup_steps=64)
 _TINY_PPO = PPOConfig(num_envs=4, num_steps=4, num_updates=16, updates_per_chunk=1)
 SMOKE = Config(
-    (TaskConfig("gymnax/CartPole-v1", _TINY, _TINY_PPO),),
+    (TaskConfig("gymnax/CartPole-v1", _TINY, 1, _TINY_PPO),),
     MODELS,
     simulations=(2,),
-    brief_gradient_steps=1,
     episodes=2,
     num_snapshots=2,
     num_averaged=1,
@@ -103,6 +104,7 @@ _MINATAR = replace(_SEARCHED, capacity=131_072, warmup_steps=4096)
 _LARGE_PPO = PPOConfig(num_envs=64, num_updates=1248, updates_per_chunk=13, hidden_size=256)
 _MINATAR_PPO = replace(_LARGE_PPO, learning_rate=3e-4, entropy_weight=0.01)
 _GAMES = ("Breakout", "Asterix", "SpaceInvaders", "Freeway")
-_TASKS = tuple(TaskConfig(f"minatar/{name}", _MINATAR, _MINATAR_PPO) for name in _GAMES)
-GPU = Config(_TASKS, MODELS, (2, 8, 128), episodes=64)
+_TASKS = tuple(TaskConfig(f"minatar/{name}", _MINATAR, ppo=_MINATAR_PPO) for name in _GAMES)
+_MATCHED = tuple(name for name in MODELS if name != "brief")  # how it would be matched was not counted
+GPU = Config(_TASKS, _MATCHED, (2, 8, 128), episodes=64)
 PRESETS = {"smoke": SMOKE, "cpu": CPU, "cpu-full": CPU_FULL, "gpu": GPU}

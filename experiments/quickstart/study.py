@@ -3,7 +3,7 @@
 Method. PPO agents learn nominal environments; trajectories of *early* checkpoints pretrain one
 action-state transformer (component tokens, next-token prediction: PASTA, arXiv 2307.10936).
 Experts of held-out seeds, trained on *changed* parameters, give few demonstrations, and every arm
-clones them with the same number of updates on the same windows.
+clones them on the same windows, networks with the same number of updates and the raw MLP with more.
 
 Claim Q1. Pretrained + fine-tuned beats the same network from scratch (superiority, margin 0.10).
 Saboteurs. The same pretraining on shuffled steps (Q2), and on values that were permuted, so that what
@@ -28,6 +28,7 @@ from jaxagent.study.verdicts import Scores, all_between, iqm_by_task, normalised
 LIMITS = (
     "One pretraining seed: the claim is about downstream seeds given this pretrained model.",
     "The tasks are small classic-control problems; absolute numbers mean nothing elsewhere.",
+    "Pretrained arms are not charged for the env steps of the agents that left the data.",
     "Demonstrations, updates, bins and decoding were chosen on development seeds (1000 and up).",
 )
 LOSS = "Pretraining: next-token loss (the model's and its saboteurs')"

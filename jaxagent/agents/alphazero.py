@@ -88,7 +88,8 @@ def alphazero(
 def random_play(env: Any) -> Callable:
     """A function like `agent.act` without parameters that draws legal moves, to fill the replay first.
 
-    Its outcomes are targets of the value; what search would have chosen is any legal move.
+    Outcomes are targets of the value, a draw where the rollout ends before the game does; what search
+    would have chosen is any legal move. Self-play overwrites all of it.
     """
 
     def act(

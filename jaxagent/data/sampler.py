@@ -90,7 +90,8 @@ def renamed(data: Windows, key: jax.Array, sizes: tuple[int, ...], num_bins: int
     for column, (size, column_key) in enumerate(zip(sizes, jax.random.split(key, len(sizes)), strict=True)):
         unit = data.unit[:, column]
         place = unit.astype(jnp.int32) if size else scalar.bin_of(unit, num_bins)
-        other = jax.random.permutation(column_key, size or num_bins)[place]
+        order = jax.random.permutation(column_key, size or num_bins)
+        other = jnp.zeros_like(order).at[order].set(jnp.roll(order, 1))[place]  # one cycle: nothing stays
         columns.append(unit + (other - place).astype(jnp.float32) * (1.0 if size else 2.0 / num_bins))
     return data._replace(unit=jnp.stack(columns, axis=1))
 

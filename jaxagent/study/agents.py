@@ -61,6 +61,7 @@ def seeded(
             keep=keep,
             history=True,
             units={"env_steps": config.num_envs * config.num_steps},
+            before={"env_steps": config.warmup_steps},
             in_turn=in_turn,
         )
 
@@ -87,6 +88,7 @@ def population(name: str, env: Any, tasks: Sequence[Any], config: AgentConfig, s
             keep=keep,
             history=True,
             units={"env_steps": config.num_envs * config.num_steps},
+            before={"env_steps": config.warmup_steps},
         )
 
     return Fit(name, lanes)

@@ -56,12 +56,14 @@ def compared(a: Mapping[str, float], b: Mapping[str, float]) -> str:
     """
     units = [unit for unit in dict.fromkeys([*a, *b]) if unit != TRIALS]
     ratios = {unit: _ratio(a.get(unit, 0), b.get(unit, 0)) for unit in units}
-    unlike = {unit: ratio for unit, ratio in ratios.items() if not 1 - ALIKE < ratio < 1 + ALIKE}
+    unlike = {unit: x for unit, x in ratios.items() if not x or max(x, 1 / x) >= 1 + ALIKE}
     line = "matched by " + ", ".join(unit.replace("_", " ") for unit in units)
     if unlike:
         line = "unmatched: " + ", ".join(_told(unit, ratio) for unit, ratio in unlike.items())
     tried = [one.get(TRIALS, "not counted") for one in (a, b)]
-    return line if tried[0] == tried[1] else f"{line}; settings tried: {tried[0]} and {tried[1]}"
+    if tried[0] == tried[1]:
+        return line if TRIALS in a else f"{line}; settings tried: not counted"
+    return f"{line}; settings tried: {tried[0]} and {tried[1]}"
 
 
 def _ratio(a: float, b: float) -> float:

@@ -49,6 +49,7 @@ class Lanes:
     keep: Callable[[Any], Any] = loops.params_of
     history: bool = False
     units: Mapping[str, int] = field(default_factory=dict)  # per update of a lane: {"env_steps": 256}
+    before: Mapping[str, int] = field(default_factory=dict)  # the first update, of these units
     tell: Callable[[Any], dict[str, Any]] = lambda kept: {}  # what was kept -> more of the summary
     in_turn: bool = False  # one lane after another
     dtype: str = ""  # of the products whose share of the peak is told, with the unit "flops"
@@ -124,7 +125,10 @@ class Fit:
                 "updates": lanes.config.num_updates,
                 "units": ["operations", *lanes.units],
                 "operations": _operations(lanes, state) / num_lanes,
-                **{unit: n * lanes.config.num_updates for unit, n in lanes.units.items()},
+                **{
+                    unit: lanes.before.get(unit, 0) + n * lanes.config.num_updates
+                    for unit, n in lanes.units.items()
+                },
             } | lanes.tell(kept)
 
         return Work(
@@ -269,7 +273,8 @@ class Study:
 
     def __post_init__(self) -> None:
         """Raise ValueError before anything runs for spendings of what the study does not have."""
-        budget.check(self.spent, self.arms, [step.name for step in self.steps])
+        learned = [step.name for step in self.steps if isinstance(step, Fit | Driven)]
+        budget.check(self.spent, self.arms, learned)
 
 
 class Cost(NamedTuple):

@@ -212,6 +212,7 @@ def test_renamed_values_are_others_one_to_one_and_follow_each_other_as_before():
             np.testing.assert_allclose(*inside, atol=1e-4)
         pairs = set(zip(bins.tolist(), named.tolist(), strict=True))
         assert len(pairs) == len(set(bins)) == len(set(named))
+        assert (bins != named)[: int(data.num_real)].all()
         assert 0 <= named.min() <= named.max() < (size or num_bins)
     assert np.mean(np.abs(np.asarray(other.unit[:, 0] - data.unit[:, 0]))) > 0.3
     np.testing.assert_array_equal(other.segment, data.segment)

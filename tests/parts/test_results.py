@@ -170,14 +170,17 @@ def test_a_row_is_stale_once_the_smoke_preset_computes_other_numbers(tmp_path, m
         )
         results.note_smoke(run)
 
+    monkeypatch.setattr(results, "_is_of_this_code", lambda row: False)
     computed(0.5)
+    assert json.loads(results.add(finished(tmp_path / "old", "PASS")).read_text())["smoke"] is None
+    monkeypatch.setattr(results, "_is_of_this_code", lambda row: True)
     row = json.loads(results.add(finished(tmp_path / "run", "PASS")).read_text())
-    assert row["smoke"] == {"train": {"train/loss": [0.5, None]}}
+    assert row["smoke"] == {"train": {"train/loss": [0.5, None]}, "scores": {}}
     computed(0.5001)  # as another machine rounds
     assert "other numbers" not in results.page([row])
     computed(0.6)
     assert "Stale: the code computes other numbers now." in results.page([row])
-    assert "stale: 1 PASS" in results.overview([row])
+    assert "exploratory; stale; judged by older rules: 1 PASS" in results.overview([row])
     with pytest.raises(ValueError, match="smoke preset as it is"):
         results.note_smoke(finished(tmp_path / "other", "PASS"))
 

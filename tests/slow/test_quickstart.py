@@ -53,14 +53,14 @@ def test_the_summary_is_complete(run):
         "command",
     ):
         assert summary[field], field
-    arms = {"zero-shot", "scratch", "finetune", "lora", "saboteur", "mlp"}
+    arms = {"zero-shot", "scratch", "finetune", "lora", "saboteur", "renamed", "mlp"}
     assert set(summary["scores"]) == arms
     assert all(np.isfinite(v).all() for arm in summary["scores"].values() for v in arm.values())
     for claim in summary["claims"]:
         assert {"id", "statement", "verdict", "difference", "interval", "margin", "seeds"} <= set(claim)
     assert summary["arms"]["lora"]["trained_parameters"] < 10_000
     assert (run / "report.html").read_text().startswith("<!")
-    assert len(list((run / "pictures").glob("*.gif"))) == 18
+    assert len(list((run / "pictures").glob("*.gif"))) == 21
 
 
 def test_a_second_start_is_refused_and_a_changed_machine_too(run):

@@ -3,7 +3,7 @@
 import pytest
 
 from jaxagent.study.budget import Spent, budgets, compared, line_of
-from jaxagent.study.study import Measure, Study
+from jaxagent.study.study import Fit, Measure, Study
 
 STAGES = {
     "pretrain": {"units": ["operations", "tokens"], "operations": 900.0, "tokens": 30, "loss": 2.0},
@@ -29,30 +29,38 @@ def test_an_arm_spent_what_its_stages_count_a_lane():
     assert told["untrained"] == {"evaluations": 1}
 
 
-@pytest.mark.parametrize(("arm", "pattern"), [("full", "tune/*/lora"), ("lora", "tune/*/full")])
+@pytest.mark.parametrize(
+    ("arm", "pattern"), [("full", "tune/*/lora"), ("lora", "tune/*/full"), ("full", "measure")]
+)
 def test_a_study_is_refused_where_an_arm_or_its_stage_does_not_exist(arm, pattern):
-    steps = [Measure(name, dict) for name in STAGES]
-    with pytest.raises(ValueError, match="lora"):
+    steps = [Measure("measure", dict), *(Fit(name, dict) for name in STAGES if name != "measure")]
+    with pytest.raises(ValueError, match=r"lora|measure"):
         Study({"full": "all"}, ["reach"], steps, dict, [], spent={arm: Spent((pattern,))})
+
+
+NOT_TOLD = "; settings tried: not counted"
 
 
 @pytest.mark.parametrize(
     ("arms", "line"),
     [
-        (("full", "bare"), "unmatched: 9.6 x the operations, tokens, of which the other has none"),
-        (("bare", "full"), "unmatched: 0.1 x the operations, no tokens"),
+        (("full", "bare"), f"unmatched: 9.6 x the operations, tokens, of which the other has none{NOT_TOLD}"),
+        (("bare", "full"), f"unmatched: 0.1 x the operations, no tokens{NOT_TOLD}"),
         (("tuned", "scratch"), "matched by operations, evaluations; settings tried: 12 and 3"),
-        (("searching", "bare"), "unmatched: 16 x the evaluations"),
+        (("searching", "bare"), f"unmatched: 16 x the evaluations{NOT_TOLD}"),
         (("full",), ""),
         (("full", "unknown"), "budgets not told"),
     ],
 )
 def test_a_claim_says_whether_its_arms_spent_alike(arms, line):
-    told = budgets(SPENT, STAGES)
-    assert line_of(arms, told) == line
+    assert line_of(arms, budgets(SPENT, STAGES)) == line
 
 
 def test_a_tenth_is_no_difference_and_nothing_equals_nothing():
-    assert compared({"tokens": 109, "steps": 0}, {"tokens": 100, "steps": 0}) == "matched by tokens, steps"
-    assert compared({"tokens": 112}, {"tokens": 100}) == "unmatched: 1.1 x the tokens"
-    assert compared({"tokens": 1}, {}) == "unmatched: tokens, of which the other has none"
+    def said(a, b):
+        return compared(a, b).removesuffix(NOT_TOLD)
+
+    assert said({"tokens": 109, "steps": 0}, {"tokens": 100, "steps": 0}) == "matched by tokens, steps"
+    for a, b in ((111, 100), (100, 111)):
+        assert said({"tokens": a}, {"tokens": b}).startswith("unmatched")
+    assert said({"tokens": 1}, {}) == "unmatched: tokens, of which the other has none"
