@@ -75,12 +75,18 @@ def line(folder):
     """Two lanes that fit a slope, remembered before and after each of two updates."""
     del folder
     loop = loops.supervised(
-        lambda w, x, data: (jnp.mean(jnp.square(w * x - 2.0 * x)), {}),
+        lambda w, x, data: (jnp.dot(w * x - 2.0 * x, w * x - 2.0 * x) / 4.0, {}),
         lambda data, key: jax.random.normal(key, (4,)),
         optax.sgd(0.1),
     )
     return Lanes(
-        loop, lambda: (jnp.array([0.0, 1.0]),), Two(), jax.random.key(0), history=True, units={"x": 4}
+        loop,
+        lambda: (jnp.array([0.0, 1.0]),),
+        Two(),
+        jax.random.key(0),
+        history=True,
+        units={"x": 4},
+        before={"x": 3},
     )
 
 
@@ -94,7 +100,11 @@ def test_what_a_fit_leaves_comes_back_by_both_ways(folder):
     np.testing.assert_array_equal(fit.load(folder, lambda key: jnp.zeros(())), kept)
     assert fit.load(None).shape == kept.shape
     summary = runs.read_done(folder, "line")["summary"]
-    assert (summary["lanes"], summary["updates"], summary["x"], summary["axes"]) == (2, 2, 8, [3, 2])
+    assert (summary["lanes"], summary["updates"], summary["x"], summary["axes"]) == (2, 2, 3 + 8, [3, 2])
+    assert summary["units"] == ["operations", "x"]
+    assert summary["operations"] == 2 * 4 * 3 * (2 * 4), (
+        "of a lane: updates, shards, the dot and both gradients"
+    )
 
 
 @pytest.mark.slow
