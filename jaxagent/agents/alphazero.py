@@ -96,7 +96,7 @@ def random_play(env: Any) -> Callable:
         moves: jax.Array, view: View, is_first: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array], jax.Array]:
         legal, never = jax.vmap(env.legal_actions)(view.state, view.task), jnp.zeros(is_first.shape, bool)
-        weights = legal / jnp.sum(legal, axis=-1, keepdims=True)
+        weights = legal.astype(jnp.float32) / jnp.sum(legal, axis=-1, keepdims=True, dtype=jnp.float32)
         extras = _extras(env, view, weights, jnp.zeros(is_first.shape), legal, never)
         return sample_action(key, (), legal), extras, jnp.where(is_first, 0, moves) + 1
 

@@ -116,6 +116,27 @@ def test_only_the_first_moves_of_a_game_are_explored():
     assert played.terminated.sum() > 8
 
 
+def test_random_play_fills_the_replay_with_legal_moves_and_outcomes():
+    """Of a game that ends the last mover's target is the reward, that of the one before its opposite."""
+    env, task, _, agent, _ = parts()
+    vector = VectorEnv(env)
+    state = jax.jit(vector.reset)(jax.random.key(0), broadcast_params(task, 16))
+    actor = ActorState(state, agent.init_carry(16), jnp.ones((16,), bool))
+    act = alphazero.random_play(env)
+    played = jax.jit(lambda key: rollout(vector, act, key, actor, 24, View)[1])(jax.random.key(1))
+    kept = jax.device_get(alphazero.examples(jax.tree.map(lambda x: x[None], played), CONFIG))
+    played, kept = jax.device_get(played), jax.tree.map(lambda x: x[0], kept)
+    times, lanes = np.nonzero(played.terminated)
+    assert np.take_along_axis(kept.legal, played.action[..., None], axis=-1).all()
+    np.testing.assert_allclose(kept.weights, kept.legal / kept.legal.sum(-1, keepdims=True), rtol=1e-6)
+    assert {-1.0, 0.0} >= set(np.abs(played.reward[times, lanes]) - 1.0), "won, or drawn"
+    for back, sign in ((0, 1.0), (1, -1.0), (2, 1.0)):
+        np.testing.assert_allclose(
+            kept.target[times - back, lanes], sign * played.reward[times, lanes], atol=1e-6
+        )
+    assert kept.has_target[:-1].all()
+
+
 @functools.cache
 def trained():
     """Parameters before and after two chunks of self-play."""
