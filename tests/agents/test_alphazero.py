@@ -199,4 +199,4 @@ def test_shards_in_turn_are_the_same_on_four_devices():
     (params_1, obs_1), (params_4, obs_4) = after(1), after(4)
     np.testing.assert_array_equal(obs_1, obs_4)
     for one, four in zip(jax.tree.leaves(params_1), jax.tree.leaves(params_4), strict=True):
-        np.testing.assert_allclose(one, four, rtol=2e-4, atol=2e-6)
+        np.testing.assert_allclose(one, four, rtol=2e-4, atol=1e-5)  # an update moves them by 2e-3
