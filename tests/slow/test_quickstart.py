@@ -58,7 +58,7 @@ def test_the_summary_is_complete(run):
     assert all(np.isfinite(v).all() for arm in summary["scores"].values() for v in arm.values())
     for claim in summary["claims"]:
         assert {"id", "statement", "verdict", "difference", "interval", "margin", "seeds"} <= set(claim)
-    assert summary["arms"]["lora"]["trained_parameters"] < 10_000
+    assert summary["budgets"]["clone/CartPole-v1/lora"]["parameters"] < 10_000
     assert (run / "report.html").read_text().startswith("<!")
     assert len(list((run / "pictures").glob("*.gif"))) == 21
 
