@@ -37,6 +37,13 @@ class Room(NamedTuple):
         return importlib.import_module(f"{self.package}.study").study(config)
 
 
+def code_of(room: Room) -> tuple[str, ...]:
+    """What makes the numbers of a room: paths in its repository."""
+    if room.is_outside:
+        return (".",)
+    return "jaxagent", "envs", "kernels", f"experiments/{room.name}", "pyproject.toml"
+
+
 def names() -> list[str]:
     """Rooms of this repository."""
     return sorted(path.parent.name for path in HOME.glob("*/config.py"))

@@ -14,7 +14,7 @@ import envs
 from envs.vector import broadcast_params
 from experiments import results
 from experiments.cli import BUSY, FAILED, USAGE
-from experiments.cli.rooms import Room
+from experiments.cli.rooms import Room, code_of
 from jaxagent import folders, keys, library
 from jaxagent.evaluate import emulator, statistics
 from jaxagent.evaluate.claims import check_claims, check_preset
@@ -58,7 +58,7 @@ def start(
         study = _study(room, preset, config)
         about = manifest.describe(room.name, room.source, preset, config, command)
         asked = registration.asked(room.name, preset, config, study)
-        about["frozen"] = registration.status(frozen_place(room, preset), asked, _code(room))
+        about["frozen"] = registration.status(frozen_place(room, preset), asked, code_of(room))
         about["seeds"] = asked["seeds"]
         machine = f"{config.runtime.matmul_precision}, {config.runtime.devices} of {jax.devices()}"
         with folders.begin(out, about, replace=replace, within=within):
@@ -76,13 +76,6 @@ def frozen_place(room: Room, preset: str) -> Path:
     if room.is_outside:
         return Path(room.source) / "frozen" / f"{preset}.json"
     return FROZEN / f"{room.name}-{preset}.json"
-
-
-def _code(room: Room) -> tuple[str, ...]:
-    """What must be as it was when claims were frozen."""
-    if room.is_outside:
-        return (".",)
-    return "jaxagent", "envs", "kernels", f"experiments/{room.name}", "pyproject.toml"
 
 
 def freeze(room: Room, preset: str, config: Any, development: Path, why: str) -> int:

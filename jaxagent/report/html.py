@@ -316,8 +316,7 @@ def _budgets(run: Run) -> str:
 
 
 def _arm_budgets(run: Run) -> str:
-    arms, names = dict_at(run.summary, "arms"), ("spent", "budgets")
-    spent, budgets = (dict_at(run.summary, name) for name in names)
+    arms, spent, budgets = (dict_at(run.summary, name) for name in ("arms", "spent", "budgets"))
     known = {"description", "iqm", "interval"}
     table = {
         name: {k: v for k, v in dict_at(arms, name).items() if k not in known}

@@ -60,7 +60,7 @@ def seeded(
             ids=seeds,
             keep=keep,
             history=True,
-            units={"env_steps": config.num_envs * config.num_steps},
+            units={"env_steps": config.env_steps_per_update},
             before={"env_steps": config.warmup_steps},
             in_turn=in_turn,
         )
@@ -87,7 +87,7 @@ def population(name: str, env: Any, tasks: Sequence[Any], config: AgentConfig, s
             begin=partial(_with_envs, config.num_envs),
             keep=keep,
             history=True,
-            units={"env_steps": config.num_envs * config.num_steps},
+            units={"env_steps": config.env_steps_per_update},
             before={"env_steps": config.warmup_steps},
         )
 

@@ -249,6 +249,11 @@ def _claim_problems(
     return problems
 
 
+def has_changed(root: Path, commit: str, code: Sequence[str]) -> bool:
+    """Whether paths of a repository, its working tree included, differ from a commit; OSError without git."""
+    return bool(git(root, "diff", "--name-only", commit, "--", *code))
+
+
 def status(path: Path, what: Mapping[str, Any], code: Sequence[str]) -> dict[str, Any]:
     """Whether a run that starts now is of frozen claims: `is_confirmed`, the `commit`, and else why not.
 
@@ -269,7 +274,7 @@ def status(path: Path, what: Mapping[str, Any], code: Sequence[str]) -> dict[str
         commit = git(root, "log", "-1", "--format=%H", "--", str(place))
         if git(root, "status", "--porcelain"):
             return exploratory("the working tree has changes")
-        if commit and git(root, "diff", "--name-only", commit, "HEAD", "--", *code):
+        if commit and has_changed(root, commit, code):
             return exploratory(f"the code has changed since {commit[:8]}, where its claims were frozen")
     except OSError as error:
         return exploratory(f"git cannot say what is committed ({error})")
