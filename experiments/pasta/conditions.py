@@ -11,14 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.vector import broadcast_params
+from envs.wrappers.wrapper import WrappedParams
 from experiments.pasta import imitation, pretraining
-from experiments.pasta.config import Config, DomainConfig, ModelConfig
+from experiments.pasta.config import Config, DomainConfig
 from experiments.pasta.imitation import Group
 from experiments.pasta.robots import RobotData
 from jaxagent import keys
-from jaxagent.agents import sequence
+from jaxagent.agents import sequence, window
 from jaxagent.agents.actions import to_env_action
 from jaxagent.agents.sequence import SequenceParams
+from jaxagent.agents.window import Window
 from jaxagent.evaluate.episodes import play
 from jaxagent.study import films
 from jaxagent.study.agents import Arena, stack, take
@@ -29,7 +31,7 @@ class Condition(NamedTuple):
     """A way to be tested; leaves `[...]`, or `[C, ...]` for C of them."""
 
     task: Any
-    zeroed: jax.Array  # [n] bool: sensors that read 0
+    lost: jax.Array  # [n] bool: sensors that read their mean
     hidden: jax.Array  # [n] bool: sensors whose token is the mask
     dropped: jax.Array  # [n] bool: sensors whose token nobody looks at
 
@@ -40,30 +42,42 @@ def conditions(domain: DomainConfig, robot: RobotData) -> tuple[list[str], Condi
     none = np.zeros(len(sensors), bool)
     tests = {"nominal": Condition(robot.task, none, none, none)}
     for factor in domain.gravities:
-        task = robot.task._replace(gravity=np.float32(factor) * robot.task.gravity)
-        tests[f"gravity {factor:g}"] = Condition(task, none, none, none)
+        tests[f"gravity {factor:g}"] = Condition(heavier(robot.task, factor), none, none, none)
     for mode, sensor in product(domain.failures, domain.sensors):
-        hits = (mode == "zero", mode != "zero", mode == "drop")
+        hits = (mode == "mean", mode != "mean", mode == "drop")
         failed = ((sensors == sensor) & is_hit for is_hit in hits)
         tests[f"sensor {sensor} {mode}"] = Condition(robot.task, *failed)
     return list(tests), stack(list(tests.values()))
 
 
+def heavier(task: Any, factor: float) -> Any:
+    """A task, wrapped or not, under a multiple of its gravity."""
+    if isinstance(task, WrappedParams):
+        return task._replace(env=heavier(task.env, factor))
+    return task._replace(gravity=np.float32(factor) * task.gravity)
+
+
 def policy_under(
-    env: Any, actor: Callable[..., jax.Array], model: ModelConfig | None, condition: Condition
+    group: Group, robot: RobotData, actor: Callable[..., jax.Array], condition: Condition
 ) -> Policy:
-    """How a group's arms act under a condition; the parameters are the actor's."""
-    lost, failure = condition.zeroed, (condition.hidden, condition.dropped)
-    if model is None or model.granularity != "component":
-        # Without tokens of its own, a sensor that is masked or dropped reads 0.
-        lost, failure = condition.zeroed | condition.hidden, None
+    """How a group's arms act under a condition; the parameters are the actor's, the carry is its window."""
+    env, mean = robot.env, jnp.asarray(imitation.raw_moments(robot).mean)
+    lost, failure = condition.lost, (condition.hidden, condition.dropped)
+    if group.model is None or group.model.granularity != "component":
+        # Without tokens of its own, a sensor that is masked or dropped reads its mean.
+        lost, failure = condition.lost | condition.hidden, None
 
-    def act(params: Any, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array) -> tuple:
-        del is_first, key
-        obs = jnp.where(lost[None], 0.0, obs.reshape(obs.shape[0], -1))
-        return to_env_action(actor(params, obs, failure), env.action_spec), (), carry
+    def init(batch_size: int) -> Window:
+        return window.empty(batch_size, group.window_length, len(env.obs_spec), len(env.action_spec))
 
-    return Policy(lambda batch_size: (), act)
+    def act(params: Any, carry: Window, obs: jax.Array, is_first: jax.Array, key: jax.Array) -> tuple:
+        del key
+        obs = jnp.where(lost[None], mean[None], obs.reshape(obs.shape[0], -1))
+        carry = window.see(carry, obs, is_first)
+        action = to_env_action(actor(params, carry, failure), env.action_spec)
+        return action, (), window.act(carry, action)
+
+    return Policy(init, act)
 
 
 def play_conditions(
@@ -106,7 +120,7 @@ def evaluate(config: Config, domain: DomainConfig, folder: Path, place: Path) ->
     result: dict[str, dict[str, list[float]]] = {}
     programs: dict[Any, Callable] = {}  # one a network: physics compiles slowly
     for group in imitation.groups(config, domain):
-        under = partial(policy_under, robot.env, imitation.actor(group, data, folder), group.model)
+        under = partial(policy_under, group, robot, imitation.actor(group, data, folder))
         params = imitation.learned(group, data, folder)
         play_all = jax.jit(partial(play_conditions, config, robot.env, under))
         run = programs.setdefault(_network_of(config, group), play_all)
@@ -128,7 +142,8 @@ def _network_of(config: Config, group: Group) -> Any:
     model = group.model
     if model is None:
         return "raw"
-    return config.network_of(model), config.tokens_of(model), model.domains, model.is_causal
+    pool = model.pool or config.adapt.pool
+    return config.network_of(model), config.tokens_of(model), model.domains, model.is_causal, pool
 
 
 def zero_shot(config: Config, domain: DomainConfig, data: dict[str, RobotData], folder: Path) -> list[float]:

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,10 +17,12 @@ from experiments.pasta.robots import RobotData
 from jaxagent import keys
 from jaxagent.adapt import ia3, lora, subset
 from jaxagent.agents.actions import from_env_action
-from jaxagent.config import NUM_SHARDS
+from jaxagent.agents.window import Window
+from jaxagent.config import NUM_SHARDS, FitConfig, Pool
 from jaxagent.data.normalize import Moments, moments_of
 from jaxagent.data.normalize import apply as standardise
 from jaxagent.nn.mlp import MLP
+from jaxagent.nn.readout import Readout
 from jaxagent.study import corpus
 from jaxagent.study.agents import stack
 from jaxagent.study.study import Fit, Lanes
@@ -38,7 +39,7 @@ class Learned(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Arms of a domain that are lanes of one program: one network, one way to be tuned."""
+    """Arms of a domain that are lanes of one program: one network, tuned one way, equally long and fast."""
 
     config: Config
     domain: DomainConfig
@@ -52,25 +53,44 @@ class Group(NamedTuple):
         """The arm and the seed of every lane."""
         return list(itertools.product(self.arms.values(), self.config.adapt.seeds))
 
+    @property
+    def fit(self) -> FitConfig:
+        """How all arms are fitted."""
+        return self.config.imitation_of(self.domain, next(iter(self.arms.values())))
+
+    @property
+    def window_length(self) -> int:
+        """Env steps that policies read."""
+        return self.domain.history + 1
+
 
 def groups(config: Config, domain: DomainConfig) -> list[Group]:
     """Of the arms that a domain is imitated with."""
     result: dict[str, Group] = {}
     for arm_name, arm in config.arms.items():
-        model, way = next((m for m in config.models if m.name == arm.model), None), WAYS[arm.method]
+        model = next((m for m in config.models if m.name == arm.model), None)
         if model is not None and domain not in config.tested_on(model):
             continue
-        name = f"{arm.model}-{way}".replace(" ", "-") if model else way
-        result.setdefault(name, Group(config, domain, name, way, {}, model)).arms[arm_name] = arm
+        name = group_of(arm)
+        result.setdefault(name, Group(config, domain, name, WAYS[arm.method], {}, model)).arms[arm_name] = arm
     return list(result.values())
 
 
-def raw_network(config: Config, robot: RobotData, folder: Path | None) -> MLP:
+def group_of(arm: ArmConfig) -> str:
+    """The name of an arm's group."""
+    parts = [arm.model, WAYS[arm.method]] if arm.model else [WAYS[arm.method]]
+    parts += [f"rate-{arm.rate:g}"] if arm.rate != 1.0 else []
+    parts += [f"length-{arm.length:g}"] if arm.length != 1.0 else []
+    return "-".join(parts).replace(" ", "-")
+
+
+def raw_network(config: Config, domain: DomainConfig, robot: RobotData, folder: Path | None) -> MLP:
     """The raw-observation policy: three hidden layers, as many parameters as the main model with its head."""
     num_parameters, stage = 10_000, f"pretrain/{config.main.name}"
     if folder is not None:
         num_parameters = read_done(folder, stage)["summary"]["parameters"]
-    obs_size, action_size = len(robot.env.obs_spec), len(robot.env.action_spec)
+    obs_size = (domain.history + 1) * len(robot.env.obs_spec)
+    action_size = len(robot.env.action_spec)
 
     def size(width: int) -> int:
         return width * (obs_size + 1) + 2 * width * (width + 1) + action_size * (width + 1)
@@ -84,44 +104,47 @@ def raw_moments(robot: RobotData) -> Moments:
     return moments_of(robots.flat(robot.train)[0])
 
 
-def head_of(config: Config, action_size: int) -> MLP:
-    """From T(s) to the action, before its tanh."""
-    return MLP((config.adapt.head_size, action_size), activation=jax.nn.relu, output_scale=0.01)
+def readout_of(config: Config, pool: Pool, action_size: int) -> Readout:
+    """From the tokens of T(s) to the action, before its tanh."""
+    return Readout(pool, (config.adapt.head_size, action_size))
 
 
 def actor(group: Group, data: Mapping[str, RobotData], folder: Path | None) -> Callable[..., jax.Array]:
-    """`(params, obs [B, n], failure=None) -> actions [B, m]` of a group's arms, in (-1, 1).
+    """`(params, window [B, K, ...], failure=None) -> actions [B, m]` of a group's arms, in (-1, 1).
 
     The parameters are a `Learned` of the whole network, whose tokens of sensors may fail (see
-    `representation.features`), or the raw network's own.
+    `representation.fail`), or the raw network's own, which reads all observations of the window.
     """
     config, name = group.config, group.domain.name
     if group.model is None:
-        network, moments = raw_network(config, data[name], folder), raw_moments(data[name])
+        network, moments = raw_network(config, group.domain, data[name], folder), raw_moments(data[name])
 
-        def act_raw(params: Any, obs: jax.Array, failure: Any = None) -> jax.Array:
+        def act_raw(params: Any, window: Window, failure: Any = None) -> jax.Array:
             del failure
-            return jnp.tanh(network.apply(params, standardise(moments, obs)))
+            obs = jnp.where(window.is_known[..., None], standardise(moments, window.obs), 0.0)
+            return jnp.tanh(network.apply(params, obs.reshape(obs.shape[0], -1)))
 
         return act_raw
     reader = pretraining.reader_of(config, group.model, data)
-    tokens, features = reader.tokenizers[name], reader.features(name)
-    head = head_of(config, reader.layouts[name].domain.action_size)
+    tokens, states = reader.tokenizers[name], reader.states(name)
+    readout = readout_of(config, reader.pool, reader.layouts[name].domain.action_size)
 
-    def act(params: Learned, obs: jax.Array, failure: Any = None) -> jax.Array:
-        return jnp.tanh(head.apply(params.head, features(params.model, tokens.unit_of_obs(obs), failure)))
+    def act(params: Learned, window: Window, failure: Any = None) -> jax.Array:
+        unit = tokens.unit(window.obs, window.action)
+        return jnp.tanh(readout.apply(params.head, *states(params.model, unit, window.is_known, failure)))
 
     return act
 
 
 def demonstrations(config: Config, domain: DomainConfig, robot: RobotData) -> dict[str, Any]:
-    """Steps `[seeds, N, ...]` of each seed's draw of demonstrations."""
+    """Windows and actions `[seeds, N, ...]` of each seed's draw of demonstrations, and how many are real."""
     lanes = []
     for seed in config.adapt.seeds:
-        key = keys.derive(seed, f"demonstrations/{domain.name}")
-        order = np.asarray(jax.random.permutation(key, len(robot.demonstrations)))
-        chosen = [robot.demonstrations[i] for i in order[: domain.demonstrations]]
-        lanes.append(robots.steps_of(chosen, domain.demonstrations * domain.horizon))
+        key_order, key_begin = jax.random.split(keys.derive(seed, f"demonstrations/{domain.name}"))
+        order = np.asarray(jax.random.permutation(key_order, len(robot.demonstrations)))
+        chosen = [robot.demonstrations[i] for i in order[: domain.num_episodes]]
+        begin = float(jax.random.uniform(key_begin))
+        lanes.append(robots.steps_of(chosen, domain, begin))
     return stack(lanes)
 
 
@@ -138,23 +161,21 @@ def _lanes(group: Group, folder: Path | None) -> Lanes:
     data = pretraining.load(config, folder)
     robot, act = data[domain.name], actor(group, data, folder)
     if group.model is None:
-        params, fixed = first_raw_params(config, robot, folder), ()
+        params, fixed = first_raw_params(config, domain, robot, folder), ()
     else:
         reader = pretraining.reader_of(config, group.model, data)
         networks = first_networks(group, reader, folder)
         params, fixed = first_params(group, reader, networks), fixed_of(group, networks)
-    settings = config.imitation_of(domain)
-    if group.way == "adapter":
-        settings = replace(settings, learning_rate=config.adapt.adapter_rate * settings.learning_rate)
+    settings = group.fit
 
-    def sample(data: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def sample(data: Any, key: jax.Array) -> tuple[Window, jax.Array]:
         steps, _ = data
         index = jax.random.randint(key, (settings.batch_size // NUM_SHARDS,), 0, steps["num_real"])
-        return steps["obs"][index], steps["action"][index]
+        return jax.tree.map(lambda x: x[index], (steps["window"], steps["action"]))
 
     def loss(params: Any, batch: Any, data: Any) -> tuple[jax.Array, dict]:
-        (obs, action), (_, fixed) = batch, data
-        error = act(whole(group, params, fixed), obs) - from_env_action(action, robot.env.action_spec)
+        (window, action), (_, fixed) = batch, data
+        error = act(whole(group, params, fixed), window) - from_env_action(action, robot.env.action_spec)
         return jnp.mean(jnp.square(error)), {}
 
     steps = demonstrations(config, domain, robot)
@@ -165,15 +186,26 @@ def _lanes(group: Group, folder: Path | None) -> Lanes:
         settings,
         f"imitate/{domain.name}",
         [seed for _, seed in group.lanes],
-        data=({k: jnp.asarray(np.concatenate([v] * len(group.arms))) for k, v in steps.items()}, fixed),
+        data=(jax.tree.map(lambda v: jnp.asarray(np.concatenate([v] * len(group.arms))), steps), fixed),
         data_axis=0,
-        units={"tokens": settings.batch_size},
+        units={"tokens": settings.batch_size * tokens_of(group, robot)},
     )
 
 
-def first_raw_params(config: Config, robot: RobotData, folder: Path | None) -> Any:
+def tokens_of(group: Group, robot: RobotData) -> int:
+    """Tokens that a decision reads: scalars of all, or as the model has them."""
+    num_obs, num_actions = len(robot.env.obs_spec), len(robot.env.action_spec)
+    if group.model is None:
+        return group.window_length * num_obs
+    is_component = group.model.granularity == "component"
+    of_state, of_step = (num_obs, num_obs + num_actions) if is_component else (1, 2)
+    return group.domain.history * of_step + of_state
+
+
+def first_raw_params(config: Config, domain: DomainConfig, robot: RobotData, folder: Path | None) -> Any:
     """What the raw-observation policies start from, `[seeds, ...]`."""
-    obs, init = jnp.asarray(raw_moments(robot).mean)[None], jax.jit(raw_network(config, robot, folder).init)
+    obs = jnp.zeros((1, (domain.history + 1) * len(robot.env.obs_spec)))
+    init = jax.jit(raw_network(config, domain, robot, folder).init)
     return stack([init(keys.derive(seed, "imitate/raw"), obs) for seed in config.adapt.seeds])
 
 
@@ -186,13 +218,14 @@ def first_networks(group: Group, reader: Reader, folder: Path | None) -> list[An
 
 def first_params(group: Group, reader: Reader, networks: Sequence[Any]) -> Learned:
     """What lanes `[arms x seeds]` start from; heads of a seed are equal in all arms."""
-    config, name = group.config, group.domain.name
-    z, result = jnp.zeros((1, reader.size(name))), []
-    head = jax.jit(head_of(config, reader.layouts[name].domain.action_size).init)
+    config, name, layout = group.config, group.domain.name, reader.layouts[group.domain.name]
+    kept, result = jnp.ones((layout.num_obs_tokens,), bool), []
+    states = jnp.zeros((1, layout.num_obs_tokens, reader.model.config.width))
+    head = jax.jit(readout_of(config, reader.pool, layout.domain.action_size).init)
     for (_, seed), network in zip(group.lanes, networks, strict=True):
         if group.way == "adapter":
             network = init_adapters(config, network, keys.derive(seed, f"imitate/{name}/lora"))
-        result.append(Learned(network, head(keys.derive(seed, f"imitate/{name}/head"), z)))
+        result.append(Learned(network, head(keys.derive(seed, f"imitate/{name}/head"), states, kept)))
     return stack(result)
 
 

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.pasta import robots
-from experiments.pasta.config import Config, ModelConfig, Pool
+from experiments.pasta.config import Config, ModelConfig
 from experiments.pasta.robots import RobotData
 from jaxagent import keys
 from jaxagent.agents import pretraining, representation
 from jaxagent.agents.pretraining import OBJECTIVES, Objective, PretrainParams
-from jaxagent.config import NUM_SHARDS
+from jaxagent.config import NUM_SHARDS, Pool
 from jaxagent.data import sampler, store
 from jaxagent.data.sampler import Batch, Windows
 from jaxagent.evaluate import zero_shot
@@ -32,8 +32,6 @@ from jaxagent.train.run import read_done, stage_folder
 from jaxagent.types import Trajectory
 
 MEASURED_WINDOWS = 512  # held-out windows per domain, to measure a pretrained model
-# Of the trunk in one update, where an objective takes more than one.
-PASSES = {"smart": 3, "spr": 2, "spr_tokens": 2, "spr_token": 2}
 
 
 class Reader(NamedTuple):
@@ -50,8 +48,13 @@ class Reader(NamedTuple):
         """Trajectories of a domain as the model reads them."""
         return sampler.windows(trajectories, self.tokenizers[name], self.model.config.context)
 
+    def states(self, name: str) -> Callable[..., Any]:
+        """States of the tokens that T(s) is read off, a function as `representation.states` has it."""
+        causal = self.objective.is_causal
+        return representation.states(self.model, self.layouts[name], is_causal=causal)
+
     def features(self, name: str) -> Callable[..., jax.Array]:
-        """T(s) of a domain's states, a function as `representation.features` has it."""
+        """T(s) of a domain's states alone, a function as `representation.features` has it."""
         causal = self.objective.is_causal
         return representation.features(self.model, self.layouts[name], is_causal=causal, pool=self.pool)
 
@@ -90,8 +93,7 @@ def reader_of(config: Config, model: ModelConfig, data: Mapping[str, RobotData])
     }
     network = sequence_model.model(config.network_of(model), tokens, tuple(domains))
     layouts = dict(zip(robots_of, network.layouts, strict=True))
-    pool = config.adapt.pool if objective.is_causal else "mean"
-    return Reader(model, network, objective, layouts, tokenizers, pool)
+    return Reader(model, network, objective, layouts, tokenizers, model.pool or config.adapt.pool)
 
 
 def fit_of(config: Config, model: ModelConfig) -> Fit:
@@ -136,34 +138,24 @@ def _lanes(config: Config, model: ModelConfig, folder: Path | None) -> Lanes:
             "tokenizers": reports,
         }
 
-    in_turn, count = config.runtime.lanes_in_turn, config.num_pretrainings
+    in_turn, ids = config.runtime.lanes_in_turn, pretrainings(config)
     first_key = keys.derive(config.seed, "pretrain/init")
     init = jax.vmap(partial(pretraining.init, reader.model, objective))
     slow = loops.averaged(config.slow_rate)
     return Lanes(
         loops.supervised(loss, sample, optimizer.adamw(settings), slow=slow, in_turn=in_turn),
-        lambda: (keys.per_index(first_key, jnp.arange(count, dtype=jnp.int32)),),
+        lambda: (keys.per_index(first_key, jnp.array(ids, jnp.int32)),),
         settings,
         keys.derive(config.seed, "pretrain"),  # of all models: they see the same windows
         begin=lambda lane_keys: (init(lane_keys),),
-        ids=range(count),
+        ids=ids,
         data=list(train.values()),
         keep=lambda learner: learner.params.model,
-        units={
-            "tokens": num_steps * sum(layout.num_tokens for layout in layouts),
-            "flops": int(sum(num_steps * flops_per_step(reader, layout) for layout in layouts)),
-        },
+        units={"tokens": num_steps * sum(layout.num_tokens for layout in layouts)},
         tell=tell,
         in_turn=in_turn,
         dtype=config.network.dtype,
     )
-
-
-def flops_per_step(reader: Reader, layout: Layout) -> float:
-    """Operations of an update's passes a transition, both ways; heads and stems are left out."""
-    model, size = reader.model, layout.num_tokens
-    per_token = transformer.flops_per_token(model.config, model.vocabulary, size)
-    return PASSES.get(reader.config.objective, 1) * size * per_token
 
 
 def _measure(
@@ -207,4 +199,11 @@ def networks(config: Config, reader: Reader, folder: Path | None, fresh: str = "
         init = jax.jit(reader.model.init)
         return [init(keys.derive(seed, fresh)) for seed in config.adapt.seeds]
     lanes = fit_of(config, reader.config).load(folder, reader.model.init)
-    return [take(lanes, seed % config.num_pretrainings) for seed in config.adapt.seeds]
+    count = config.num_pretrainings
+    return [take(lanes, i % count) for i in range(len(config.adapt.seeds))]
+
+
+def pretrainings(config: Config) -> range:
+    """Ids of the pretrainings: claim seeds meet none that development seeds met."""
+    first = config.adapt.seeds.first
+    return range(first, first + config.num_pretrainings)

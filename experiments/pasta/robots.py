@@ -5,6 +5,7 @@ validates, the others train. Tiers are selections of a history's snapshots: "exp
 "mixed" the last and the middle one, "replay" all of them.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +16,10 @@ import numpy as np
 
 import envs
 from envs.returns import Reference
+from envs.wrappers import sensor_failure
 from experiments.pasta.config import CollectConfig, DomainConfig, Tier
 from jaxagent import keys
+from jaxagent.agents import window
 from jaxagent.data import replay, store
 from jaxagent.data.store import Shard
 from jaxagent.study import collection, frozen, histories
@@ -51,13 +54,26 @@ def snapshots_of(tier: Tier, count: int) -> list[int]:
 
 
 def make(domain: DomainConfig) -> tuple[Any, Any]:
-    """The robot, whose episodes end at the domain's horizon, and its nominal task."""
-    return envs.make(domain.env, max_steps=domain.horizon)
+    """The robot as policies see it, whose episodes end at the domain's horizon, and its nominal task."""
+    env, task = envs.make(domain.env, max_steps=domain.horizon)
+    if not domain.kept:
+        return env, task
+    left_out = set(range(len(env.obs_spec))) - {*domain.kept}
+    return sensor_failure(env, task, sorted(left_out), "drop")
+
+
+def seen(domain: DomainConfig, trajectory: Trajectory) -> Trajectory:
+    """A trajectory of the whole robot with the sensors that policies see."""
+    if not domain.kept:
+        return trajectory
+    kept = np.array(domain.kept)
+    return trajectory._replace(obs=trajectory.obs[..., kept], final_obs=trajectory.final_obs[..., kept])
 
 
 def collect(domain: DomainConfig, config: CollectConfig, seed: int) -> tuple[list[Shard], dict[str, Any]]:
     """Shards of one domain and its card."""
-    population, (env, task) = frozen.load(domain.env, POLICIES), make(domain)
+    population = frozen.load(domain.env, POLICIES)
+    env, task = envs.make(domain.env, max_steps=domain.horizon)
     parts, count = split(population.returns), len(population.returns)
     best = parts["demonstration"][0]
     remembered = {"train": parts["train"], "validation": parts["validation"], "offline": [best]}
@@ -69,14 +85,14 @@ def collect(domain: DomainConfig, config: CollectConfig, seed: int) -> tuple[lis
     for part, snapshot, agent in played:
         score = None if part == "random" else float(population.returns[snapshot, agent])
         source = {"agent": agent, "snapshot": snapshot, "score": score}
-        metas.append({"env": domain.env, "split": part, **source})
+        metas.append({"domain": domain.name, "env": domain.env, "split": part, **source})
     is_random = np.array([part == "random" for part, _, _ in played])
     # Actions as the policy draws them: a mean shows too little of how to recover.
     policy = or_random(env, population.policy(is_greedy=False))
     params = histories.pick(population.params, [(snapshot, agent) for _, snapshot, agent in played])
-    steps, key = max(config.steps, domain.horizon), keys.derive(seed, f"collect/{domain.env}")
+    steps, key = max(config.steps, domain.horizon), keys.derive(seed, f"collect/{domain.name}")
     rolled = histories.roll_out(env, policy, (params, is_random), task, config.lanes, steps, key)
-    shards = histories.shards_of(rolled, metas)
+    shards = histories.shards_of(seen(domain, rolled), metas)
     returns = {part: _returns(shards, part) for part in (*parts, "offline")}
     random, expert = (float(np.mean(_returns(shards, part))) for part in ("random", "demonstration"))
     card = {
@@ -93,13 +109,13 @@ def stand_in(domain: DomainConfig) -> RobotData:
     """Noise of the same shapes, where shapes alone are asked for."""
     env, task = make(domain)
     noise = [collection.stand_in(env, domain.horizon)]
-    episodes = [take(noise[0], slice(None), slice(1))] * domain.demonstrations
+    episodes = [take(noise[0], slice(None), slice(1))] * domain.num_episodes
     return RobotData(env, task, noise, noise, episodes, noise, Reference(0.0, 1.0))
 
 
 def load(place: Path, domain: DomainConfig, tier: Tier, reference: dict[str, float]) -> RobotData:
     """Read one domain of a store written by `collect`."""
-    shards = store.read(place, lambda meta: meta["env"] == domain.env)
+    shards = store.read(place, lambda meta: meta["domain"] == domain.name)
     count = 1 + max(s.meta["snapshot"] for s in shards)
     kept = [s for s in shards if s.meta["snapshot"] in snapshots_of(tier, count)]
     episodes = [e for t in _of(kept, "demonstration") for e in histories.first_episodes(t)]
@@ -145,9 +161,26 @@ def _histograms(values: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
     }
 
 
-def steps_of(episodes: Sequence[Trajectory], size: int) -> dict[str, Any]:
-    """Steps of demonstrations padded to `size`: obs `[size, n]`, action `[size, m]`, a count."""
-    obs, action = flat(episodes)
-    pad = ((0, size - len(obs)), (0, 0))
-    padded = {"obs": np.pad(obs, pad).astype(np.float32), "action": np.pad(action, pad).astype(np.float32)}
-    return padded | {"num_real": np.int32(len(obs))}
+def steps_of(episodes: Sequence[Trajectory], domain: DomainConfig, begin: float) -> dict[str, Any]:
+    """Steps of demonstrations, padded: windows `[N, K, ...]`, action `[N, m]`, and how many are real.
+
+    Of the last episode a share is kept where `domain.demonstrations` is no whole number: the stretch that
+    `begin`, a share in [0, 1), begins.
+    """
+    size = math.ceil(domain.demonstrations * domain.horizon)
+    windows, actions = [], []
+    for episode in episodes:
+        obs, action = flat([episode])
+        windows.append(window.of_episode(obs, action, domain.history + 1))
+        actions.append(action)
+    share = domain.demonstrations - (domain.num_episodes - 1)
+    count = math.ceil(share * len(actions[-1]))
+    first = math.floor(begin * (len(actions[-1]) - count + 1))
+    windows[-1], actions[-1] = jax.tree.map(lambda x: x[first : first + count], (windows[-1], actions[-1]))
+    shown, action = jax.tree.map(lambda *x: np.concatenate(x), *windows), np.concatenate(actions)
+
+    def padded(x: np.ndarray) -> np.ndarray:
+        return np.pad(x, ((0, size - len(x)), *((0, 0),) * (x.ndim - 1)))
+
+    real = {"num_real": np.int32(len(action))}
+    return {"window": jax.tree.map(padded, shown), "action": padded(action.astype(np.float32))} | real

@@ -44,6 +44,8 @@ class PlanConfig:
 
     simulations: tuple[int, ...] = (8, 32)  # rising; the last ones are judged
     num_samples: Annotated[int, Bound(2)] = 6  # actions of a node, drawn by the policy
+    # Difference of values that search weighs in full, as a share of the largest possible value.
+    value_range: Share = 0.1
     discount: Share = 0.97  # per env step, of values and search
     episodes: Count = 8  # per arm and seed
     seeds: SeedConfig = SeedConfig(100, 6)  # three gated claims: Holm asks for p < 0.017

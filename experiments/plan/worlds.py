@@ -112,7 +112,8 @@ def policy_of(config: Config, task: Task, arm: Arm) -> Policy:
     if not arm.searched:
         return base
     step = planning.true_step(task.env, discount=plan.discount) if arm.searched == "true" else task.world.step
-    sizes = SearchConfig(arm.simulations, plan.num_samples, arm.depth)
+    value_range = plan.value_range * task.world.value_unit
+    sizes = SearchConfig(arm.simulations, plan.num_samples, arm.depth, value_range)
     search = planning.gumbel_search(sizes, gumbel_scale=0.0)
     return planning.sample_planner(base, step, task.world.value, search, num_samples=plan.num_samples)
 

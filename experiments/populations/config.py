@@ -97,9 +97,7 @@ ANT = _runner("brax/ant", 0.97, 2800)
 
 GPU = Config((PENDULUM, INVERTED_PENDULUM, REACHER, HOPPER, WALKER, CHEETAH, ANT))
 # Two cores train the cheap domains in minutes and the hopper in ten; the others would need hours.
-CPU = Config(
-    (PENDULUM, INVERTED_PENDULUM, REACHER, HOPPER), num_agents=4, runtime=RuntimeConfig(chunks_per_save=2)
-)
+CPU = Config((PENDULUM, INVERTED_PENDULUM, REACHER, HOPPER), runtime=RuntimeConfig(chunks_per_save=2))
 _TINY = {"num_envs": 4, "num_updates": 4, "updates_per_chunk": 2, "hidden_size": 8}
 _TINY_SAC = SACConfig(
     num_gradient_steps=2, batch_size=8, capacity=256, warmup_steps=32, critic_hidden_size=8, **_TINY

@@ -75,7 +75,7 @@ class WorldModel(NamedTuple):
 
     def value(self, params: WorldModelParams, obs: jax.Array) -> jax.Array:
         """Discounted return `[B]` from `obs [B, n]` of what was done in the data."""
-        return self._value_unit * self._worth(params, obs)
+        return self.value_unit * self._worth(params, obs)
 
     def loss(
         self, params: WorldModelParams, steps: ModelStep, data: Any, slow: Any
@@ -87,9 +87,9 @@ class WorldModel(NamedTuple):
         del data
         change, reward, end = self._predict(params, steps.obs, steps.action)
         true_change = (steps.final_obs - steps.obs) / self.spread[None]
-        next_value = self._value_unit * self._worth(slow.params, steps.final_obs)
+        next_value = self.value_unit * self._worth(slow.params, steps.final_obs)
         target = td_target(steps.reward, steps.terminated, next_value, discount=self.discount)
-        error = self._worth(params, steps.obs) - target / self._value_unit
+        error = self._worth(params, steps.obs) - target / self.value_unit
         ended = steps.terminated.astype(jnp.float32)
         losses = {
             "change": jnp.mean(jnp.square(change - true_change)),
@@ -120,7 +120,7 @@ class WorldModel(NamedTuple):
         return MLP((self.hidden_size, self.hidden_size, 1), jax.nn.relu)
 
     @property
-    def _value_unit(self) -> float:
+    def value_unit(self) -> float:
         """Largest possible value."""
         return self.reward_scale / max(1.0 - self.discount, 1e-3)
 

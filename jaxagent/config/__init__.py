@@ -40,6 +40,7 @@ from jaxagent.config.checks import (
 from jaxagent.config.networks import (
     LatentConfig,
     MemoryConfig,
+    Pool,
     QNetworkConfig,
     TokenConfig,
     TransformerConfig,
@@ -61,6 +62,7 @@ __all__ = [
     "OnPolicyConfig",
     "PPOConfig",
     "PQNConfig",
+    "Pool",
     "Positive",
     "QNetworkConfig",
     "RainbowConfig",

@@ -12,6 +12,9 @@ from jaxagent.config.checks import (
     require_positive,
 )
 
+# From the states of several tokens to one vector (`nn.readout`).
+Pool = Literal["last", "mean", "concat", "attention"]
+
 
 @dataclasses.dataclass(frozen=True)
 class TrunkConfig:

@@ -16,7 +16,8 @@ from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.fields import effects_by_task
 from jaxagent.study.config import EnvConfig
 
-Scores = Mapping[Any, np.ndarray]  # arm, or (metric, arm) -> [tasks, seeds]
+# arm, or (metric, arm) -> [tasks, seeds], or [tasks, pretrainings, seeds] where seeds share pretrainings
+Scores = Mapping[Any, np.ndarray]
 
 
 def normalised(returns: Mapping[str, Sequence[float]], references: Mapping[str, Reference]) -> np.ndarray:
@@ -44,8 +45,8 @@ def of_seeds(rows: Iterable[Any], *path: Any) -> np.ndarray:
 
 
 def iqm_by_task(tasks: Iterable[str], scores: np.ndarray) -> dict[str, float]:
-    """IQM over seeds of scores `[tasks, seeds]`, by task."""
-    return {task: float(statistics.iqm(row[None])) for task, row in zip(tasks, scores, strict=True)}
+    """IQM over seeds of scores `[tasks, seeds]` or `[tasks, pretrainings, seeds]`, by task."""
+    return {task: float(statistics.iqm(row[None])) for task, row in zip(tasks, _flat(scores), strict=True)}
 
 
 def all_between(
@@ -75,7 +76,7 @@ def judged(
     shared_seeds: bool = False,
     scale: tuple[float, float] | None = harness.SCALE,
 ) -> dict[str, Any]:
-    """Verdicts on `scores` (see `claims.judge`) and the table of arms `shown [tasks, seeds]`.
+    """Verdicts on `scores` (see `claims.judge`) and the table of arms `shown`, rows by task.
 
     `shared_seeds`: one training gives a seed's scores of all tasks. `scale`: the ends of scores.
     """
@@ -88,7 +89,7 @@ def judged(
     return {
         "arms": {name: _row(about[name], table) for name, table in shown.items()},
         "tasks": list(tasks),
-        "scores": {a: dict(zip(tasks, s.tolist(), strict=True)) for a, s in shown.items()},
+        "scores": {a: dict(zip(tasks, _flat(s).tolist(), strict=True)) for a, s in shown.items()},
         "metrics": metrics,  # all that was judged, rows by task
         "claims": [v.to_dict() for v in verdicts],
         "preconditions": [
@@ -101,9 +102,14 @@ def _row(description: str, scores: np.ndarray) -> dict[str, Any]:
     interval = statistics.interval_of_iqm(scores)
     return {
         "description": description,
-        "iqm": float(statistics.iqm(scores)),
+        "iqm": float(statistics.iqm(_flat(scores))),
         "interval": [float(interval.lower), float(interval.upper)],
     }
+
+
+def _flat(scores: np.ndarray) -> np.ndarray:
+    """Scores `[S, N]` of `[S, N]` or `[S, P, N]`."""
+    return scores.reshape(len(scores), -1)
 
 
 def table(summary: Mapping[str, Any]) -> str:

@@ -99,6 +99,36 @@ def test_t_is_the_state_of_the_model_before_the_first_action(granularity, is_cau
         np.testing.assert_allclose(got, expected, **CLOSE)
 
 
+@pytest.mark.fast("True-component")
+@pytest.mark.parametrize("granularity", ["component", "modality"])
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_with_a_history_t_reads_the_steps_that_are_known(granularity, is_causal):
+    """Causal it is the model's state in a window; of no known step it is the state alone."""
+    model, layout, params = build(granularity)
+    unit = jnp.asarray(np.random.default_rng(2).uniform(-0.8, 0.8, (B, K, 6)), jnp.float32)
+    read = jax.jit(representation.states(model, layout, is_causal=is_causal))
+    known = jnp.ones((B, K), bool)
+    got, is_kept = read(params, unit, known)
+    assert is_kept.all()
+    if is_causal:
+        attention = masking.causal(K, layout.num_tokens)[None]
+        window = jax.jit(model.encode, static_argnums=1)(params, layout, unit, attention)
+        first = (K - 1) * layout.num_tokens
+        expected = window[:, first : first + layout.num_obs_tokens]
+        np.testing.assert_allclose(got, expected, **CLOSE)
+    other = unit.at[:, -1, n:].set(0.5)
+    np.testing.assert_allclose(read(params, other, known)[0], got, **CLOSE, err_msg="the action to come")
+    for step in range(K - 1):
+        moved = read(params, unit.at[:, step].add(0.3), known)[0]
+        assert np.abs(moved - got).max() > 1e-4, step
+        unknown = known.at[:, step].set(False)
+        same = [read(params, x, unknown)[0] for x in (unit, unit.at[:, step].add(0.3))]
+        np.testing.assert_allclose(*same, **CLOSE)
+    alone = read(params, unit, known.at[:, :-1].set(False))[0]
+    now = reader(granularity, is_causal, "concat")(params, unit[:, -1, :n])
+    np.testing.assert_allclose(alone.reshape(B, -1), now, rtol=1e-3, atol=1e-4)
+
+
 def test_causal_and_full_representations_differ():
     _, _, params = build()
     causal, full = (reader(is_causal=c, pool="mean")(params, states()) for c in (True, False))
@@ -174,6 +204,6 @@ def test_sensors_may_be_lanes():
 def test_other_failures_are_refused():
     _, component, _ = build()
     _, modality, _ = build("modality")
-    for layout, mode in ((component, "zero"), (component, "other"), (modality, "mask")):
+    for layout, mode in ((component, "mean"), (component, "other"), (modality, "mask")):
         with pytest.raises(ValueError, match='expected "mask" or "drop" at component level'):
             fail(layout, 0, mode)

@@ -1,5 +1,6 @@
 """Data of frozen populations: splits by agent, tiers, checksums; nothing is trained here."""
 
+import dataclasses
 import json
 import shutil
 
@@ -7,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.pasta import reward, robots
+import envs
+from experiments.pasta import conditions, reward, robots
 from experiments.pasta.config import CollectConfig, DomainConfig
 from jaxagent.data import normalize, store
 from jaxagent.files import sha256_file
@@ -15,6 +17,7 @@ from jaxagent.study import frozen
 from jaxagent.study.frozen import PopulationError
 
 DOMAIN = DomainConfig("classic/Pendulum-v1", horizon=20)
+HOPPER = DomainConfig("brax/hopper", horizon=20, kept=(0, 1, 2, 3, 4))
 CONFIG = CollectConfig(lanes=2, steps=20, demonstration_episodes=4)
 
 
@@ -103,10 +106,37 @@ def test_data_are_a_function_of_the_seed(collected):
 
 
 def test_steps_are_padded_to_one_size():
-    steps = robots.steps_of([_episode(3), _episode(4)], size=10)
-    assert steps["obs"].shape == (10, 2)
+    domain = dataclasses.replace(DOMAIN, horizon=5, demonstrations=2.0, history=1)
+    steps = robots.steps_of([_episode(3), _episode(4)], domain, begin=0.0)
+    assert steps["window"].obs.shape == (10, 2, 2)
     assert steps["num_real"] == 7
+    np.testing.assert_array_equal(steps["window"].is_known[:7, 0], [0, 1, 1, 0, 1, 1, 1])
     assert not steps["action"][7:].any()
+
+
+@pytest.mark.parametrize(("begin", "first"), [(0.0, 0), (0.5, 3), (0.99, 6)])
+def test_of_a_share_of_an_episode_a_stretch_is_kept_with_what_came_before_it(begin, first):
+    episode = _episode(8)._replace(obs=np.arange(16, dtype=np.float32).reshape(8, 1, 2))
+    domain = dataclasses.replace(DOMAIN, horizon=8, demonstrations=0.25, history=1)
+    steps = robots.steps_of([episode], domain, begin)
+    assert steps["num_real"] == 2
+    shown = steps["window"].obs[:, -1, 0]
+    np.testing.assert_array_equal(shown, [2 * first, 2 * first + 2])
+    assert bool(steps["window"].is_known[0, 0]) == (first > 0)
+
+
+def test_a_domain_that_is_seen_in_part_has_data_and_an_environment_of_those_sensors():
+    domain = dataclasses.replace(DOMAIN, kept=(0, 2))
+    env, task = robots.make(domain)
+    assert domain.name == "Pendulum-v1-partial"
+    assert [c.name for c in env.obs_spec] == [envs.make(domain.env)[0].obs_spec[i].name for i in (0, 2)]
+    whole = np.arange(9.0).reshape(3, 1, 3)
+    stored = robots.seen(domain, _episode(3)._replace(obs=whole, final_obs=whole))
+    np.testing.assert_array_equal(stored.obs[:, 0], [[0, 2], [3, 5], [6, 8]])
+    obs, _ = env.reset(jax.random.key(0), task)
+    assert obs.shape == (2,)
+    heavy = conditions.heavier(robots.make(HOPPER)[1], 2.0)
+    np.testing.assert_allclose(heavy.env.gravity, 2.0 * robots.make(HOPPER)[1].env.gravity)
 
 
 def _episode(length):
