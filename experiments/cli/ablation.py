@@ -1,7 +1,7 @@
 """Ablations: a grid of configurations of one experiment, run one after another, as one table.
 
-An experiment offers a grid as `ablations(config) -> {name: config}` in its configuration module;
-every cell is a run of its own in `OUT/cells`, so a stopped grid goes on where it stopped, inside a
+An experiment offers a grid as `ablations(config) -> {name: config}` in its configuration module, and
+names the arm that cells are judged by, `ABLATED`; every cell is a run of its own in `OUT/cells`, so a stopped grid goes on where it stopped, inside a
 cell too. All cells share one compilation cache.
 """
 
@@ -24,7 +24,7 @@ from jaxagent.report.html import write_report
 from jaxagent.study.verdicts import judged, table
 from jaxagent.train import manifest
 
-ARM, BASELINE = "full", "baseline"  # what a cell is judged by, and compared with
+BASELINE = "baseline"  # what cells are compared with
 
 
 class CellFailed(RuntimeError):
@@ -52,7 +52,7 @@ def run(
         with _held(out, about, grid, replace=replace):
             _run_cells(room, preset, wanted, out, command)
             finished = {c: x for c, x in grid.items() if (folder_of(out, c) / "summary.json").exists()}
-            summary = summarise(out, finished, command)
+            summary = summarise(out, finished, command, room.config.ABLATED)
             write_json(out / "summary.json", summary)
             if len(finished) == len(grid):
                 folders.finish(out)
@@ -89,17 +89,17 @@ def _run_cells(room: Room, preset: str, cells: Mapping[str, Any], out: Path, com
             raise CellFailed(code)
 
 
-def summarise(out: Path, cells: Mapping[str, Any], command: str) -> dict[str, Any]:
-    """Scores of the judged arm of all cells, with what each gains on the baseline."""
+def summarise(out: Path, cells: Mapping[str, Any], command: str, arm: str) -> dict[str, Any]:
+    """Scores of an arm of all cells, with what each gains on the baseline."""
     summaries = {c: json.loads((folder_of(out, c) / "summary.json").read_text()) for c in cells}
     tasks = list(next(iter(summaries.values()))["tasks"])
-    scores = {c: np.array([s["scores"][ARM][t] for t in tasks]) for c, s in summaries.items()}
+    scores = {c: np.array([s["scores"][arm][t] for t in tasks]) for c, s in summaries.items()}
     about = {c: _about(c, scores, summaries[c], command) for c in cells}
     result = judged(
         claims=[], scores=scores, preconditions=[], preset="smoke", shown=scores, about=about, tasks=tasks
     )
     return result | {
-        "score_title": f"The arm {ARM!r} of every cell",
+        "score_title": f"The arm {arm!r} of every cell",
         "limits": ["Cells are compared on the same downstream seeds; no claim is made."],
         "cells": {c: {"wall_seconds": s["wall_seconds"]} for c, s in summaries.items()},
     }

@@ -356,6 +356,9 @@ PAPER = replace(
 )
 
 
+ABLATED = "full"  # the arm that cells of the ablation are judged by
+
+
 def ablations(config: Config) -> dict[str, Config]:
     """Cells of the ablation, by name: each changes one thing of `config`."""
     arms = ("scratch", "full")

@@ -30,7 +30,7 @@ def configs_of(task: TaskConfig) -> dict[str, RainbowConfig]:
 
 def fits_of(config: Config, task: TaskConfig) -> Fits:
     """A lane a seed; agents of a seed begin alike and draw alike. What acts is kept."""
-    env, params = envs.make(task.env)
+    env, params = probe.noisy(*envs.make(task.env), task.noise)
     return {
         name: agents.seeded(
             f"train/{task.name}/{name}",
@@ -48,7 +48,7 @@ def fits_of(config: Config, task: TaskConfig) -> Fits:
 def evaluate(config: Config, task: TaskConfig, fits: Fits, folder: Path, place: Path) -> dict[str, Any]:
     """Returns `[snapshots][seeds]` of both agents in the same episodes, and a film."""
     del place
-    game = probe.game_of(dataclasses.replace(config.probe, env=task.env))
+    game = probe.game_of(dataclasses.replace(config.probe, env=task.env, noise=task.noise))
     env, params, data = game.env, game.task, probe.measured_play(game)
     network = rainbow.network_of(env.obs_shape, env.action_spec, task.rainbow)
     key = keys.derive(0, f"rainbow/{task.name}/evaluate")

@@ -1,5 +1,6 @@
 """Self-prediction from random play: its data, its arms, and what their latents know."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,15 +11,18 @@ import jax.numpy as jnp
 
 import envs
 from envs.vector import VectorEnv, broadcast_params
+from envs.wrappers import exogenous_noise
+from envs.wrappers.wrapper import WrappedState
 from experiments.spr.config import TRUTHS, Config, ProbeConfig
 from jaxagent import keys
 from jaxagent.agents import actions
 from jaxagent.agents import self_prediction as spr
 from jaxagent.config import NUM_SHARDS
-from jaxagent.data import normalize, replay
+from jaxagent.data import augment, normalize, replay
 from jaxagent.data.rollout import ActorState, rollout
 from jaxagent.evaluate import collapse
 from jaxagent.nn.latent_model import LatentModel, latent_model
+from jaxagent.nn.mlp import MLP
 from jaxagent.nn.q_network import QNetwork
 from jaxagent.study.agents import take
 from jaxagent.study.study import Fit, Lanes
@@ -34,12 +38,14 @@ class Way(NamedTuple):
     target_learns: bool = False
     has_predictor: bool = True
     has_transition: bool = True
+    restores: bool = False  # an autoencoder: nothing of the above counts
 
 
 WAYS = {
     "spr": Way(),
     "one step": Way(is_short=True),
     "tokens": Way(has_tokens=True),
+    "autoencoder": Way(restores=True),
     "target learns": Way(target_learns=True),
     "no predictor": Way(has_predictor=False),
     "no transition": Way(has_predictor=False, has_transition=False),
@@ -73,7 +79,17 @@ class Game(NamedTuple):
 
 def game_of(config: ProbeConfig) -> Game:
     """Build the game of a probe."""
-    return Game(*envs.make(config.env), config)
+    return Game(*noisy(*envs.make(config.env), config.noise), config)
+
+
+def noisy(env: Any, task: Any, noise: float) -> tuple[Any, Any]:
+    """A game whose every cell has noise, or as it is."""
+    return exogenous_noise(env, task, noise) if noise else (env, task)
+
+
+def state_of(state: Any) -> Any:
+    """The game's own state, of one that may be wrapped."""
+    return state_of(state.env) if isinstance(state, WrappedState) else state
 
 
 def model_of(game: Game, way: Way) -> LatentModel:
@@ -99,7 +115,7 @@ def random_play(game: Game, purpose: str, num_steps: int) -> Trajectory:
 
     def act(carry: Any, view: View, is_first: jax.Array, key: jax.Array) -> tuple:
         action, _, carry = uniform(carry, view.obs, is_first, key)
-        truth = [getattr(view.state, field).astype(jnp.float32) for field in fields]
+        truth = [getattr(state_of(view.state), field).astype(jnp.float32) for field in fields]
         return action, jnp.stack(truth, axis=-1), carry
 
     @jax.jit
@@ -145,6 +161,26 @@ def measured_of(trajectory: Trajectory, see: Callable, count: int) -> Measured:
     return Measured(see(picked.obs), picked.action, see(picked.final_obs), picked.extras)
 
 
+def init_of(game: Game, way: Way) -> Callable[[jax.Array], Any]:
+    """First parameters of an arm: the network's, and a decoder's where it restores boards."""
+    model = model_of(game, way)
+    if not way.restores:
+        return model.init
+    latent = jnp.zeros((1, game.config.model.trunk.width))
+
+    def init(key: jax.Array) -> Any:
+        key_model, key_decoder = jax.random.split(key)
+        decoder = decoder_of(game).init(key_decoder, latent)["params"]
+        return {"params": model.init(key_model)["params"] | {"decoder": decoder}}
+
+    return init
+
+
+def decoder_of(game: Game) -> MLP:
+    """From latents to boards, as deep as the encoder."""
+    return MLP((game.config.model.trunk.width, math.prod(game.env.obs_shape)), jax.nn.relu)
+
+
 def lanes(config: Config, way: Way, folder: Path | None) -> Lanes:
     """A lane a seed; arms of a seed begin alike and draw alike, from the same data for all.
 
@@ -155,22 +191,33 @@ def lanes(config: Config, way: Way, folder: Path | None) -> Lanes:
     num_steps = 1 if way.is_short else probe.num_steps
 
     def sample(data: Windows, key: jax.Array) -> Windows:
-        return replay.sample_windows(replay.full(data), key, fit.batch_size // NUM_SHARDS, num_steps + 1)
+        key_draw, key_shift = jax.random.split(key)
+        size = fit.batch_size // NUM_SHARDS
+        drawn = replay.sample_windows(replay.full(data), key_draw, size, num_steps + 1)
+        return drawn._replace(obs=moved(drawn.obs, key_shift, probe.shift))
 
-    loss_of = partial(loss, parts_of(game, way), way.target_learns)
+    parts = parts_of(game, way)
+    loss_of = partial(restoring_loss, game) if way.restores else partial(loss, parts, way.target_learns)
     adamw = optimizer.adamw_by_part(fit, {"predictor": probe.predictor_rate})
     return Lanes(
         loops.supervised(loss_of, sample, adamw, slow=loops.averaged(probe.tau)),
         lambda: (jnp.stack([keys.derive(seed, "spr/init") for seed in config.seeds]),),
         fit,
         keys.derive(0, "spr/fit"),
-        begin=lambda lane_keys: (jax.vmap(model_of(game, way).init)(lane_keys),),
+        begin=lambda lane_keys: (jax.vmap(init_of(game, way))(lane_keys),),
         ids=config.seeds,
         data=data_of(game)[0],
         keep=lambda learner: (learner.params, learner.target.params),
         history=True,
         units={"windows": fit.batch_size},
     )
+
+
+def moved(obs: jax.Array, key: jax.Array, reach: int) -> jax.Array:
+    """Boards `[T, b, H, W, C]`, each moved by up to `reach` cells by a draw of its own."""
+    if not reach:
+        return obs
+    return augment.shift(obs.reshape(-1, *obs.shape[2:]), key, reach).reshape(obs.shape)
 
 
 def loss(
@@ -184,14 +231,34 @@ def loss(
     return jnp.mean(spr.prediction_loss(parts, params, latent, batch.action[:-1], later, is_same)), {}
 
 
+def restoring_loss(
+    game: Game, params: Any, batch: Windows, data: Any, slow: loops.Slow
+) -> tuple[jax.Array, dict]:
+    """Mean squared error of boards that are restored from their latents, of all steps of windows."""
+    del data, slow
+    obs = batch.obs.reshape(-1, *game.env.obs_shape)
+    latent = model_of(game, WAYS["autoencoder"]).encode(params, obs)
+    restored = decoder_of(game).apply({"params": params["params"]["decoder"]}, latent)
+    return jnp.mean(jnp.square(restored - obs.reshape(obs.shape[0], -1))), {}
+
+
 def measure(config: Config, way: Way, fit: Fit, folder: Path, place: Path) -> dict[str, Any]:
     """What is measured of an arm's snapshots, by name: `[snapshots][seeds]`; probes `[m]` more."""
     del place
     game = game_of(config.probe)
-    parts, init = parts_of(game, way), model_of(game, way).init
+    parts, init = parts_of(game, way), init_of(game, way)
     data = measured_play(game, partial(normalize.apply, data_of(game)[1]))
     kept = fit.load(folder, lambda key: (init(key), init(key)))
     return by_snapshot(partial(diagnosis, parts, data, mean_of_tokens), kept, jax.vmap)
+
+
+def measure_raw(config: Config, folder: Path, place: Path) -> dict[str, Any]:
+    """R^2 `[m]` of linear probes of the board itself, which has no seeds."""
+    del folder, place
+    game = game_of(config.probe)
+    data = measured_play(game, partial(normalize.apply, data_of(game)[1]))
+    flat = data.obs.reshape(data.obs.shape[0], -1)
+    return {"probes": collapse.linear_probe(flat, data.truth).tolist()}
 
 
 def mean_of_tokens(params: Any, latent: jax.Array) -> jax.Array:

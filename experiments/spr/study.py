@@ -33,6 +33,7 @@ from jaxagent.study.study import Fit, Found, Measure, Step, Study
 from jaxagent.study.verdicts import Scores, all_between, normalised
 
 NUMBERS = ("effective_rank", "copy_ratio", "action_sensitivity")  # that claims read
+RAW = "raw board"
 UNTRAINED = {"untrained": "spr", "untrained tokens": "tokens"}  # an arm before its first update
 ROOM = 0.9  # of R^2, below which an untrained latent leaves room
 SETTINGS = "Settings were chosen on development seeds (1000 and up)."
@@ -78,6 +79,7 @@ def study(config: Config) -> Study:
         fits = {arm: Fit(f"probe/{arm}", partial(probe.lanes, config, way)) for arm, way in ways.items()}
         measures = {arm: partial(probe.measure, config, way, fits[arm]) for arm, way in ways.items()}
         steps = [*fits.values(), *(Measure(f"measure/{arm}", of) for arm, of in measures.items())]
+        steps.append(Measure(f"measure/{RAW}", partial(probe.measure_raw, config)))
     steps += agents.task_steps(config, config.tasks, minatar.fits_of, minatar.evaluate)
     limits = [*(LIMITS if config.has_probe else ()), SETTINGS, *map(limit_of_agents, config.tasks)]
     common = {
@@ -100,6 +102,10 @@ def scores(config: Config, found: Mapping[str, Any]) -> Scores:
     """R^2 `[1, seeds]` by arm, numbers and alarms by (name, arm); returns of agents `[tasks, seeds]`."""
     table: dict[Any, np.ndarray] = {}
     for arm in ARMS if config.has_probe else ():
+        if arm == RAW:  # it has no seeds: the same for all
+            probes = np.mean(found[f"measure/{RAW}"]["probes"])
+            table[arm] = np.full((1, len(config.seeds)), probes)
+            continue
         numbers, at = found[f"measure/{UNTRAINED.get(arm, arm)}"], 0 if arm in UNTRAINED else -1
         alarms = alarms_of(numbers, at)
         rows = {name: numbers[name][at] for name in NUMBERS} | {"alarm": [bool(a) for a in alarms]}

@@ -17,11 +17,11 @@ def shift_and_scale(frames: jax.Array, key: jax.Array) -> jax.Array:
     return scale(shift(frames, key_shift), key_scale)
 
 
-def shift(frames: jax.Array, key: jax.Array) -> jax.Array:
-    """Frames `[N, H, W, C]` moved by up to `SHIFT` pixels, of the same shape and dtype."""
-    edge = (SHIFT, SHIFT)
+def shift(frames: jax.Array, key: jax.Array, reach: int = SHIFT) -> jax.Array:
+    """Frames `[N, H, W, C]` moved by up to `reach` pixels, of the same shape and dtype."""
+    edge = (reach, reach)
     padded = jnp.pad(frames, ((0, 0), edge, edge, (0, 0)), mode="edge")
-    corner = jax.random.randint(key, (frames.shape[0], 2), 0, 2 * SHIFT + 1)
+    corner = jax.random.randint(key, (frames.shape[0], 2), 0, 2 * reach + 1)
 
     def crop(frame: jax.Array, at: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice(frame, (at[0], at[1], 0), frames.shape[1:])

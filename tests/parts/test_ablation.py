@@ -9,7 +9,8 @@ import pytest
 from experiments import cli
 from experiments.cli import ablation, rooms
 from experiments.pasta import config as pasta
-from experiments.pasta.config import CPU, PRESETS, ablations
+from experiments.pasta.config import CPU, ablations
+from experiments.spr import config as spr
 from jaxagent import folders
 from jaxagent.config import check, fingerprint
 
@@ -17,9 +18,9 @@ ROOM = rooms.room("pasta")
 MANIFEST = dict.fromkeys(folders.NEEDED, "")
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_cell_is_legal_and_another_configuration(preset):
-    cells = ablations(PRESETS[preset])
+@pytest.mark.parametrize(("room", "preset"), [(room, p) for room in (pasta, spr) for p in room.PRESETS])
+def test_every_cell_is_legal_and_another_configuration(room, preset):
+    cells = room.ablations(room.PRESETS[preset])
     for config in cells.values():
         check(config)
     assert len({fingerprint(c) for c in cells.values()}) == len(cells)
@@ -73,7 +74,7 @@ def finished(tmp_path):
 
 def test_the_table_has_gains_and_commands(finished):
     out, cells = finished
-    summary = ablation.summarise(out, cells, "jaxagent ablate pasta")
+    summary = ablation.summarise(out, cells, "jaxagent ablate pasta", "full")
     row = summary["arms"]["bins x4"]["description"]
     assert row.startswith("+1.00 [+1.00, +1.00] on the baseline")
     assert "jaxagent ablate pasta --only 'bins x4'" in row

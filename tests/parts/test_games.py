@@ -101,13 +101,13 @@ def test_steps_to_an_anchor_are_those_of_the_first_snapshot_that_reaches_it():
     assert muzero_study.steps_to(done, "muzero", 5.0).tolist() == [10.0, 0.0, 99.0]
 
 
-def test_half_of_the_saboteur_s_memory_has_another_lane_s_actions():
+def test_three_quarters_of_the_saboteur_s_memory_have_another_lane_s_actions():
     from jaxagent.types import Trajectory
 
     action = jnp.arange(8, dtype=jnp.int32).reshape(2, 4)
     real = jnp.zeros((2, 4))
     t = Trajectory(real, action, real, real > 0, real > 0, real, {"weights": real})
-    np.testing.assert_array_equal(muzero_study.of_another_lane(t).action, [[0, 0, 2, 2], [4, 4, 6, 6]])
+    np.testing.assert_array_equal(muzero_study.of_another_lane(t).action, [[0, 0, 1, 2], [4, 4, 5, 6]])
     np.testing.assert_array_equal(muzero_study.of_another_lane(t).reward, real)
 
 

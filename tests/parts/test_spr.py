@@ -21,8 +21,8 @@ SMOKE = spr.SMOKE
 
 
 @functools.cache
-def game():
-    return probe.game_of(SMOKE.probe)
+def game(noise=0.0):
+    return probe.game_of(dataclasses.replace(SMOKE.probe, noise=noise))
 
 
 @functools.cache
@@ -38,6 +38,43 @@ def test_truths_are_those_of_the_board_that_is_seen():
     np.testing.assert_array_equal(truth[..., 0], at % 10)
     np.testing.assert_array_equal(truth[..., 1], at // 10)
     np.testing.assert_array_equal(truth[..., 2], paddle[:, :, 9].argmax(-1))
+
+
+def test_a_noisy_game_has_its_truths_and_boards_that_tell_less():
+    noisy = probe.random_play(game(0.25), "train", 40)
+    ball, truth = np.asarray(noisy.obs)[..., 1].reshape(-1, 100), np.asarray(noisy.extras).reshape(-1, 3)
+    at = (10 * truth[:, 1] + truth[:, 0]).astype(int)
+    cell = ball[np.arange(len(ball)), at]
+    assert cell.mean() == pytest.approx(1.0, abs=0.05)
+    assert cell.std() == pytest.approx(0.25, abs=0.03)
+    assert (ball.argmax(1) != at).any()
+
+
+def test_an_autoencoder_learns_to_restore_boards_by_the_encoder_that_is_probed():
+    way = probe.WAYS["autoencoder"]
+    params = jax.jit(probe.init_of(game(), way))(jax.random.key(0))
+    windows, _ = probe.standardised(played())
+    batch = jax.tree.map(lambda x: x[:2], windows)
+    loss = jax.jit(lambda p: probe.restoring_loss(game(), p, batch, None, None)[0])
+    value, gradient = jax.value_and_grad(loss)(params)
+    assert np.isfinite(value)
+    moves = {
+        part: bool(max(np.abs(x).max() for x in jax.tree.leaves(g))) for part, g in gradient["params"].items()
+    }
+    assert {part for part, it_moves in moves.items() if it_moves} == {"encoder", "decoder"}
+    stepped = jax.tree.map(lambda p, g: p - 0.05 * g, params, gradient)
+    assert loss(stepped) < value
+
+
+def test_augmented_boards_move_by_whole_cells_and_each_by_itself():
+    obs = jnp.zeros((2, 3, 10, 10, 1)).at[:, :, 5, 5].set(1.0)
+    np.testing.assert_array_equal(probe.moved(obs, jax.random.key(0), 0), obs)
+    shifted = np.asarray(probe.moved(obs, jax.random.key(0), 2)).reshape(6, 100)
+    assert (shifted.sum(1) == 1.0).all()
+    at = shifted.argmax(1)
+    assert (np.abs(at // 10 - 5) <= 2).all()
+    assert (np.abs(at % 10 - 5) <= 2).all()
+    assert len(set(at.tolist())) > 1
 
 
 def test_measured_states_and_what_came_are_of_one_episode():
@@ -109,9 +146,9 @@ def diagnosis(**changes):
 
 
 def scores(arms):
-    return experiment.scores(
-        dataclasses.replace(SMOKE, tasks=()), {f"measure/{arm}": numbers for arm, numbers in arms.items()}
-    )
+    found = {f"measure/{arm}": numbers for arm, numbers in arms.items()}
+    found["measure/raw board"] = {"probes": [0.25, 0.75]}
+    return experiment.scores(dataclasses.replace(SMOKE, tasks=()), found)
 
 
 def test_scores_and_alarms_are_of_the_last_snapshot_and_of_the_first_where_untrained():
@@ -123,6 +160,7 @@ def test_scores_and_alarms_are_of_the_last_snapshot_and_of_the_first_where_untra
     np.testing.assert_allclose(table["spr"], [[0.6, 0.9]])
     np.testing.assert_allclose(table["untrained"], [[0.1, 0.2]])
     np.testing.assert_allclose(table["untrained tokens"], [[0.1, 0.2]])
+    np.testing.assert_allclose(table["raw board"], [[0.5, 0.5]])
     np.testing.assert_allclose(table["tokens"], [[0.6, 0.9]])
     np.testing.assert_allclose(table["copy_ratio", "spr"], [[0.2, 0.2]])
     np.testing.assert_allclose(table["alarm", "spr"], [[0.0, 0.0]])
