@@ -1,8 +1,8 @@
 """Ablations: a grid of configurations of one experiment, run one after another, as one table.
 
 An experiment offers a grid as `ablations(config) -> {name: config}` in its configuration module, and
-names the arm that cells are judged by, `ABLATED`; every cell is a run of its own in `OUT/cells`, so a stopped grid goes on where it stopped, inside a
-cell too. All cells share one compilation cache.
+names the arm that cells are judged by, `ABLATED`. Every cell is a run of its own in `OUT/cells`, so a
+stopped grid goes on where it stopped, inside a cell too. All cells share one compilation cache.
 """
 
 import json
