@@ -25,6 +25,7 @@ from experiments.plan.config import Config
 from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.figure import Curve, curves, level, line
 from jaxagent.study import collection
+from jaxagent.study.budget import Spent
 from jaxagent.study.corpus import pretrain, windows
 from jaxagent.study.study import Fit, Found, Lanes, Measure, Study
 from jaxagent.study.verdicts import Scores, all_between, iqm_by_task, of_tasks
@@ -39,6 +40,7 @@ CURVES = (
     Curve("train/loss", ("pretrain",), "Pretraining: next-token loss", "tokens", "nats per token"),
     Curve("train/loss", ("world/*",), "Learned worlds (with the saboteur's)", "steps", "sum of losses"),
 )
+TRIALS = 5  # scales of values and discounts, on seeds 1000 to 1004
 BASE_RANGE = (0.02, 0.6)  # of the policy's mean score, where an effect can show
 
 
@@ -55,7 +57,30 @@ def study(config: Config) -> Study:
     steps = [*agents, Measure("collect", collect), model, *fits, *plays]
     table = partial(of_tasks, tasks=config.tasks, arms=about)
     tests, drawn = partial(checks, config), partial(figures, config)
-    return Study(about, names, steps, table, claims(config), tests, drawn, CURVES, LIMITS, shared_seeds=True)
+    return Study(
+        about,
+        names,
+        steps,
+        table,
+        claims(config),
+        tests,
+        drawn,
+        CURVES,
+        LIMITS,
+        shared_seeds=True,
+        spent=spent(config),
+    )
+
+
+def spent(config: Config) -> dict[str, Spent]:
+    """What was learned from trajectories that all share, and networks that are asked before an action."""
+    result = {}
+    for name, arm in worlds.arms(config).items():
+        stages = ("pretrain",) if arm.proposes != "uniform" else ()
+        stages += ("world/*",) if arm.searched else ()
+        trials = TRIALS if arm.searched else 1
+        result[name] = Spent(stages, 1 + arm.simulations, trials)
+    return result
 
 
 def pretraining(config: Config, folder: Path | None) -> Lanes:
