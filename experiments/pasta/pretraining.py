@@ -32,6 +32,8 @@ from jaxagent.train.run import read_done, stage_folder
 from jaxagent.types import Trajectory
 
 MEASURED_WINDOWS = 512  # held-out windows per domain, to measure a pretrained model
+# Of the trunk in one update, where an objective takes more than one.
+PASSES = {"smart": 3, "spr": 2, "spr_tokens": 2, "spr_token": 2}
 
 
 class Reader(NamedTuple):
@@ -151,11 +153,21 @@ def _lanes(config: Config, model: ModelConfig, folder: Path | None) -> Lanes:
         ids=ids,
         data=list(train.values()),
         keep=lambda learner: learner.params.model,
-        units={"tokens": num_steps * sum(layout.num_tokens for layout in layouts)},
+        units={
+            "tokens": num_steps * sum(layout.num_tokens for layout in layouts),
+            "flops": int(sum(num_steps * flops_per_step(reader, layout) for layout in layouts)),
+        },
         tell=tell,
         in_turn=in_turn,
         dtype=config.network.dtype,
     )
+
+
+def flops_per_step(reader: Reader, layout: Layout) -> float:
+    """Operations of an update's passes a transition, both ways; heads and stems are left out."""
+    model, size = reader.model, layout.num_tokens
+    per_token = transformer.flops_per_token(model.config, model.vocabulary, size)
+    return PASSES.get(reader.config.objective, 1) * size * per_token
 
 
 def _measure(

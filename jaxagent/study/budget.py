@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 TRIALS = "settings_tried"
+OF_THE_PEAK = "flops"  # a formula's, for a share of the peak; operations are counted in the program
 ALIKE = 0.1  # spendings that differ by less than this share are equal
 
 
@@ -44,7 +45,8 @@ def _of_arm(spent: Spent, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, 
     for name, stage in stages.items():
         if any(fnmatchcase(name, pattern) for pattern in spent.stages):
             for unit in stage.get("units", ()):
-                total[unit] = total.get(unit, 0) + stage[unit]
+                if unit != OF_THE_PEAK:
+                    total[unit] = total.get(unit, 0) + stage[unit]
     told = {} if spent.trials is None else {TRIALS: spent.trials}
     return total | {"evaluations": spent.evaluations} | told
 
