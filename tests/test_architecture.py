@@ -149,12 +149,12 @@ LINES = {  # of a room: what is more belongs to the library
     "icl_rational": 530,
     "memory": 315,  # of which 40 are presets for Craftax
     "reinforce": 260,  # a corpus, a pretraining and six ways to begin
-    "muzero": 390,  # five models of a task, played with five numbers of simulations
-    "pasta": 1540,
-    "plan": 350,
+    "muzero": 395,  # five models of a task, played with five numbers of simulations
+    "pasta": 1690,
+    "plan": 385,
     "populations": 210,
     "quickstart": 470,
-    "spr": 680,
+    "spr": 830,
 }
 NEW_PAPER = 210
 

@@ -45,10 +45,11 @@ class PlanConfig:
     simulations: tuple[int, ...] = (8, 32)  # rising; the last ones are judged
     num_samples: Annotated[int, Bound(2)] = 6  # actions of a node, drawn by the policy
     # Difference of values that search weighs in full, as a share of the largest possible value.
-    value_range: Share = 0.1
+    value_range: Share = 0.05
     discount: Share = 0.97  # per env step, of values and search
     episodes: Count = 8  # per arm and seed
-    seeds: SeedConfig = SeedConfig(100, 6)  # three gated claims: Holm asks for p < 0.017
+    # 100 to 105 were spent on a search that stretched the values of every node.
+    seeds: SeedConfig = SeedConfig(200, 12)
 
     def check(self) -> None:
         """Raise where simulations do not rise."""
@@ -63,8 +64,8 @@ class Config:
 
     tasks: tuple[LearnedEnvConfig, ...]
     seed: int = 0  # of the agents and their data
-    # So early that the most likely actions leave room: with 0.5 they score 0.69 on CartPole.
-    collect: CollectConfig = CollectConfig(demonstrators=1, max_return=0.3)
+    # So early that the most likely actions leave room, and not so early that they know nothing.
+    collect: CollectConfig = CollectConfig(demonstrators=1, max_return=0.4)
     tokens: TokenConfig = TokenConfig(num_bins=64)
     model: TransformerConfig = TransformerConfig(num_layers=2, context=4)
     pretrain: FitConfig = FitConfig(num_updates=600)
