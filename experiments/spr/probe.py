@@ -52,6 +52,11 @@ WAYS = {
 }
 
 
+def ways_of(config: Config) -> dict[str, Way]:
+    """Those that a configuration trains."""
+    return {arm: way for arm, way in WAYS.items() if config.has_tokens or not way.has_tokens}
+
+
 class Windows(NamedTuple):
     """Standardised steps `[T, B, ...]`, of which stretches are drawn."""
 
