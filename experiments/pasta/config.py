@@ -254,10 +254,12 @@ M_GPT = ModelConfig("M-GPT", granularity="modality")
 SABOTEUR = ModelConfig("saboteur", data="shuffled")
 _MILD = {"gravities": (0.75, 1.25), "sensors": (0, 1)}
 
+# Left out: of Pendulum no arm on T(s) learns from ten demonstrations (0.18 at best, the raw MLP 0.76), of
+# the reacher all do from two (0.97). Half a demonstration of the hopper is too little for all.
 CPU = Config(
     domains=(
-        DomainConfig("classic/Pendulum-v1", horizon=200, demonstrations=2),
-        DomainConfig("brax/hopper", horizon=400, demonstrations=0.5, **_MILD),
+        DomainConfig("brax/hopper", horizon=400, **_MILD),
+        DomainConfig("brax/hopper", horizon=400, demonstrations=2.0, history=1, kept=(0, 1, 2, 3, 4)),
     ),
     models=(C_GPT, M_GPT, SABOTEUR),
     tokens=TokenConfig(num_bins=64),
