@@ -25,6 +25,14 @@ from jaxagent.study.config import (
 )
 
 DESCRIPTION = "what does search add to a pretrained policy, with the true world or a learned one?"
+BELIEF = """
+Search over its own samples makes a swing-up of a policy that can hardly swing, with the true world ({P1}) and
+as well with one that was learned from the same early trajectories ({P2}); a world that has actions wrong is
+of no use to it ({P3}). On CartPole it adds nothing to the policy's most likely actions, whose values, of
+early agents, tell good from better too little. Proposals of the policy are worth no more than uniform ones
+({P5}), and a tree no more than trying every sample once ({P6}): here the learned values do the work. Tasks in
+which a reward lies further ahead than values can tell would change that.
+"""
 
 
 @dataclass(frozen=True)
