@@ -121,7 +121,7 @@ def claims(config: Config) -> list[Claim]:
     return [
         better("M2", "it beats the saboteur", arm_b="saboteur", margin=0.2),
         aside("M7", "values as they are teach more than stretched ones", arm_b="stretched", margin=0.2),
-        aside("M1", "search helps the trained model", arm_b="raw", margin=0.15),
+        aside("M1", "search helps the trained model", arm_b="raw", margin=0.2),
         aside("M5", f"{own} simulations teach more than {BRIEF}", arm_b="brief", margin=0.25),
         aside("M3", "the consistency loss helps", arm_b="no-consistency", margin=0.1),
         fewer("M4", "it reaches PPO's return in fewer steps", arm_b="ppo", margin=1.0, gated=is_large),
