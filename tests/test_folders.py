@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -235,6 +236,7 @@ class Toy(NamedTuple):
     name: str = "toy"
     source: str = "toy"
     is_outside = False
+    config = SimpleNamespace(ABLATED="only")
 
     def study(self, config):
         return self.build(config)
@@ -491,9 +493,8 @@ def grid_of(out, *names):
 
 
 @pytest.fixture
-def grid(tmp_path, monkeypatch, experiment):
+def grid(tmp_path, experiment):
     experiment(lambda place: {})
-    monkeypatch.setattr(ablation, "ARM", "only")
     return grid_of(tmp_path / "abl", "baseline", "b")
 
 
