@@ -204,3 +204,9 @@ def test_a_row_of_development_seeds_stands_beside_that_of_claim_seeds(tmp_path, 
     path.write_text(json.dumps(summary | developed | {"fingerprint": "abc"}))
     with pytest.raises(ValueError, match="rows are of presets"):
         results.add(folder)
+
+
+def test_every_experiment_with_rows_has_the_numbers_of_its_smoke_preset():
+    """Without them a row could not tell that the code computes other numbers now."""
+    told = {path.stem.split("-")[0] for path in results.RESULTS.glob("*.json")}
+    assert told <= set(results.smoke_numbers())

@@ -34,6 +34,9 @@ def call(*arguments):
         ("atari100k", ()),
         ("memory", ()),
         ("reinforce", ()),
+        ("pasta", ()),
+        ("icl_bma", ()),
+        ("icl_rational", ()),
     ],
 )
 def test_smoke_presets_run_to_a_report(tmp_path, name, flags):
