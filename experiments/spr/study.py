@@ -44,7 +44,7 @@ ROOM = 0.9  # of R^2, below which an untrained latent leaves room
 SETTINGS = "Settings were chosen on development seeds (1000 and up)."
 LIMITS = (
     "Probes are fitted on half of the measured states. A board has 400 inputs and a latent 64: from few "
-    "states the board's probe is the worse for that alone (R^2 0.44 from 2,048, 0.53 from 16,384), and S9 with it.",
+    "states the board's probe is the worse for that alone (R^2 0.44 from 2,048, 0.53 from 16,384); so is S9.",
     "The probe's network is small and dense; its observations are standardised cell by cell.",
     "Data are of random play alone, and no reward is learned from in the probe.",
     "Noise is drawn anew at every step: what is predictable is what is true. Distractors that move by rules "
