@@ -142,8 +142,8 @@ def _network_of(config: Config, group: Group) -> Any:
     model = group.model
     if model is None:
         return "raw"
-    pool = model.pool or config.adapt.pool
-    return config.network_of(model), config.tokens_of(model), model.domains, model.is_causal, pool
+    network, tokens, pool = (of(model) for of in (config.network_of, config.tokens_of, config.pool_of))
+    return network, tokens, model.domains, model.is_causal, pool
 
 
 def zero_shot(config: Config, domain: DomainConfig, data: dict[str, RobotData], folder: Path) -> list[float]:

@@ -115,7 +115,7 @@ class AdaptConfig:
     tested: tuple[str, ...] = ()  # under changed conditions too; (): all
     filmed: tuple[str, ...] = ("scratch", "full")  # an episode of their first seed is drawn
     fit: FitConfig = IMITATION
-    # Multiples of the learning rate and of the updates, by arm; chosen for each on development seeds.
+    # Multiples of the learning rate and of the updates, by arm; so far chosen for adapters alone.
     rates: tuple[tuple[str, float], ...] = (("lora", 10.0), ("ia3", 10.0))
     lengths: tuple[tuple[str, float], ...] = ()
     # The only target of a causal model at its last state token is the first action: linear probes
@@ -152,7 +152,7 @@ class Config:
 
     domains: tuple[DomainConfig, ...]
     models: tuple[ModelConfig, ...]
-    seed: int = 0  # of the data and the first pretraining
+    seed: int = 0  # of the data and of pretraining
     num_pretrainings: Count = 5  # of each model
     collect: CollectConfig = CollectConfig()
     tokens: TokenConfig = TokenConfig()
@@ -200,6 +200,10 @@ class Config:
         """How a model's scalars become tokens."""
         return replace(self.tokens, granularity=model.granularity, values=model.values)
 
+    def pool_of(self, model: ModelConfig) -> Pool:
+        """How T(s) of a model is read off its tokens."""
+        return model.pool or self.adapt.pool
+
     def network_of(self, model: ModelConfig) -> TransformerConfig:
         """A model's transformer."""
         return replace(self.network, width=model.width or self.network.width)
@@ -245,7 +249,7 @@ class Config:
         expected, fix = f"a multiple of num_pretrainings = {parts}", "seeds are nested in pretrainings"
         require(seeds % parts == 0, "AdaptConfig.seeds.count", seeds, expected, fix)
         learns = bool(self.reward.offline or self.reward.online)
-        pool, fix = self.main.pool or self.adapt.pool, "learning from rewards has no queries to learn"
+        pool, fix = self.pool_of(self.main), "learning from rewards has no queries to learn"
         require(not learns or pool != "attention", "the pool of T(s)", pool, "one without parameters", fix)
 
 

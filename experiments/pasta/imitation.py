@@ -24,7 +24,7 @@ from jaxagent.data.normalize import apply as standardise
 from jaxagent.nn.mlp import MLP
 from jaxagent.nn.readout import Readout
 from jaxagent.study import corpus
-from jaxagent.study.agents import stack
+from jaxagent.study.agents import stack, take
 from jaxagent.study.study import Fit, Lanes
 from jaxagent.train.run import read_done
 
@@ -162,8 +162,11 @@ def _lanes(group: Group, folder: Path | None) -> Lanes:
     robot, act = data[domain.name], actor(group, data, folder)
     if group.model is None:
         params, fixed = first_raw_params(config, domain, robot, folder), ()
+        num_tokens = group.window_length * len(robot.env.obs_spec)
     else:
         reader = pretraining.reader_of(config, group.model, data)
+        layout = reader.layouts[domain.name]
+        num_tokens = domain.history * layout.num_tokens + layout.num_obs_tokens
         networks = first_networks(group, reader, folder)
         params, fixed = first_params(group, reader, networks), fixed_of(group, networks)
     settings = group.fit
@@ -171,7 +174,7 @@ def _lanes(group: Group, folder: Path | None) -> Lanes:
     def sample(data: Any, key: jax.Array) -> tuple[Window, jax.Array]:
         steps, _ = data
         index = jax.random.randint(key, (settings.batch_size // NUM_SHARDS,), 0, steps["num_real"])
-        return jax.tree.map(lambda x: x[index], (steps["window"], steps["action"]))
+        return take((steps["window"], steps["action"]), index)
 
     def loss(params: Any, batch: Any, data: Any) -> tuple[jax.Array, dict]:
         (window, action), (_, fixed) = batch, data
@@ -188,18 +191,8 @@ def _lanes(group: Group, folder: Path | None) -> Lanes:
         [seed for _, seed in group.lanes],
         data=(jax.tree.map(lambda v: jnp.asarray(np.concatenate([v] * len(group.arms))), steps), fixed),
         data_axis=0,
-        units={"tokens": settings.batch_size * tokens_of(group, robot)},
+        units={"tokens": settings.batch_size * num_tokens},
     )
-
-
-def tokens_of(group: Group, robot: RobotData) -> int:
-    """Tokens that a decision reads: scalars of all, or as the model has them."""
-    num_obs, num_actions = len(robot.env.obs_spec), len(robot.env.action_spec)
-    if group.model is None:
-        return group.window_length * num_obs
-    is_component = group.model.granularity == "component"
-    of_state, of_step = (num_obs, num_obs + num_actions) if is_component else (1, 2)
-    return group.domain.history * of_step + of_state
 
 
 def first_raw_params(config: Config, domain: DomainConfig, robot: RobotData, folder: Path | None) -> Any:

@@ -95,7 +95,7 @@ def reader_of(config: Config, model: ModelConfig, data: Mapping[str, RobotData])
     }
     network = sequence_model.model(config.network_of(model), tokens, tuple(domains))
     layouts = dict(zip(robots_of, network.layouts, strict=True))
-    return Reader(model, network, objective, layouts, tokenizers, model.pool or config.adapt.pool)
+    return Reader(model, network, objective, layouts, tokenizers, config.pool_of(model))
 
 
 def fit_of(config: Config, model: ModelConfig) -> Fit:

@@ -176,7 +176,7 @@ def steps_of(episodes: Sequence[Trajectory], domain: DomainConfig, begin: float)
     share = domain.demonstrations - (domain.num_episodes - 1)
     count = math.ceil(share * len(actions[-1]))
     first = math.floor(begin * (len(actions[-1]) - count + 1))
-    windows[-1], actions[-1] = jax.tree.map(lambda x: x[first : first + count], (windows[-1], actions[-1]))
+    windows[-1], actions[-1] = take((windows[-1], actions[-1]), slice(first, first + count))
     shown, action = jax.tree.map(lambda *x: np.concatenate(x), *windows), np.concatenate(actions)
 
     def padded(x: np.ndarray) -> np.ndarray:

@@ -3,8 +3,8 @@
 Method. Frozen populations of PPO and SAC agents leave histories; a transformer with one token per
 scalar of state and action (C-), or one per vector (M-), is pretrained on those of the training
 agents, reward-free. Its contextual vector T(s) then replaces the state as a policy's input, and
-every arm clones a few demonstrations of a held-out agent with equal updates on equal steps. Tests:
-nominal, changed gravity, failing sensors. Scores are normalised by random actions and the expert.
+every arm clones a few demonstrations of a held-out agent on equal steps. Tests: nominal,
+changed gravity, failing sensors. Scores are normalised by random actions and the expert.
 
 Claims. A3: pretrained and tuned beats from scratch. A3m: so it does where scratch is given as many
 operations as pretraining took. A3s: it beats the saboteur, pretrained on histories whose order was
@@ -12,7 +12,6 @@ shuffled. Aside: adapters below 10,000 parameters keep 85 % (A4), T(s) beats raw
 of larger presets all others.
 
     jaxagent run pasta --preset cpu        # ten minutes on 2 cores
-    jaxagent run pasta --preset cpu-full   # the paper's tables: two hours on 2 cores
 """
 
 from collections.abc import Mapping
@@ -52,7 +51,7 @@ SINGLE = {  # an arm made of every domain's own model: that model's name, and wh
     "single, equal tokens": ("{} tokens", f"{ALONE}, of as many tokens as the common one"),
     "held out": ("without {}", "a model of all other domains"),
 }
-TRIALS = 3  # rates of learning, on development seeds, of each arm
+TRIALS = 3  # rates and lengths of imitation, on development seeds, of each arm
 TOKENS = "tokens (all pretrainings of a model)"
 CURVE = Curve("train/loss", ("pretrain/*",), "Pretraining loss", "tokens", "loss of the objective", TOKENS)
 

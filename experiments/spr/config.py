@@ -169,7 +169,7 @@ def _on_minatar(agent: RainbowConfig, *names: str, noise: float = 0.0, **changes
     return Config(has_tokens=True, tasks=tasks, runtime=RuntimeConfig(matmul_precision="default"), **changes)
 
 
-# What two cores train in two hours: a narrow head, 16k steps, two updates a step, noise in every cell.
+# For two cores, never run: a narrow head, 16k steps, two updates a step, noise in every cell.
 _NARROW = dataclasses.replace(_BOARD, width=1, hidden_size=64)
 _BRIEF = {"num_updates": 4000, "updates_per_chunk": 500, "capacity": 16_384, "warmup_steps": 1024}
 _SLIGHT = dataclasses.replace(_RAINBOW, model=_NARROW, learning_rate=3e-4, num_td_steps=5, **_BRIEF)

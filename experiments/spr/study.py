@@ -15,7 +15,7 @@ no alarm goes off in the sound arm (S8). T1-T4: as S1-S3 and S8, in a transforme
 board. On MinAtar with noise, R1: Rainbow is better with self-prediction.
 
     jaxagent run spr --preset cpu        # minutes on 2 cores
-    jaxagent run spr --preset cpu-full   # Rainbow on two games: two hours
+    jaxagent run spr --preset cpu-full   # Rainbow on two games; never run
 """
 
 from collections.abc import Mapping, Sequence

@@ -11,8 +11,6 @@ from jaxagent.nn.readout import pooled
 from jaxagent.nn.sequence_model import SequenceModel
 from jaxagent.tokens.layout import Layout
 
-FAILURES = ("mean", "mask", "drop")  # of a sensor
-
 
 def states(model: SequenceModel, layout: Layout, *, is_causal: bool) -> Callable[..., Any]:
     """A function `(params, unit [B, K, P], is_known [B, K], failure=None)` of windows that end now.

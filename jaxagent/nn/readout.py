@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxagent.config import Pool
+from jaxagent.nn.attention import HIDDEN
 from jaxagent.nn.mlp import MLP
-
-HIDDEN = -1e30  # score of what must not be looked at
 
 
 def pooled(states: jax.Array, is_kept: jax.Array, pool: Pool) -> jax.Array:

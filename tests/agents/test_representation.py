@@ -40,6 +40,15 @@ def states(seed=0):
     return jnp.asarray(np.random.default_rng(seed).uniform(-0.8, 0.8, (B, n)), jnp.float32)
 
 
+def transitions(seed):
+    return jnp.asarray(np.random.default_rng(seed).uniform(-0.8, 0.8, (B, K, 6)), jnp.float32)
+
+
+def in_a_window(model, layout, params, unit, attention):
+    """States `[B, K G, D]` of the whole model, of windows of transitions."""
+    return jax.jit(model.encode, static_argnums=1)(params, layout, unit, attention)
+
+
 def depends_on(read, unit):
     """Whether T of the first state moves with each of its components, and of the others at all."""
     before, own = read(unit), []
@@ -81,7 +90,7 @@ def test_t_has_its_width_for_any_leading_axes(granularity, pool):
 def test_t_is_the_state_of_the_model_before_the_first_action(granularity, is_causal):
     """As in a window: causal, the first state's; else a window that holds nothing else."""
     model, layout, params = build(granularity)
-    unit = jnp.asarray(np.random.default_rng(1).uniform(-0.8, 0.8, (B, K, 6)), jnp.float32)
+    unit = transitions(1)
     size = layout.num_obs_tokens
     if is_causal:
         attention = masking.causal(K, layout.num_tokens)[None]
@@ -89,7 +98,7 @@ def test_t_is_the_state_of_the_model_before_the_first_action(granularity, is_cau
         place = np.arange(K * layout.num_tokens)
         attention = jnp.asarray(np.broadcast_to(place < size, (len(place), len(place))))
         attention = (attention | jnp.eye(len(place), dtype=bool))[None]
-    window = jax.jit(model.encode, static_argnums=1)(params, layout, unit, attention)
+    window = in_a_window(model, layout, params, unit, attention)
     for pool, expected in (
         ("last", window[:, size - 1]),
         ("mean", window[:, :size].mean(1)),
@@ -105,14 +114,14 @@ def test_t_is_the_state_of_the_model_before_the_first_action(granularity, is_cau
 def test_with_a_history_t_reads_the_steps_that_are_known(granularity, is_causal):
     """Causal it is the model's state in a window; of no known step it is the state alone."""
     model, layout, params = build(granularity)
-    unit = jnp.asarray(np.random.default_rng(2).uniform(-0.8, 0.8, (B, K, 6)), jnp.float32)
+    unit = transitions(2)
     read = jax.jit(representation.states(model, layout, is_causal=is_causal))
     known = jnp.ones((B, K), bool)
     got, is_kept = read(params, unit, known)
     assert is_kept.all()
     if is_causal:
         attention = masking.causal(K, layout.num_tokens)[None]
-        window = jax.jit(model.encode, static_argnums=1)(params, layout, unit, attention)
+        window = in_a_window(model, layout, params, unit, attention)
         first = (K - 1) * layout.num_tokens
         expected = window[:, first : first + layout.num_obs_tokens]
         np.testing.assert_allclose(got, expected, **CLOSE)
