@@ -96,7 +96,7 @@ def pretraining_chunk(
         return report
 
     num_tokens = UPDATES * batch_size * config.context * layout.num_tokens
-    per_token = transformer.flops_per_token(config, model.vocabulary, layout.num_tokens)
+    per_token = transformer.flops_per_token(config, model.vocabulary.size, layout.num_tokens)
     return run, float(per_token * num_tokens), num_tokens
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxagent.report import figures
+from jaxagent.report import figure, figures
 from jaxagent.report.html import write_report
 from jaxagent.report.render import contact_sheet, write_gif, write_png
 
@@ -320,3 +320,12 @@ def test_an_arm_keeps_its_color(tmp_path):
     curve = read_report(folder).split("<h2>Learning curves</h2>")[1]
     assert figures.COLORS[ARMS.index("finetune")].lower() in curve
     assert figures.COLORS[0].lower() not in curve
+
+
+def test_histograms_of_samples_share_their_bins():
+    counted = figure.histograms({"few": [0.0, 1.0], "many": [0.0, 0.4, 0.4, 1.0]}, num_bins=2)
+    assert counted["few"] == {"counts": [1, 1], "edges": [0.0, 0.5, 1.0]}
+    assert counted["many"]["counts"] == [3, 1]
+    few, many = figure.shares("returns", "of episodes", "return", counted)["series"]
+    assert (few["y"], many["y"]) == ([0.5, 0.5], [0.75, 0.25])
+    assert few["x"] == [0.25, 0.75]

@@ -23,6 +23,18 @@ class WrappedState(NamedTuple):
     own: Any  # what the wrapper remembers
 
 
+def innermost(value: Any) -> Any:
+    """The state or the task below all wrappers."""
+    return innermost(value.env) if isinstance(value, WrappedParams | WrappedState) else value
+
+
+def changed(value: Any, **fields: Any) -> Any:
+    """A state or a task whose innermost has other values of some fields, in the same wrappers."""
+    if isinstance(value, WrappedParams | WrappedState):
+        return value._replace(env=changed(value.env, **fields))
+    return value._replace(**fields)
+
+
 class Step(NamedTuple):
     """Results of one step of the wrapped environment, beside its state."""
 

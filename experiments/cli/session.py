@@ -85,9 +85,8 @@ def freeze(room: Room, preset: str, config: Any, development: Path, why: str) ->
         study, place = _study(room, preset, config), frozen_place(room, preset)
         what = registration.asked(room.name, preset, config, study)
         run = json.loads((development / "summary.json").read_text())
-        seen = [
-            pair for row in results.read() if row["experiment"] == room.name for pair in row.get("seeds", [])
-        ]
+        rows = [row for row in results.read() if row["experiment"] == room.name]
+        seen = [pair for row in rows for pair in registration.judged_on(row)]
         lines = registration.freeze(place, config, what, study, run, why=why, seen=seen)
         print("\n".join(lines))
         print(f"{place}: commit it, and run from a clean tree")

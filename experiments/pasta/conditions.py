@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.vector import broadcast_params
-from envs.wrappers.wrapper import WrappedParams
+from envs.wrappers.wrapper import changed, innermost
 from experiments.pasta import imitation, pretraining
 from experiments.pasta.config import Config, DomainConfig
 from experiments.pasta.imitation import Group
@@ -42,19 +42,13 @@ def conditions(domain: DomainConfig, robot: RobotData) -> tuple[list[str], Condi
     none = np.zeros(len(sensors), bool)
     tests = {"nominal": Condition(robot.task, none, none, none)}
     for factor in domain.gravities:
-        tests[f"gravity {factor:g}"] = Condition(heavier(robot.task, factor), none, none, none)
+        heavier = changed(robot.task, gravity=np.float32(factor) * innermost(robot.task).gravity)
+        tests[f"gravity {factor:g}"] = Condition(heavier, none, none, none)
     for mode, sensor in product(domain.failures, domain.sensors):
         hits = (mode == "mean", mode != "mean", mode == "drop")
         failed = ((sensors == sensor) & is_hit for is_hit in hits)
         tests[f"sensor {sensor} {mode}"] = Condition(robot.task, *failed)
     return list(tests), stack(list(tests.values()))
-
-
-def heavier(task: Any, factor: float) -> Any:
-    """A task, wrapped or not, under a multiple of its gravity."""
-    if isinstance(task, WrappedParams):
-        return task._replace(env=heavier(task.env, factor))
-    return task._replace(gravity=np.float32(factor) * task.gravity)
 
 
 def policy_under(

@@ -22,6 +22,7 @@ from jaxagent.config import (
     check,
     require,
     require_at_most,
+    require_unlike,
 )
 from jaxagent.study.config import SeedConfig
 
@@ -60,6 +61,16 @@ class DomainConfig:
     def num_episodes(self) -> int:
         """Episodes that a seed's demonstrations are taken from."""
         return math.ceil(self.demonstrations)
+
+    def last(self, length: int) -> int:
+        """Steps that are kept of the last of them, which has so many."""
+        share = round(self.demonstrations - (self.num_episodes - 1), 6)
+        return math.ceil(round(share * length, 6))
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of a seed's demonstrations at most."""
+        return (self.num_episodes - 1) * self.horizon + self.last(self.horizon)
 
 
 @dataclass(frozen=True)
@@ -146,6 +157,12 @@ class RewardConfig:
         return tuple(a for a in self.arms if a in ("probe", "mlp")) if self.online else ()
 
 
+def _of_length(fit: FitConfig, num_updates: int) -> FitConfig:
+    """A fit of other length, in chunks as long as divide it."""
+    chunk = math.gcd(num_updates, fit.updates_per_chunk)
+    return replace(fit, num_updates=num_updates, updates_per_chunk=chunk)
+
+
 @dataclass(frozen=True)
 class Config:
     """The study, in the order in which it runs."""
@@ -210,16 +227,13 @@ class Config:
 
     def imitation_of(self, domain: DomainConfig, arm: ArmConfig) -> FitConfig:
         """An arm's imitation in a domain."""
-        fit, chunk = self.adapt.fit, self.adapt.fit.updates_per_chunk
-        updates = round(arm.length * (domain.updates or fit.num_updates) / chunk)
-        sizes = {"num_updates": max(1, updates) * chunk, "learning_rate": arm.rate * fit.learning_rate}
-        return replace(fit, **sizes)
+        fit = self.adapt.fit
+        longer = _of_length(fit, round(arm.length * (domain.updates or fit.num_updates)))
+        return replace(longer, learning_rate=arm.rate * fit.learning_rate)
 
     def fit_of(self, model: ModelConfig) -> FitConfig:
         """A model's pretraining."""
-        chunk = self.pretrain.updates_per_chunk
-        chunks = max(1, round(model.updates * self.pretrain.num_updates / chunk))
-        return replace(self.pretrain, num_updates=chunks * chunk)
+        return _of_length(self.pretrain, round(model.updates * self.pretrain.num_updates))
 
     def tested_on(self, model: ModelConfig) -> tuple[DomainConfig, ...]:
         """The domains that a model is adapted to."""
@@ -243,8 +257,15 @@ class Config:
                 check_name(f"domain of model {model.name}", domain, [d.name for d in self.domains])
             check(self.network_of(model))
             check(self.fit_of(model))
-        for arm in (*self.adapt.arms, *dict(self.adapt.rates), *dict(self.adapt.lengths)):
-            check_name("arm", arm, self.all_arms)
+        for field in ("arms", "rates", "lengths", "tested", "filmed"):
+            given = [a if isinstance(a, str) else a[0] for a in getattr(self.adapt, field)]
+            require_unlike(f"AdaptConfig.{field}", given)
+            for arm in given:
+                check_name(f"arm of adapt.{field}", arm, self.all_arms)
+        derived, fix = "an arm other than that, whose length is derived", "leave it out"
+        require(LONGER not in dict(self.adapt.lengths), "AdaptConfig.lengths", LONGER, derived, fix)
+        require_unlike("names of domains", [d.name for d in self.domains])
+        require_unlike("names of models", [m.name for m in self.models])
         seeds, parts = len(self.adapt.seeds), self.num_pretrainings
         expected, fix = f"a multiple of num_pretrainings = {parts}", "seeds are nested in pretrainings"
         require(seeds % parts == 0, "AdaptConfig.seeds.count", seeds, expected, fix)
@@ -273,7 +294,6 @@ CPU = Config(
         SeedConfig(100, 5),  # 0 to 7 were spent on another design
         arms=("scratch", LONGER, "full", "probe", "ia3", "lora", "M-GPT", "saboteur", "mlp"),
         tested=("full", "M-GPT", "mlp"),
-        lengths=((LONGER, 10.0),),
     ),
     runtime=RuntimeConfig(optimization_level=1, lanes_in_turn=True),
 )
@@ -284,20 +304,14 @@ SMOKE = replace(
     CPU,
     domains=(
         DomainConfig("classic/Pendulum-v1", horizon=20, sensors=(0,), failures=get_args(Failure)),
-        DomainConfig("brax/inverted_pendulum", horizon=20, gravities=(0.5,)),
+        DomainConfig("brax/inverted_pendulum", 20, 1.5, history=1, kept=(0, 1, 2), gravities=(0.5,)),
     ),
     collect=CollectConfig(lanes=2, steps=20, demonstration_episodes=2),
     tokens=TokenConfig(num_bins=16),
-    network=TransformerConfig(width=16, num_layers=1, num_heads=2, context=2),
+    network=TransformerConfig(width=16, num_layers=1, num_heads=2, context=4),
     pretrain=replace(_TINY, num_updates=4, updates_per_chunk=2),
     num_pretrainings=2,
-    adapt=AdaptConfig(
-        SeedConfig(1000, 2),
-        lengths=((LONGER, 2.0),),
-        episodes=2,
-        head_size=8,
-        fit=replace(_TINY, weight_decay=0.0),
-    ),
+    adapt=AdaptConfig(SeedConfig(1000, 2), episodes=2, head_size=8, fit=replace(_TINY, weight_decay=0.0)),
     reward=RewardConfig(
         td3_bc=TD3BCConfig(**_OFFLINE, critic_hidden_size=8),
         iql=IQLConfig(**_OFFLINE, critic_hidden_size=8),
@@ -308,7 +322,25 @@ SMOKE = replace(
 
 _OBJECTIVES = ("gpt", "bert", "mtm", "smart", "maskdp", "spr")
 _TOKENS = {"hopper": 14, "halfcheetah": 23, "walker2d": 23, "ant": 35}  # a transition
-_TOTAL = sum(_TOKENS.values())
+
+
+def _models(robots: tuple[str, ...]) -> tuple[ModelConfig, ...]:
+    """All models of the paper's tables, of a study of these robots."""
+    total = sum(_TOKENS[name] for name in robots)
+    tokens = {name: total / _TOKENS[name] for name in robots}
+    return (
+        C_GPT,
+        SABOTEUR,
+        *(ModelConfig(f"C-{o.upper()}", o) for o in _OBJECTIVES[1:]),
+        *(ModelConfig(f"M-{o.upper()}", o, "modality") for o in _OBJECTIVES),
+        # As many operations as the component model: two tokens a transition instead of many.
+        ModelConfig("M-GPT flops", granularity="modality", updates=total / (2 * len(robots))),
+        # A model of each domain alone, twice: seeing as much of it, and as many tokens, as all do.
+        *(ModelConfig(f"{name} epochs", domains=name) for name in robots),
+        *(ModelConfig(f"{name} tokens", domains=name, updates=tokens[name]) for name in robots),
+        *(ModelConfig(f"without {name}", held_out=name) for name in robots),
+    )
+
 
 # One accelerator, each stage at most ten minutes. Never run so far.
 _PPO = PPOConfig(num_envs=512, num_steps=32, num_minibatches=8, learning_rate=3e-4, reward_scale=0.1)
@@ -316,18 +348,9 @@ _SEVERE = {"gravities": (0.5, 0.75, 1.25, 1.5), "sensors": tuple(range(11)), "fa
 GPU = Config(
     domains=tuple(DomainConfig(f"brax/{name}", horizon=1000, **_SEVERE) for name in _TOKENS),
     models=(
-        C_GPT,
-        SABOTEUR,
-        *(ModelConfig(f"C-{o.upper()}", o) for o in _OBJECTIVES[1:]),
-        *(ModelConfig(f"M-{o.upper()}", o, "modality") for o in _OBJECTIVES),
+        *_models(tuple(_TOKENS)),
         ModelConfig("C-GPT reals", values="reals"),
         ModelConfig("M-GPT reals", granularity="modality", values="reals"),
-        # As many operations as the component model: two tokens a transition instead of many.
-        ModelConfig("M-GPT flops", granularity="modality", updates=_TOTAL / 8),
-        # A model of each domain alone, twice: seeing as much of it, and as many tokens, as all do.
-        *(ModelConfig(f"{name} epochs", domains=name) for name in _TOKENS),
-        *(ModelConfig(f"{name} tokens", domains=name, updates=_TOTAL / n) for name, n in _TOKENS.items()),
-        *(ModelConfig(f"without {name}", held_out=name) for name in _TOKENS),
     ),
     collect=CollectConfig(lanes=64, steps=1000),
     tokens=TokenConfig(num_bins=1024),
@@ -371,7 +394,7 @@ def ablations(config: Config) -> dict[str, Config]:
     rates, lengths = (
         tuple(x for x in of if x[0] in arms) for of in (config.adapt.rates, config.adapt.lengths)
     )
-    lean = replace(config.adapt, arms=arms, rates=rates, lengths=lengths)
+    lean = replace(config.adapt, arms=arms, tested=(ABLATED,), rates=rates, lengths=lengths)
     base = replace(config, models=config.models[:1], adapt=lean, reward=RewardConfig())
     cells = {"baseline": base}
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,21 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.pasta import pretraining, robots
-from experiments.pasta.config import ArmConfig, Config, DomainConfig, ModelConfig
+from experiments.pasta.config import LONGER, ArmConfig, Config, DomainConfig, ModelConfig
 from experiments.pasta.pretraining import Reader
 from experiments.pasta.robots import RobotData
 from jaxagent import keys
-from jaxagent.adapt import ia3, lora, subset
+from jaxagent.adapt import either, subset
 from jaxagent.agents.actions import from_env_action
 from jaxagent.agents.window import Window
 from jaxagent.config import NUM_SHARDS, FitConfig, Pool
 from jaxagent.data.normalize import Moments, moments_of
 from jaxagent.data.normalize import apply as standardise
+from jaxagent.nn import mlp, transformer
 from jaxagent.nn.mlp import MLP
 from jaxagent.nn.readout import Readout
 from jaxagent.study import corpus
 from jaxagent.study.agents import stack, take
 from jaxagent.study.study import Fit, Lanes
+from jaxagent.tokens.layout import Layout
 from jaxagent.train.run import read_done
 
 WAYS = dict.fromkeys(subset.SUBSETS, "subset") | {"lora": "adapter", "ia3": "adapter", "raw": "raw"}
@@ -84,19 +87,44 @@ def group_of(arm: ArmConfig) -> str:
     return "-".join(parts).replace(" ", "-")
 
 
+def matched(config: Config, envs: Mapping[str, Any]) -> Config:
+    """The configuration whose `LONGER` arm takes as many operations as pretraining and tuning do.
+
+    `envs` are the domains' by name. Operations are counted by formula, as `flops_per_token` does.
+    """
+    if LONGER not in config.arms:
+        return config
+    network, layouts = pretraining.network_of(config, config.main, envs)
+    before = config.fit_of(config.main).num_updates * pretraining.flops_per_update(
+        config, network, config.main, list(layouts.values())
+    )
+    tuning, arm = 0, config.arms[LONGER]
+    for domain in config.domains:
+        fit, layout = config.imitation_of(domain, arm), layouts[domain.name]
+        reads = replace(network.config, context=domain.history + 1)
+        flops = transformer.flops_per_token(reads, config.adapt.head_size, layout.num_tokens)
+        tuning += fit.num_updates * fit.batch_size * tokens_of_decision(domain, layout) * flops
+    lengths = (*config.adapt.lengths, (LONGER, round(1 + before / tuning, 1)))
+    return replace(config, adapt=replace(config.adapt, lengths=lengths))
+
+
+def tokens_of_decision(domain: DomainConfig, layout: Layout) -> int:
+    """Tokens that T(s) is read off, the history's among them."""
+    return domain.history * layout.num_tokens + layout.num_obs_tokens
+
+
 def raw_network(config: Config, domain: DomainConfig, robot: RobotData, folder: Path | None) -> MLP:
     """The raw-observation policy: three hidden layers, as many parameters as the main model with its head."""
     num_parameters, stage = 10_000, f"pretrain/{config.main.name}"
     if folder is not None:
         num_parameters = read_done(folder, stage)["summary"]["parameters"]
-    obs_size = (domain.history + 1) * len(robot.env.obs_spec)
-    action_size = len(robot.env.action_spec)
+    return mlp.of_size(raw_size(domain, robot), len(robot.env.action_spec), num_parameters)
 
-    def size(width: int) -> int:
-        return width * (obs_size + 1) + 2 * width * (width + 1) + action_size * (width + 1)
 
-    width = next(w for w in itertools.count(8) if size(w + 1) > num_parameters)
-    return MLP((width, width, width, action_size), activation=jax.nn.relu, output_scale=0.01)
+def raw_size(domain: DomainConfig, robot: RobotData) -> int:
+    """Inputs of the raw-observation policy: observations, and of the past actions and what is known."""
+    past = len(robot.env.action_spec) + 1
+    return (domain.history + 1) * len(robot.env.obs_spec) + domain.history * past
 
 
 def raw_moments(robot: RobotData) -> Moments:
@@ -113,7 +141,7 @@ def actor(group: Group, data: Mapping[str, RobotData], folder: Path | None) -> C
     """`(params, window [B, K, ...], failure=None) -> actions [B, m]` of a group's arms, in (-1, 1).
 
     The parameters are a `Learned` of the whole network, whose tokens of sensors may fail (see
-    `representation.fail`), or the raw network's own, which reads all observations of the window.
+    `representation.fail`), or the raw network's own, which reads all that the window holds.
     """
     config, name = group.config, group.domain.name
     if group.model is None:
@@ -121,8 +149,12 @@ def actor(group: Group, data: Mapping[str, RobotData], folder: Path | None) -> C
 
         def act_raw(params: Any, window: Window, failure: Any = None) -> jax.Array:
             del failure
-            obs = jnp.where(window.is_known[..., None], standardise(moments, window.obs), 0.0)
-            return jnp.tanh(network.apply(params, obs.reshape(obs.shape[0], -1)))
+            known, spec = window.is_known[..., None], data[name].env.action_spec
+            obs = jnp.where(known, standardise(moments, window.obs), 0.0)
+            past = jnp.where(known, from_env_action(window.action, spec), 0.0)[:, :-1]
+            parts = obs, past, known[:, :-1].astype(obs.dtype)
+            inputs = jnp.concatenate([part.reshape(len(obs), -1) for part in parts], axis=-1)
+            return jnp.tanh(network.apply(params, inputs))
 
         return act_raw
     reader = pretraining.reader_of(config, group.model, data)
@@ -162,11 +194,11 @@ def _lanes(group: Group, folder: Path | None) -> Lanes:
     robot, act = data[domain.name], actor(group, data, folder)
     if group.model is None:
         params, fixed = first_raw_params(config, domain, robot, folder), ()
-        num_tokens = group.window_length * len(robot.env.obs_spec)
+        num_tokens = raw_size(domain, robot)
     else:
         reader = pretraining.reader_of(config, group.model, data)
         layout = reader.layouts[domain.name]
-        num_tokens = domain.history * layout.num_tokens + layout.num_obs_tokens
+        num_tokens = tokens_of_decision(domain, layout)
         networks = first_networks(group, reader, folder)
         params, fixed = first_params(group, reader, networks), fixed_of(group, networks)
     settings = group.fit
@@ -197,7 +229,7 @@ def _lanes(group: Group, folder: Path | None) -> Lanes:
 
 def first_raw_params(config: Config, domain: DomainConfig, robot: RobotData, folder: Path | None) -> Any:
     """What the raw-observation policies start from, `[seeds, ...]`."""
-    obs = jnp.zeros((1, (domain.history + 1) * len(robot.env.obs_spec)))
+    obs = jnp.zeros((1, raw_size(domain, robot)))
     init = jax.jit(raw_network(config, domain, robot, folder).init)
     return stack([init(keys.derive(seed, "imitate/raw"), obs) for seed in config.adapt.seeds])
 
@@ -217,7 +249,7 @@ def first_params(group: Group, reader: Reader, networks: Sequence[Any]) -> Learn
     head = jax.jit(readout_of(config, reader.pool, layout.domain.action_size).init)
     for (_, seed), network in zip(group.lanes, networks, strict=True):
         if group.way == "adapter":
-            network = init_adapters(config, network, keys.derive(seed, f"imitate/{name}/lora"))
+            network = adapters_of(config, keys.derive(seed, f"imitate/{name}/lora"), network)
         result.append(Learned(network, head(keys.derive(seed, f"imitate/{name}/head"), states, kept)))
     return stack(result)
 
@@ -233,22 +265,15 @@ def whole(group: Group, params: Any, fixed: Any) -> Any:
     """What a lane acts with: what it learned on top of what it keeps."""
     if group.way == "raw":
         return params
-    merge = merged if group.way == "adapter" else subset.moving
-    return params._replace(model=merge(params.model, fixed))
+    if group.way == "adapter":
+        base, is_lora = fixed
+        return params._replace(model=either.merge(base, params.model, is_lora))
+    return params._replace(model=subset.moving(params.model, fixed))
 
 
-def merged(adapters: Any, below: tuple[Any, jax.Array]) -> Any:
-    """The network below one kind of adapters: both are lanes of one program, one is at rest."""
-    base, is_lora = below
-    low_rank = jax.tree.map(lambda x: is_lora * x, adapters["lora"])
-    scales = jax.tree.map(lambda x: 1.0 + (1.0 - is_lora) * (x - 1.0), adapters["ia3"])
-    return ia3.merge(lora.merge(base, low_rank), scales)
-
-
-def init_adapters(config: Config, base: Any, key: jax.Array) -> dict[str, Any]:
+def adapters_of(config: Config, key: jax.Array, base: Any) -> dict[str, Any]:
     """Adapters of both kinds."""
-    low_rank = lora.init(key, base, config.adapt.lora_rank, config.adapt.lora_targets)
-    return {"lora": low_rank, "ia3": ia3.init(base)}
+    return either.init(key, base, config.adapt.lora_rank, config.adapt.lora_targets)
 
 
 def learned(group: Group, data: Mapping[str, RobotData], folder: Path) -> Any:

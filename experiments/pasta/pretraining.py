@@ -86,16 +86,23 @@ def load(config: Config, folder: Path | None) -> dict[str, RobotData]:
 
 def reader_of(config: Config, model: ModelConfig, data: Mapping[str, RobotData]) -> Reader:
     """Fit the tokenizers of a model's domains on their training split and build it."""
-    robots_of = {d.name: data[d.name] for d in config.domains_of(model)}
     tokens, objective = config.tokens_of(model), OBJECTIVES[model.objective]
-    domains = component.domains([(r.env.obs_spec, r.env.action_spec) for r in robots_of.values()])
+    network, layouts = network_of(config, model, {name: robot.env for name, robot in data.items()})
     tokenizers = {
-        name: tokenizer.fit(robot.env, domain, *robots.flat(robot.train), tokens)
-        for (name, robot), domain in zip(robots_of.items(), domains, strict=True)
+        name: tokenizer.fit(data[name].env, layout.domain, *robots.flat(data[name].train), tokens)
+        for name, layout in layouts.items()
     }
-    network = sequence_model.model(config.network_of(model), tokens, tuple(domains))
-    layouts = dict(zip(robots_of, network.layouts, strict=True))
     return Reader(model, network, objective, layouts, tokenizers, config.pool_of(model))
+
+
+def network_of(
+    config: Config, model: ModelConfig, envs: Mapping[str, Any]
+) -> tuple[SequenceModel, dict[str, Layout]]:
+    """A model's network, and how it reads each of its domains, of environments by name."""
+    names, tokens = [d.name for d in config.domains_of(model)], config.tokens_of(model)
+    domains = component.domains([(envs[name].obs_spec, envs[name].action_spec) for name in names])
+    network = sequence_model.model(config.network_of(model), tokens, tuple(domains))
+    return network, dict(zip(names, network.layouts, strict=True))
 
 
 def fit_of(config: Config, model: ModelConfig) -> Fit:
@@ -155,7 +162,7 @@ def _lanes(config: Config, model: ModelConfig, folder: Path | None) -> Lanes:
         keep=lambda learner: learner.params.model,
         units={
             "tokens": num_steps * sum(layout.num_tokens for layout in layouts),
-            "flops": int(sum(num_steps * flops_per_step(reader, layout) for layout in layouts)),
+            "flops": flops_per_update(config, reader.model, model, layouts),
         },
         tell=tell,
         in_turn=in_turn,
@@ -163,11 +170,14 @@ def _lanes(config: Config, model: ModelConfig, folder: Path | None) -> Lanes:
     )
 
 
-def flops_per_step(reader: Reader, layout: Layout) -> float:
-    """Operations of an update's passes a transition, both ways; heads and stems are left out."""
-    model, size = reader.model, layout.num_tokens
-    per_token = transformer.flops_per_token(model.config, model.vocabulary, size)
-    return PASSES.get(reader.config.objective, 1) * size * per_token
+def flops_per_update(
+    config: Config, network: SequenceModel, model: ModelConfig, layouts: Sequence[Layout]
+) -> int:
+    """Operations of an update's passes, both ways; stems, and heads of latent objectives, are left out."""
+    steps, outputs = config.fit_of(model).batch_size * config.network.context, network.vocabulary.size
+    sizes = [layout.num_tokens for layout in layouts]
+    flops = sum(size * transformer.flops_per_token(network.config, outputs, size) for size in sizes)
+    return PASSES.get(model.objective, 1) * steps * flops
 
 
 def _measure(

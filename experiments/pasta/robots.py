@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import envs
@@ -20,13 +19,14 @@ from envs.wrappers import sensor_failure
 from experiments.pasta.config import CollectConfig, DomainConfig, Tier
 from jaxagent import keys
 from jaxagent.agents import window
+from jaxagent.config import require
 from jaxagent.data import replay, store
 from jaxagent.data.store import Shard
-from jaxagent.study import collection, frozen, histories
-from jaxagent.study.agents import take, uniform_policy
-from jaxagent.types import Policy, Trajectory
+from jaxagent.report import figure
+from jaxagent.study import agents, collection, frozen, histories
+from jaxagent.study.agents import take
+from jaxagent.types import Trajectory
 
-HISTOGRAM_BINS = 10
 POLICIES = Path(__file__).parents[1] / "policies"  # the committed populations
 
 
@@ -54,12 +54,23 @@ def snapshots_of(tier: Tier, count: int) -> list[int]:
 
 
 def make(domain: DomainConfig) -> tuple[Any, Any]:
-    """The robot as policies see it, whose episodes end at the domain's horizon, and its nominal task."""
+    """The robot as policies see it, whose episodes end at the domain's horizon, and its nominal task.
+
+    Raises ValueError for sensors that it does not have.
+    """
     env, task = envs.make(domain.env, max_steps=domain.horizon)
+    _require_sensors(domain, "kept", len(env.obs_spec))
+    _require_sensors(domain, "sensors", len(domain.kept or env.obs_spec))
     if not domain.kept:
         return env, task
     left_out = set(range(len(env.obs_spec))) - {*domain.kept}
     return sensor_failure(env, task, sorted(left_out), "drop")
+
+
+def _require_sensors(domain: DomainConfig, field: str, count: int) -> None:
+    chosen, expected = getattr(domain, field), f"rising numbers from 0 to {count - 1}"
+    is_legal = list(chosen) == sorted({*chosen} & {*range(count)})
+    require(is_legal, f"DomainConfig.{field} of {domain.name}", chosen, expected, "see the robot's obs_spec")
 
 
 def seen(domain: DomainConfig, trajectory: Trajectory) -> Trajectory:
@@ -88,7 +99,7 @@ def collect(domain: DomainConfig, config: CollectConfig, seed: int) -> tuple[lis
         metas.append({"domain": domain.name, "env": domain.env, "split": part, **source})
     is_random = np.array([part == "random" for part, _, _ in played])
     # Actions as the policy draws them: a mean shows too little of how to recover.
-    policy = or_random(env, population.policy(is_greedy=False))
+    policy = agents.or_random(env, population.policy(is_greedy=False))
     params = histories.pick(population.params, [(snapshot, agent) for _, snapshot, agent in played])
     steps, key = max(config.steps, domain.horizon), keys.derive(seed, f"collect/{domain.name}")
     rolled = histories.roll_out(env, policy, (params, is_random), task, config.lanes, steps, key)
@@ -99,7 +110,7 @@ def collect(domain: DomainConfig, config: CollectConfig, seed: int) -> tuple[lis
         "agents": parts,
         "reference": {"random": random, "expert": expert},
         "population": {k: population.card[k] for k in ("algorithm", "sha256", "command", "date")},
-        "returns": _histograms(returns),
+        "returns": figure.histograms(returns),
         "transitions": {part: sum(t.reward.size for t in _of(shards, part)) for part in parts},
     }
     return shards, card
@@ -123,19 +134,6 @@ def load(place: Path, domain: DomainConfig, tier: Tier, reference: dict[str, flo
     return RobotData(*make(domain), *parts, Reference(**reference))
 
 
-def or_random(env: Any, policy: Policy) -> Policy:
-    """A policy of `(params, is_random)`: uniform actions where `is_random`."""
-
-    def act(params, carry, obs, is_first, key):
-        network, is_random = params
-        key_policy, key_random = jax.random.split(key)
-        action, _, carry = policy.act(network, carry, obs, is_first, key_policy)
-        random, _, _ = uniform_policy(env).act((), (), obs, is_first, key_random)
-        return jnp.where(is_random, random, action), (), carry
-
-    return Policy(policy.init, act)
-
-
 def flat(trajectories: Sequence[Trajectory]) -> tuple[np.ndarray, np.ndarray]:
     """Observations `[N, n]` and actions `[N, m]` of all steps."""
     steps = [replay.flat((t.obs, t.action)) for t in trajectories]
@@ -151,30 +149,18 @@ def _returns(shards: Sequence[Shard], part: str) -> list[float]:
     return [float(e.reward.sum()) for t in _of(shards, part) for e in histories.first_episodes(t)]
 
 
-def _histograms(values: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
-    """Counts of every part in the same bins."""
-    edges = np.histogram_bin_edges(np.concatenate(list(values.values())), bins=HISTOGRAM_BINS)
-    shown = [round(float(e), 3) for e in edges]
-    return {
-        part: {"counts": np.histogram(returns, edges)[0].tolist(), "edges": shown}
-        for part, returns in values.items()
-    }
-
-
 def steps_of(episodes: Sequence[Trajectory], domain: DomainConfig, begin: float) -> dict[str, Any]:
     """Steps of demonstrations, padded: windows `[N, K, ...]`, action `[N, m]`, and how many are real.
 
     Of the last episode a share is kept where `domain.demonstrations` is no whole number: the stretch that
     `begin`, a share in [0, 1), begins.
     """
-    size = math.ceil(domain.demonstrations * domain.horizon)
-    windows, actions = [], []
+    size, windows, actions = domain.num_steps, [], []
     for episode in episodes:
         obs, action = flat([episode])
         windows.append(window.of_episode(obs, action, domain.history + 1))
         actions.append(action)
-    share = domain.demonstrations - (domain.num_episodes - 1)
-    count = math.ceil(share * len(actions[-1]))
+    count = domain.last(len(actions[-1]))
     first = math.floor(begin * (len(actions[-1]) - count + 1))
     windows[-1], actions[-1] = take((windows[-1], actions[-1]), slice(first, first + count))
     shown, action = jax.tree.map(lambda *x: np.concatenate(x), *windows), np.concatenate(actions)

@@ -23,13 +23,14 @@ import jax
 import numpy as np
 
 from envs.returns import Reference
-from experiments.pasta import conditions, imitation, pretraining, reward
+from experiments.pasta import conditions, imitation, pretraining, reward, robots
 from experiments.pasta.config import ADAPTER_LIMIT, LONGER, MODEL_LIMIT, ArmConfig, Config
 from jaxagent.adapt import subset
 from jaxagent.evaluate import statistics
 from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.nn import transformer
-from jaxagent.report.figure import Curve, curves, line
+from jaxagent.report import figure
+from jaxagent.report.figure import Curve
 from jaxagent.study import budget
 from jaxagent.study.budget import Spent
 from jaxagent.study.study import Found, Measure, Step, Study
@@ -58,6 +59,7 @@ CURVE = Curve("train/loss", ("pretrain/*",), "Pretraining loss", "tokens", "loss
 
 def study(config: Config) -> Study:
     """Data, models, then every domain: imitation, tests, and learning from rewards."""
+    config = imitation.matched(config, {d.name: robots.make(d)[0] for d in config.domains})
     steps: list[Step] = [Measure("collect", partial(pretraining.collect, config))]
     steps += [pretraining.fit_of(config, model) for model in config.models]
     for domain in config.domains:
@@ -170,7 +172,8 @@ def scores(config: Config, found: Found) -> Scores:
     rewarded += [("online", arm, f"online/{{}}/{arm}") for arm in config.reward.online_arms]
     for metric, arm, stage in rewarded:  # online: [snapshots, seeds], of which the last
         last = {name: np.atleast_2d(found[stage.format(name)]["returns"])[-1] for name in refs}
-        result[metric, arm] = nest(normalised(last, refs))
+        rows = normalised(last, refs)
+        result[metric, arm] = rows[:, None] if metric == "online" else nest(rows)  # of one pretraining
     validation = found[f"pretrain/{config.main.name}"]["validation"]
     for arm, top, bottom in (("loss", "loss", "unigram"), ("copy", "forward", "copied_forward")):
         if all({top, bottom} <= set(row) for one in validation for row in one.values()):
@@ -213,7 +216,7 @@ def _told(values: Mapping[str, Any]) -> str:
 def adapter_sizes(config: Config) -> dict[str, int]:
     """Parameters of an adapter of the main model, by kind."""
     base = network_shapes(config, config.main)
-    shapes = jax.eval_shape(lambda key: imitation.init_adapters(config, base, key), jax.random.key(0))
+    shapes = jax.eval_shape(partial(imitation.adapters_of, config), jax.random.key(0), base)
     return {kind: transformer.num_parameters(tree) for kind, tree in shapes.items()}
 
 
@@ -254,12 +257,6 @@ def parameters(config: Config, trained: Mapping[str, Any]) -> dict[str, dict[str
 
 def figures(found: Found) -> list[dict[str, Any]]:
     """Return histograms of the data."""
-    result, labels = [], ("episode return", "share of episodes")
-    caption = "Share of finished episodes by bin, all snapshots of each split."
-    for name, card in found["collect"]["cards"].items():
-        lines = []
-        for part, histogram in card["returns"].items():
-            edges, counts = np.array(histogram["edges"]), np.array(histogram["counts"])
-            lines.append(line(part, (edges[1:] + edges[:-1]) / 2, counts / counts.sum()))
-        result.append(curves(f"Returns of the data: {name}", caption, *labels, lines))
-    return result
+    caption, label = "Share of finished episodes by bin, all snapshots of each split.", "episode return"
+    cards = found["collect"]["cards"].items()
+    return [figure.shares(f"Returns of the data: {n}", caption, label, card["returns"]) for n, card in cards]

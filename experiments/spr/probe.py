@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import envs
 from envs.vector import VectorEnv, broadcast_params
 from envs.wrappers import exogenous_noise
-from envs.wrappers.wrapper import WrappedState
+from envs.wrappers.wrapper import innermost
 from experiments.spr.config import TRUTHS, Config, ProbeConfig
 from jaxagent import keys
 from jaxagent.agents import actions
@@ -92,11 +92,6 @@ def noisy(env: Any, task: Any, noise: float) -> tuple[Any, Any]:
     return exogenous_noise(env, task, noise) if noise else (env, task)
 
 
-def state_of(state: Any) -> Any:
-    """The game's own state, of one that may be wrapped."""
-    return state_of(state.env) if isinstance(state, WrappedState) else state
-
-
 def model_of(game: Game, way: Way) -> LatentModel:
     """An arm's network; a mutant uses a part of it."""
     config = game.config.tokens if way.has_tokens else game.config.model
@@ -120,7 +115,7 @@ def random_play(game: Game, purpose: str, num_steps: int) -> Trajectory:
 
     def act(carry: Any, view: View, is_first: jax.Array, key: jax.Array) -> tuple:
         action, _, carry = uniform(carry, view.obs, is_first, key)
-        truth = [getattr(state_of(view.state), field).astype(jnp.float32) for field in fields]
+        truth = [getattr(innermost(view.state), field).astype(jnp.float32) for field in fields]
         return action, jnp.stack(truth, axis=-1), carry
 
     @jax.jit

@@ -35,6 +35,7 @@ from jaxagent.config.checks import (
     require_on_policy,
     require_positive,
     require_replay,
+    require_unlike,
     require_whole_lanes,
 )
 from jaxagent.config.networks import (
@@ -90,6 +91,7 @@ __all__ = [
     "require_on_policy",
     "require_positive",
     "require_replay",
+    "require_unlike",
     "require_whole_lanes",
     "to_dict",
 ]

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 import os
+from collections import Counter
+from collections.abc import Collection
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
 NUM_SHARDS = 4  # logical data shards at any device count, see train/parallel.py
@@ -92,6 +94,12 @@ def require_divides(what: str, divisor: int, whole: int, fix: str) -> None:
 def require_equal(what: str, got: Any, expected: Any, fix: str) -> None:
     """Raise unless `got` is the one legal value."""
     require(got == expected, what, got, repr(expected), fix)
+
+
+def require_unlike(what: str, given: Collection[str]) -> None:
+    """Raise unless all names differ."""
+    twice = sorted(name for name, count in Counter(given).items() if count > 1)
+    require(not twice, what, twice, "each name once", "rename or leave out")
 
 
 def require_fraction(config: Any, *fields: str) -> None:

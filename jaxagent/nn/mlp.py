@@ -1,5 +1,6 @@
 """Multilayer perceptrons with orthogonal initialisation."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -8,6 +9,16 @@ import jax
 
 from jaxagent.nn.dense import Dense
 from jaxagent.nn.initializers import orthogonal
+
+
+def of_size(num_inputs: int, num_outputs: int, num_parameters: int) -> "MLP":
+    """Three hidden layers of ReLU, as wide as `num_parameters` allow (8 at least); outputs begin near 0."""
+
+    def size(width: int) -> int:
+        return width * (num_inputs + 1) + 2 * width * (width + 1) + num_outputs * (width + 1)
+
+    width = next(w for w in itertools.count(8) if size(w + 1) > num_parameters)
+    return MLP((width, width, width, num_outputs), activation=nn.relu, output_scale=0.01)
 
 
 class MLP(nn.Module):

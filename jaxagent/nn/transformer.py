@@ -189,13 +189,13 @@ def num_parameters(params: Any) -> int:
     return sum(x.size for x in jax.tree.leaves(params))
 
 
-def flops_per_token(config: TransformerConfig, vocabulary: Vocabulary, period: int) -> int:
+def flops_per_token(config: TransformerConfig, outputs: int, period: int) -> int:
     """Floating-point operations of one training token, forward and backward (6 per weight used).
 
-    Weights are those of matrix products; attention adds 12 D per key seen (Kaplan et al. 2020,
-    table 1, with the mean number of keys under the causal mask).
+    Weights are those of matrix products, to a token's `outputs` too; attention adds 12 D per key seen
+    (Kaplan et al. 2020, table 1, with the mean number of keys under the causal mask).
     """
     per_layer = (4 + 2 * config.mlp_factor) * config.width**2
-    weights = config.num_layers * per_layer + config.width * vocabulary.size
+    weights = config.num_layers * per_layer + config.width * outputs
     keys_seen = config.context * period / 2
     return int(6 * weights + 12 * config.num_layers * config.width * keys_seen)

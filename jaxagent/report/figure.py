@@ -46,6 +46,27 @@ def curves(
     return {"kind": "curves", **names, "series": list(lines), **scales}
 
 
+def histograms(values: Mapping[str, Sequence[float]], num_bins: int = 10) -> dict[str, dict[str, Any]]:
+    """Counts of named samples in the same bins: `{name: {"counts": [bins], "edges": [bins + 1]}}`."""
+    edges = np.histogram_bin_edges(np.concatenate(list(values.values())), bins=num_bins)
+    shown = [round(float(e), 3) for e in edges]
+    return {
+        name: {"counts": np.histogram(sample, edges)[0].tolist(), "edges": shown}
+        for name, sample in values.items()
+    }
+
+
+def shares(
+    title: str, caption: str, x_label: str, counted: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """A figure of `histograms`: the share of each sample in every bin."""
+    lines = []
+    for name, one in counted.items():
+        edges, counts = np.array(one["edges"]), np.array(one["counts"])
+        lines.append(line(name, (edges[1:] + edges[:-1]) / 2, counts / counts.sum()))
+    return curves(title, caption, x_label, "share", lines)
+
+
 def scatter(
     title: str, caption: str, x_label: str, y_label: str, clouds: Iterable[Mapping[str, Any]]
 ) -> dict[str, Any]:

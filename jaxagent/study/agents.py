@@ -154,6 +154,20 @@ def uniform_policy(env: Any) -> Policy:
     return Policy(no_carry, act)
 
 
+def or_random(env: Any, policy: Policy) -> Policy:
+    """A policy of parameters `(params, is_random)`: uniform actions where `is_random`, else its own."""
+    uniform = uniform_policy(env)
+
+    def act(params: Any, carry: Any, obs: Any, is_first: jax.Array, key: jax.Array) -> tuple:
+        network, is_random = params
+        key_policy, key_random = jax.random.split(key)
+        action, _, carry = policy.act(network, carry, obs, is_first, key_policy)
+        random, _, _ = uniform.act((), (), obs, is_first, key_random)
+        return jnp.where(is_random, random, action), (), carry
+
+    return Policy(policy.init, act)
+
+
 def task_steps(
     config: Any, tasks: Sequence[Any], fits_of: Callable[[Any, Any], Fits], evaluate: Callable
 ) -> list[Step]:

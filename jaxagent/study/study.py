@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxagent.config import require_unlike
 from jaxagent.data import tree_file
 from jaxagent.evaluate.claim import DEFAULT_METRIC
 from jaxagent.evaluate.claims import SCALE, Claim, Precondition
@@ -272,7 +273,8 @@ class Study:
     extras: Callable[[Found, Scores], dict[str, Any]] = lambda found, scores: {}  # of the summary
 
     def __post_init__(self) -> None:
-        """Raise ValueError before anything runs for spendings of what the study does not have."""
+        """Raise ValueError before anything runs: for a name of two steps, for spendings of nothing."""
+        require_unlike("names of a study's steps", [step.name for step in self.steps])
         learned = [step.name for step in self.steps if isinstance(step, Fit | Driven)]
         budget.check(self.spent, self.arms, learned)
 

@@ -449,8 +449,8 @@ def test_flops_count_six_per_weight_of_a_matrix_product():
     _, params, _ = build()
     kernels = [x for path, x in jax.tree_util.tree_leaves_with_path(params) if path[-1].key == "kernel"]
     weights = transformer.num_parameters(kernels)
-    one = transformer.flops_per_token(dataclasses.replace(CONFIG, context=2), VOCABULARY, 3)
-    two = transformer.flops_per_token(dataclasses.replace(CONFIG, context=4), VOCABULARY, 3)
+    one = transformer.flops_per_token(dataclasses.replace(CONFIG, context=2), VOCABULARY.size, 3)
+    two = transformer.flops_per_token(dataclasses.replace(CONFIG, context=4), VOCABULARY.size, 3)
     assert 2 * one - two == 6 * weights
     assert two - one == 12 * 2 * 16 * 3  # 12 D a layer and key; 3 more keys on average
 

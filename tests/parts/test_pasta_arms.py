@@ -2,13 +2,17 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.pasta import config as pasta
-from experiments.pasta import imitation, pretraining
+from experiments.pasta import imitation, pretraining, robots
 from experiments.pasta import study as experiment
+from jaxagent.agents import window
 from jaxagent.config import check
+from jaxagent.study import study
 from jaxagent.study.config import SeedConfig
 
 SMOKE = pasta.SMOKE
@@ -34,26 +38,111 @@ def test_claim_seeds_meet_no_pretraining_that_development_seeds_met():
 
 
 def test_an_arm_is_fitted_by_its_own_rate_and_length():
-    config = adapted(rates=(("full", 0.5), ("mlp", 2.0)), lengths=(("mlp", 3.0),))
+    config = adapted(rates=(("full", 0.5), ("mlp", 2.0)), lengths=(("mlp", 2.5),))
     domain, fit = config.domains[0], config.adapt.fit
     full, mlp, probe = (config.imitation_of(domain, config.arms[name]) for name in ("full", "mlp", "probe"))
     assert (full.learning_rate, full.num_updates) == (0.5 * fit.learning_rate, fit.num_updates)
-    assert (mlp.learning_rate, mlp.num_updates) == (2.0 * fit.learning_rate, 3 * fit.num_updates)
+    assert (mlp.learning_rate, mlp.num_updates) == (2.0 * fit.learning_rate, 2.5 * fit.num_updates)
     assert probe == fit
     groups = {name: group for group in imitation.groups(config, domain) for name in group.arms}
     assert groups["full"].name == "C-GPT-subset-rate-0.5"
     assert groups["probe"].name == "C-GPT-subset"
     assert groups["full"].fit == full
-    with pytest.raises(ValueError, match="fulll"):
-        check(adapted(rates=(("fulll", 0.5),)))
+    chunks = dataclasses.replace(fit, num_updates=100, updates_per_chunk=100)
+    third = adapted(fit=chunks, lengths=(("mlp", 0.3),))
+    shorter = third.imitation_of(domain, third.arms["mlp"])
+    assert (shorter.num_updates, shorter.updates_per_chunk) == (30, 10), "chunks follow, not the length"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rates": (("fulll", 0.5),)}, "fulll"),
+        ({"rates": (("full", 0.5), ("full", 2.0))}, "each name once"),
+        ({"rates": (("full", -0.5),)}, "learning_rate"),
+        ({"lengths": (("full", -1.0),)}, "num_updates"),
+        ({"lengths": ((pasta.LONGER, 2.0),)}, "whose length is derived"),
+        ({"arms": ("full", "full")}, "each name once"),
+    ],
+)
+def test_rates_and_lengths_of_arms_that_are_not_there_or_mean_nothing_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        check(adapted(**changes))
+
+
+def test_scratch_at_equal_operations_is_as_long_as_pretraining_and_tuning():
+    """By formula, within a tenth of what is counted in the traced updates, at sizes that are not tiny."""
+    config = dataclasses.replace(
+        adapted(arms=("full", pasta.LONGER), seeds=SeedConfig(0, 1)),
+        domains=SMOKE.domains[1:],
+        models=SMOKE.models[:1],
+        num_pretrainings=1,
+        network=dataclasses.replace(SMOKE.network, width=64),
+    )
+    envs = {d.name: robots.make(d)[0] for d in config.domains}
+    config = imitation.matched(config, envs)
+    assert config.arms[pasta.LONGER].length > 2
+
+    def spent(name):
+        arm, fits = config.arms[name], [pretraining.fit_of(config, config.main)][: name == "full"]
+        for domain in config.domains:
+            fits += [imitation.fit_of(g) for g in imitation.groups(config, domain) if name in g.arms]
+        assert len(fits) == len(config.domains) + arm.is_pretrained
+        costs = [study._cost(fit, with_memory=False).flops / len(fit.lanes(None).ids) for fit in fits]
+        return sum(costs)
+
+    assert spent(pasta.LONGER) / spent("full") == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kept": (2, 0)}, r"kept of hopper-partial: got \(2, 0\), expected rising numbers from 0 to 10"),
+        ({"kept": (0, 11)}, "rising numbers from 0 to 10"),
+        ({"kept": (0, 1), "sensors": (2,)}, "sensors of hopper-partial"),
+    ],
+)
+def test_sensors_that_a_robot_does_not_have_are_refused_before_anything_runs(changes, message):
+    domain = pasta.DomainConfig("brax/hopper", horizon=20, **changes)
+    with pytest.raises(ValueError, match=message):
+        experiment.study(dataclasses.replace(SMOKE, domains=(domain,)))
+
+
+def test_two_views_of_one_robot_have_names_of_their_own():
+    twice = (
+        pasta.DomainConfig("brax/hopper", 20, kept=(0,)),
+        pasta.DomainConfig("brax/hopper", 20, kept=(1,)),
+    )
+    with pytest.raises(ValueError, match="names of domains"):
+        check(dataclasses.replace(SMOKE, domains=twice))
+
+
+def test_the_raw_policy_reads_what_the_tokens_tell_of_the_past():
+    domain = dataclasses.replace(SMOKE.domains[1], history=1)
+    data = {d.name: robots.stand_in(d) for d in SMOKE.domains}
+    (group,) = (g for g in imitation.groups(SMOKE, domain) if g.model is None)
+    act, robot = imitation.actor(group, data, None), data[domain.name]
+    params = imitation.raw_network(SMOKE, domain, robot, None).init(
+        jax.random.key(0), jnp.zeros((1, imitation.raw_size(domain, robot)))
+    )
+    shown = window.Window(jnp.ones((1, 2, 3)), jnp.zeros((1, 2, 1)), jnp.ones((1, 2), bool))
+    here = act(params, shown)
+    moved = shown._replace(action=shown.action.at[:, 0].set(1.0))
+    assert not np.allclose(here, act(params, moved), atol=0.0)
+    begun = shown._replace(is_known=jnp.array([[False, True]]))
+    other = begun._replace(obs=begun.obs.at[:, 0].set(5.0), action=moved.action)
+    np.testing.assert_array_equal(act(params, begun), act(params, other))
+    present = shown._replace(action=shown.action.at[:, 1].set(1.0))
+    np.testing.assert_array_equal(here, act(params, present))
 
 
 def test_spendings_name_the_stages_that_an_arm_learned_in():
-    study = experiment.study(SMOKE)  # unknown stages would be refused
-    assert study.spent["full"].stages == ("pretrain/C-GPT", "imitate/*/C-GPT-subset")
-    assert study.spent["scratch"].stages == ("imitate/*/C-GPT-subset",)
-    assert study.spent[pasta.LONGER].stages == ("imitate/*/C-GPT-subset-length-2",)
-    assert study.spent["mlp"].stages == ("imitate/*/raw",)
+    spent = experiment.study(SMOKE).spent  # unknown stages would be refused
+    assert spent["full"].stages == ("pretrain/C-GPT", "imitate/*/C-GPT-subset")
+    assert spent["scratch"].stages == ("imitate/*/C-GPT-subset",)
+    (longer,) = spent[pasta.LONGER].stages
+    assert longer.startswith("imitate/*/C-GPT-subset-length-")
+    assert spent["mlp"].stages == ("imitate/*/raw",)
 
 
 def test_a_learned_pool_has_no_place_in_learning_from_rewards():

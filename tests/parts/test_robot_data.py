@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import envs
+from envs.wrappers.wrapper import innermost
 from experiments.pasta import conditions, reward, robots
 from experiments.pasta.config import CollectConfig, DomainConfig
 from jaxagent.data import normalize, store
@@ -125,6 +126,13 @@ def test_of_a_share_of_an_episode_a_stretch_is_kept_with_what_came_before_it(beg
     assert bool(steps["window"].is_known[0, 0]) == (first > 0)
 
 
+@pytest.mark.parametrize("demonstrations", [0.3, 1.0, 1.1, 1.3, 2.1])
+def test_whole_episodes_fill_the_demonstrations(demonstrations):
+    domain = dataclasses.replace(DOMAIN, horizon=10, demonstrations=demonstrations)
+    steps = robots.steps_of([_episode(10)] * domain.num_episodes, domain, begin=0.5)
+    assert steps["num_real"] == len(steps["action"]) == round(10 * demonstrations)
+
+
 def test_a_domain_that_is_seen_in_part_has_data_and_an_environment_of_those_sensors():
     domain = dataclasses.replace(DOMAIN, kept=(0, 2))
     env, task = robots.make(domain)
@@ -135,8 +143,12 @@ def test_a_domain_that_is_seen_in_part_has_data_and_an_environment_of_those_sens
     np.testing.assert_array_equal(stored.obs[:, 0], [[0, 2], [3, 5], [6, 8]])
     obs, _ = env.reset(jax.random.key(0), task)
     assert obs.shape == (2,)
-    heavy = conditions.heavier(robots.make(HOPPER)[1], 2.0)
-    np.testing.assert_allclose(heavy.env.gravity, 2.0 * robots.make(HOPPER)[1].env.gravity)
+    heavy = dataclasses.replace(HOPPER, gravities=(2.0,))
+    robot = robots.stand_in(heavy)
+    names, tests = conditions.conditions(heavy, robot)
+    assert names == ["nominal", "gravity 2"]
+    gravity = innermost(robot.task).gravity
+    np.testing.assert_allclose(innermost(tests.task).gravity, [gravity, 2.0 * gravity])
 
 
 def _episode(length):
