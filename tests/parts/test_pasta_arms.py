@@ -142,7 +142,7 @@ def test_spendings_name_the_stages_that_an_arm_learned_in():
     assert spent["scratch"].stages == ("imitate/*/C-GPT-subset",)
     (longer,) = spent[pasta.LONGER].stages
     assert longer.startswith("imitate/*/C-GPT-subset-length-")
-    assert spent["mlp"].stages == ("imitate/*/raw",)
+    assert spent["mlp"].stages == ("imitate/*/raw-rate-3",)
 
 
 def test_a_learned_pool_has_no_place_in_learning_from_rewards():
