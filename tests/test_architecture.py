@@ -145,8 +145,8 @@ LINES = {  # of a room: what is more belongs to the library
     "alphazero": 330,
     "atari100k": 421,
     "example": 107,
-    "icl_bma": 610,
-    "icl_rational": 530,
+    "icl_bma": 620,
+    "icl_rational": 540,
     "memory": 315,  # of which 40 are presets for Craftax
     "reinforce": 260,  # a corpus, a pretraining and six ways to begin
     "muzero": 395,  # five models of a task, played with five numbers of simulations

@@ -28,6 +28,7 @@ from experiments.icl_bma.measure import EXACT, SIZES
 from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.figure import curves, line
 from jaxagent.study import agents, in_context
+from jaxagent.study.budget import Spent
 from jaxagent.study.study import Fit, Found, Lanes, Measure, Study
 from jaxagent.study.verdicts import Scores, of_seeds
 
@@ -70,7 +71,18 @@ def study(config: Config) -> Study:
         label=f"{unit} from the predictor to the model (less: nearer)",
         title="Which predictor the model is nearest to",
         shown=lambda table, arm: table.get(("gap", arm)),
+        spent=spent(config),
     )
+
+
+def spent(config: Config) -> dict[str, Spent]:
+    """Predictors are held against the deepest model, and cost nothing to learn beside it."""
+    stages = {f"depth {depth}": Spent((f"pretrain/depth-{depth}",)) for depth in config.depths}
+    model = stages[f"depth {config.depths[-1]}"]
+    result = stages | dict.fromkeys([*ARMS, NEXT], model) | {"saboteur": Spent(("pretrain/saboteur",))}
+    return result | {
+        "as many updates": model._replace(share=config.saboteur_updates / config.fit.num_updates)
+    }
 
 
 def claims(config: Config) -> list[Claim]:

@@ -31,6 +31,7 @@ from jaxagent.evaluate import statistics
 from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.figure import curves, line, maps, scatter
 from jaxagent.study import agents, in_context
+from jaxagent.study.budget import Spent
 from jaxagent.study.study import Fit, Found, Lanes, Measure, Study
 from jaxagent.study.verdicts import Scores, of_seeds
 
@@ -70,7 +71,15 @@ def study(config: Config) -> Study:
         title="How well each theory predicts the trained models",
         shown=lambda table, arm: table["kl", arm],
         extras=lambda found, table: extras(config, found),
+        spent=spent(config),
     )
+
+
+def spent(config: Config) -> dict[str, Spent]:
+    """Theories are fitted to the same models, of the width that the claims are about."""
+    widths = {f"MLP x{f}": Spent((f"pretrain/mlp-{f}",)) for f in config.mlp_factors}
+    judged = widths[f"MLP x{config.mlp_factors[-1]}"]
+    return dict.fromkeys(ARMS, judged) | (widths if len(widths) > 1 else {})
 
 
 def claims(config: Config) -> list[Claim]:

@@ -276,7 +276,8 @@ class Study:
         """Raise ValueError before anything runs: for a name of two steps, for spendings of nothing."""
         require_unlike("names of a study's steps", [step.name for step in self.steps])
         learned = [step.name for step in self.steps if isinstance(step, Fit | Driven)]
-        budget.check(self.spent, self.arms, learned)
+        compared = (arm for claim in self.claims for arm in claim.arms)
+        budget.check(self.spent, {*self.arms, *compared}, learned)
 
 
 class Cost(NamedTuple):
@@ -354,7 +355,9 @@ def summary(study: Study, folder: Path, preset: str) -> dict[str, Any]:
         scale=study.scale,
     )
     for claim, told in zip(claims, result["claims"], strict=True):
-        told["budget"] = budget.line_of(claim.arms, spent)
+        # What is neither an arm nor told, such as points of a curve, spends nothing of its own.
+        compares = any(arm in study.arms or arm in spent for arm in claim.arms)
+        told["budget"] = budget.line_of(claim.arms, spent) if compares else ""
     return {
         **result,
         "spent": spent,

@@ -19,6 +19,7 @@ SPENT = {
     "bare": Spent(("tune/*/scratch",)),
     "searching": Spent(("tune/*/scratch",), evaluations=16),
     "untrained": Spent(),
+    "snapshot": Spent(("pretrain",), share=0.1),
 }
 
 
@@ -27,6 +28,7 @@ def test_an_arm_spent_what_its_stages_count_a_lane():
     assert told["full"] == {"operations": 1000.0, "tokens": 30, "evaluations": 1}
     assert told["tuned"] == {"operations": 100.0, "evaluations": 1, "settings_tried": 12}
     assert told["untrained"] == {"evaluations": 1}
+    assert told["snapshot"] == {"operations": 90.0, "tokens": 3.0, "evaluations": 1}
 
 
 @pytest.mark.parametrize(
