@@ -78,11 +78,10 @@ def study(config: Config) -> Study:
 def spent(config: Config) -> dict[str, Spent]:
     """Predictors are held against the deepest model, and cost nothing to learn beside it."""
     stages = {f"depth {depth}": Spent((f"pretrain/depth-{depth}",)) for depth in config.depths}
-    model = stages[f"depth {config.depths[-1]}"]
-    result = stages | dict.fromkeys([*ARMS, NEXT], model) | {"saboteur": Spent(("pretrain/saboteur",))}
-    return result | {
-        "as many updates": model._replace(share=config.saboteur_updates / config.fit.num_updates)
-    }
+    model, share = stages[f"depth {config.depths[-1]}"], config.saboteur_updates / config.fit.num_updates
+    result = dict.fromkeys([*ARMS, NEXT], model) | {"saboteur": Spent(("pretrain/saboteur",))}
+    result["as many updates"] = model._replace(share=share)
+    return result | (stages if len(stages) > 1 else {})  # depths are compared where there are several
 
 
 def claims(config: Config) -> list[Claim]:
