@@ -154,7 +154,7 @@ LINES = {  # of a room: what is more belongs to the library
     "plan": 385,
     "populations": 210,
     "quickstart": 470,
-    "spr": 845,  # two programs: a probe, and agents on games
+    "spr": 860,  # two programs: a probe, and agents on games
 }
 NEW_PAPER = 210
 

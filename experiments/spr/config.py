@@ -34,7 +34,7 @@ it from collapse ({S5}, where the target learns); the predictor is not needed fo
 agent is better for it has not been shown ({gpu-short: R1}, without noise); games with noise and more seeds
 would say.
 """
-ARMS = {  # of the probe, as they appear in tables; those with tokens are an option
+ARMS = {  # of the probe, as they appear in tables
     "spr": "self-prediction over K steps: slow target, no gradient through it, fast predictor",
     "one step": "the same over one step, the minimalist of Ni et al. 2024",
     "tokens": "the same over K steps in a transformer with a token for every patch of the board",
@@ -46,6 +46,10 @@ ARMS = {  # of the probe, as they appear in tables; those with tokens are an opt
     "no predictor": "mutant: latents roll forward, but no predictor stands behind them",
     "no transition": "mutant: neither transition nor predictor; a state predicts itself",
 }
+UNTRAINED = {"untrained": "spr", "untrained tokens": "tokens"}  # an arm before its first update
+RAW = "raw board"
+TRAINED = tuple(arm for arm in ARMS if arm not in (*UNTRAINED, RAW))
+WITHOUT_TOKENS = tuple(arm for arm in TRAINED if arm != "tokens")
 
 TRUTHS = {  # what a probe reads of a game's true state: the field of each number
     "minatar/Breakout": {"ball x": "ball_x", "ball y": "ball_y", "paddle": "pos"},
@@ -79,6 +83,7 @@ class ProbeConfig(EnvConfig):
     num_envs: Count = 16
     # States of other episodes, half to fit linear probes, half to score them.
     measured: Annotated[int, Bound(4 * NUM_SHARDS)] = 4096
+    judged: Annotated[int, Bound(4 * NUM_SHARDS)] = 32_768  # of the first and last snapshot, for the scores
     model: LatentConfig = _latent(64)
     # 16 wide it says little (R^2 0.60). Of patches of 2 x 2 cells, and as wide as this, an
     # untrained one knows as much as 0.86, and an update takes three times as long.
@@ -115,17 +120,19 @@ class Config:
 
     probe: ProbeConfig = ProbeConfig()  # its sizes are those of the agents' diagnoses too
     has_probe: bool = True  # whether its arms are trained
-    has_tokens: bool = False  # whether those with tokens are, too: on a CPU they take as long as all others
+    arms: tuple[str, ...] = WITHOUT_TOKENS  # that are trained; on a CPU tokens take as long as all others
     tasks: tuple[TaskConfig, ...] = ()
     episodes: Count = 32  # of each agent and seed at the end
     # 100 to 107 were looked at before the transformer became what it is, 200 to 207 on clean boards.
-    seeds: SeedConfig = SeedConfig(400, 12)
+    seeds: SeedConfig = SeedConfig(420, 12)
     runtime: RuntimeConfig = RuntimeConfig(optimization_level=1)
 
     def check(self) -> None:
         """Raise where there is nothing to do."""
         fix = "there is no probe either; name one, or set has_probe"
         require(self.has_probe or bool(self.tasks), "Config.tasks", self.tasks, "a game", fix)
+        for arm in self.arms:
+            check_name("arm of the probe", arm, TRAINED)
 
 
 # The recipe without augmentation: a slow target, and dropout.
@@ -154,8 +161,10 @@ _TINY_REPLAY = {"num_gradient_steps": 2, "batch_size": 8, "capacity": 256, "warm
 _TINY_PARTS = {"model": QNetworkConfig(hidden_size=8, num_atoms=11), "spr": SPRConfig(num_steps=2)}
 _TINY_AGENT = RainbowConfig(num_td_steps=3, num_updates=4, updates_per_chunk=2, **_TINY_REPLAY, **_TINY_PARTS)
 SMOKE = Config(
-    ProbeConfig(env_steps=512, num_envs=8, measured=64, num_steps=2, fit=_TINY_FIT, **_TINY_MODELS),
-    has_tokens=True,
+    ProbeConfig(
+        env_steps=512, num_envs=8, measured=64, judged=64, num_steps=2, fit=_TINY_FIT, **_TINY_MODELS
+    ),
+    arms=TRAINED,
     tasks=(TaskConfig("minatar/Breakout", _TINY_AGENT),),
     episodes=2,
     seeds=SeedConfig(1000, 2),
@@ -166,7 +175,7 @@ SMOKE = Config(
 def _on_minatar(agent: RainbowConfig, *names: str, noise: float = 0.0, **changes: Any) -> Config:
     """For one accelerator: MinAtar at 100k steps after 2,048 random ones."""
     tasks = tuple(TaskConfig(f"minatar/{name}", agent, noise) for name in names)
-    return Config(has_tokens=True, tasks=tasks, runtime=RuntimeConfig(matmul_precision="default"), **changes)
+    return Config(arms=TRAINED, tasks=tasks, runtime=RuntimeConfig(matmul_precision="default"), **changes)
 
 
 # For two cores, never run: a narrow head, 16k steps, two updates a step, noise in every cell.
@@ -185,7 +194,7 @@ ABLATED = "spr"  # the arm that cells of the ablation are judged by
 
 def ablations(config: Config) -> dict[str, Config]:
     """Cells of the probe's ablation, by name: each changes one thing of its self-prediction."""
-    base = dataclasses.replace(config, tasks=(), has_probe=True)
+    base = dataclasses.replace(config, tasks=(), has_probe=True, arms=(ABLATED,))
     cells = {"baseline": base}
 
     def vary(name: str, **changes: Any) -> None:

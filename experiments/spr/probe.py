@@ -54,7 +54,7 @@ WAYS = {
 
 def ways_of(config: Config) -> dict[str, Way]:
     """Those that a configuration trains."""
-    return {arm: way for arm, way in WAYS.items() if config.has_tokens or not way.has_tokens}
+    return {arm: way for arm, way in WAYS.items() if arm in config.arms}
 
 
 class Windows(NamedTuple):
@@ -141,11 +141,12 @@ def standardised(played: Trajectory) -> tuple[Windows, normalize.Moments]:
     return Windows(normalize.apply(moments, played.obs), played.action, done), moments
 
 
-def measured_play(game: Game, see: Callable = lambda obs: obs) -> Measured:
-    """States of random play that nothing learns from; `see` as in `measured_of`."""
+def measured_play(game: Game, see: Callable = lambda obs: obs, count: int = 0) -> Measured:
+    """States of random play that nothing learns from, as many as are measured; `see` as in `measured_of`."""
+    count = count or game.config.measured
     # Breakout's random episodes are ten steps long: a third more than is needed.
-    steps = -(-4 * game.config.measured // (3 * game.config.num_envs))
-    return measured_of(random_play(game, "test", steps), see, game.config.measured)
+    steps = -(-4 * count // (3 * game.config.num_envs))
+    return measured_of(random_play(game, "test", steps), see, count)
 
 
 def measured_of(trajectory: Trajectory, see: Callable, count: int) -> Measured:
@@ -243,22 +244,33 @@ def restoring_loss(
 
 
 def measure(config: Config, way: Way, fit: Fit, folder: Path, place: Path) -> dict[str, Any]:
-    """What is measured of an arm's snapshots, by name: `[snapshots][seeds]`; probes `[m]` more."""
+    """What is measured of an arm's snapshots, by name: `[snapshots][seeds]`; probes `[m]` more.
+
+    "judged" are probes of more states, of the first and the last snapshot.
+    """
     del place
     game = game_of(config.probe)
     parts, init = parts_of(game, way), init_of(game, way)
-    data = measured_play(game, partial(normalize.apply, data_of(game)[1]))
+    see = partial(normalize.apply, data_of(game)[1])
+    data, more = measured_play(game, see), measured_play(game, see, game.config.judged)
     kept = fit.load(folder, lambda key: (init(key), init(key)))
-    return by_snapshot(partial(diagnosis, parts, data, mean_of_tokens), kept, jax.vmap)
+
+    def judge(params: Any, slow: Any) -> jax.Array:
+        del slow
+        latent = mean_of_tokens(params, parts.encode(params, more.obs))
+        return collapse.best_linear_probe(latent, more.truth)
+
+    judged = by_snapshot(judge, jax.tree.map(lambda x: x[[0, -1]], kept), jax.vmap)
+    return by_snapshot(partial(diagnosis, parts, data, mean_of_tokens), kept, jax.vmap) | {"judged": judged}
 
 
 def measure_raw(config: Config, folder: Path, place: Path) -> dict[str, Any]:
     """R^2 `[m]` of linear probes of the board itself, which has no seeds."""
     del folder, place
     game = game_of(config.probe)
-    data = measured_play(game, partial(normalize.apply, data_of(game)[1]))
+    data = measured_play(game, partial(normalize.apply, data_of(game)[1]), game.config.judged)
     flat = data.obs.reshape(data.obs.shape[0], -1)
-    return {"probes": collapse.linear_probe(flat, data.truth).tolist()}
+    return {"judged": collapse.best_linear_probe(flat, data.truth).tolist()}
 
 
 def mean_of_tokens(params: Any, latent: jax.Array) -> jax.Array:

@@ -26,7 +26,7 @@ import numpy as np
 
 from envs.returns import reference
 from experiments.spr import minatar, probe
-from experiments.spr.config import ARMS, TRUTHS, Config, TaskConfig
+from experiments.spr.config import ARMS, RAW, TRUTHS, UNTRAINED, Config, TaskConfig
 from experiments.spr.minatar import AGENTS, PREDICTS
 from jaxagent.evaluate import collapse
 from jaxagent.evaluate.claims import Claim, Precondition
@@ -37,14 +37,12 @@ from jaxagent.study.study import Fit, Found, Measure, Step, Study
 from jaxagent.study.verdicts import Scores, all_between, normalised
 
 NUMBERS = ("effective_rank", "copy_ratio", "action_sensitivity")  # that claims read
-RAW = "raw board"
-UNTRAINED = {"untrained": "spr", "untrained tokens": "tokens"}  # an arm before its first update
 TRIALS = {"spr": 4, "autoencoder": 4, "tokens": 2}  # settings tried on development seeds
 ROOM = 0.9  # of R^2, below which an untrained latent leaves room
 SETTINGS = "Settings were chosen on development seeds (1000 and up)."
 LIMITS = (
-    "Probes are fitted on half of the measured states. A board has 400 inputs and a latent 64: from few "
-    "states the board's probe is the worse for that alone (R^2 0.44 from 2,048, 0.53 from 16,384); so is S9.",
+    "Scores are of probes fitted on 16,384 states, whose penalty others chose: a board has 400 inputs, and "
+    "reads worse from few (R^2 0.44 from 2,048). Curves are of 2,048, one penalty.",
     "The probe's network is small and dense; its observations are standardised cell by cell.",
     "Data are of random play alone, and no reward is learned from in the probe.",
     "Noise is drawn anew at every step: what is predictable is what is true. Distractors that move by rules "
@@ -120,7 +118,7 @@ def spent(config: Config) -> dict[str, Spent]:
 def arms_of(config: Config) -> dict[str, str]:
     """Arms of the probe by name, where there is one."""
     shown = ARMS if config.has_probe else {}
-    return {arm: about for arm, about in shown.items() if config.has_tokens or "tokens" not in arm}
+    return {arm: about for arm, about in shown.items() if UNTRAINED.get(arm, arm) in (*config.arms, RAW)}
 
 
 def scores(config: Config, found: Mapping[str, Any]) -> Scores:
@@ -128,7 +126,7 @@ def scores(config: Config, found: Mapping[str, Any]) -> Scores:
     table: dict[Any, np.ndarray] = {}
     for arm in arms_of(config):
         if arm == RAW:  # it has no seeds: the same for all
-            probes = np.mean(found[f"measure/{RAW}"]["probes"])
+            probes = np.mean(found[f"measure/{RAW}"]["judged"])
             table[arm] = np.full((1, len(config.seeds)), probes)
             continue
         numbers, at = found[f"measure/{UNTRAINED.get(arm, arm)}"], 0 if arm in UNTRAINED else -1
@@ -137,7 +135,7 @@ def scores(config: Config, found: Mapping[str, Any]) -> Scores:
         # Predictions of a network that learned nothing are bad too; this is about latents alone.
         rows["collapse"] = [any(name in a for name in collapse.OF_COLLAPSE) for a in alarms]
         table |= {(name, arm): np.array([row], float) for name, row in rows.items()}
-        table[arm] = np.mean(numbers["probes"][at], axis=-1)[None]
+        table[arm] = np.mean(numbers["judged"][at], axis=-1)[None]
     references = {task.name: reference(task.env) for task in config.tasks}
     for agent in AGENTS if config.tasks else ():
         last = {name: found[f"evaluate/{name}"]["returns"][agent][-1] for name in references}
@@ -166,7 +164,8 @@ def checks(found: Found, table: Scores) -> list[Precondition]:
 def extras(config: Config, limits: Sequence[str], found: Found, table: Scores) -> dict[str, Any]:
     """Alarms among the limits, and what agents scored."""
     names = [task.name for task in config.tasks]
-    last = {f"arm '{arm}'": found[f"measure/{arm}"] for arm in arms_of(config) if arm in probe.WAYS}
+    predicts = [arm for arm, way in probe.ways_of(config).items() if config.has_probe and not way.restores]
+    last = {f"arm '{arm}'": found[f"measure/{arm}"] for arm in predicts}
     last |= {f"{n}, arm '{PREDICTS}'": found[f"evaluate/{n}"]["diagnoses"][PREDICTS] for n in names}
     rows = {agent: table["returns", agent].tolist() for agent in AGENTS if names}
     by_task = {agent: dict(zip(names, row, strict=True)) for agent, row in rows.items()}

@@ -4,6 +4,7 @@ A low self-predictive loss says nothing by itself: a constant latent predicts it
 thresholds are conventions; they are arguments of `alarms`.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from jaxagent.objectives.latent import cosine_distance
 
 TINY = 1e-8
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # that a probe may choose from
 RANK_SHARE = 0.99  # of the singular values, that `srank` has to reach (Kumar et al. 2021)
 SILENT = 0.01  # of the mean spread of units, below which a probe does not stretch one
 DORMANT = 0.025  # score below which a unit is dormant (Sokar et al. 2023)
@@ -141,15 +143,40 @@ def linear_probe(latent: jax.Array, truth: jax.Array, ridge: float = 1e-3) -> ja
     the truth does not vary.
     """
     half = latent.shape[0] // 2
-    centre = jnp.mean(latent[:half], axis=0, keepdims=True)
-    scale = jnp.std(latent[:half], axis=0, keepdims=True)
-    x = (latent - centre) / jnp.maximum(scale, SILENT * jnp.mean(scale) + TINY)
-    mean = jnp.mean(truth[:half], axis=0, keepdims=True)
-    y = truth - mean
+    x, y = _standardised(latent, half), truth - jnp.mean(truth[:half], axis=0, keepdims=True)
     gram = _product(x[:half].T, x[:half]) + ridge * half * jnp.eye(x.shape[1])
     weight = jnp.linalg.solve(gram, _product(x[:half].T, y[:half]))
-    left = jnp.sum(jnp.square(y[half:] - _product(x[half:], weight)), axis=0)
-    total = jnp.sum(jnp.square(y[half:]), axis=0)
+    return _explained(y[half:], _product(x[half:], weight))
+
+
+def best_linear_probe(latent: jax.Array, truth: jax.Array, ridges: Sequence[float] = RIDGES) -> jax.Array:
+    """As `linear_probe` of the best of some penalties, so that inputs of any width are read fairly.
+
+    Half of the rows is fitted; the next quarter chooses the penalty, by the mean R^2; the last is scored.
+    """
+    half, judged = latent.shape[0] // 2, 3 * latent.shape[0] // 4
+    x, y = _standardised(latent, half), truth - jnp.mean(truth[:half], axis=0, keepdims=True)
+    values, vectors = jnp.linalg.eigh(_product(x[:half].T, x[:half]))
+    along = _product(vectors.T, _product(x[:half].T, y[:half]))
+    shrunk = [along / (values[:, None] + ridge * half) for ridge in ridges]
+    told = _product(x[half:], _product(vectors, jnp.concatenate(shrunk, axis=1)))
+    told = told.reshape(told.shape[0], len(ridges), -1).swapaxes(0, 1)
+    chooses = judged - half
+    scores = jax.vmap(_explained, in_axes=(None, 0))
+    best = jnp.argmax(jnp.mean(scores(y[half:judged], told[:, :chooses]), axis=1))
+    return scores(y[judged:], told[:, chooses:])[best]
+
+
+def _standardised(latent: jax.Array, half: int) -> jax.Array:
+    """By the moments of the first rows; units that hardly vary there are not blown up."""
+    centre = jnp.mean(latent[:half], axis=0, keepdims=True)
+    scale = jnp.std(latent[:half], axis=0, keepdims=True)
+    return (latent - centre) / jnp.maximum(scale, SILENT * jnp.mean(scale) + TINY)
+
+
+def _explained(y: jax.Array, told: jax.Array) -> jax.Array:
+    """R^2 `[m]` of predictions against `y [N, m]`, whose mean is 0 where it was fitted."""
+    left, total = jnp.sum(jnp.square(y - told), axis=0), jnp.sum(jnp.square(y), axis=0)
     return jnp.where(total > TINY, 1.0 - left / jnp.maximum(total, TINY), 0.0)
 
 

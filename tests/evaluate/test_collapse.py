@@ -119,3 +119,30 @@ def test_a_unit_that_wakes_in_the_second_half_does_not_spoil_the_probe():
     latent = normal().at[: N // 2, 0].multiply(1e-6)
     truth = latent[:, 1:] @ normal(1, (D - 1, 1))
     assert collapse.linear_probe(latent, truth)[0] > 0.99
+
+
+def test_the_best_probe_is_that_of_the_penalty_that_a_quarter_of_its_own_chooses():
+    rng = np.random.default_rng(4)
+    latent = jnp.asarray(rng.normal(size=(N, D)), jnp.float32)
+    truth = latent[:, :2] + jnp.asarray(rng.normal(size=(N, 2)), jnp.float32)
+    ridges = (1e-3, 1e3)
+    half, judged = N // 2, 3 * N // 4
+
+    def scores(ridge, rows):
+        fitted = np.concatenate([latent[:half], latent[rows]]), np.concatenate([truth[:half], truth[rows]])
+        x = (fitted[0] - fitted[0][:half].mean(0)) / fitted[0][:half].std(0)
+        y = fitted[1] - fitted[1][:half].mean(0)
+        gram = x[:half].T @ x[:half] + ridge * half * np.eye(D)
+        left = y[half:] - x[half:] @ np.linalg.solve(gram, x[:half].T @ y[:half])
+        return 1 - (left**2).sum(0) / (y[half:] ** 2).sum(0)
+
+    chosen = max(ridges, key=lambda r: scores(r, slice(half, judged)).mean())
+    found = collapse.best_linear_probe(latent, truth, ridges)
+    np.testing.assert_allclose(found, scores(chosen, slice(judged, None)), atol=1e-4)
+    assert scores(1e-3, slice(half, judged)).mean() != scores(1e3, slice(half, judged)).mean()
+
+
+def test_the_best_probe_of_many_inputs_and_few_rows_shrinks_them():
+    wide = jnp.asarray(np.random.default_rng(5).normal(size=(80, 60)), jnp.float32)
+    truth = wide[:, :1] + jnp.asarray(np.random.default_rng(6).normal(size=(80, 1)), jnp.float32)
+    assert collapse.best_linear_probe(wide, truth)[0] > collapse.best_linear_probe(wide, truth, (1e-4,))[0]

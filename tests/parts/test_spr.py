@@ -147,7 +147,7 @@ def diagnosis(**changes):
 
 def scores(arms):
     found = {f"measure/{arm}": numbers for arm, numbers in arms.items()}
-    found["measure/raw board"] = {"probes": [0.25, 0.75]}
+    found["measure/raw board"] = {"judged": [0.25, 0.75]}
     return experiment.scores(dataclasses.replace(SMOKE, tasks=()), found)
 
 
@@ -155,7 +155,7 @@ def test_scores_and_alarms_are_of_the_last_snapshot_and_of_the_first_where_untra
     arms = {arm: diagnosis() for arm in probe.WAYS}
     arms["target learns"] = diagnosis(mean_cosine=0.99)
     for numbers in arms.values():
-        numbers["probes"] = [[[0.0, 0.2], [0.4, 0.0]], [[0.5, 0.7], [0.9, 0.9]]]
+        numbers["judged"] = [[[0.0, 0.2], [0.4, 0.0]], [[0.5, 0.7], [0.9, 0.9]]]
     table = scores(arms)
     np.testing.assert_allclose(table["spr"], [[0.6, 0.9]])
     np.testing.assert_allclose(table["untrained"], [[0.1, 0.2]])
@@ -173,7 +173,7 @@ def test_scores_and_alarms_are_of_the_last_snapshot_and_of_the_first_where_untra
 def test_bad_predictions_alone_are_no_collapse():
     arms = {arm: diagnosis(copy_ratio=3.0, action_sensitivity=1.0) for arm in probe.WAYS}
     for numbers in arms.values():
-        numbers["probes"] = [[[0.0], [0.0]]] * 2
+        numbers["judged"] = [[[0.0], [0.0]]] * 2
     table = scores(arms)
     np.testing.assert_allclose(table["alarm", "no predictor"], [[1.0, 1.0]])
     np.testing.assert_allclose(table["collapse", "no predictor"], [[0.0, 0.0]])
@@ -256,7 +256,7 @@ def test_without_a_probe_only_agents_are_trained_and_claimed():
     whole = [claim.id for claim in experiment.study(SMOKE).claims]
     of_tokens = [f"T{i}" for i in range(1, 5)]
     assert sorted(whole) == sorted([*(f"S{i}" for i in range(1, 11)), *of_tokens, "R1"])
-    lean = experiment.study(dataclasses.replace(SMOKE, has_tokens=False))
+    lean = experiment.study(dataclasses.replace(SMOKE, arms=spr.WITHOUT_TOKENS))
     assert not any("tokens" in name for name in [*lean.arms, *(step.name for step in lean.steps)])
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from test_games_and_models import call
 
-# A preset made smaller, the arm that is whole, and what the saboteur loses at the least.
+# A preset made smaller, the arm that is whole, its saboteur, and what that loses at the least.
 SMALL = {
     "example": (("--seeds.count", "3"), "ppo", "myopic", 0.2),
+    "memory": (("--seeds.count", "2", "--arms", "gru", "saboteur"), "gru", "saboteur", 0.1),
     "muzero": (
         ("--seeds.count", "3", "--models", "saboteur", "--simulations", "2", "--episodes", "4"),
         "muzero",
@@ -16,14 +17,25 @@ SMALL = {
         0.1,
     ),
     "alphazero": (("--seeds.count", "2", "--evaluation.rating-games", "2"), "search", "saboteur", 0.05),
+    "pasta": (
+        ("--adapt.seeds.count", "4", "--num-pretrainings", "2", "--adapt.arms", "full", "saboteur"),
+        "full",
+        "saboteur",
+        0.1,
+    ),
+    "plan": (("--plan.seeds.count", "2", "--plan.simulations", "8"), "learned 8", "saboteur", 0.2),
+    "quickstart": (("--adapt.seeds.count", "3"), "finetune", "renamed", 0.0),
+    "reinforce": (("--seeds.count", "8"), "anchored", "saboteur", 0.05),
+    "spr": (("--seeds.count", "2"), "spr", "target learns", 0.1),
 }
+SEEDS = {"pasta": "adapt.seeds", "plan": "plan.seeds", "quickstart": "adapt.seeds"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_a_saboteur_loses_the_effect(tmp_path, name):
     flags, arm, saboteur, least = SMALL[name]
-    command = ("run", name, "--preset", "cpu", "--seeds.first", "1000", *flags)
+    command = ("run", name, "--preset", "cpu", f"--{SEEDS.get(name, 'seeds')}.first", "1000", *flags)
     call(*command, "--out", str(tmp_path / "run"))
     scores = json.loads((tmp_path / "run" / "summary.json").read_text())["scores"]
     whole, broken = (np.mean([np.mean(row) for row in scores[a].values()]) for a in (arm, saboteur))
