@@ -150,7 +150,7 @@ LINES = {  # of a room: what is more belongs to the library
     "memory": 315,  # of which 40 are presets for Craftax
     "reinforce": 260,  # a corpus, a pretraining and six ways to begin
     "muzero": 395,  # five models of a task, played with five numbers of simulations
-    "pasta": 1750,
+    "pasta": 1760,
     "plan": 385,
     "populations": 210,
     "quickstart": 470,

@@ -116,10 +116,7 @@ def _lanes(config: Config, model: ModelConfig, folder: Path | None) -> Lanes:
     reader = reader_of(config, model, data)
     settings, context, objective = config.fit_of(model), config.network.context, reader.objective
     names = [name for name in reader.layouts if name != model.held_out]
-    train = {name: reader.windows(name, data[name].train) for name in names}
-    if model.data == "shuffled":
-        for name, windows in train.items():
-            train[name] = sampler.shuffled(windows, keys.derive(config.seed, f"shuffle/{name}"))
+    train = {name: seen(config, reader, name, reader.windows(name, data[name].train)) for name in names}
     layouts, num_steps = [reader.layouts[name] for name in names], settings.batch_size * context
 
     def sample(data: Any, key: jax.Array) -> Any:
@@ -168,6 +165,17 @@ def _lanes(config: Config, model: ModelConfig, folder: Path | None) -> Lanes:
         in_turn=in_turn,
         dtype=config.network.dtype,
     )
+
+
+def seen(config: Config, reader: Reader, name: str, windows: Windows) -> Windows:
+    """A domain's data as a model is pretrained on them: its own, or a saboteur's."""
+    kind, layout = reader.config.data, reader.layouts[name]
+    if kind == "shuffled":
+        return sampler.shuffled(windows, keys.derive(config.seed, f"shuffle/{name}"))
+    if kind == "renamed":
+        key = keys.derive(config.seed, f"rename/{name}")
+        return sampler.renamed(windows, key, layout.domain.sizes, config.tokens.num_bins)
+    return windows
 
 
 def flops_per_update(

@@ -28,7 +28,7 @@ def study(tmp_path_factory):
 def test_every_arm_has_a_score_on_every_domain(study):
     _, summary = study
     arms = {"zero-shot", "scratch", "scratch, longer", "full", "last layer", "probe", "lora", "ia3"}
-    assert set(summary["arms"]) == arms | {"M-GPT", "saboteur", "mlp"}
+    assert set(summary["arms"]) == arms | {"M-GPT", "saboteur", "renamed", "mlp"}
     assert summary["tasks"] == ["Pendulum-v1", "inverted_pendulum"]
     for by_task in summary["scores"].values():
         assert all(len(scores) == 2 for scores in by_task.values())

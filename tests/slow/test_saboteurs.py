@@ -18,9 +18,9 @@ SMALL = {
     ),
     "alphazero": (("--seeds.count", "2", "--evaluation.rating-games", "2"), "search", "saboteur", 0.05),
     "pasta": (
-        ("--adapt.seeds.count", "4", "--num-pretrainings", "2", "--adapt.arms", "full", "saboteur"),
+        ("--adapt.seeds.count", "4", "--num-pretrainings", "2", "--adapt.arms", "full", "renamed"),
         "full",
-        "saboteur",
+        "renamed",
         0.1,
     ),
     "plan": (("--plan.seeds.count", "2", "--plan.simulations", "8"), "learned 8", "saboteur", 0.2),
