@@ -56,7 +56,7 @@ class Config:
     anchor: Share = 0.9  # of PPO's final return, which both have to reach
     # 0 to 5 were spent before scores were means of snapshots, 100 to 108 on a search that stretched
     # the values of every node.
-    seeds: SeedConfig = SeedConfig(200, 12)
+    seeds: SeedConfig = SeedConfig(200, 20)
     runtime: RuntimeConfig = RuntimeConfig()
 
     def check(self) -> None:
