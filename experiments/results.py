@@ -181,7 +181,7 @@ def page(rows: list[dict[str, Any]]) -> str:
 def belief(name: str, rows: list[dict[str, Any]]) -> str:
     """What the authors of a room make of its rows; nothing where there are none.
 
-    Raises KeyError for a number that no row has.
+    Raises KeyError for a preset or an arm without a row, ValueError for a claim that its row has not.
     """
     text = " ".join(getattr(rooms.room(name).config, "BELIEF", "").split())
     if not rows:
@@ -203,8 +203,13 @@ def _number(row: dict[str, Any], what: str) -> str:
         return f"{row['wall_seconds']:.0f} s"
     if what == "seeds":
         return str(max(claim["seeds"] or 0 for claim in row["claims"]))
-    claim = {claim["id"]: claim for claim in row["claims"]}[what]
-    return f"{claim['verdict']}: {_value(claim, 2)}"
+    claims = {claim["id"]: claim for claim in row["claims"]}
+    if what not in claims:
+        raise ValueError(
+            f"BELIEF of {row['experiment']}: got claim {what!r}, expected one of the newest row of "
+            f"{row['preset']}, {sorted(claims)}; add the row that has it, or mend the text. What was noted stays."
+        )
+    return f"{claims[what]['verdict']}: {_value(claims[what], 2)}"
 
 
 def _value(claim: dict[str, Any], digits: int) -> str:

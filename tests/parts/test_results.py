@@ -152,6 +152,9 @@ def test_a_belief_has_its_numbers_from_the_newest_row(tmp_path, monkeypatch):
     assert told == "It is so (PASS: 0.5 [0.25, 0.75]); arm 0.12; PASS: 0.5 [0.25, 0.75] in 7000 s."
     with pytest.raises(KeyError, match="cpu-full"):
         results.belief("icl_bma", [row])
+    monkeypatch.setattr(config, "BELIEF", "It is ({X2}).")
+    with pytest.raises(ValueError, match=r"BELIEF of icl_bma: got claim 'X2', expected one of .*\['X1'\]"):
+        results.belief("icl_bma", [row])
 
 
 @pytest.mark.usefixtures("without_belief")
