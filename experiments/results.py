@@ -207,7 +207,7 @@ def _number(row: dict[str, Any], what: str) -> str:
     if what not in claims:
         raise ValueError(
             f"BELIEF of {row['experiment']}: got claim {what!r}, expected one of the newest row of "
-            f"{row['preset']}, {sorted(claims)}; add the row that has it, or mend the text. What was noted stays."
+            f"{row['preset']}, {sorted(claims)}; add the row that has it, or mend the text."
         )
     return f"{claims[what]['verdict']}: {_value(claims[what], 2)}"
 
