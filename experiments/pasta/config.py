@@ -161,8 +161,8 @@ class RewardConfig:
 
 
 def _of_length(fit: FitConfig, num_updates: int) -> FitConfig:
-    """A fit of other length, in chunks as long as divide it."""
-    chunk = math.gcd(num_updates, fit.updates_per_chunk)
+    """A fit of other length, in chunks that divide it, at most as long."""
+    chunk = next((c for c in range(fit.updates_per_chunk, 0, -1) if num_updates % c == 0), 1)
     return replace(fit, num_updates=num_updates, updates_per_chunk=chunk)
 
 

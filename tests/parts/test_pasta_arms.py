@@ -51,7 +51,7 @@ def test_an_arm_is_fitted_by_its_own_rate_and_length():
     chunks = dataclasses.replace(fit, num_updates=100, updates_per_chunk=100)
     third = adapted(fit=chunks, lengths=(("mlp", 0.3),))
     shorter = third.imitation_of(domain, third.arms["mlp"])
-    assert (shorter.num_updates, shorter.updates_per_chunk) == (30, 10), "chunks follow, not the length"
+    assert (shorter.num_updates, shorter.updates_per_chunk) == (30, 30), "chunks follow, not the length"
 
 
 @pytest.mark.parametrize(
