@@ -73,11 +73,6 @@ def test_the_seeds_of_a_configuration_are_found_wherever_they_are():
     assert asked()["seeds"] == [[0, 8]]
 
 
-def test_a_row_that_names_no_seeds_is_of_those_from_zero_on():
-    assert registration.judged_on({"seeds": [[300, 6]], "scores": {}}) == [[300, 6]]
-    assert registration.judged_on({"scores": {"full": {"reach": [0.1] * 8, "push": [0.2] * 8}}}) == [[0, 8]]
-
-
 def test_a_frozen_file_holds_claims_seeds_settings_and_what_the_seeds_can_show(tmp_path):
     path = tmp_path / "frozen" / "paper-cpu.json"
     (line,) = freeze(path)

@@ -86,7 +86,7 @@ def freeze(room: Room, preset: str, config: Any, development: Path, why: str) ->
         what = registration.asked(room.name, preset, config, study)
         run = json.loads((development / "summary.json").read_text())
         rows = [row for row in results.read() if row["experiment"] == room.name]
-        seen = [pair for row in rows for pair in registration.judged_on(row)]
+        seen = [pair for row in rows for pair in row["seeds"]]
         lines = registration.freeze(place, config, what, study, run, why=why, seen=seen)
         print("\n".join(lines))
         print(f"{place}: commit it, and run from a clean tree")

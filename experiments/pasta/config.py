@@ -140,7 +140,7 @@ class AdaptConfig:
     lora_targets: tuple[str, ...] = ("query", "value")
     episodes: Count = 16  # per seed and arm
     margin: Positive = 0.10  # of claims that an arm is better
-    tolerance: Positive = 0.10  # of claims that it is no worse
+    tolerance: Annotated[float, Bound(0)] = 0.05  # of claims that it is no worse; 0: too few seeds for them
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,11 @@ class RewardConfig:
 
 
 def _of_length(fit: FitConfig, num_updates: int) -> FitConfig:
-    """A fit of other length, in chunks that divide it, at most as long."""
-    chunk = next((c for c in range(fit.updates_per_chunk, 0, -1) if num_updates % c == 0), 1)
+    """A fit of other length: long ones in whole chunks, as near as they come, short ones in one that fits."""
+    chunk = fit.updates_per_chunk
+    if num_updates >= 10 * chunk:
+        return replace(fit, num_updates=round(num_updates / chunk) * chunk)
+    chunk = next((c for c in range(chunk, 0, -1) if num_updates % c == 0), 1)
     return replace(fit, num_updates=num_updates, updates_per_chunk=chunk)
 
 
@@ -284,18 +287,19 @@ M_GPT = ModelConfig("M-GPT", granularity="modality")
 SABOTEURS = (ModelConfig("saboteur", data="shuffled"), ModelConfig("renamed", data="renamed"))
 _MILD = {"gravities": (0.75, 1.25), "sensors": (0, 1)}
 
-# What both cores do in ten minutes: one robot, arms that its three gated claims compare, the raw policy.
+# What both cores do in ten minutes: one robot, the arms that its claims compare.
 # Left out, on development seeds: of Pendulum no arm on T(s) learns from ten demonstrations (0.18 at best,
 # the raw MLP 0.76), of the reacher all do from two (0.97); the hopper with a third of its sensors and
 # halfcheetah show no gain of pretraining (0.54 and 0.34, scratch 0.49 and 0.33); M-GPT and adapters are
 # arms of cpu-full.
 CPU = Config(
-    domains=(DomainConfig("brax/hopper", horizon=400, demonstrations=1.5),),
+    domains=(DomainConfig("brax/hopper", horizon=400, demonstrations=2.0),),
     models=(C_GPT, *SABOTEURS),
     num_pretrainings=8,
     tokens=TokenConfig(num_bins=64),
     network=TransformerConfig(context=4),
-    pretrain=FitConfig(num_updates=800),
+    # After 800 updates at 1e-3 it predicted next states worse than copying does, at 3e-3 a little better.
+    pretrain=FitConfig(num_updates=800, learning_rate=6e-3),
     adapt=AdaptConfig(
         SeedConfig(100, 16),  # 0 to 7 were spent on another design
         arms=("scratch", LONGER, "full", "saboteur", "renamed", "mlp"),
@@ -350,19 +354,19 @@ def _models(robots: tuple[str, ...]) -> tuple[ModelConfig, ...]:
     )
 
 
-# The paper's tables on two robots: two cores, at most 150 minutes.
+# The paper's tables on two robots: two cores, at most 150 minutes. Never run so far.
 _STEPS = {"num_updates": 1000, "updates_per_chunk": 100, "batch_size": 64, "learning_rate": 1e-3}
 _SIZES = {"hidden_size": 64, "critic_hidden_size": 128, "reward_scale": 0.1}
 CPU_FULL = replace(
     CPU,
     domains=(
-        DomainConfig("brax/hopper", 400, 1.5, gravities=_GRAVITIES, sensors=tuple(range(11))),
+        DomainConfig("brax/hopper", 400, 2.0, gravities=_GRAVITIES, sensors=tuple(range(11))),
         DomainConfig("brax/halfcheetah", 400, gravities=_GRAVITIES, sensors=tuple(range(17))),
     ),
     models=_models(("hopper", "halfcheetah")),
     num_pretrainings=5,
     adapt=replace(
-        CPU.adapt, seeds=SeedConfig(600, 5), arms=(), tested=("full", "M-GPT", "mlp"), tolerance=0.2
+        CPU.adapt, seeds=SeedConfig(600, 5), arms=(), tested=("full", "M-GPT", "mlp"), tolerance=0.0
     ),
     reward=RewardConfig(
         offline=("td3_bc", "iql"),

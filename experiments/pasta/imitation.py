@@ -94,17 +94,17 @@ def matched(config: Config, envs: Mapping[str, Any]) -> Config:
     """
     if LONGER not in config.arms:
         return config
-    network, layouts = pretraining.network_of(config, config.main, envs)
-    before = config.fit_of(config.main).num_updates * pretraining.flops_per_update(
-        config, network, config.main, list(layouts.values())
-    )
-    tuning, arm = 0, config.arms[LONGER]
+    main, tuned = config.main, config.all_arms["full"]
+    network, layouts = pretraining.network_of(config, main, envs)
+    seen = [layout for name, layout in layouts.items() if name != main.held_out]
+    before = config.fit_of(main).num_updates * pretraining.flops_per_update(config, network, main, seen)
+    tuning = 0
     for domain in config.domains:
-        fit, layout = config.imitation_of(domain, arm), layouts[domain.name]
+        fit, layout = config.imitation_of(domain, replace(tuned, length=1.0)), layouts[domain.name]
         reads = replace(network.config, context=domain.history + 1)
         flops = transformer.flops_per_token(reads, config.adapt.head_size, layout.num_tokens)
         tuning += fit.num_updates * fit.batch_size * tokens_of_decision(domain, layout) * flops
-    lengths = (*config.adapt.lengths, (LONGER, round(1 + before / tuning, 1)))
+    lengths = (*config.adapt.lengths, (LONGER, round(tuned.length + before / tuning, 1)))
     return replace(config, adapt=replace(config.adapt, lengths=lengths))
 
 

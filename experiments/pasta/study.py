@@ -7,9 +7,9 @@ every arm clones a few demonstrations of a held-out agent on equal steps. Tests:
 changed gravity, failing sensors. Scores are normalised by random actions and the expert.
 
 Claims. A3: pretrained and tuned beats from scratch. A3m: so it does where scratch is given as many
-operations as pretraining took. A3r: it beats the same pretrained on values that were permuted, whose
-meaning is lost. Aside: it beats the saboteur, pretrained on states and actions that follow from nothing
-(A3s), and raw observations (A13); of larger presets all others.
+operations, of all robots together, as pretraining and tuning take. A3r: it beats the same pretrained on
+values that were permuted, whose meaning is lost. Aside: it beats the saboteur, pretrained on states and
+actions that follow from nothing (A3s), and raw observations (A13); of larger presets all others.
 
     jaxagent run pasta --preset cpu        # one robot, ten minutes on 2 cores
     jaxagent run pasta --preset cpu-full   # the paper's tables on two robots, at most 150 minutes
@@ -40,12 +40,17 @@ from jaxagent.study.verdicts import Scores, all_between, iqm_by_task, normalised
 LIMITS = (
     "Learning from rewards reads T(s) of the current state alone, without history.",
     "The experts are PPO and SAC agents of minutes; scores are relative to the best of them.",
-    "Demonstrations and updates were chosen on development seeds (1000 and up).",
+    "Demonstrations, updates and rates were chosen on development seeds (1000 and up); of cpu its robot too: "
+    "on halfcheetah and on the hopper with a third of its sensors pretraining added nothing there.",
     "Changed conditions meet policies that were tuned on nominal data.",
 )
 ROOM = {  # where an effect can show
     "scratch": ("scratch is neither at floor nor at ceiling", 0.2, 0.8),
     "zero-shot": ("zero-shot leaves room", -np.inf, 0.7),
+}
+LEARNED = {  # what pretraining must have done, on states that it never saw
+    "loss": ("pretraining learned (loss over that of each component's frequencies)", 0.0, 0.85),
+    "copy": ("it predicts next states (error over that of copying)", 0.0, 1.0),
 }
 ALONE = "a model of each domain alone"
 SINGLE = {  # an arm made of every domain's own model: that model's name, and what it is
@@ -53,7 +58,8 @@ SINGLE = {  # an arm made of every domain's own model: that model's name, and wh
     "single, equal tokens": ("{} tokens", f"{ALONE}, of as many tokens as the common one"),
     "held out": ("without {}", "a model of all other domains"),
 }
-TRIALS = 4  # rates and lengths of imitation, on development seeds, of each arm
+TRIALS = 4  # rates and lengths of imitation, on development seeds, of an arm
+LIKE_OTHERS = (LONGER, "saboteur", "renamed")  # they have the settings of "scratch" and "full"
 TOKENS = "tokens (all pretrainings of a model)"
 CURVE = Curve("train/loss", ("pretrain/*",), "Pretraining loss", "tokens", "loss of the objective", TOKENS)
 
@@ -91,7 +97,10 @@ def study(config: Config) -> Study:
 def spent(config: Config) -> dict[str, Spent]:
     """Pretraining and imitation of each arm, over all domains."""
     result = {"zero-shot": Spent((f"pretrain/{config.main.name}",))}
-    result |= {name: Spent(stages_of(arm), trials=TRIALS) for name, arm in config.arms.items()}
+    result |= {
+        name: Spent(stages_of(arm), trials=1 if name in LIKE_OTHERS else TRIALS)
+        for name, arm in config.arms.items()
+    }
     for arm, (pattern, _) in SINGLE.items():
         parts = [config.arms.get(pattern.format(domain.name)) for domain in config.domains]
         if all(parts):
@@ -116,30 +125,35 @@ def claims(config: Config) -> list[Claim]:
     sensors = "failing sensors: pretrained beats the raw MLP"
     gravity = "changed gravity: pretrained is no worse than the raw MLP"
     margin, tolerance = config.adapt.margin, config.adapt.tolerance
-    return [
+    result = [
         below("A1a", "pretraining beats each component's frequencies", arm_a="loss", margin=0.8),
         below("A1b", "and predicts next states better than copying", arm_a="copy", margin=1.0),
         Claim("A3", "pretrained and tuned beats from scratch", better, "full", "scratch", margin),
-        Claim("A3m", "so it does at equal operations", better, "full", LONGER, margin),
-        Claim("A3r", "what helps is what values mean", better, "full", "renamed", margin),
-        aside("A3s", "and what follows what", better, "full", "saboteur", margin),
+        Claim("A3m", "it beats scratch of as many operations", better, "full", LONGER, margin),
+        Claim("A3r", "it beats pretraining on permuted values", better, "full", "renamed", margin),
+        aside("A3s", "it beats pretraining on shuffled steps", better, "full", "saboteur", margin),
         aside("A13", "T(s) beats raw observations", better, "full", "mlp", margin),
         aside("A4", "(IA)^3 keeps what full tuning has", "ratio", "ia3", "full", 0.85),
         aside("A4x", "so does LoRA", "ratio", "lora", "full", 0.85),
-        aside("A2", "components are no worse than modalities", no_worse, "full", "M-GPT", tolerance),
-        aside("A2b", "nor at equal operations", no_worse, "full", "M-GPT flops", tolerance),
-        aside("A5 tokens", common, no_worse, "full", "single, equal tokens", tolerance),
-        aside("A5 epochs", common, no_worse, "full", "single, equal epochs", tolerance),
         aside("A5x", unseen, better, "held out", "scratch", margin),
-        aside("A6 C-MTM", simple, no_worse, "full", "C-MTM", tolerance),
-        aside("A6 C-SMART", simple, no_worse, "full", "C-SMART", tolerance),
         aside("A8", sensors, better, "full", "mlp", margin, metric="sensors"),
-        aside("A9", gravity, no_worse, "full", "mlp", tolerance, metric="gravity"),
         aside("A11 td3_bc", f"td3_bc: {reads}", better, "full", "mlp", margin, metric="td3_bc"),
         aside("A11 iql", f"iql: {reads}", better, "full", "mlp", margin, metric="iql"),
         aside("A11 online", f"online: {reads}", better, "probe", "mlp", margin, metric="online"),
         aside("A10", "full tuning beats the probe", better, "full", "probe", margin),
     ]
+    others = {  # what full tuning of the main model is no worse than
+        "A2": ("components are no worse than modalities", "M-GPT"),
+        "A2b": ("nor at equal operations", "M-GPT flops"),
+        "A5 tokens": (common, "single, equal tokens"),
+        "A5 epochs": (common, "single, equal epochs"),
+        "A6 C-MTM": (simple, "C-MTM"),
+        "A6 C-SMART": (simple, "C-SMART"),
+    }
+    if tolerance:
+        result += [aside(i, told, no_worse, "full", arm, tolerance) for i, (told, arm) in others.items()]
+        result.append(aside("A9", gravity, no_worse, "full", "mlp", 0.6 * tolerance, metric="gravity"))
+    return result
 
 
 def references(config: Config, found: Found) -> dict[str, Reference]:
@@ -205,6 +219,10 @@ def checks(config: Config, found: Found, table: Scores) -> list[Precondition]:
             "no program was compiled after a stage's first chunk (A12)", not late, late or "none was"
         ),
     ]
+    for metric, (name, low, high) in LEARNED.items():
+        if ("pretraining", metric) in table:
+            ratios = dict(zip(refs, table["pretraining", metric].mean(axis=1), strict=False))
+            result.append(all_between(name, ratios, low, high))
     for arm, (name, low, high) in ROOM.items():
         if arm in table:
             result.append(all_between(name, iqm_by_task(refs, table[arm]), low, high))

@@ -19,6 +19,7 @@ from jaxagent.config import (
     TrunkConfig,
     require,
     require_at_least,
+    require_unlike,
 )
 from jaxagent.study.config import EnvConfig, SeedConfig
 
@@ -83,7 +84,9 @@ class ProbeConfig(EnvConfig):
     num_envs: Count = 16
     # States of other episodes, half to fit linear probes, half to score them.
     measured: Annotated[int, Bound(4 * NUM_SHARDS)] = 4096
-    judged: Annotated[int, Bound(4 * NUM_SHARDS)] = 32_768  # of the first and last snapshot, for the scores
+    # More, for the scores, of the first and the last snapshot: half to fit, a quarter each to choose the
+    # probe's penalty and to score.
+    judged: Annotated[int, Bound(4 * NUM_SHARDS)] = 32_768
     model: LatentConfig = _latent(64)
     # 16 wide it says little (R^2 0.60). Of patches of 2 x 2 cells, and as wide as this, an
     # untrained one knows as much as 0.86, and an update takes three times as long.
@@ -131,6 +134,8 @@ class Config:
         """Raise where there is nothing to do."""
         fix = "there is no probe either; name one, or set has_probe"
         require(self.has_probe or bool(self.tasks), "Config.tasks", self.tasks, "a game", fix)
+        require(not self.has_probe or bool(self.arms), "Config.arms", self.arms, "an arm", "or no probe")
+        require_unlike("Config.arms", self.arms)
         for arm in self.arms:
             check_name("arm of the probe", arm, TRAINED)
 

@@ -47,9 +47,13 @@ def _of_arm(spent: Spent, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, 
         if any(fnmatchcase(name, pattern) for pattern in spent.stages):
             for unit in stage.get("units", ()):
                 if unit != OF_THE_PEAK:
-                    total[unit] = total.get(unit, 0) + spent.share * stage[unit]
+                    total[unit] = total.get(unit, 0) + _share(stage[unit], spent.share)
     told = {} if spent.trials is None else {TRIALS: spent.trials}
     return total | {"evaluations": spent.evaluations} | told
+
+
+def _share(number: float, share: float) -> float:
+    return number if share == 1 else share * number
 
 
 def compared(a: Mapping[str, float], b: Mapping[str, float]) -> str:

@@ -71,13 +71,6 @@ def is_development(run: Mapping[str, Any]) -> bool:
     return bool(run.get("seeds")) and all(first >= DEVELOPMENT_SEEDS for first, _ in run["seeds"])
 
 
-def judged_on(row: Mapping[str, Any]) -> list[Sequence[int]]:
-    """Seeds `(first, count)` of a result row; those that name none are of presets that began at 0."""
-    if "seeds" in row:
-        return row["seeds"]
-    return [[0, max(len(scores) for by_task in row["scores"].values() for scores in by_task.values())]]
-
-
 def with_seeds(value: Any, change: Callable[[SeedConfig], SeedConfig]) -> Any:
     """A configuration, or a part of one, with every `SeedConfig` changed, in the order of its fields."""
     if isinstance(value, SeedConfig):

@@ -209,6 +209,10 @@ def test_a_row_of_development_seeds_stands_beside_that_of_claim_seeds(tmp_path, 
         results.add(folder)
 
 
+def test_every_row_names_the_seeds_that_are_spent():
+    assert all(row["seeds"] for row in results.read())
+
+
 def test_every_experiment_with_rows_has_the_numbers_of_its_smoke_preset():
     """Without them a row could not tell that the code computes other numbers now."""
     told = {path.stem.split("-")[0] for path in results.RESULTS.glob("*.json")}

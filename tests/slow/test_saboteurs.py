@@ -1,4 +1,8 @@
-"""Every saboteur breaks one thing and loses the effect: small runs on development seeds."""
+"""Saboteurs break one thing and lose the effect: small runs on development seeds.
+
+Those of the in-context studies are claims of their rows (B3, R3). Not here: shuffled steps of pasta and of
+quickstart, which lose nothing or little; that is a finding of these studies.
+"""
 
 import json
 
@@ -24,7 +28,7 @@ SMALL = {
         0.1,
     ),
     "plan": (("--plan.seeds.count", "2", "--plan.simulations", "8"), "learned 8", "saboteur", 0.2),
-    "quickstart": (("--adapt.seeds.count", "3"), "finetune", "renamed", 0.0),
+    "quickstart": (("--adapt.seeds.count", "3"), "finetune", "renamed", 0.05),
     "reinforce": (("--seeds.count", "8"), "anchored", "saboteur", 0.05),
     "spr": (("--seeds.count", "2"), "spr", "target learns", 0.1),
 }
