@@ -86,9 +86,14 @@ def _told(unit: str, ratio: float) -> str:
     return f"{ratio:.2g} x the {name}" if ratio else f"no {name}"
 
 
-def line_of(arms: Sequence[str], told: Mapping[str, Mapping[str, float]]) -> str:
-    """How the budgets of a claim's first and last arm compare; nothing for a claim of one arm."""
-    if len(arms) < 2:
+def line_of(
+    arms: Sequence[str], told: Mapping[str, Mapping[str, float]], trained: Collection[str] = ()
+) -> str:
+    """How the budgets of a claim's first and last arm compare; nothing for a claim of one arm.
+
+    Nothing, too, where none of its arms is one of a study's, `trained`, or has a budget: points of a curve.
+    """
+    if len(arms) < 2 or not {*arms} & {*told, *trained}:
         return ""
     first, last = told.get(arms[0]), told.get(arms[-1])
     return "budgets not told" if first is None or last is None else compared(first, last)

@@ -355,9 +355,7 @@ def summary(study: Study, folder: Path, preset: str) -> dict[str, Any]:
         scale=study.scale,
     )
     for claim, told in zip(claims, result["claims"], strict=True):
-        # What is neither an arm nor told, such as points of a curve, spends nothing of its own.
-        compares = any(arm in study.arms or arm in spent for arm in claim.arms)
-        told["budget"] = budget.line_of(claim.arms, spent) if compares else ""
+        told["budget"] = budget.line_of(claim.arms, spent, study.arms)
     return {
         **result,
         "spent": spent,

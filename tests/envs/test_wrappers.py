@@ -14,6 +14,7 @@ from envs import wrappers
 from envs.common.names import UnknownName
 from envs.types import contains, sample_action
 from envs.vector import VectorEnv
+from envs.wrappers.wrapper import changed, innermost
 
 CARTPOLE, PENDULUM, BREAKOUT = "classic/CartPole-v1", "classic/Pendulum-v1", "minatar/Breakout"
 
@@ -94,6 +95,17 @@ def test_a_wrapped_environment_keeps_the_contract(name):
     for t in range(12):
         batch, out = jax.jit(vector.step)(jax.random.key(t), batch, jnp.zeros(3, jnp.int32))
     assert out.obs.shape == (3, *env.obs_shape)
+
+
+def test_the_task_and_the_state_below_all_wrappers_are_seen_and_changed():
+    bare, task = envs.make(PENDULUM)
+    env, wrapped = wrappers.sensor_failure(*wrappers.frame_stack(bare, task, 2), [1], "zero")
+    assert innermost(wrapped) == innermost(task) == task
+    heavy = changed(wrapped, g=np.float32(20.0))
+    assert innermost(heavy) == task._replace(g=np.float32(20.0))
+    assert jax.tree.structure(heavy) == jax.tree.structure(wrapped)
+    _, state = env.reset(jax.random.key(0), wrapped)
+    assert type(innermost(state)) is type(bare.reset(jax.random.key(0), task)[1])
 
 
 @pytest.mark.slow

@@ -52,10 +52,13 @@ NOT_TOLD = "; settings tried: not counted"
         (("searching", "bare"), f"unmatched: 16 x the evaluations{NOT_TOLD}"),
         (("full",), ""),
         (("full", "unknown"), "budgets not told"),
+        (("unknown", "forgotten"), "budgets not told"),
+        (("T=8", "T=16"), ""),
     ],
 )
 def test_a_claim_says_whether_its_arms_spent_alike(arms, line):
-    assert line_of(arms, budgets(SPENT, STAGES)) == line
+    trained = (*SPENT, "unknown", "forgotten")
+    assert line_of(arms, budgets(SPENT, STAGES), trained) == line
 
 
 def test_a_tenth_is_no_difference_and_nothing_equals_nothing():

@@ -13,10 +13,11 @@ import envs
 from jaxagent.config import PPOConfig
 from jaxagent.study import agents, verdicts
 from jaxagent.study.config import EnvConfig
-from jaxagent.study.study import Custom, Fit, Found, Lanes, Measure
+from jaxagent.study.study import Custom, Fit, Found, Lanes, Measure, Study
 from jaxagent.train import loops
 from jaxagent.train import run as runs
 from jaxagent.train.flops import flops_of
+from jaxagent.types import Policy
 
 PPO = PPOConfig(num_envs=4, num_steps=4, num_updates=2, updates_per_chunk=1, hidden_size=8)
 
@@ -172,3 +173,21 @@ def test_every_task_has_its_fits_and_then_the_measure_of_them(folder):
     found = steps[-1].of(folder, folder)
     assert found["task"] == tasks[1].name
     assert found["fits"] == expected[3:5]
+
+
+def test_two_steps_of_one_name_are_refused():
+    steps = [Measure("evaluate", dict), Measure("evaluate", dict)]
+    with pytest.raises(ValueError, match="names of a study's steps"):
+        Study({"full": "all"}, ["reach"], steps, dict, [])
+
+
+def test_a_policy_acts_at_random_where_it_is_told_to():
+    env, _ = envs.make("classic/Pendulum-v1")
+    still = Policy(lambda batch: (), lambda params, carry, *_: (jnp.full((4, 1), params), (), carry))
+    act = agents.or_random(env, still).act
+    obs, is_first = jnp.zeros((4, 3)), jnp.zeros((4,), bool)
+    own, _, _ = act((jnp.float32(0.5), jnp.array(False)), (), obs, is_first, jax.random.key(0))
+    drawn, _, _ = act((jnp.float32(0.5), jnp.array(True)), (), obs, is_first, jax.random.key(0))
+    np.testing.assert_array_equal(own, 0.5)
+    assert len(np.unique(drawn)) == 4
+    assert np.abs(drawn).max() <= 2.0
