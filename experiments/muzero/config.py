@@ -20,6 +20,16 @@ from jaxagent.config import (
 from jaxagent.study.config import EnvConfig, SeedConfig
 
 MODELS = ("saboteur", "stretched", "brief", "no-consistency")
+BELIEF = """
+What search learns from must be true to who did what: where three quarters of the memory have another lane's
+actions, CartPole is learned much less ({M2}). Values as they are seem to teach more than those stretched at
+every node, by less than was claimed ({M7}). What search does at play is nothing here: the policy head alone
+is as good ({M1}), whatever the number of simulations ({=muzero, 2}, {=muzero, 8}, {=muzero}, {=muzero, 32}
+for 2, 8, 16 and 32); on two actions the head has learned what search finds. Nor are steps saved: PPO has
+{=ppo} in as many ({M4}). Catch and Acrobot were hardly learned on development seeds, in steps that two cores
+have. Tasks where a move's worth shows only some moves later, and more steps, would change this; MinAtar on an
+accelerator is built and not run.
+"""
 DESCRIPTION = "does search in a learned latent model learn from fewer steps, and what does it need?"
 
 
