@@ -59,7 +59,7 @@ MOVES = {"metric": "copy_ratio", "margin": 0.8, "direction": "below"}
 ACTS = {"metric": "action_sensitivity", "margin": 1.05}
 QUIET = {"metric": "alarm", "margin": 0.5, "direction": "below", "gated": False}
 ADDS = partial(Claim, kind="superiority", margin=0.1)
-TELLS = partial(ADDS, margin=0.06)
+TELLS = partial(ADDS, margin=0.07)
 CLAIMS = [  # of the probe; margins were fixed before the claim seeds ran
     ADDS("S1", "self-prediction adds to linear probes", arm_a="spr", arm_b="untrained"),
     TELLS("S9", "latents tell more than the board itself", arm_a="spr", arm_b=RAW),
