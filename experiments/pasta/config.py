@@ -294,16 +294,17 @@ _MILD = {"gravities": (0.75, 1.25), "sensors": (0, 1)}
 # arms of cpu-full.
 CPU = Config(
     domains=(DomainConfig("brax/hopper", horizon=400, demonstrations=2.0),),
-    models=(C_GPT, *SABOTEURS),
-    num_pretrainings=16,
+    models=(C_GPT, SABOTEURS[0]),
+    num_pretrainings=8,
     tokens=TokenConfig(num_bins=64),
     network=TransformerConfig(context=4),
-    # After 800 updates at 1e-3 it predicted next states worse than copying does.
-    pretrain=FitConfig(num_updates=500, learning_rate=1e-2),
+    # After 800 updates at 1e-3 it predicted next states worse than copying does; after 500 at 1e-2 better, but
+    # what was pretrained was of no use for imitation.
+    pretrain=FitConfig(num_updates=1600, learning_rate=6e-3),
     adapt=AdaptConfig(
-        SeedConfig(100, 16),  # 0 to 7 were spent on another design
-        arms=("scratch", LONGER, "full", "saboteur", "renamed", "mlp"),
-        margin=0.2,
+        SeedConfig(100, 8),  # 0 to 7 were spent on another design
+        arms=("scratch", LONGER, "full", "saboteur", "mlp"),
+        margin=0.25,
     ),
     runtime=RuntimeConfig(optimization_level=1, lanes_in_turn=True),
 )

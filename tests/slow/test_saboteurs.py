@@ -22,7 +22,10 @@ SMALL = {
     ),
     "alphazero": (("--seeds.count", "2", "--evaluation.rating-games", "2"), "search", "saboteur", 0.05),
     "pasta": (
-        ("--adapt.seeds.count", "4", "--num-pretrainings", "2", "--adapt.arms", "full", "renamed"),
+        (
+            *("--adapt.seeds.count", "4", "--num-pretrainings", "2"),
+            *("--models.1.name", "renamed", "--models.1.data", "renamed", "--adapt.arms", "full", "renamed"),
+        ),
         "full",
         "renamed",
         0.1,
