@@ -298,7 +298,7 @@ CPU = Config(
     num_pretrainings=8,
     tokens=TokenConfig(num_bins=64),
     network=TransformerConfig(context=4),
-    # After 800 updates at 1e-3 it predicted next states worse than copying does; after 500 at 1e-2 better, but
+    # After 800 updates at 1e-3 it predicted next states worse than copying; after 500 at 1e-2 better, but
     # what was pretrained was of no use for imitation.
     pretrain=FitConfig(num_updates=1600, learning_rate=6e-3),
     adapt=AdaptConfig(
