@@ -26,14 +26,14 @@ from jaxagent.study.config import EnvConfig, SeedConfig
 DESCRIPTION = "does predicting its own latents make a representation, or does it collapse?"
 BELIEF = """
 Where every cell of the board is noisy, linear probes read more of self-predictive latents than of an
-untrained network's ({S1}) and of an autoencoder's of the same width ({S10}). That they tell more than the
-board itself ({S9}) does not stand: its probe has 400 inputs, fitted on 2,048 states. Found after the run:
-with 16,384 states to fit it reads the board with R2 0.53, as much as the latents were read with from 2,048.
-It is to be run again with as many, the latents too, and new seeds. Self-prediction is poor at what the
-player moves: its predictions hardly depend on actions ({S3}). A slow target without gradient is what keeps
-it from collapse ({S5}, where the target learns); the predictor is not needed for that ({S6}). Whether an
-agent is better for it has not been shown ({gpu-short: R1}, without noise); games with noise and more seeds
-would say.
+untrained network's ({S1}) and of an autoencoder's of the same width ({S10}). They read no more than of the
+board itself ({S9}: {=spr} against {=raw board}): an earlier row that said so had fitted the board's probe, of
+400 inputs, on too few states. So 64 numbers keep what can be read linearly of 400, and add nothing.
+Self-prediction is poor at what the player moves: its predictions hardly depend on actions ({S3}), and that
+trips its alarm ({S8}). A slow target without gradient is what keeps it from collapse ({S5}, where the target
+learns); the predictor is not needed for that ({S6}). Whether an agent is better for it has not been shown
+({gpu-short: R1}, without noise). A world in which the state is not on the board (partial views, pixels) and
+agents on noisy games with more seeds would change this.
 """
 ARMS = {  # of the probe, as they appear in tables
     "spr": "self-prediction over K steps: slow target, no gradient through it, fast predictor",
