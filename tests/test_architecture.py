@@ -150,7 +150,7 @@ LINES = {  # of a room: what is more belongs to the library
     "memory": 315,  # of which 40 are presets for Craftax
     "reinforce": 260,  # a corpus, a pretraining and six ways to begin
     "muzero": 403,  # five models of a task, played with five numbers of simulations
-    "pasta": 1780,  # six objectives, two granularities, seven ways to adapt, tests, learning from rewards
+    "pasta": 1795,  # six objectives, two granularities, seven ways to adapt, tests, learning from rewards
     "plan": 385,
     "populations": 210,
     "quickstart": 470,
