@@ -298,7 +298,6 @@ class Config:
 C_GPT = ModelConfig("C-GPT")
 M_GPT = ModelConfig("M-GPT", granularity="modality")
 SABOTEURS = (ModelConfig("saboteur", data="shuffled"), ModelConfig("renamed", data="renamed"))
-_MILD = {"gravities": (0.75, 1.25), "sensors": (0, 1)}
 
 # What both cores do in ten minutes: one robot, the arms that its claims compare.
 # Left out, on development seeds: of Pendulum no arm on T(s) learns from ten demonstrations (0.18 at best,
@@ -424,6 +423,7 @@ ROBOT = replace(
     adapt=AdaptConfig(SeedConfig(300, 10), episodes=32, head_size=256, filmed=(), fit=_IMITATION),
     reward=RewardConfig(),
 )
+_MILD = {"gravities": (0.75, 1.25), "sensors": (0, 1)}
 ROBOTS = {
     f"gpu-{name}": replace(ROBOT, domains=(DomainConfig(f"brax/{name}", horizon=500, **_MILD),))
     for name in _TOKENS

@@ -223,8 +223,9 @@ def checks(config: Config, found: Found, table: Scores) -> list[Precondition]:
     ]
     for metric, (name, low, high) in LEARNED.items():
         if ("pretraining", metric) in table:
-            ratios = dict(zip(refs, table["pretraining", metric].mean(axis=1), strict=False))
-            result.append(all_between(name, ratios, low, high))
+            ratios = table["pretraining", metric].mean(axis=1)
+            seen = [domain.name for domain in config.domains_of(config.main)]
+            result.append(all_between(name, dict(zip(seen, ratios, strict=True)), low, high))
     for arm, (name, low, high) in ROOM.items():
         if arm in table:
             result.append(all_between(name, iqm_by_task(refs, table[arm]), low, high))
@@ -279,6 +280,7 @@ def parameters(config: Config, trained: Mapping[str, Any]) -> dict[str, dict[str
 
 def figures(found: Found) -> list[dict[str, Any]]:
     """Return histograms of the data."""
-    caption, label = "Share of finished episodes by bin, all snapshots of each split.", "episode return"
+    caption = "Share of finished episodes by bin, all snapshots of each split."
+    drawn = partial(figure.shares, caption=caption, x_label="episode return", y_label="share of episodes")
     cards = found["collect"]["cards"].items()
-    return [figure.shares(f"Returns of the data: {n}", caption, label, card["returns"]) for n, card in cards]
+    return [drawn(f"Returns of the data: {name}", counted=card["returns"]) for name, card in cards]

@@ -18,7 +18,7 @@ board. On MinAtar with noise, R1: Rainbow is better with self-prediction.
     jaxagent run spr --preset cpu-full   # Rainbow on two games; never run
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,7 +37,6 @@ from jaxagent.study.study import Fit, Found, Measure, Step, Study
 from jaxagent.study.verdicts import Scores, all_between, normalised
 
 NUMBERS = ("effective_rank", "copy_ratio", "action_sensitivity")  # that claims read
-RESTORES = "autoencoder"
 TRIALS = {"spr": 4, "autoencoder": 4, "tokens": 2}  # settings tried on development seeds
 ROOM = 0.9  # of R^2, below which an untrained latent leaves room
 SETTINGS = "Settings were chosen on development seeds (1000 and up)."
@@ -169,7 +168,8 @@ def extras(config: Config, limits: Sequence[str], found: Found, table: Scores) -
     last |= {f"{n}, arm '{PREDICTS}'": found[f"evaluate/{n}"]["diagnoses"][PREDICTS] for n in names}
     rows = {agent: table["returns", agent].tolist() for agent in AGENTS if names}
     by_task = {agent: dict(zip(names, row, strict=True)) for agent, row in rows.items()}
-    return {"limits": [*limits, *alarm_lines(last)], "agent_scores": by_task}
+    predicts_nothing = {f"arm '{arm}'" for arm, way in probe.WAYS.items() if way.restores}
+    return {"limits": [*limits, *alarm_lines(last, predicts_nothing)], "agent_scores": by_task}
 
 
 def limit_of_agents(task: TaskConfig) -> str:
@@ -182,13 +182,16 @@ def limit_of_agents(task: TaskConfig) -> str:
     )
 
 
-def alarm_lines(numbers: Mapping[str, Any]) -> list[str]:
-    """Which alarms went off at the end, of the first seed that has one; `numbers` by name of an arm."""
+def alarm_lines(numbers: Mapping[str, Any], predicts_nothing: Collection[str] = ()) -> list[str]:
+    """Which alarms went off at the end, of the first seed that has one; `numbers` by name of an arm.
+
+    Of arms that predict nothing those of collapse alone.
+    """
     lines = []
     for arm, one in numbers.items():
         every = alarms_of(one, -1)
-        if RESTORES in arm:  # it predicts nothing
-            every = [{k: told for k, told in one.items() if k in collapse.OF_COLLAPSE} for one in every]
+        if arm in predicts_nothing:
+            every = [{k: told for k, told in a.items() if k in collapse.OF_COLLAPSE} for a in every]
         if seeds := [alarms for alarms in every if alarms]:
             told = "; ".join(seeds[0].values())
             lines.append(f"Alarm, {arm} ({len(seeds)} of {len(every)} seeds): {told}.")

@@ -57,14 +57,14 @@ def histograms(values: Mapping[str, Sequence[float]], num_bins: int = 10) -> dic
 
 
 def shares(
-    title: str, caption: str, x_label: str, counted: Mapping[str, Mapping[str, Any]]
+    title: str, caption: str, x_label: str, counted: Mapping[str, Mapping[str, Any]], y_label: str = "share"
 ) -> dict[str, Any]:
     """A figure of `histograms`: the share of each sample in every bin."""
     lines = []
     for name, one in counted.items():
         edges, counts = np.array(one["edges"]), np.array(one["counts"])
         lines.append(line(name, (edges[1:] + edges[:-1]) / 2, counts / counts.sum()))
-    return curves(title, caption, x_label, "share", lines)
+    return curves(title, caption, x_label, y_label, lines)
 
 
 def scatter(

@@ -16,7 +16,7 @@ class Spent(NamedTuple):
     stages: tuple[str, ...] = ()  # names or patterns (`train/*/gru`); (): nothing was trained
     evaluations: float = 1  # of networks, a decision
     trials: int | None = None  # settings that were tried for it on development seeds; None: not counted
-    share: float = 1.0  # of the stages' updates; less for a snapshot of a fit
+    share: float = 1  # of the stages' updates; less for a snapshot of a fit
 
 
 def budgets(
@@ -47,13 +47,9 @@ def _of_arm(spent: Spent, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, 
         if any(fnmatchcase(name, pattern) for pattern in spent.stages):
             for unit in stage.get("units", ()):
                 if unit != OF_THE_PEAK:
-                    total[unit] = total.get(unit, 0) + _share(stage[unit], spent.share)
+                    total[unit] = total.get(unit, 0) + spent.share * stage[unit]
     told = {} if spent.trials is None else {TRIALS: spent.trials}
     return total | {"evaluations": spent.evaluations} | told
-
-
-def _share(number: float, share: float) -> float:
-    return number if share == 1 else share * number
 
 
 def compared(a: Mapping[str, float], b: Mapping[str, float]) -> str:

@@ -12,8 +12,8 @@ from experiments.pasta import imitation, pretraining, robots
 from experiments.pasta import study as experiment
 from jaxagent.agents import window
 from jaxagent.config import check
-from jaxagent.study import study
 from jaxagent.study.config import SeedConfig
+from jaxagent.study.study import costs
 
 SMOKE = pasta.SMOKE
 
@@ -80,18 +80,12 @@ def test_scratch_at_equal_operations_is_as_long_as_pretraining_and_tuning():
         network=dataclasses.replace(SMOKE.network, width=64),
     )
     envs = {d.name: robots.make(d)[0] for d in config.domains}
-    config = imitation.matched(config, envs)
-    assert config.arms[pasta.LONGER].length > 2
-
-    def spent(name):
-        arm, fits = config.arms[name], [pretraining.fit_of(config, config.main)][: name == "full"]
-        for domain in config.domains:
-            fits += [imitation.fit_of(g) for g in imitation.groups(config, domain) if name in g.arms]
-        assert len(fits) == len(config.domains) + arm.is_pretrained
-        costs = [study._cost(fit, with_memory=False).flops / len(fit.lanes(None).ids) for fit in fits]
-        return sum(costs)
-
-    assert spent(pasta.LONGER) / spent("full") == pytest.approx(1.0, abs=0.1)
+    assert imitation.matched(config, envs).arms[pasta.LONGER].length > 2
+    # A lane each: pretraining, tuning, and the longer arm.
+    flops = {cost.stage: cost.flops for cost in costs(experiment.study(config), with_memory=False)}
+    longer = [spent for stage, spent in flops.items() if "length" in stage]
+    assert (len(flops), len(longer)) == (3, 1)
+    assert longer[0] / (sum(flops.values()) - longer[0]) == pytest.approx(1.0, abs=0.1)
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,16 @@ def test_bad_predictions_alone_are_no_collapse():
     np.testing.assert_allclose(table["collapse", "no predictor"], [[0.0, 0.0]])
 
 
+def test_an_arm_that_predicts_nothing_alarms_of_collapse_alone():
+    lost = diagnosis(copy_ratio=3.0, action_sensitivity=1.0)
+    fallen = diagnosis(copy_ratio=3.0, action_sensitivity=1.0, effective_rank=0.01)
+    (line,) = experiment.alarm_lines({"spr": lost, "restores": lost}, {"restores"})
+    assert line.startswith("Alarm, spr (2 of 2 seeds): copy_ratio")
+    (line,) = experiment.alarm_lines({"restores": fallen}, {"restores"})
+    assert "effective_rank" in line
+    assert "copy_ratio" not in line
+
+
 def test_the_twin_differs_in_the_weight_of_one_loss():
     fits = minatar.configs_of(SMOKE.tasks[0])
     ours, twin = (fits[name] for name in minatar.AGENTS)
