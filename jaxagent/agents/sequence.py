@@ -43,23 +43,19 @@ def step_places(domain: Domain) -> tuple[jax.Array, jax.Array]:
     return places, (places >= n).astype(jnp.int32)
 
 
-def decode(
+def see(
     model: SequenceModel,
     domain: Domain,
     params: Any,
     memory: Memory,
     obs: jax.Array,
     is_first: jax.Array,
-    choose: Callable[[jax.Array, int], jax.Array],
     patch: Any = (),
 ) -> tuple[jax.Array, Memory]:
-    """Tokens `[B, m]` of an action after those of an observation, `obs [B, n]`, and the memory then.
+    """The state `[B, D]` after the tokens of an observation, `obs [B, n]`, and the memory before its action.
 
-    Where observations are cut into patches, these are `patch [B, n, F]`. One pass reads the last
-    action with the observation; `choose(logits [B, V + K], i) -> token [B]` chooses the first
-    component after it. Each further one costs one pass of one token, which is written again with the
-    next observation: that keeps a chunk contiguous in the ring. Raises ValueError for a memory of
-    another batch size.
+    Where observations are cut into patches, these are `patch [B, n, F]`. One pass reads the last action
+    with the observation. Raises ValueError for a memory of another batch size.
     """
     if obs.shape[0] != memory.action.shape[0]:
         raise ValueError(
@@ -72,15 +68,42 @@ def decode(
     tokens = stream.at_places(jnp.concatenate([memory.action, obs], axis=1), places, time - lag, domain)
     tokens = tokens._replace(patch=stream.pad_patches(patch, before=domain.action_size))
     states, cache = model.advance(params, tokens, (time % rows) * period, cache)
-    chosen = [choose(model.read(params, None, states[:, -1]), 0)]
+    return states[:, -1], memory._replace(cache=cache)
+
+
+def acted(memory: Memory, action: jax.Array) -> Memory:
+    """The memory after an env step by the tokens `action [B, m]`, which the next pass reads."""
+    return Memory(memory.cache._replace(time=memory.cache.time + 1), action)
+
+
+def decode(
+    model: SequenceModel,
+    domain: Domain,
+    params: Any,
+    memory: Memory,
+    obs: jax.Array,
+    is_first: jax.Array,
+    choose: Callable[[jax.Array, int], jax.Array],
+    patch: Any = (),
+) -> tuple[jax.Array, Memory]:
+    """Tokens `[B, m]` of an action after those of an observation, as `see` has them, and the memory then.
+
+    `choose(logits [B, V + K], i) -> token [B]` chooses the first component where the observation ends.
+    Each further one costs one pass of one token, which is written again with the next observation:
+    that keeps a chunk contiguous in the ring.
+    """
+    state, memory = see(model, domain, params, memory, obs, is_first, patch)
+    cache, time, rows = memory.cache, memory.cache.time, model.config.context + 1
+    chosen = [choose(model.read(params, None, state), 0)]
     for i in range(1, domain.action_size):
         place = jnp.array([domain.obs_size + i - 1], jnp.int32)
         tokens = stream.at_places(chosen[-1][:, None], place, time[None], domain)
         tokens = tokens._replace(patch=jax.tree.map(lambda x: jnp.zeros_like(x[:, :1]), patch))
-        states, cache = model.advance(params, tokens, ((time + 1) % rows) * period + (i - 1), cache)
+        slot = ((time + 1) % rows) * domain.period + (i - 1)
+        states, cache = model.advance(params, tokens, slot, cache)
         chosen.append(choose(model.read(params, None, states[:, -1]), i))
     action = jnp.stack(chosen, axis=1)
-    return action, Memory(cache._replace(time=time + 1), action)
+    return action, acted(memory._replace(cache=cache), action)
 
 
 def policy(model: SequenceModel, domain: Domain, rule: Rule) -> Policy:

@@ -7,6 +7,7 @@ segment in one pass behind the cache with which it began, as Transformer-XL (Dai
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -59,15 +60,15 @@ def standard_codec(domain: Domain, num_bins: int) -> Codec:
     return Codec(bins(domain.obs_size, REACH), bins(domain.action_size, 1.0) if has_reals else ())
 
 
-def sequence_actor(
+def actor_of(
     model: SequenceModel,
     domain: Domain,
     action_spec: tuple[Component, ...],
     codec: Codec | None = None,
     pretrained: Any = None,
     patches: Patches | None = None,
-) -> Judge:
-    """A judge of the transformer `model` in one domain, for any actions.
+) -> "SequenceActor":
+    """The transformer `model` as what acts and judges in one domain, for any actions.
 
     Raw actions are what the tokens decode to: categories, and reals in units of the half-range of
     their box. `codec` is `standard_codec` unless given, as that of a pretrained model in whose units
@@ -79,28 +80,39 @@ def sequence_actor(
         raise ValueError('positions: got "learned", expected "rotary" or "none" to act through a cache.')
     bins = standard_codec(domain, model.vocabulary.num_bins) if codec is None else codec
     bins = jax.tree.map(jnp.asarray, bins)
-    actor = SequenceActor(model, domain, action_spec, bins, codec is not None, pretrained, patches)
+    return SequenceActor(model, domain, action_spec, bins, codec is not None, pretrained, patches)
+
+
+def sequence_actor(*args: Any, **options: Any) -> Judge:
+    """A judge of the transformer in one domain; arguments are those of `actor_of`."""
+    actor = actor_of(*args, **options)
     functions = actor.init, actor.init_carry, actor.act, actor.judge, actor.values, actor.by_lane
-    return Judge(*functions, 0 if patches else domain.obs_size)
+    return Judge(*functions, actor.obs_size)
 
 
 def tuned(judge: Judge, network: Any, way: Way, rank: int) -> Judge:
-    """`judge`, which begins with the parameters `network`, learning a part of them and its value.
+    """`judge`, which begins with the parameters `network`, learning a part of them and its value (`part`)."""
+    begin, whole = part(network, way, rank)
+    return within(judge, lambda key: begin(key, judge.init), whole)
 
-    "full": all of them; "last_layer": the last block and the norm behind it; "lora": adapters of
-    `rank` beside them.
+
+def part(network: Any, way: Way, rank: int) -> tuple[Callable, Callable]:
+    """How parameters begin, `(key, init) -> params`, and `params -> whole`, where a part of `network` learns.
+
+    "full": all of it; "last_layer": the last block and the norm behind it; "lora": adapters of
+    `rank` beside it, in its place in the parameters.
     """
+    if way == "lora":
+
+        def init_adapters(key: jax.Array, init: Callable) -> Any:
+            key_init, key_adapters = jax.random.split(key)
+            return init(key_init)._replace(network=lora.init(key_adapters, network, rank))
+
+        return init_adapters, lambda p: p._replace(network=lora.merge(network, p.network))
     if way == "full":
-        return judge
-    if way == "last_layer":
-        mask = subset.last_layer(network)
-        return within(judge, judge.init, lambda p: p._replace(network=subset.moving(p.network, mask)))
-
-    def init(key: jax.Array) -> SequenceActorParams:
-        key_judge, key_adapters = jax.random.split(key)
-        return judge.init(key_judge)._replace(network=lora.init(key_adapters, network, rank))
-
-    return within(judge, init, lambda p: p._replace(network=lora.merge(network, p.network)))
+        return lambda key, init: init(key), lambda p: p
+    mask = subset.last_layer(network)
+    return lambda key, init: init(key), lambda p: p._replace(network=subset.moving(p.network, mask))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +126,11 @@ class SequenceActor:
     is_fitted: bool  # the codec is in units of the environment
     pretrained: Any = None
     patches: Patches | None = None
+
+    @property
+    def obs_size(self) -> int:
+        """Length of the vectors that it reads; 0: they are cut into patches."""
+        return 0 if self.patches else self.domain.obs_size
 
     @property
     def num_bins(self) -> int:

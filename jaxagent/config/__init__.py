@@ -14,6 +14,7 @@ from jaxagent.config.agents import (
     ReplayConfig,
     SACConfig,
     SearchConfig,
+    SequencePlannerConfig,
     SPRConfig,
     TD3BCConfig,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "SACConfig",
     "SPRConfig",
     "SearchConfig",
+    "SequencePlannerConfig",
     "Share",
     "TD3BCConfig",
     "TokenConfig",

@@ -1,6 +1,7 @@
 """How agents learn."""
 
 import dataclasses
+from typing import Literal
 
 from jaxagent.config.checks import (
     NUM_SHARDS,
@@ -12,6 +13,7 @@ from jaxagent.config.checks import (
     require_on_policy,
     require_positive,
     require_replay,
+    require_whole_lanes,
 )
 from jaxagent.config.networks import LatentConfig, QNetworkConfig
 
@@ -275,6 +277,36 @@ class SPRConfig:
         require_positive(self, "num_steps", "tau")
         require_at_least_zero(self, "weight")
         require_fraction(self, "tau")
+
+
+@dataclasses.dataclass(frozen=True)
+class SequencePlannerConfig:
+    """The transformer that predicts itself, searches in what it predicts and learns from reward."""
+
+    ppo: PPOConfig = PPOConfig()  # rollouts, targets of the value, optimiser; and the policy's, see `targets`
+    spr: SPRConfig = SPRConfig(num_steps=3, weight=1.0)  # steps predicted of all; weight 0: not of states
+    model_weight: float = 1.0  # of the losses of predicted rewards, values and policies
+    targets: Literal["ppo", "improvement"] = "improvement"  # of the policy: PPO's, or what search found
+    acts_by: Literal["policy", "search"] = "search"  # in training
+    search: SearchConfig = SearchConfig(num_simulations=8, value_range=1.0)
+    num_samples: int = 8  # actions of the policy's own to search among, where they are not one category
+    projection_size: int = 64  # in which predicted states are compared
+
+    def check(self) -> None:
+        """Raise ValueError with got / expected / fix for an illegal configuration."""
+        for part in (self.ppo, self.spr, self.search):
+            part.check()
+        require_whole_lanes(self.ppo)
+        require_positive(self, "num_samples", "projection_size")
+        require_at_least_zero(self, "model_weight")
+        name = "SequencePlannerConfig"
+        fix = "the probability of what a search chooses is not known; act by the policy, or learn from search"
+        is_told = self.targets == "improvement" or self.acts_by == "policy"
+        require(is_told, f"{name}.acts_by", self.acts_by, "policy where targets are PPO's", fix)
+        fix = "of states, only what the network makes of them now is predicted"
+        require(self.spr.tau == 1.0, f"{name}.spr.tau", self.spr.tau, "1", fix)
+        anchor = self.ppo.anchor_weight
+        require(not anchor, f"{name}.ppo.anchor_weight", anchor, "0", "use PPO for it")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,256 @@
+"""The agent of all parts: what it did is found again, and search walks what self-prediction trains."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from envs.types import Component
+from jaxagent.agents.planning import gumbel_search, no_search
+from jaxagent.agents.predictive_actor import PredictiveActor, after, followed
+from jaxagent.agents.sequence_actor import actor_of, part
+from jaxagent.agents.sequence_planner import SequencePlanner
+from jaxagent.config import PPOConfig, SearchConfig, SequencePlannerConfig, SPRConfig, TransformerConfig
+from jaxagent.nn.sequence_model import token_model
+from jaxagent.nn.token_dynamics import dynamics
+from jaxagent.nn.transformer import Vocabulary
+from jaxagent.tokens import component
+from jaxagent.types import Masked, Trajectory
+
+OBS = (Component("height", "real"), Component("symbol", "category", cardinality=3))
+LONE = (Component("move", "category", cardinality=3),)
+SEVERAL = (Component("move", "category", cardinality=2), Component("force", "real", -2.0, 4.0))
+T, B = 5, 4
+SEARCH = SearchConfig(num_simulations=4, value_range=1.0)
+CONFIG = SequencePlannerConfig(
+    PPOConfig(num_envs=4, num_steps=T, num_minibatches=1),
+    SPRConfig(num_steps=2, weight=1.0),
+    search=SEARCH,
+    num_samples=3,
+    projection_size=8,
+)
+
+
+@functools.cache
+def made(spec=LONE, **changes):
+    """A tiny agent for observations `OBS`."""
+    (domain,) = component.domains([(OBS, spec)])
+    vocabulary = Vocabulary(4, 3, domain.period, 1)
+    model = token_model(TransformerConfig(width=8, num_layers=1, num_heads=2, context=3), vocabulary)
+    net = PredictiveActor(actor_of(model, domain, spec), dynamics(vocabulary, 8, domain.action_size, 8))
+    config = dataclasses.replace(CONFIG, **changes)
+    config.check()
+    return SequencePlanner(net, config)
+
+
+@functools.cache
+def first_params(spec=LONE):
+    """Parameters whose policy is not flat and whose model is not at rest."""
+    params = jax.jit(made(spec).init)(jax.random.key(0))
+    return jax.tree.map(lambda x: 3.0 * x, params)
+
+
+def rollout(planner, params, seed=0):
+    """A trajectory `[1, T, B]`, in which episodes end now and then, and the carry it began with."""
+    rng = np.random.default_rng(seed)
+    obs = np.stack([rng.normal(size=(T + 1, B)), rng.integers(0, 3, (T + 1, B))], axis=-1)
+    obs = jnp.asarray(obs, jnp.float32)
+    done = jnp.asarray(rng.random((T, B)) < 0.3)
+    is_first = jnp.concatenate([jnp.ones((1, B), bool), done[:-1]])
+
+    def step(carry, x):
+        obs, is_first, key = x
+        action, extras, carry = planner.act(params, carry, obs, is_first, key)
+        return carry, (action, extras)
+
+    begun = planner.predictive.actor.init_carry(B)
+    keys = jax.random.split(jax.random.key(seed), T)
+    _, (action, extras) = jax.lax.scan(step, begun, (obs[:T], is_first, keys))
+    reward = jnp.asarray(rng.normal(size=(T, B)), jnp.float32)
+    steps = Trajectory(obs[:T], action, reward, done, jnp.zeros_like(done), obs[1:], extras)
+    one_shard = functools.partial(jax.tree.map, lambda x: x[None])
+    return one_shard(steps), one_shard(begun)
+
+
+@functools.cache
+def learned(spec, targets, acts_by="policy"):
+    """The items of a rollout, and the loss, its metrics and gradient on them."""
+    planner, params = made(spec, targets=targets, acts_by=acts_by), first_params(spec)
+
+    def run(params):
+        trajectory, carry = rollout(planner, params)
+        items = planner.targets(params, carry, trajectory, lambda x: jax.tree.map(lambda y: y[0], x))
+        items = jax.tree.map(lambda x: x[0], items)
+        return items, jax.value_and_grad(planner.loss, has_aux=True)(params, items)
+
+    return jax.jit(run)(params)
+
+
+def test_what_was_acted_is_found_again_behind_the_cache():
+    _, ((_, metrics), gradient) = learned(SEVERAL, "ppo")
+    assert float(metrics["train/kl"]) < 1e-10
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(gradient))
+
+
+def test_search_teaches_the_policy_by_what_it_searched_among():
+    items, ((_, metrics), _) = learned(SEVERAL, "improvement", "search")
+    planner, params = made(SEVERAL, targets="improvement"), first_params(SEVERAL)
+    assert items.candidates.shape == (B, T, 3, 2)
+    np.testing.assert_allclose(items.weights.sum(axis=-1), 1.0, rtol=1e-5)
+    # What was taken is among the candidates, as search chose it.
+    taken = planner.predictive.actor.tokens_of_action(items.raw_action)
+    assert bool((items.candidates == taken[:, :, None]).all(axis=-1).any(axis=-1).all())
+    # Of the first step nothing is remembered: the loss of its lanes by hand.
+    net = planner.predictive
+
+    @jax.jit
+    def both(candidates):
+        begun = net.actor.init_carry(B)
+        state, _ = net.see(params, begun, items.obs[:, 0], jnp.ones((B,), bool))
+        expected = []
+        for tokens in jnp.moveaxis(candidates, 1, 0):
+            heard = net.dynamics.hear(params.dynamics, state, tokens[:, 0], 0)
+            first, second = net.choices(params, state, 0), net.choices(params, heard, 1)
+            expected.append(first.log_prob(tokens[:, 0]) + second.log_prob(tokens[:, 1]))
+        wide = jnp.broadcast_to(state[:, None], (B, 3, 8))
+        return net.log_prob(params, wide, candidates), jnp.stack(expected, axis=1)
+
+    np.testing.assert_allclose(*both(items.candidates[:, 0]), rtol=1e-4)
+    assert float(metrics["train/loss/policy"]) >= float(metrics["train/entropy/search"])
+
+
+def test_self_prediction_trains_the_function_that_search_walks():
+    calls = []
+    planner = made(targets="improvement")
+    net = planner.predictive
+
+    def counted(*args):
+        calls.append(args[1].shape)
+        return net.dynamics.step(*args)
+
+    watched = dataclasses.replace(
+        planner, predictive=dataclasses.replace(net, dynamics=net.dynamics._replace(step=counted))
+    )
+    params = first_params()
+    jax.eval_shape(lambda: rollout(watched, params))
+    assert calls, "search does not step by it"
+    calls.clear()
+    items = learned(LONE, "improvement")[0]
+    jax.eval_shape(watched.loss, params, items)
+    assert (T * B, 8) in calls, "the loss does not unroll it"
+
+
+@pytest.mark.parametrize("best", [0, 2])
+def test_search_finds_the_action_that_the_model_rewards(best):
+    planner = made(targets="improvement")
+    net = planner.predictive
+    # States tell nothing but the last action; the model pays for one of them.
+
+    def step(params, state, tokens):
+        last = (tokens - net.actor.num_bins).astype(jnp.float32)[..., None]
+        return jnp.broadcast_to(last, (*state.shape[:-1], 1, 8))
+
+    def reward(params, state):
+        return jnp.where(state[..., 0] == best, 5.0, 0.0)
+
+    paid = net.dynamics._replace(step=step, reward=reward)
+    planner = dataclasses.replace(planner, predictive=dataclasses.replace(net, dynamics=paid))
+    params, state = first_params(), jnp.ones((B, 8))
+    plan = gumbel_search(dataclasses.replace(SEARCH, num_simulations=8), gumbel_scale=0.0)
+    search = jax.jit(lambda legal: planner.search(params, jax.random.key(0), state, legal, plan)[1])
+    decision = search(())
+    assert (np.asarray(decision.action) == best).all()
+    assert (np.asarray(decision.weights).argmax(axis=-1) == best).all()
+    # Where it is forbidden, it is not taken.
+    decision = search(jnp.asarray(np.broadcast_to(np.arange(3) != best, (B, 3))))
+    assert (np.asarray(decision.action) != best).all()
+    assert float(decision.weights[:, best].max()) == 0.0
+
+
+def test_without_search_it_plays_its_own_policy_and_keeps_to_the_mask():
+    planner, params = made(targets="improvement"), first_params()
+    obs = jnp.asarray(np.random.default_rng(1).normal(size=(B, 2)), jnp.float32)
+    first, key = jnp.ones((B,), bool), jax.random.key(3)
+    modes, plain = (jax.jit(planner.policy(plan).act) for plan in (None, no_search(is_greedy=True)))
+    begun = planner.predictive.actor.init_carry(B)
+    ours, _, _ = modes(params, begun, obs, first, key)
+    theirs, _, _ = plain(params, begun, obs, first, key)
+    np.testing.assert_array_equal(ours, theirs)
+    legal = np.arange(3)[None] != np.asarray(ours)[:, None]
+    masked, _, _ = modes(params, begun, Masked(obs, jnp.asarray(legal)), first, key)
+    assert (np.asarray(masked) != np.asarray(ours)).all()
+
+
+def test_weights_switch_what_learns():
+    """Without their weights the heads of predictions have no gradient, and nothing else lacks one."""
+    items = learned(LONE, "improvement")[0]
+    gradients = {}
+    for spr, model in ((1.0, 0.0), (0.0, 1.0)):
+        config = SPRConfig(num_steps=2, weight=spr)
+        planner = made(targets="improvement", spr=config, model_weight=model)
+        gradients[spr] = jax.jit(jax.grad(lambda p, f=planner.loss: f(p, items)[0]))(first_params())
+
+    def size(part, spr):
+        return sum(float(jnp.abs(x).sum()) for x in jax.tree.leaves(gradients[spr].dynamics["params"][part]))
+
+    assert size("projector", 1.0) > 0.0 == size("projector", 0.0)
+    assert size("reward_output", 0.0) > 0.0 == size("reward_output", 1.0)
+    assert size("listener", 1.0) > 0.0 < size("listener", 0.0)
+
+
+def test_predictions_are_compared_with_what_came_in_the_same_episode():
+    # One lane of four steps; the second ends the episode, by the clock or not.
+    def of(terminated, truncated):
+        column = lambda x: jnp.asarray(x, bool)[:, None]  # noqa: E731
+        return followed(column(terminated), column(truncated), 2)
+
+    ended = of([0, 1, 0, 0], [0, 0, 0, 0])
+    np.testing.assert_array_equal(ended.is_alive[:, :], [[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(ended.is_known[:, :], [[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0]])
+    cut = of([0, 0, 0, 0], [0, 1, 0, 0])
+    np.testing.assert_array_equal(cut.is_alive, ended.is_alive)
+    np.testing.assert_array_equal(cut.is_known, ended.is_alive)
+    came = after(jnp.arange(8.0), 2, 4)  # two lanes, time first
+    np.testing.assert_array_equal(came[1], [2, 3, 4, 5, 6, 7, 0, 0])
+    np.testing.assert_array_equal(came[2], [4, 5, 6, 7, 0, 0, 0, 0])
+
+
+def test_adapters_alone_move():
+    planner, network = made(), first_params().network
+    begin, whole = part(network, "lora", 2)
+    tuned = dataclasses.replace(planner, begin=begin, whole=whole)
+    params = jax.jit(tuned.init)(jax.random.key(1))
+
+    @jax.jit
+    def see(params):
+        begun = planner.predictive.actor.init_carry(B)
+        return planner.predictive.see(params, begun, jnp.ones((B, 2)), jnp.ones((B,), bool))[0]
+
+    # It begins as what was pretrained, and its adapters are less than that.
+    np.testing.assert_allclose(see(tuned.whole(params)), see(first_params()), rtol=1e-6)
+    sizes = [sum(x.size for x in jax.tree.leaves(tree)) for tree in (params.network, network)]
+    assert sizes[0] < sizes[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"targets": "ppo", "acts_by": "search"}, "acts_by: got 'search'"),
+        ({"spr": SPRConfig(weight=-1.0)}, "SPRConfig.weight: got -1"),
+        ({"spr": SPRConfig(tau=0.5)}, "spr.tau: got 0.5"),
+        ({"ppo": dataclasses.replace(CONFIG.ppo, anchor_weight=1.0)}, "anchor_weight: got 1"),
+        ({"ppo": dataclasses.replace(CONFIG.ppo, num_minibatches=2)}, "num_envs"),
+    ],
+    ids=["ppo_by_search", "weight", "tau", "anchor", "lanes"],
+)
+def test_a_configuration_that_cannot_be_is_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        dataclasses.replace(CONFIG, **changes).check()
+
+
+def test_actions_that_cannot_be_searched_among_are_refused():
+    with pytest.raises(ValueError, match=r"num_samples: got 1 .*cannot be enumerated"):
+        made(SEVERAL, num_samples=1)
