@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from envs.types import Component
 from jaxagent.agents.actor_critic import Judge, greedy, ppo, remembering
-from jaxagent.agents.sequence_actor import sequence_actor
+from jaxagent.agents.sequence_actor import SequenceActor, actor_of
 from jaxagent.config import MemoryConfig, PPOConfig, TransformerConfig
 from jaxagent.data import normalize
 from jaxagent.nn.sequence_model import token_model
@@ -24,13 +24,18 @@ def judge_of(env: Any, config: PPOConfig, memory: MemoryConfig | TransformerConf
     """The policy and value of a memory: towers on its features, or the action-state transformer."""
     if isinstance(memory, MemoryConfig):
         return remembering(memory, env.obs_spec, env.action_spec, config)
+    return fresh_actor(env, memory).as_judge
+
+
+def fresh_actor(env: Any, config: TransformerConfig) -> SequenceActor:
+    """The transformer with nothing pretrained, which reads standardised observations: scalars, or patches."""
     patches, seen = None, env.obs_spec
-    if memory.patch:
-        patches = Patches(env.obs_shape, memory.patch, env.obs_dtype == jnp.uint8)
+    if config.patch:
+        patches = Patches(env.obs_shape, config.patch, env.obs_dtype == jnp.uint8)
         seen = (Component("patch", "real"),) * patches.count
     (domain,) = component.domains([(seen, env.action_spec)])
     vocabulary = Vocabulary(NUM_BINS, domain.widest, domain.period, 1, patches.size if patches else 0)
-    return sequence_actor(token_model(memory, vocabulary), domain, env.action_spec, patches=patches)
+    return actor_of(token_model(config, vocabulary), domain, env.action_spec, patches=patches)
 
 
 def learner_and_player(

@@ -85,9 +85,7 @@ def actor_of(
 
 def sequence_actor(*args: Any, **options: Any) -> Judge:
     """A judge of the transformer in one domain; arguments are those of `actor_of`."""
-    actor = actor_of(*args, **options)
-    functions = actor.init, actor.init_carry, actor.act, actor.judge, actor.values, actor.by_lane
-    return Judge(*functions, actor.obs_size)
+    return actor_of(*args, **options).as_judge
 
 
 def tuned(judge: Judge, network: Any, way: Way, rank: int) -> Judge:
@@ -126,6 +124,12 @@ class SequenceActor:
     is_fitted: bool  # the codec is in units of the environment
     pretrained: Any = None
     patches: Patches | None = None
+
+    @property
+    def as_judge(self) -> Judge:
+        """The policy and value of an actor-critic."""
+        functions = self.init, self.init_carry, self.act, self.judge, self.values, self.by_lane
+        return Judge(*functions, self.obs_size)
 
     @property
     def obs_size(self) -> int:

@@ -4,7 +4,7 @@ The network is `predictive_actor`'s: tokens of states and actions, their memory,
 transition is what Gumbel's search walks. In training it acts by its policy or by search, and its policy
 learns by PPO or from what search made of it; the model learns from both alike.
 
-A node of the search holds a state and no slice of the cache: see `benchmarks/nodes.py`.
+A node of the search holds a state and no slice of the cache: see `benchmarks/planner.py`.
 """
 
 import dataclasses
