@@ -7,7 +7,13 @@ so `vmap` over params maps over sensors, noise levels and skins as it maps over 
 from envs.wrappers.actions import checked, normalize_actions, sticky_actions
 from envs.wrappers.dynamics import change_dynamics
 from envs.wrappers.episodes import reset_free, time_limit
-from envs.wrappers.observations import exogenous_noise, flat_observations, frame_stack, normalize_observations
+from envs.wrappers.observations import (
+    exogenous_noise,
+    flat_observations,
+    frame_stack,
+    normalize_observations,
+    one_hot_observations,
+)
 from envs.wrappers.players import self_play
 from envs.wrappers.sensors import sensor_failure
 from envs.wrappers.skins import draw_skin, inverse_skin, skin
@@ -22,6 +28,7 @@ __all__ = [
     "inverse_skin",
     "normalize_actions",
     "normalize_observations",
+    "one_hot_observations",
     "reset_free",
     "self_play",
     "sensor_failure",

@@ -164,3 +164,29 @@ def flat_observations(env: Environment, params: Params) -> tuple[Wrapper, Params
         return obs.reshape(size)
 
     return wrap(env, params, (), "flat observations", **show(seen), obs_shape=(size,))
+
+
+def one_hot_observations(env: Environment, params: Params) -> tuple[Wrapper, Params]:
+    """Each category of a vector as so many numbers, 1 at its id, where it stood; reals stay.
+
+    Raises ValueError for observations that are no vectors.
+    """
+    if len(env.obs_shape) != 1:
+        raise ValueError(
+            f"{env.name}: got observations of shape {env.obs_shape}, expected vectors; boards have no "
+            "categories, leave them."
+        )
+    spec: list[Component] = []
+    for c in env.obs_spec:
+        spec += [Component(f"{c.name} is {i}", "real", 0.0, 1.0) for i in range(c.cardinality)] or [c]
+
+    def seen(own, obs):
+        del own
+        parts = [
+            jax.nn.one_hot(obs[i].astype(jnp.int32), c.cardinality) if c.cardinality else obs[i : i + 1]
+            for i, c in enumerate(env.obs_spec)
+        ]
+        return jnp.concatenate(parts).astype(jnp.float32)
+
+    shape = {"obs_spec": tuple(spec), "obs_shape": (len(spec),), "obs_dtype": np.float32}
+    return wrap(env, params, (), "one-hot observations", **show(seen), **shape)

@@ -28,21 +28,18 @@ import numpy as np
 
 import envs
 from envs.returns import reference
-from envs.vector import VectorEnv
 from envs.wrappers import flat_observations
 from experiments.muzero.config import MODELS, Config, TaskConfig
 from jaxagent import keys
-from jaxagent.agents import actions, muzero, planning
+from jaxagent.agents import muzero, planning
 from jaxagent.config import MuZeroConfig, SearchConfig
-from jaxagent.data import replay
 from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.figure import Curve, curves, level, line
-from jaxagent.study import agents, films
+from jaxagent.study import agents, films, muzero_agents
 from jaxagent.study.agents import Arena, Fits
 from jaxagent.study.budget import Spent
 from jaxagent.study.study import Fit, Found, Study
 from jaxagent.study.verdicts import Scores, all_between, iqm_by_task, of_tasks
-from jaxagent.train import loops, optimizer
 from jaxagent.types import Policy, Trajectory
 
 ARMS = {
@@ -134,19 +131,7 @@ def fits_of(config: Config, task: TaskConfig) -> Fits:
     stage, seeds = f"train/{task.name}", config.seeds
 
     def one(arm: str, fit: MuZeroConfig, as_steps: Callable[[Trajectory], muzero.MuZeroStep]) -> Fit:
-        loop = loops.replay(
-            muzero.muzero(env.obs_shape, env.action_spec, fit),
-            VectorEnv(env),
-            optimizer.decayed_adam(fit.learning_rate, fit.weight_decay, fit.max_gradient_norm),
-            fit,
-            explore=actions.uniform(env.action_spec),
-            as_steps=as_steps,
-            slow=loops.moving_average(lambda params: params, fit.tau),
-            memory=replay.windows(muzero.window(fit)),
-            is_normalized=False,
-            in_turn=True,
-        )
-        # A search copies its trees under vmap: lanes in turn, too.
+        loop = muzero_agents.loop(env, fit, as_steps)
         return agents.seeded(f"{stage}/{arm}", loop, params, fit, seeds, f"muzero/{task.name}", in_turn=True)
 
     fits = {"muzero": task.muzero} | {name: fit_of(task, name) for name in config.models}

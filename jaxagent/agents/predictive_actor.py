@@ -12,14 +12,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxagent.agents import sequence
+from jaxagent.agents import pretraining, sequence
 from jaxagent.agents.recollection import Seen
 from jaxagent.agents.self_prediction import ahead, distances
 from jaxagent.agents.sequence_actor import SequenceActor
+from jaxagent.data.sampler import Batch
 from jaxagent.nn.distributions import Categorical
 from jaxagent.nn.short_scan import short_scan
 from jaxagent.nn.token_dynamics import Dynamics
 from jaxagent.objectives.sequence import weighted_mean
+from jaxagent.tokens import component
 
 
 class PredictiveParams(NamedTuple):
@@ -140,28 +142,73 @@ class PredictiveActor:
         divergences in nats, of an action the sum over its components; 2 - 2 cos of states.
         """
         count, total = unrolled.states.shape[0] - 1, window.num_steps
-        of_seen = jax.lax.stop_gradient
         later = unrolled.states[1:]
         is_alive, is_known = followed.is_alive[1:], followed.is_known[1:]
         # The reward of an action is known where the state before it is.
         told = self.dynamics.reward(params.dynamics, later)
         owed = followed.is_alive[:-1] * after(reward, count, total)[:-1]
         worth = is_alive * after(value, count, total)[1:]
-        true = self.dynamics.project(params.dynamics, window.states)
-        guess = self.dynamics.predict(params.dynamics, self.dynamics.project(params.dynamics, later))
-        distance = 2.0 * distances(guess, of_seen(after(true, count, total)[1:]))
         guessed = self.parts(params, later, unrolled.heard[1:])
         divergence = [
-            Categorical(of_seen(after(p.logits, count, total)[1:])).kl(q)
+            Categorical(jax.lax.stop_gradient(after(p.logits, count, total)[1:])).kl(q)
             for p, q in zip(parts, guessed, strict=True)
         ]
+        missed = jnp.square(self.actor.value_of(params, later) - worth)
         return {
             "reward": 0.5 * weighted_mean(jnp.square(told - owed), followed.is_known[:-1]),
-            "next_value": 0.5
-            * weighted_mean(jnp.square(self.actor.value_of(params, later) - worth), is_known),
+            "next_value": 0.5 * weighted_mean(missed, is_known),
             "next_policy": weighted_mean(sum(divergence, jnp.zeros(is_alive.shape)), is_alive),
-            "spr": weighted_mean(distance, is_alive),
+            "spr": self.state_loss(params, window, unrolled, followed),
         }
+
+    def state_loss(
+        self, params: PredictiveParams, window: Window, unrolled: Unrolled, followed: Followed
+    ) -> jax.Array:
+        """Mean `[]` of `2 - 2 cos` of projections of predicted states and of those that came (SPR, eq. 6).
+
+        Those that came are the online network's, without gradient.
+        """
+        dynamics, count = self.dynamics, unrolled.states.shape[0] - 1
+        true = jax.lax.stop_gradient(dynamics.project(params.dynamics, window.states))
+        guess = dynamics.predict(params.dynamics, dynamics.project(params.dynamics, unrolled.states[1:]))
+        distance = 2.0 * distances(guess, after(true, count, window.num_steps)[1:])
+        return weighted_mean(distance, followed.is_alive[1:])
+
+    def pretraining_loss(
+        self,
+        params: PredictiveParams,
+        batch: Batch,
+        num_steps: int,
+        *,
+        token_weight: float = 1.0,
+        state_weight: float = 1.0,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Loss `[]` of stored windows `[b, K, P]`: the next token, and states `num_steps` ahead.
+
+        Of an action's tokens, those after the first are also predicted where the policy decodes them,
+        by the dynamics. Reward and value are not learned.
+        """
+        model, (layout,), size = self.actor.model, self.actor.model.layouts, self.actor.domain.obs_size
+        predicted, weight, states = pretraining.predict_next(model, params.network, layout, batch)
+        states = states.reshape(*batch.unit.shape[:2], -1, states.shape[-1])[:, :, size - 1]
+        tokens = component.tokens_of(layout.domain.sizes, self.actor.num_bins, batch.unit)[..., size:]
+        first = jnp.swapaxes
+        window = Window(_flat(first(states, 0, 1)), _flat(first(tokens, 0, 1)), (), batch.unit.shape[1])
+        ends = ~jnp.pad(batch.is_real[:, 1:], ((0, 0), (0, 1))).swapaxes(0, 1)
+        known, unrolled = (
+            followed(jnp.zeros_like(ends), ends, num_steps),
+            self.unroll(params, window, num_steps),
+        )
+        is_real = _flat(batch.is_real.swapaxes(0, 1))
+        parts = self.parts(params, window.states, unrolled.heard[0])[1:]
+        surprise = [-d.log_prob(window.tokens[:, i]) for i, d in enumerate(parts, start=1)]
+        losses = {
+            "token": pretraining.scored(layout, predicted, batch, weight),
+            "decoded": weighted_mean(sum(surprise, jnp.zeros(is_real.shape)), is_real),
+            "spr": self.state_loss(params, window, unrolled, known),
+        }
+        total = token_weight * (losses["token"] + losses["decoded"]) + state_weight * losses["spr"]
+        return total, {f"train/loss/{name}": x for name, x in losses.items()}
 
 
 def after(x: jax.Array, count: int, length: int) -> jax.Array:

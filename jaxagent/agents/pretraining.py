@@ -330,10 +330,15 @@ def _autoencode(model, params, layout, batch, hidden) -> tuple[jax.Array, dict[s
     return _scored(layout, predicted, batch, weight)
 
 
-def _scored(layout, predicted, batch, weight) -> tuple[jax.Array, dict[str, jax.Array]]:
+def scored(layout: Layout, predicted: jax.Array, batch: Batch, weight: jax.Array) -> jax.Array:
+    """Loss `[]` of predictions `[B, K, P, ...]` of all scalars, under `weight [B, K, P]`."""
     tokens, sizes = layout.tokens, layout.domain.sizes
     losses = scalar_loss(predicted, batch.unit, tokens.values, tokens.num_bins, sizes)
-    return weighted_mean(losses, weight), {}
+    return weighted_mean(losses, weight)
+
+
+def _scored(layout, predicted, batch, weight) -> tuple[jax.Array, dict[str, jax.Array]]:
+    return scored(layout, predicted, batch, weight), {}
 
 
 def _action_features(layout: Layout, unit: jax.Array) -> jax.Array:

@@ -57,8 +57,9 @@ class SequencePlanner:
 
     predictive: PredictiveActor
     config: SequencePlannerConfig
-    whole: Callable = lambda params: params  # what is learned -> all parameters (`sequence_actor.part`)
-    begin: Callable = lambda key, init: init(key)  # first parameters of what is learned
+    whole: Callable = lambda params: params  # what is learned -> all parameters
+    # (key, init, *given) -> first parameters of what is learned, where `init(key)` makes all of them
+    begin: Callable = lambda key, init: init(key)
     walked: Callable = _as_predicted  # states `[B, D]` before search steps them: a saboteur mixes lanes
 
     def __post_init__(self) -> None:
@@ -82,9 +83,9 @@ class SequencePlanner:
         actor = self.predictive.actor
         return Agent(self.init, self.act, self.targets, self.loss, actor.init_carry, actor.obs_size)
 
-    def init(self, key: jax.Array) -> PredictiveParams:
-        """First parameters of what is learned."""
-        return self.begin(key, self.predictive.init)
+    def init(self, key: jax.Array, *given: Any) -> Any:
+        """First parameters of what is learned; `given` is what `begin` asks for."""
+        return self.begin(key, self.predictive.init, *given)
 
     # --- search ------------------------------------------------------------------------------------
 

@@ -39,12 +39,14 @@ def seeded(
     purpose: str,
     *,
     keep: Callable[[Any], Any] = loops.params_of,
+    given: Callable[[Any], Any] | None = None,
     in_turn: bool = False,
 ) -> Fit:
     """One agent a seed on one task, a lane each; snapshots `[chunks + 1, seeds, ...]` stay.
 
-    A loop that begins with what an earlier stage learned is a function of the run's folder. Agents
-    of a seed begin alike and draw alike under one `purpose`, so that arms are paired.
+    A loop that begins with what an earlier stage learned is a function of the run's folder, and so is
+    what each seed's own is `given`, leaves `[seeds, ...]`. Agents of a seed begin alike and draw alike
+    under one `purpose`, so that arms are paired.
     """
 
     def lanes(folder: Any) -> Lanes:
@@ -53,6 +55,7 @@ def seeded(
             lambda: (
                 jnp.stack([keys.derive(seed, f"{purpose}/init") for seed in seeds]),
                 stack([task] * len(seeds)),
+                *(() if given is None else (given(folder),)),
             ),
             config,
             keys.derive(0, f"{purpose}/update"),
@@ -94,8 +97,8 @@ def population(name: str, env: Any, tasks: Sequence[Any], config: AgentConfig, s
     return Fit(name, lanes)
 
 
-def _with_envs(num_envs: int, lane_keys: jax.Array, tasks: Any) -> tuple[jax.Array, Any]:
-    return lane_keys, jax.vmap(lambda task: broadcast_params(task, num_envs))(tasks)
+def _with_envs(num_envs: int, lane_keys: jax.Array, tasks: Any, *given: Any) -> tuple[Any, ...]:
+    return lane_keys, jax.vmap(lambda task: broadcast_params(task, num_envs))(tasks), *given
 
 
 def _algorithm(env: Any, config: AgentConfig) -> tuple[Loop, Callable[[Any], Any]]:

@@ -1,13 +1,47 @@
-"""The agent of all parts as lanes of a study: on an environment, fresh or from what was pretrained."""
+"""The agent of all parts as lanes of a study: histories, pretraining on them, and what begins with it."""
 
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.vector import VectorEnv
+from jaxagent import keys
+from jaxagent.adapt import lora
 from jaxagent.agents.memory_policy import fresh_actor
-from jaxagent.agents.predictive_actor import PredictiveActor
-from jaxagent.agents.sequence_actor import SequenceActor
+from jaxagent.agents.predictive_actor import PredictiveActor, PredictiveParams
+from jaxagent.agents.sequence_actor import SequenceActor, actor_of
 from jaxagent.agents.sequence_planner import SequencePlanner
-from jaxagent.config import SequencePlannerConfig, TransformerConfig
+from jaxagent.config import FitConfig, SequencePlannerConfig, SPRConfig, TokenConfig, TransformerConfig
+from jaxagent.data import sampler, store
 from jaxagent.nn.token_dynamics import dynamics
+from jaxagent.study import agents, collection, histories
+from jaxagent.study import corpus as corpora
+from jaxagent.study.corpus import Corpus
+from jaxagent.study.study import Fit, Lanes
+from jaxagent.train import loops, optimizer
+from jaxagent.train.run import stage_folder
+from jaxagent.types import Loop, Trajectory
+
+Way = Literal["full", "lora"]  # which parameters of a pretrained transformer learn
+
+
+class Given(NamedTuple):
+    """What was pretrained, and an agent begins with."""
+
+    network: Any
+    dynamics: Any
+
+
+class Adapted(NamedTuple):
+    """A transformer that stays, and the adapters beside it that learn."""
+
+    base: Any
+    adapters: Any
 
 
 def planner_of(env: Any, config: SequencePlannerConfig, model: TransformerConfig) -> SequencePlanner:
@@ -20,3 +54,129 @@ def planner_on(actor: SequenceActor, config: SequencePlannerConfig) -> SequenceP
     model, size = actor.model, actor.domain.action_size
     heard = dynamics(model.vocabulary, model.config.width, size, config.projection_size)
     return SequencePlanner(PredictiveActor(actor, heard), config)
+
+
+def actor_on(env: Any, of: Corpus) -> SequenceActor:
+    """The transformer of a corpus of one environment, in the units of its bins."""
+    (bins,) = of.tokenizers
+    return actor_of(of.model, bins.domain, env.action_spec, bins.codec)
+
+
+def beginning(planner: SequencePlanner, way: Way, rank: int) -> SequencePlanner:
+    """`planner`, which begins with a `Given` of each lane and learns all of it, or adapters of `rank`."""
+
+    def all_of_it(key: jax.Array, init: Callable, given: Given) -> PredictiveParams:
+        return init(key)._replace(**given._asdict())
+
+    def adapters(key: jax.Array, init: Callable, given: Given) -> PredictiveParams:
+        key_init, key_adapters = jax.random.split(key)
+        adapted = Adapted(given.network, lora.init(key_adapters, given.network, rank))
+        return init(key_init)._replace(network=adapted, dynamics=given.dynamics)
+
+    def merged(params: PredictiveParams) -> PredictiveParams:
+        base, learned = params.network
+        return params._replace(network=lora.merge(jax.lax.stop_gradient(base), learned))
+
+    if way == "full":
+        return dataclasses.replace(planner, begin=all_of_it)
+    return dataclasses.replace(planner, begin=adapters, whole=merged)
+
+
+def play_at_random(
+    env: Any, task: Any, seeds: Sequence[int], lanes: int, steps: int, place: Path, within: Path
+) -> dict[str, Any]:
+    """Store trajectories `[T, B, ...]` of uniform actions, one a seed; returns what there is to tell."""
+    nobody, key = np.zeros((len(seeds), 1), np.float32), keys.derive(min(seeds), f"random play/{env.name}")
+    played = histories.roll_out(env, agents.uniform_policy(env), nobody, task, lanes, steps, key)
+    shards = histories.shards_of(played, [{"env": env.name, "seed": seed} for seed in seeds])
+    store.write(place / "store", shards, within=within)
+    return {"env_steps": lanes * steps, "reward": float(np.mean(played.reward))}
+
+
+def stored(folder: Path | None, stage: str) -> list[Trajectory]:
+    """The trajectories of `play_at_random`, of a stage of a run's folder; none where there is no folder."""
+    if folder is None:
+        return []
+    return [shard.trajectory for shard in store.read(stage_folder(folder, stage) / "store")]
+
+
+def corpus_of(
+    env: Any, played: Sequence[Trajectory], tokens: TokenConfig, model: TransformerConfig
+) -> Corpus:
+    """The corpus of one environment, whose bins serve all seeds; noise where nothing was played."""
+    return corpora.corpus([env], [played or [collection.stand_in(env)]], tokens, model)
+
+
+def pretraining(
+    env: Any,
+    of: Corpus,
+    played: Sequence[Trajectory],
+    seeds: Sequence[int],
+    config: FitConfig,
+    spr: SPRConfig,
+    projection_size: int,
+    purpose: str,
+    *,
+    is_shuffled: bool = False,
+) -> Lanes:
+    """A lane a seed, each on its own history: the next token, and with weight states as `spr` has them.
+
+    `is_shuffled`: no step follows from the one before (`sampler.shuffled`).
+    """
+    played = played or [collection.stand_in(env)] * len(seeds)
+    data = [corpora.windows(of, 0, [t]) for t in played]
+    if is_shuffled:
+        data = [sampler.shuffled(w, keys.derive(s, "shuffle")) for s, w in zip(seeds, data, strict=True)]
+    heads = SequencePlannerConfig(spr=spr, projection_size=projection_size)
+    net = planner_on(actor_on(env, of), heads).predictive
+    init = jax.jit(net.init)
+    params = agents.stack([init(keys.derive(seed, f"{purpose}/init")) for seed in seeds])
+
+    def loss(params: Any, batch: Any, data: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        del data
+        return net.pretraining_loss(params, batch, spr.num_steps, state_weight=spr.weight)
+
+    (domain,) = of.domains
+    tokens = config.batch_size * of.model.config.context * domain.period
+    draw, stacked = corpora.draw(of, config), agents.stack(data)
+    options = {"data": stacked, "data_axis": 0, "units": {"tokens": tokens}}
+    return corpora.supervised(loss, draw, params, config, purpose, seeds, **options)
+
+
+def fit(
+    name: str,
+    env: Any,
+    task: Any,
+    planner: SequencePlanner | Callable[[Any], SequencePlanner],
+    config: SequencePlannerConfig,
+    seeds: Sequence[int],
+    purpose: str,
+    *,
+    given: Callable[[Path | None], Given] | None = None,
+    is_normalized: bool = False,
+) -> Fit:
+    """One agent a seed; snapshots of params, or where observations are standardised `(params, moments)`."""
+    ppo, searches = config.ppo, config.targets == "improvement"
+    adam = optimizer.adam(optimizer.linear_decay(ppo), ppo.max_gradient_norm)
+
+    def loop(folder: Any) -> Loop:
+        made = planner if isinstance(planner, SequencePlanner) else planner(folder)
+        options = {"is_normalized": is_normalized, "in_turn": searches}
+        return loops.on_policy(made.agent, VectorEnv(env), adam, ppo, **options)
+
+    def keep(learner: loops.Learner) -> Any:
+        return (learner.params, learner.normalizer) if is_normalized else learner.params
+
+    more = {"keep": keep, "given": given, "in_turn": searches}
+    return agents.seeded(name, loop, task, ppo, seeds, purpose, **more)
+
+
+def given_by(fit: Fit, folder: Path | None) -> Given:
+    """What a fit of `pretraining` left in a folder, leaves `[seeds, ...]`; zeros where there is none."""
+    params = fit.load(folder)
+    return Given(params.network, params.dynamics)
+
+
+def shuffled_lanes(state: jax.Array) -> jax.Array:
+    """A saboteur's states `[B, D]`: those of the lane before."""
+    return jnp.roll(state, 1, axis=0)

@@ -52,16 +52,17 @@ def on_policy(
 ) -> Loop:
     """Act, estimate targets, fit them for some epochs, forget the data (PPO, A2C, PQN).
 
-    `init(key, tasks)` takes env params with leaves `[num_envs, ...]`. `see` is what the agent acts
-    on, as in `rollout`. `is_normalized`: observations reach the agent standardised. `in_turn`: the
-    shards act one after another, as a search must, whose loops would copy its trees under `vmap`.
+    `init(key, tasks, *given)` takes env params with leaves `[num_envs, ...]`, and what else the agent
+    begins with. `see` is what the agent acts on, as in `rollout`. `is_normalized`: observations reach the
+    agent standardised. `in_turn`: the shards act one after another, as a search must, whose loops would
+    copy its trees under `vmap`.
     Raises ValueError where the agent cannot read what the environment shows.
     """
     standardize = _standardizer(agent, vector.env, is_normalized)
 
-    def init(key: jax.Array, tasks: Any) -> tuple[Learner, Actors]:
+    def init(key: jax.Array, tasks: Any, *given: Any) -> tuple[Learner, Actors]:
         key_params, key_env = jax.random.split(key)
-        params = agent.init(key_params)
+        params = agent.init(key_params, *given)
         opt_state = optimizers.init(optimizer, params)
         moments = normalize.init(vector.env.obs_shape) if is_normalized else ()
         anchor = Anchor(params, jnp.zeros((), jnp.int32)) if agent.has_anchor else ()

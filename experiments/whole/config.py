@@ -1,0 +1,153 @@
+"""Configuration and presets of whole, importable without JAX."""
+
+import dataclasses
+from dataclasses import replace
+from typing import Literal
+
+from envs.common.names import check_name
+from jaxagent.config import (
+    Count,
+    FitConfig,
+    LatentConfig,
+    MuZeroConfig,
+    PPOConfig,
+    RuntimeConfig,
+    SearchConfig,
+    SequencePlannerConfig,
+    SPRConfig,
+    TokenConfig,
+    TransformerConfig,
+    TrunkConfig,
+    require_at_least,
+    require_equal,
+    require_unlike,
+)
+from jaxagent.study.config import ChangedEnvConfig, SeedConfig
+
+DESCRIPTION = "tokens, self-prediction, pretraining and search in one agent: what is each part worth?"
+BELIEF = ""
+ALL_ARMS = (
+    *("whole", "raw", "fresh", "without spr", "by ppo", "modality", "mlp", "muzero"),
+    *("mixed lanes", "shuffled"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig(ChangedEnvConfig):
+    """One environment, and how each agent learns it from as many steps."""
+
+    planner: SequencePlannerConfig = SequencePlannerConfig()
+    mlp: PPOConfig = PPOConfig()
+    muzero: MuZeroConfig = MuZeroConfig()
+
+    def check(self) -> None:
+        """Raise where agents do not take as many env steps, or have no snapshots after as many."""
+        super().check()
+        ours, fix = self.planner.ppo, "change num_updates"
+        require_equal(f"{self.name}: env steps of mlp", self.mlp.env_steps, ours.env_steps, fix)
+        require_equal(f"{self.name}: chunks of mlp", self.mlp.num_chunks, ours.num_chunks, fix)
+        # Its warm-up comes on top, as do the random steps of the pretrained.
+        steps = self.muzero.env_steps - self.muzero.warmup_steps
+        require_equal(f"{self.name}: env steps of muzero", steps, ours.env_steps, fix)
+        require_equal(f"{self.name}: chunks of muzero", self.muzero.num_chunks, ours.num_chunks, fix)
+
+
+@dataclasses.dataclass(frozen=True)
+class HistoryConfig:
+    """Random play that every seed's transformer is pretrained on, of its own."""
+
+    lanes: Count = 16
+    steps: Count = 256  # env steps of a lane
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The study, in the order in which it runs."""
+
+    tasks: tuple[TaskConfig, ...]
+    arms: tuple[str, ...] = ALL_ARMS
+    history: HistoryConfig = HistoryConfig()
+    tokens: TokenConfig = TokenConfig(num_bins=32)
+    model: TransformerConfig = TransformerConfig(width=32, num_layers=2, num_heads=4, context=8)
+    pretrain: FitConfig = FitConfig(num_updates=400, updates_per_chunk=100, learning_rate=2e-3)
+    way: Literal["full", "lora"] = "full"  # which parameters of what was pretrained learn
+    lora_rank: Count = 4
+    episodes: Count = 32  # of each snapshot and seed
+    averaged: Count = 3  # last snapshots, whose mean return is a seed's score
+    seeds: SeedConfig = SeedConfig(0, 5)
+    runtime: RuntimeConfig = RuntimeConfig(optimization_level=1)
+
+    def check(self) -> None:
+        """Raise for an arm that is none, or fewer snapshots than are averaged."""
+        require_unlike("Config.arms", self.arms)
+        for arm in self.arms:
+            check_name("arm", arm, ALL_ARMS)
+        for task in self.tasks:
+            require_at_least(task.planner.ppo, self.averaged, "num_chunks")
+
+
+_PPO = PPOConfig(
+    num_envs=32, num_steps=16, num_epochs=4, num_updates=80, updates_per_chunk=10, learning_rate=2e-3
+)
+_SEARCH = SearchConfig(num_simulations=8, value_range=3.0)
+_PLANNER = SequencePlannerConfig(ppo=_PPO, spr=SPRConfig(num_steps=3, weight=1.0), search=_SEARCH)
+_MUZERO = MuZeroConfig(
+    num_envs=16,
+    num_steps=8,
+    num_updates=320,
+    updates_per_chunk=40,
+    num_gradient_steps=4,
+    num_td_steps=10,
+    reanalyse=0.0625,
+    model=LatentConfig(TrunkConfig(width=64, num_blocks=1), num_bins=41, reach=6.0, projection_size=64),
+    search=_SEARCH,
+)
+_COUNT = TaskConfig("memory/CountRecall", (("num_cards", 4),), _PLANNER, _PPO, _MUZERO)
+_CONTROL = {"reward_scale": 0.1, "discount": 0.97}
+_CARTPOLE = TaskConfig(
+    "memory/PositionCartPole",
+    (),
+    replace(_PLANNER, ppo=replace(_PPO, **_CONTROL)),
+    replace(_PPO, **_CONTROL),
+    replace(_MUZERO, discount=0.97),
+)
+CPU = Config((_COUNT, _CARTPOLE), arms=("whole", "raw", "fresh", "mlp"), seeds=SeedConfig(0, 3))
+
+_TINY_PPO = replace(
+    _PPO, num_envs=8, num_steps=4, num_epochs=1, num_minibatches=2, num_updates=2, updates_per_chunk=1
+)
+_TINY_SEARCH = SearchConfig(num_simulations=2, value_range=1.0)
+_TINY = TaskConfig(
+    "memory/CountRecall",
+    (("num_cards", 4),),
+    replace(_PLANNER, ppo=_TINY_PPO, search=_TINY_SEARCH, projection_size=8),
+    _TINY_PPO,
+    replace(
+        _MUZERO,
+        num_envs=8,
+        num_steps=4,
+        num_updates=2,
+        updates_per_chunk=1,
+        num_gradient_steps=1,
+        batch_size=16,
+        capacity=256,
+        warmup_steps=128,
+        unroll=2,
+        num_td_steps=2,
+        reanalyse=0.25,
+        model=LatentConfig(TrunkConfig(width=8, num_blocks=1), num_bins=11, projection_size=8),
+        search=_TINY_SEARCH,
+    ),
+)
+SMOKE = Config(
+    (_TINY,),
+    history=HistoryConfig(2, 32),
+    tokens=TokenConfig(num_bins=8),
+    model=TransformerConfig(width=8, num_layers=1, num_heads=2, context=4),
+    pretrain=FitConfig(num_updates=2, updates_per_chunk=1, batch_size=8, warmup_updates=1),
+    episodes=2,
+    averaged=1,
+    seeds=SeedConfig(1000, 2),
+    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
+)
+PRESETS = {"smoke": SMOKE, "cpu": CPU}

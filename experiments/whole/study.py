@@ -1,0 +1,294 @@
+"""Whole: one transformer with tokens, memory, self-prediction and search; what is each part worth?
+
+Method. An action-state transformer over component tokens (PASTA, arXiv 2307.10936) is pretrained on
+random play, to predict the next token and, as SPR does (Schwarzer et al. 2021), its own states ahead. It
+then learns by reward: it acts by Gumbel's search (Danihelka et al. 2022) over the states that it predicts,
+and its policy learns what search found; rewards, values and policies of predicted states are learned as
+in MuZero (Schrittwieser et al. 2020). Each arm leaves one part out and keeps the rest of the program.
+
+Score. The mean return of the last snapshots, 0 for random play and 1 for the reference policy; all arms
+take as many env steps. Those that are pretrained saw random play before, which is told.
+
+Claims. W1: the whole is better than PPO with a perceptron, which remembers nothing. Each part is worth
+something: pretraining (W2), self-prediction (W3), search in training (W4) and at play (W5). Aside:
+against MuZero as it stands (W6), component against modality tokens (W7), and the saboteurs (W8, W9).
+
+    jaxagent run whole --preset cpu        # two tasks, four arms, three seeds: a direction
+"""
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import envs
+from envs.wrappers import one_hot_observations
+from experiments.whole.config import ALL_ARMS, Config, TaskConfig
+from jaxagent import keys
+from jaxagent.agents import actor_critic, muzero
+from jaxagent.agents.memory_policy import fresh_actor, standardised
+from jaxagent.agents.planning import gumbel_search
+from jaxagent.agents.sequence_planner import SequencePlanner
+from jaxagent.config import SequencePlannerConfig
+from jaxagent.evaluate.claims import Claim, Precondition
+from jaxagent.report.figure import curves, line, return_curve
+from jaxagent.study import agents, films, memory_agents, muzero_agents, planner_agents
+from jaxagent.study.budget import Spent
+from jaxagent.study.corpus import Corpus
+from jaxagent.study.study import Fit, Found, Lanes, Measure, Step, Study
+from jaxagent.study.verdicts import Scores, all_between, iqm_by_task, of_tasks
+from jaxagent.types import Policy
+
+
+class Arm(NamedTuple):
+    """The agent of all parts, or what it is without one of them."""
+
+    about: str
+    pretrained: str = "both"  # one of `PRETRAININGS`; "": fresh
+    has_spr: bool = True
+    targets: str = "improvement"  # of the policy
+    searches: bool = True  # at play
+    fit: str = ""  # whose networks it plays; "": its own
+    has_modalities: bool = False
+    mixes: bool = False  # saboteur: search goes on from another lane's state
+
+
+WHOLE = "whole"
+PLANNERS = {
+    WHOLE: Arm("all parts"),
+    "raw": Arm("the same networks, played by their policy", searches=False, fit=WHOLE),
+    "fresh": Arm("without pretraining", ""),
+    "without spr": Arm("predicts no states, neither when it is pretrained nor later", "tokens", False),
+    "by ppo": Arm("without search in training: it acts by its policy, which PPO teaches", targets="ppo"),
+    "modality": Arm("without pretraining; all that is seen is one token", "", has_modalities=True),
+    "mixed lanes": Arm("saboteur: search steps from the state of another lane", mixes=True),
+    "shuffled": Arm("saboteur: pretrained on shuffled steps", "shuffled"),
+}
+OTHERS = {"mlp": "PPO with towers on what is seen now", "muzero": "MuZero as it stands, on what is seen now"}
+PRETRAININGS = {"both": "next tokens and states", "tokens": "next tokens", "shuffled": "shuffled steps"}
+ROOM = 0.9  # of the perceptron's score, which must leave room
+TRIALS = {"mlp": 2, "muzero": 1}
+LIMITS = (
+    "One network size and one learning rate for all transformers, chosen on development seeds (1000 and up).",
+    "Random play that was pretrained on comes on top of the env steps that arms are compared by; so does "
+    "MuZero's warm-up.",
+    "The model tells a reward and a value, and not that an episode ends.",
+)
+
+
+def study(config: Config) -> Study:
+    """Of each task random play, pretrainings, agents, and all of them played."""
+    steps: list[Step] = []
+    for task in config.tasks:
+        collect, pretrain = histories(config, task), pretrainings(config, task)
+        fits = fits_of(config, task, pretrain)
+        measure = Measure(f"evaluate/{task.name}", partial(evaluate, config, task, fits))
+        steps += [*collect, *pretrain.values(), *fits.values(), measure]
+    names = [task.name for task in config.tasks]
+    learned = [return_curve(f"train/{name}/*", f"Return on {name} while training") for name in names]
+    about = {arm: of_arm(arm) for arm in config.arms}
+    table, checked = partial(of_tasks, tasks=config.tasks, arms=config.arms), partial(checks, config)
+    more = {"is_partial": config.arms != ALL_ARMS, "spent": spent(config)}
+    drawn = partial(figures, config)
+    return Study(about, names, steps, table, claims(), checked, drawn, learned, LIMITS, **more)
+
+
+def of_arm(arm: str) -> str:
+    """What an arm is."""
+    return OTHERS[arm] if arm in OTHERS else PLANNERS[arm].about
+
+
+def claims() -> list[Claim]:
+    """What is claimed."""
+    better = partial(Claim, kind="superiority", arm_a=WHOLE, margin=0.1)
+    aside = partial(better, gated=False)
+    return [
+        better("W1", "the whole beats PPO with a perceptron", arm_b="mlp"),
+        aside("W2", "pretraining is worth something", arm_b="fresh"),
+        aside("W3", "self-prediction is worth something", arm_b="without spr"),
+        aside("W4", "search in training is worth something", arm_b="by ppo"),
+        aside("W5", "search at play adds to the policy of the same network", arm_b="raw"),
+        aside("W6", "the whole beats MuZero", arm_b="muzero"),
+        Claim(
+            "W7", "a token a scalar beats one of all", "superiority", "fresh", "modality", 0.1, gated=False
+        ),
+        aside("W8", "states of another lane lose the effect", arm_b="mixed lanes"),
+        aside("W9", "what pretraining gives is the order of steps", arm_b="shuffled"),
+    ]
+
+
+def spent(config: Config) -> dict[str, Spent]:
+    """Stages of each arm, and networks that are asked before an action."""
+    result, searched = {}, config.tasks[0].planner.search.num_simulations
+    for name in config.arms:
+        arm = PLANNERS.get(name, Arm("", "", searches=name == "muzero"))
+        stages = [f"train/*/{stage_of(arm.fit or name)}"]
+        stages += [f"pretrain/*/{arm.pretrained}"] if arm.pretrained else []
+        result[name] = Spent(tuple(stages), 1 + searched * arm.searches, TRIALS.get(name))
+    return result
+
+
+def stage_of(arm: str) -> str:
+    """An arm's name as that of a stage."""
+    return arm.replace(" ", "-")
+
+
+# --- pretraining -------------------------------------------------------------------------------------
+
+
+def needed(config: Config) -> list[str]:
+    """The pretrainings that the arms begin with."""
+    used = {PLANNERS[arm].pretrained for arm in config.arms if arm in PLANNERS}
+    return [name for name in PRETRAININGS if name in used]
+
+
+def histories(config: Config, task: TaskConfig) -> list[Measure]:
+    """Random play of the task, where it is pretrained on; the bins of all transformers are fitted to it."""
+
+    def collect(folder: Path, place: Path) -> dict[str, Any]:
+        env, params = envs.make(task.env, **task.overrides)
+        sizes = config.history.lanes, config.history.steps
+        return planner_agents.play_at_random(env, params, config.seeds, *sizes, place, folder)
+
+    return [Measure(collected(task), collect)]
+
+
+def collected(task: TaskConfig) -> str:
+    """The stage of a task's random play."""
+    return f"collect/{task.name}"
+
+
+def corpus(config: Config, task: TaskConfig, folder: Path | None) -> tuple[Corpus, list[Any]]:
+    """The corpus of a task's random play, and what each seed played."""
+    env, _ = envs.make(task.env, **task.overrides)
+    played = planner_agents.stored(folder, collected(task))
+    return planner_agents.corpus_of(env, played, config.tokens, config.model), played
+
+
+def pretrainings(config: Config, task: TaskConfig) -> dict[str, Fit]:
+    """A lane a seed, each on its own random play."""
+    env, _ = envs.make(task.env, **task.overrides)
+    planner = task.planner
+
+    def lanes(name: str, folder: Path | None) -> Lanes:
+        of, played = corpus(config, task, folder)
+        spr = without_spr(planner).spr if name == "tokens" else planner.spr
+        purpose, options = f"whole/pretrain/{task.name}", {"is_shuffled": name == "shuffled"}
+        sizes = config.pretrain, spr, planner.projection_size
+        return planner_agents.pretraining(env, of, played, config.seeds, *sizes, purpose, **options)
+
+    return {name: Fit(f"pretrain/{task.name}/{name}", partial(lanes, name)) for name in needed(config)}
+
+
+def without_spr(planner: SequencePlannerConfig) -> SequencePlannerConfig:
+    """The agent that predicts no states."""
+    return dataclasses.replace(planner, spr=dataclasses.replace(planner.spr, weight=0.0))
+
+
+# --- agents ------------------------------------------------------------------------------------------
+
+
+def config_of(task: TaskConfig, arm: Arm) -> SequencePlannerConfig:
+    """How an arm learns."""
+    planner = task.planner if arm.has_spr else without_spr(task.planner)
+    if arm.targets == "improvement":
+        return planner
+    return dataclasses.replace(planner, targets="ppo", acts_by="policy")
+
+
+def planner_of(config: Config, task: TaskConfig, name: str, folder: Path | None) -> SequencePlanner:
+    """The agent of an arm."""
+    arm = PLANNERS[name]
+    env, _ = world_of(task, name)
+    if arm.has_modalities:
+        model = dataclasses.replace(config.model, patch=len(env.obs_spec))
+        return planner_agents.planner_on(fresh_actor(env, model), config_of(task, arm))
+    actor = planner_agents.actor_on(env, corpus(config, task, folder)[0])
+    planner = planner_agents.planner_on(actor, config_of(task, arm))
+    if arm.mixes:
+        planner = dataclasses.replace(planner, walked=planner_agents.shuffled_lanes)
+    return planner_agents.beginning(planner, config.way, config.lora_rank) if arm.pretrained else planner
+
+
+def world_of(task: TaskConfig, name: str) -> tuple[Any, Any]:
+    """The world of an arm; who reads numbers alone gets categories as so many."""
+    world = envs.make(task.env, **task.overrides)
+    reads_numbers = name == "muzero" or (name in PLANNERS and PLANNERS[name].has_modalities)
+    return one_hot_observations(*world) if reads_numbers else world
+
+
+def fits_of(config: Config, task: TaskConfig, pretrain: dict[str, Fit]) -> agents.Fits:
+    """A lane a seed; agents of a seed meet worlds drawn alike."""
+    fits, seeds, purpose = {}, config.seeds, f"whole/{task.name}"
+    for name in config.arms:
+        (env, params), stage = world_of(task, name), f"train/{task.name}/{stage_of(name)}"
+        if name == "mlp":
+            agent = actor_critic.ppo(env.obs_spec, env.action_spec, task.mlp)
+            fits[name] = memory_agents.fit(stage, env, params, task.mlp, agent, seeds, purpose)
+        elif name == "muzero":
+            loop = muzero_agents.loop(env, task.muzero)
+            fits[name] = agents.seeded(stage, loop, params, task.muzero, seeds, purpose, in_turn=True)
+        elif not PLANNERS[name].fit:
+            arm = PLANNERS[name]
+            given = partial(planner_agents.given_by, pretrain[arm.pretrained]) if arm.pretrained else None
+            made, more = partial(planner_of, config, task, name), {"is_normalized": arm.has_modalities}
+            args = made, config_of(task, arm), seeds, purpose
+            fits[name] = planner_agents.fit(stage, env, params, *args, given=given, **more)
+    return fits
+
+
+def policy_of(config: Config, task: TaskConfig, name: str, folder: Path) -> Policy:
+    """An arm as it is played, without chance; of params, or `(params, moments)`."""
+    env, _ = world_of(task, name)
+    if name == "mlp":
+        judge = actor_critic.towers(env.obs_spec, env.action_spec, task.mlp)
+        return standardised(env, actor_critic.greedy(judge, env.action_spec))
+    if name == "muzero":
+        model = muzero.model_of(env.obs_shape, env.action_spec, task.muzero.model)
+        return muzero.policy(model, gumbel_search(task.muzero.search, gumbel_scale=0.0), task.muzero)
+    arm = PLANNERS[name]
+    plan = gumbel_search(task.planner.search, gumbel_scale=0.0) if arm.searches else None
+    policy = planner_of(config, task, arm.fit or name, folder).policy(plan)
+    return standardised(env, policy) if arm.has_modalities else policy
+
+
+def evaluate(
+    config: Config, task: TaskConfig, fits: agents.Fits, folder: Path, place: Path
+) -> dict[str, Any]:
+    """Curves of snapshots `[snapshots, seeds]` by arm, the means of the last ones, and films."""
+    del place
+    key = keys.derive(0, f"whole/{task.name}/evaluate")
+    ppo, played = task.planner.ppo, {}
+    rows = np.arange(ppo.num_chunks + 1)
+    for name in config.arms:
+        env, params = world_of(task, name)
+        arena = agents.arena(env, params, config.seeds, config.episodes, key)
+        kept, policy = fits[PLANNERS[name].fit or name if name in PLANNERS else name].load(folder), None
+        policy = policy_of(config, task, name, folder)
+        played[name] = arena.history(policy, kept, rows, ppo)
+        last = agents.take(kept, -1, 0)
+        films.write(
+            folder, f"{stage_of(name)}--{task.name}", env, policy, last, params, films.key(key), fps=8
+        )
+    late = {name: np.mean(c["returns"][-config.averaged :], axis=0).tolist() for name, c in played.items()}
+    return {"returns": late, "curves": played}
+
+
+def checks(config: Config, found: Found, table: Scores) -> list[Precondition]:
+    """There is room above the perceptron."""
+    del found
+    mlp = iqm_by_task([task.name for task in config.tasks], table["mlp"]) if "mlp" in table else {}
+    return [all_between("the perceptron leaves room", mlp, high=ROOM)] if mlp else []
+
+
+def figures(config: Config, found: Found) -> list[dict[str, Any]]:
+    """Returns of snapshots over env steps, an arm a line."""
+    drawn = []
+    for task in config.tasks:
+        played = found[f"evaluate/{task.name}"]["curves"]
+        lines = [line(arm, c["steps"], c["returns"]) for arm, c in played.items()]
+        told = f"Snapshots over {config.episodes} episodes; a line a seed."
+        drawn.append(curves(f"Returns on {task.name}", told, "env steps", "return", lines))
+    return drawn
