@@ -39,7 +39,18 @@ def scatter(**changes):
     return {"kind": "scatter", **NAMES, "series": series, "diagonal": True} | changes
 
 
-KINDS = {"curves": curves, "maps": maps, "scatter": scatter}
+def tree(**changes):
+    """A root with two children, of which the first was looked at twice and decided for."""
+    parents, labels, visits = (-1, 0, 0, 1), ("", "left", "right", "up"), (4, 2, 1, 1)
+    numbers = zip(parents, labels, visits, (0.25, 0.5, -1.0, 0.75), strict=True)
+    nodes = [
+        {"parent": p, "label": a, "visits": n, "value": v, "prior": 0.5, "is_chosen": a in ("", "left", "up")}
+        for p, a, n, v in numbers
+    ]
+    return {"kind": "tree", "title": "Title", "caption": "Caption.", "nodes": nodes} | changes
+
+
+KINDS = {"curves": curves, "maps": maps, "scatter": scatter, "tree": tree}
 
 
 def svgs(html):
@@ -72,6 +83,7 @@ def rgb(color):
         ("curves", {"model", "bound", "across", "upward"}),
         ("maps", {"panel 0", "panel 1", "10", "20k", "end", "D=4", "D=8", "across", "upward"}),
         ("scatter", {"arm 0", "arm 1", "y = x", "across", "upward"}),
+        ("tree", {"left", "right", "up", "4", "0.25", "-1"}),
     ],
 )
 def test_each_kind_is_drawn_with_its_labels(kind, words):
@@ -104,7 +116,7 @@ def test_strings_are_escaped():
     entries += [scatter(series=[{"label": HOSTILE, "x": [HOSTILE], "y": [1]}])]
     html = gallery.render(entries)
     assert "<script" not in html
-    assert len(svgs(html)) == 3
+    assert len(svgs(html)) == len(KINDS)
     assert html.count("could not be drawn") == 3
     for svg in svgs(html):
         xml.dom.minidom.parseString(svg)
@@ -198,8 +210,10 @@ def test_the_beginning_keeps_its_points_on_a_logarithmic_axis():
     [
         ("text", "got a JSON string for a figure"),
         (None, "got a JSON null for a figure"),
-        ({"title": "Odd"}, "Odd: .*got kind None; expected one of curves, maps, scatter"),
+        ({"title": "Odd"}, "Odd: .*got kind None; expected one of curves, maps, scatter, tree"),
         ({"title": "Odd", "kind": ["maps"]}, "Odd: .*got kind"),
+        (tree(nodes=[{"parent": 0}]), "Title: .*expected the fields of trees.Node"),
+        (tree(nodes=[tree()["nodes"][1]]), "Title: .*got parent 0 of node 0"),
         (curves(title="Odd", series=None), "Odd: .*got a JSON null for series"),
         (curves(title="Odd", series=[]), "Odd: .*got no series"),
         (curves(title="Odd", series=[3]), "Odd: .*got a JSON int for each of series"),
@@ -275,7 +289,7 @@ def test_the_figures_stand_after_the_scores(tmp_path):
     titles = re.findall(r"<h2>(.*?)</h2>", page)
     assert titles[titles.index("Scores") + 1] == "Figures of the paper"
     section = page.split("<h2>Figures of the paper</h2>")[1].split("</section>")[0]
-    assert len(svgs(section)) == 3
+    assert len(svgs(section)) == len(KINDS)
     assert "could not be drawn" not in page
 
 

@@ -88,16 +88,12 @@ def study(config: Config) -> Study:
         steps += [*collect, *pretrain.values(), *fits.values(), measure]
     names = [task.name for task in config.tasks]
     learned = [return_curve(f"train/{name}/*", f"Return on {name} while training") for name in names]
-    about = {arm: of_arm(arm) for arm in config.arms}
+    told = OTHERS | {name: arm.about for name, arm in PLANNERS.items()}
+    about = {arm: told[arm] for arm in config.arms}
     table, checked = partial(of_tasks, tasks=config.tasks, arms=config.arms), partial(checks, config)
     more = {"is_partial": config.arms != ALL_ARMS, "spent": spent(config)}
     drawn = partial(figures, config)
     return Study(about, names, steps, table, claims(), checked, drawn, learned, LIMITS, **more)
-
-
-def of_arm(arm: str) -> str:
-    """What an arm is."""
-    return OTHERS[arm] if arm in OTHERS else PLANNERS[arm].about
 
 
 def claims() -> list[Claim]:
@@ -265,15 +261,22 @@ def evaluate(
     for name in config.arms:
         env, params = world_of(task, name)
         arena = agents.arena(env, params, config.seeds, config.episodes, key)
-        kept, policy = fits[PLANNERS[name].fit or name if name in PLANNERS else name].load(folder), None
+        kept = fits[PLANNERS[name].fit or name if name in PLANNERS else name].load(folder)
         policy = policy_of(config, task, name, folder)
         played[name] = arena.history(policy, kept, rows, ppo)
         last = agents.take(kept, -1, 0)
         films.write(
             folder, f"{stage_of(name)}--{task.name}", env, policy, last, params, films.key(key), fps=8
         )
+    moments = []
+    if WHOLE in config.arms:
+        (env, params), planner = world_of(task, WHOLE), planner_of(config, task, WHOLE, folder)
+        last = agents.take(fits[WHOLE].load(folder), -1, 0)
+        moments.append(
+            planner_agents.moment(env, planner, last, params, films.key(key), task.planner.search, task.name)
+        )
     late = {name: np.mean(c["returns"][-config.averaged :], axis=0).tolist() for name, c in played.items()}
-    return {"returns": late, "curves": played}
+    return {"returns": late, "curves": played, "moments": moments}
 
 
 def checks(config: Config, found: Found, table: Scores) -> list[Precondition]:
@@ -289,6 +292,7 @@ def figures(config: Config, found: Found) -> list[dict[str, Any]]:
     for task in config.tasks:
         played = found[f"evaluate/{task.name}"]["curves"]
         lines = [line(arm, c["steps"], c["returns"]) for arm, c in played.items()]
+        drawn += found[f"evaluate/{task.name}"]["moments"]
         told = f"Snapshots over {config.episodes} episodes; a line a seed."
         drawn.append(curves(f"Returns on {task.name}", told, "env steps", "return", lines))
     return drawn

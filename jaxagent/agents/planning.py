@@ -34,20 +34,14 @@ Plan = Callable[..., Decision]
 VALUE_SCALE = 0.1  # of Gumbel's search, as in mctx
 
 
-def gumbel_search(config: SearchConfig, *, gumbel_scale: float = 1.0) -> Plan:
-    """Gumbel MuZero's search (Danihelka et al. 2022); Gumbel scale 0 acts without chance.
-
-    With `config.value_range` 0 values count relative to the best and the worst move of a node, whatever
-    lies between them, as in mctx: noise between equal moves then becomes a firm preference. Five times
-    the scale of both (c_scale 1, as the paper has it for Go) gave targets that small networks could not
-    learn.
-    """
+def gumbel_output(config: SearchConfig, *, gumbel_scale: float = 1.0) -> Callable[..., mcts.PolicyOutput]:
+    """Gumbel MuZero's search (Danihelka et al. 2022) with its tree, called as a plan; see `gumbel_search`."""
     qtransform = mcts.qtransform_completed_by_mix_value
     if config.value_range:
         qtransform = partial(qtransform, rescale_values=False, value_scale=VALUE_SCALE / config.value_range)
 
-    def plan(params: Any, key: jax.Array, root: Any, model: Any, invalid: jax.Array) -> Decision:
-        output = mcts.gumbel_muzero_policy(
+    def search(params: Any, key: jax.Array, root: Any, model: Any, invalid: jax.Array) -> mcts.PolicyOutput:
+        return mcts.gumbel_muzero_policy(
             params,
             key,
             root,
@@ -59,6 +53,22 @@ def gumbel_search(config: SearchConfig, *, gumbel_scale: float = 1.0) -> Plan:
             gumbel_scale=gumbel_scale,
             qtransform=qtransform,
         )
+
+    return search
+
+
+def gumbel_search(config: SearchConfig, *, gumbel_scale: float = 1.0) -> Plan:
+    """Gumbel MuZero's search (Danihelka et al. 2022); Gumbel scale 0 acts without chance.
+
+    With `config.value_range` 0 values count relative to the best and the worst move of a node, whatever
+    lies between them, as in mctx: noise between equal moves then becomes a firm preference. Five times
+    the scale of both (c_scale 1, as the paper has it for Go) gave targets that small networks could not
+    learn.
+    """
+    search = gumbel_output(config, gumbel_scale=gumbel_scale)
+
+    def plan(params: Any, key: jax.Array, root: Any, model: Any, invalid: jax.Array) -> Decision:
+        output = search(params, key, root, model, invalid)
         # The root's mean counts every move that halving had to try; this is the better policy's.
         completed = jax.vmap(completed_qvalues, (0, None))(output.search_tree, mcts.Tree.ROOT_INDEX)
         value = jnp.sum(output.action_weights * completed, axis=-1)

@@ -153,18 +153,21 @@ class SequencePlanner:
         raw_action = self.predictive.actor.action_of_tokens(tokens)
         return actions.to_env_action(raw_action, self.predictive.actor.action_spec), raw_action
 
-    def policy(self, plan: Plan | None) -> Policy:
-        """As it is evaluated: by `plan` over its own predictions; None: by the policy's modes."""
+    def policy(self, plan: Plan | None, tell: Callable = lambda decision: ()) -> Policy:
+        """As it is evaluated: by `plan` over its own predictions; None: by the policy's modes.
+
+        `tell` makes the extras of what the plan decided.
+        """
 
         def act(params, carry, obs, is_first, key):
-            params, (obs, legal) = self.whole(params), unmasked(obs)
+            params, (obs, legal), told = self.whole(params), unmasked(obs), ()
             state, carry = self.predictive.see(params, carry, obs, is_first)
             if plan is None:
                 tokens, _ = self.predictive.decode(params, state, None, legal)
             else:
                 candidates, decision = self.search(params, key, state, legal, plan)
-                tokens = mcts.chosen(candidates, decision.action)
-            return self.action_of(tokens)[0], (), sequence.acted(carry, tokens)
+                tokens, told = mcts.chosen(candidates, decision.action), tell(decision)
+            return self.action_of(tokens)[0], told, sequence.acted(carry, tokens)
 
         return Policy(self.predictive.actor.init_carry, act)
 

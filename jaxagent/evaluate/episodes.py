@@ -107,10 +107,19 @@ def play_lanes(
     return over(one, (params, lane_keys))
 
 
+class Recording(NamedTuple):
+    """One episode to look at."""
+
+    states: Any  # leaves [T, ...], before each step
+    rewards: jax.Array  # [T], or [T, 2] of two players
+    num_steps: jax.Array  # int32 []: how many of them are real
+    extras: Any  # leaves [T, ...]: what the policy told beside its actions
+
+
 def record(
     env: Any, policy: Policy, params: Any, task: Any, key: jax.Array, num_steps: int, see: Callable = see_obs
-) -> tuple[Any, jax.Array, jax.Array]:
-    """One episode to look at: states `[T, ...]`, rewards `[T]` and how many steps are real."""
+) -> Recording:
+    """One episode of at most `num_steps` (T) steps."""
     key_reset, key_run = jax.random.split(key)
     obs, first_state = env.reset(key_reset, task)
 
@@ -119,11 +128,12 @@ def record(
         key_act, key_env = jax.random.split(jax.random.fold_in(key_run, t))
         is_first = (t == 0)[None]
         seen = see(*jax.tree.map(lambda x: jnp.asarray(x)[None], (obs, env_state, task)))
-        action, _, carry = policy.act(params, carry, seen, is_first, key_act)
+        action, extras, carry = policy.act(params, carry, seen, is_first, key_act)
         obs, env_state, reward, terminated, truncated, _ = env.step(key_env, env_state, action[0], task)
         now_over = is_over | terminated | truncated
-        return (env_state, obs, carry, now_over), (env_state, reward, ~is_over)
+        extras = jax.tree.map(lambda x: x[0], extras)
+        return (env_state, obs, carry, now_over), (env_state, reward, ~is_over, extras)
 
     first = (first_state, obs, policy.init(1), jnp.array(False))
-    _, (states, rewards, is_real) = jax.lax.scan(step, first, jnp.arange(num_steps))
-    return states, rewards, jnp.sum(is_real, dtype=jnp.int32)
+    _, (states, rewards, is_real, extras) = jax.lax.scan(step, first, jnp.arange(num_steps))
+    return Recording(states, rewards, jnp.sum(is_real, dtype=jnp.int32), extras)

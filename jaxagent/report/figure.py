@@ -75,6 +75,11 @@ def scatter(
     return {"kind": "scatter", **names, "diagonal": True, "series": list(clouds)}
 
 
+def tree(title: str, caption: str, nodes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """A search tree, of nodes with the fields of `trees.Node`, the root first."""
+    return {"kind": "tree", "title": title, "caption": caption, "nodes": [dict(node) for node in nodes]}
+
+
 def maps(
     title: str,
     caption: str,

@@ -97,7 +97,7 @@ def learning_curves(
     numbers = one_each("color_numbers", color_numbers, range(len(checked)))
     is_dashed = one_each("dashed", dashed, [False] * len(checked))
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(5.6, 3.1 + 0.22 * math.ceil(len(checked) / 3))
+        figure, axes = blank_figure(5.6, 3.1 + 0.22 * math.ceil(len(checked) / 3))
         axes.set_xscale("log" if log_x else "linear")
         axes.set_yscale("log" if log_y else "linear")
         lines = sum(1 + min(y.shape[1], MAX_THIN_SEEDS) for _, _, y in checked)
@@ -126,7 +126,7 @@ def scatter(
     checked = every_so_many(checked, MAX_SCATTER)
     with matplotlib.rc_context(STYLE):
         size = (4.4, 4.1) if diagonal else (5.6, 3.4)
-        figure, axes = _figure(size[0], size[1] + 0.22 * math.ceil(len(checked) / 3))
+        figure, axes = blank_figure(size[0], size[1] + 0.22 * math.ceil(len(checked) / 3))
         handles, labels = [], [label for label, _, _ in checked]
         for number, (_, x, y) in enumerate(checked):
             handles.append(_dots(axes, x, y, _color(number), MARKERS[number % len(MARKERS)], 5.0))
@@ -204,7 +204,7 @@ def score_intervals(
     Shapes: scores [seeds] in each row -> an "<svg ...>" string (layout as in rliable).
     """
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(5.6, 0.9 + 0.36 * max(len(rows), 1) + (0.25 if title else 0))
+        figure, axes = blank_figure(5.6, 0.9 + 0.36 * max(len(rows), 1) + (0.25 if title else 0))
         for index, (_, point, low, high, scores) in enumerate(rows):
             color, y = _color(index), -float(index)
             if all(map(is_number, (low, high))):
@@ -245,7 +245,7 @@ def per_task_bars(
     total = sum(len(seeds) for row in scores for seeds in row)
     with matplotlib.rc_context(STYLE):
         width = float(np.clip(0.9 + 0.2 * len(tasks) * (len(arms) + 1), 5.6, 11))
-        figure, axes = _figure(width, 3.0 + 0.22 * math.ceil(len(arms) / 3))
+        figure, axes = blank_figure(width, 3.0 + 0.22 * math.ceil(len(arms) / 3))
         handles = []
         for arm in range(len(arms)):
             groups = [finite(scores[task][arm]) for task in range(len(tasks))]
@@ -418,7 +418,8 @@ def _short_names(labels: Sequence) -> list[str]:
 # --- from matplotlib to a string -----------------------------------------------------------------
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def blank_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty figure of so many inches, and its axes."""
     """A figure of its own, in inches, unknown to pyplot."""
     figure = _canvas(width, height)
     return figure, figure.subplots()

@@ -6,7 +6,8 @@ A figure is plain JSON: `kind`, `title`, `caption`, `x_label`, `y_label`, and fo
   bound}, `log_x`, `log_y`;
 - "maps": `panels` of {title, values [rows][columns]} (null: a masked cell; the first row is the
   lowest), one colour scale `low` to `high` with a `color_label`, `x_ticks`, `y_ticks`;
-- "scatter": `series` of {label, x [n], y [n]}, `diagonal` (the line y = x).
+- "scatter": `series` of {label, x [n], y [n]}, `diagonal` (the line y = x);
+- "tree": `nodes` of {parent, label, visits, value, prior, is_chosen}, as `trees.Node`; no axes.
 
 What is ill-formed becomes a note in the figure's place and spares the rest of the page.
 """
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxagent.report import figures
+from jaxagent.report import figures, trees
 from jaxagent.report.elements import card, noted
 
 MAX_FIGURES = 24
@@ -61,6 +62,7 @@ def _draw(entry: Figure, title: str) -> Drawn:
         "curves": _curves,
         "maps": _maps,
         "scatter": _scatter,
+        "tree": _tree,
     }
     if not isinstance(kind, str) or kind not in drawers:
         raise ValueError(
@@ -114,6 +116,11 @@ def _maps(entry: Figure, title: str) -> Drawn:
     return svg, " ".join(filter(None, notes)), len(panels) > 1
 
 
+def _tree(entry: Figure, title: str) -> Drawn:
+    nodes = [_node(row) for row in _objects(entry, "nodes")]
+    return trees.search_tree(nodes, title), "", True
+
+
 # --- reading a figure ----------------------------------------------------------------------------
 
 
@@ -128,6 +135,17 @@ def _objects(entry: Figure, key: str) -> list[Figure]:
         if not isinstance(row, dict):
             raise ValueError(_not_a("object", row, f"each of {key}"))
     return rows
+
+
+def _node(row: Figure) -> trees.Node:
+    try:
+        parent, visits, value, prior = (row[key] for key in ("parent", "visits", "value", "prior"))
+        numbers = int(parent), _string(row, "label"), int(visits), float(value), float(prior)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"got node {row!r} ({error!r}); expected the fields of trees.Node; fix: make it by figure.tree"
+        ) from error
+    return trees.Node(*numbers, _flag(row, "is_chosen"))
 
 
 def _points(row: Figure) -> figures.Series:

@@ -34,7 +34,7 @@ def write(
     The shown return is that of the first player where a reward is a vector.
     """
     play = jax.jit(partial(record, env, policy, num_steps=env.max_steps, see=see))
-    states, rewards, num_steps = jax.device_get(play(params=params, task=task, key=key))
+    states, rewards, num_steps, _ = jax.device_get(play(params=params, task=task, key=key))
     rewards = rewards if rewards.ndim == 1 else rewards[:, 0]
     path = folder / "pictures" / f"{name}.gif"
     episode = states, rewards, num_steps

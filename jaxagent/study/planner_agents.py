@@ -2,23 +2,35 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 
 from envs.vector import VectorEnv
 from jaxagent import keys
 from jaxagent.adapt import lora
 from jaxagent.agents.memory_policy import fresh_actor
+from jaxagent.agents.planning import gumbel_output
 from jaxagent.agents.predictive_actor import PredictiveActor, PredictiveParams
 from jaxagent.agents.sequence_actor import SequenceActor, actor_of
 from jaxagent.agents.sequence_planner import SequencePlanner
-from jaxagent.config import FitConfig, SequencePlannerConfig, SPRConfig, TokenConfig, TransformerConfig
+from jaxagent.config import (
+    FitConfig,
+    SearchConfig,
+    SequencePlannerConfig,
+    SPRConfig,
+    TokenConfig,
+    TransformerConfig,
+)
 from jaxagent.data import sampler, store
+from jaxagent.evaluate.episodes import record
 from jaxagent.nn.token_dynamics import dynamics
+from jaxagent.report.figure import tree
 from jaxagent.study import agents, collection, histories
 from jaxagent.study import corpus as corpora
 from jaxagent.study.corpus import Corpus
@@ -175,6 +187,55 @@ def given_by(fit: Fit, folder: Path | None) -> Given:
     """What a fit of `pretraining` left in a folder, leaves `[seeds, ...]`; zeros where there is none."""
     params = fit.load(folder)
     return Given(params.network, params.dynamics)
+
+
+def moment(
+    env: Any,
+    planner: SequencePlanner,
+    params: Any,
+    task: Any,
+    key: jax.Array,
+    search: SearchConfig,
+    name: str,
+) -> dict[str, Any]:
+    """A figure of the search that moves its policy most, of an episode on the task `name`.
+
+    It is the episode that `films.write` shows under the same key.
+    """
+    policy = planner.policy(gumbel_output(search, gumbel_scale=0.0), lambda output: output)
+    play = jax.jit(partial(record, env, policy, num_steps=env.max_steps))
+    recording = jax.device_get(play(params, task, key))
+    told = jax.tree.map(lambda x: x[: int(recording.num_steps)], recording.extras)
+    prior = scipy.special.softmax(told.search_tree.children_prior_logits[:, 0], axis=-1)
+    step = int(np.argmax(scipy.special.rel_entr(told.action_weights, prior).sum(axis=-1)))
+    output = jax.tree.map(lambda x: x[step], told)
+    caption = (
+        f"Step {step + 1} of the film, where search moves the policy most. In a circle the visits, below "
+        "it the value; an edge has its action and is as thick as its prior; blue is what was decided for."
+    )
+    nodes = _nodes(planner, output.search_tree, int(output.action))
+    return tree(f"A search on {name}", caption, nodes)
+
+
+def _nodes(planner: SequencePlanner, searched: Any, action: int) -> list[dict[str, Any]]:
+    """The nodes of one tree, and on them the way that was decided for."""
+    made = [n for n in range(searched.node_visits.shape[0]) if n == 0 or searched.parents[n] >= 0]
+    number, way, now = {n: i for i, n in enumerate(made)}, {0}, searched.children_index[0, action]
+    while now >= 0:
+        way.add(int(now))
+        now = searched.children_index[now, np.argmax(searched.children_visits[now])]
+    nodes = []
+    for n in made:
+        parent, edge = int(searched.parents[n]), int(searched.action_from_parent[n])
+        label, prior = "", 1.0
+        if n:
+            taken = planner.action_of(jnp.asarray(searched.embeddings.actions[parent, edge])[None])[0]
+            label = ", ".join(f"{x:.2g}" for x in np.atleast_1d(np.asarray(taken)[0]))
+            prior = float(scipy.special.softmax(searched.children_prior_logits[parent])[edge])
+        numbers = {"visits": int(searched.node_visits[n]), "value": float(searched.node_values[n])}
+        place = {"parent": number.get(parent, -1), "label": label, "prior": prior}
+        nodes.append(place | numbers | {"is_chosen": n in way})
+    return nodes
 
 
 def shuffled_lanes(state: jax.Array) -> jax.Array:
