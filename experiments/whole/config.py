@@ -2,10 +2,11 @@
 
 import dataclasses
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from envs.common.names import check_name
 from jaxagent.config import (
+    Bound,
     Count,
     FitConfig,
     LatentConfig,
@@ -39,6 +40,7 @@ class TaskConfig(ChangedEnvConfig):
     planner: SequencePlannerConfig = SequencePlannerConfig()
     mlp: PPOConfig = PPOConfig()
     muzero: MuZeroConfig = MuZeroConfig()
+    patch: Annotated[int, Bound(0)] = 0  # cells on the side of a board's patch, a token; 0: a token a scalar
 
     def check(self) -> None:
         """Raise where agents do not take as many env steps, or have no snapshots after as many."""

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import envs
-from envs.wrappers import one_hot_observations
+from envs.wrappers import flat_observations, one_hot_observations
 from experiments.whole.config import ALL_ARMS, Config, TaskConfig
 from jaxagent import keys
 from jaxagent.agents import actor_critic, muzero
@@ -36,7 +36,6 @@ from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.figure import curves, line, return_curve
 from jaxagent.study import agents, films, memory_agents, muzero_agents, planner_agents
 from jaxagent.study.budget import Spent
-from jaxagent.study.corpus import Corpus
 from jaxagent.study.study import Fit, Found, Lanes, Measure, Step, Study
 from jaxagent.study.verdicts import Scores, all_between, iqm_by_task, of_tasks
 from jaxagent.types import Policy
@@ -156,24 +155,22 @@ def collected(task: TaskConfig) -> str:
     return f"collect/{task.name}"
 
 
-def corpus(config: Config, task: TaskConfig, folder: Path | None) -> tuple[Corpus, list[Any]]:
-    """The corpus of a task's random play, and what each seed played."""
+def reading(config: Config, task: TaskConfig, folder: Path | None) -> planner_agents.Reading:
+    """A task's random play as transformers read it."""
     env, _ = envs.make(task.env, **task.overrides)
     played = planner_agents.stored(folder, collected(task))
-    return planner_agents.corpus_of(env, played, config.tokens, config.model), played
+    model = dataclasses.replace(config.model, patch=task.patch)
+    return planner_agents.reading(env, played, len(config.seeds), config.tokens, model)
 
 
 def pretrainings(config: Config, task: TaskConfig) -> dict[str, Fit]:
     """A lane a seed, each on its own random play."""
-    env, _ = envs.make(task.env, **task.overrides)
-    planner = task.planner
 
     def lanes(name: str, folder: Path | None) -> Lanes:
-        of, played = corpus(config, task, folder)
-        spr = without_spr(planner).spr if name == "tokens" else planner.spr
-        purpose, options = f"whole/pretrain/{task.name}", {"is_shuffled": name == "shuffled"}
-        sizes = config.pretrain, spr, planner.projection_size
-        return planner_agents.pretraining(env, of, played, config.seeds, *sizes, purpose, **options)
+        planner = without_spr(task.planner) if name == "tokens" else task.planner
+        sizes = config.seeds, config.pretrain, planner, f"whole/pretrain/{task.name}"
+        of = reading(config, task, folder)
+        return planner_agents.pretraining(of, *sizes, is_shuffled=name == "shuffled")
 
     return {name: Fit(f"pretrain/{task.name}/{name}", partial(lanes, name)) for name in needed(config)}
 
@@ -199,9 +196,9 @@ def planner_of(config: Config, task: TaskConfig, name: str, folder: Path | None)
     arm = PLANNERS[name]
     env, _ = world_of(task, name)
     if arm.has_modalities:
-        model = dataclasses.replace(config.model, patch=len(env.obs_spec))
+        model = dataclasses.replace(config.model, patch=max(env.obs_shape))
         return planner_agents.planner_on(fresh_actor(env, model), config_of(task, arm))
-    actor = planner_agents.actor_on(env, corpus(config, task, folder)[0])
+    actor = reading(config, task, folder).actor
     planner = planner_agents.planner_on(actor, config_of(task, arm))
     if arm.mixes:
         planner = dataclasses.replace(planner, walked=planner_agents.shuffled_lanes)
@@ -209,10 +206,12 @@ def planner_of(config: Config, task: TaskConfig, name: str, folder: Path | None)
 
 
 def world_of(task: TaskConfig, name: str) -> tuple[Any, Any]:
-    """The world of an arm; who reads numbers alone gets categories as so many."""
-    world = envs.make(task.env, **task.overrides)
+    """The world of an arm: categories as numbers, and boards as vectors, for who reads no others."""
+    env, params = envs.make(task.env, **task.overrides)
+    if len(env.obs_shape) > 1:
+        return flat_observations(env, params) if name == "mlp" else (env, params)
     reads_numbers = name == "muzero" or (name in PLANNERS and PLANNERS[name].has_modalities)
-    return one_hot_observations(*world) if reads_numbers else world
+    return one_hot_observations(env, params) if reads_numbers else (env, params)
 
 
 def fits_of(config: Config, task: TaskConfig, pretrain: dict[str, Fit]) -> agents.Fits:

@@ -12,16 +12,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxagent.agents import pretraining, sequence
+from jaxagent.agents import sequence
 from jaxagent.agents.recollection import Seen
 from jaxagent.agents.self_prediction import ahead, distances
 from jaxagent.agents.sequence_actor import SequenceActor
-from jaxagent.data.sampler import Batch
 from jaxagent.nn.distributions import Categorical
 from jaxagent.nn.short_scan import short_scan
 from jaxagent.nn.token_dynamics import Dynamics
 from jaxagent.objectives.sequence import weighted_mean
-from jaxagent.tokens import component
 
 
 class PredictiveParams(NamedTuple):
@@ -112,8 +110,8 @@ class PredictiveActor:
         states, _ = a.read_window(params, carry, a.window(carry, seen))
         states = a.of_steps(states, num_steps, a.domain.period - 1)
         tokens = a.tokens_of_action(seen.raw_action)
-        legal = seen.legal if isinstance(seen.legal, tuple) else _flat(seen.legal)
-        return Window(_flat(states), _flat(tokens), legal, num_steps)
+        legal = seen.legal if isinstance(seen.legal, tuple) else by_step(seen.legal)
+        return Window(by_step(states), by_step(tokens), legal, num_steps)
 
     def unroll(self, params: PredictiveParams, window: Window, num_steps: int) -> Unrolled:
         """Predict `num_steps` (K) from every step of a window, under the actions that were taken."""
@@ -174,42 +172,6 @@ class PredictiveActor:
         distance = 2.0 * distances(guess, after(true, count, window.num_steps)[1:])
         return weighted_mean(distance, followed.is_alive[1:])
 
-    def pretraining_loss(
-        self,
-        params: PredictiveParams,
-        batch: Batch,
-        num_steps: int,
-        *,
-        token_weight: float = 1.0,
-        state_weight: float = 1.0,
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Loss `[]` of stored windows `[b, K, P]`: the next token, and states `num_steps` ahead.
-
-        Of an action's tokens, those after the first are also predicted where the policy decodes them,
-        by the dynamics. Reward and value are not learned.
-        """
-        model, (layout,), size = self.actor.model, self.actor.model.layouts, self.actor.domain.obs_size
-        predicted, weight, states = pretraining.predict_next(model, params.network, layout, batch)
-        states = states.reshape(*batch.unit.shape[:2], -1, states.shape[-1])[:, :, size - 1]
-        tokens = component.tokens_of(layout.domain.sizes, self.actor.num_bins, batch.unit)[..., size:]
-        first = jnp.swapaxes
-        window = Window(_flat(first(states, 0, 1)), _flat(first(tokens, 0, 1)), (), batch.unit.shape[1])
-        ends = ~jnp.pad(batch.is_real[:, 1:], ((0, 0), (0, 1))).swapaxes(0, 1)
-        known, unrolled = (
-            followed(jnp.zeros_like(ends), ends, num_steps),
-            self.unroll(params, window, num_steps),
-        )
-        is_real = _flat(batch.is_real.swapaxes(0, 1))
-        parts = self.parts(params, window.states, unrolled.heard[0])[1:]
-        surprise = [-d.log_prob(window.tokens[:, i]) for i, d in enumerate(parts, start=1)]
-        losses = {
-            "token": pretraining.scored(layout, predicted, batch, weight),
-            "decoded": weighted_mean(sum(surprise, jnp.zeros(is_real.shape)), is_real),
-            "spr": self.state_loss(params, window, unrolled, known),
-        }
-        total = token_weight * (losses["token"] + losses["decoded"]) + state_weight * losses["spr"]
-        return total, {f"train/loss/{name}": x for name, x in losses.items()}
-
 
 def after(x: jax.Array, count: int, length: int) -> jax.Array:
     """What came 0 to `count` steps after each of `n = T b`, `[count + 1, n, ...]`; 0 at the end."""
@@ -221,8 +183,8 @@ def after(x: jax.Array, count: int, length: int) -> jax.Array:
 def followed(terminated: jax.Array, truncated: jax.Array, count: int) -> Followed:
     """What is known of `count` (K) steps from each step of a segment `[T, b]`."""
     length, goes_on = terminated.shape[0], ~(terminated | truncated)
-    inside = after(_flat(jnp.ones_like(goes_on)), count, length)
-    goes_on, ends = (after(_flat(x), count, length) for x in (goes_on, terminated))
+    inside = after(by_step(jnp.ones_like(goes_on)), count, length)
+    goes_on, ends = (after(by_step(x), count, length) for x in (goes_on, terminated))
     is_alive, is_over = [inside[0]], [jnp.zeros_like(inside[0])]
     for k in range(count):
         is_over.append(is_over[k] | is_alive[k] & ends[k])
@@ -231,5 +193,6 @@ def followed(terminated: jax.Array, truncated: jax.Array, count: int) -> Followe
     return Followed(alive.astype(jnp.float32), (alive | over).astype(jnp.float32))
 
 
-def _flat(x: jax.Array) -> jax.Array:
+def by_step(x: jax.Array) -> jax.Array:
+    """Steps `[T b, ...]` of a segment `[T, b, ...]`."""
     return x.reshape(-1, *x.shape[2:])

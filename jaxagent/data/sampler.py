@@ -1,5 +1,6 @@
 """Windows of stored trajectories, drawn inside jit as a pure function of a key."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -44,6 +45,22 @@ def windows(
     return Windows(
         unit=jnp.asarray(_pad(np.asarray(tokenizer.unit(obs, action)), pad)),
         obs=jnp.asarray(_pad(obs, pad)),
+        segment=jnp.asarray(np.pad(segment, (0, pad), constant_values=PADDING)),
+        num_real=jnp.asarray(len(segment), jnp.int32),
+    )
+
+
+def raw_windows(trajectories: Sequence[Trajectory], context: int) -> Windows:
+    """As `windows`, of observations `[N, *obs_shape]` as they are; `unit [N, m]` are the actions alone.
+
+    They are those of `Trajectory.action`: ids of a category, or reals.
+    """
+    shape = trajectories[0].obs.shape[2:]
+    obs, action, segment = lay_out(trajectories, math.prod(shape))
+    pad = _padding(len(obs), context, None)
+    return Windows(
+        unit=jnp.asarray(_pad(action.reshape(len(action), -1).astype(np.float32), pad)),
+        obs=jnp.asarray(_pad(obs.reshape(-1, *shape), pad)),
         segment=jnp.asarray(np.pad(segment, (0, pad), constant_values=PADDING)),
         num_real=jnp.asarray(len(segment), jnp.int32),
     )

@@ -14,16 +14,17 @@ import scipy.special
 from envs.vector import VectorEnv
 from jaxagent import keys
 from jaxagent.adapt import lora
+from jaxagent.agents import predictive_pretraining
 from jaxagent.agents.memory_policy import fresh_actor
 from jaxagent.agents.planning import gumbel_output
 from jaxagent.agents.predictive_actor import PredictiveActor, PredictiveParams
 from jaxagent.agents.sequence_actor import SequenceActor, actor_of
 from jaxagent.agents.sequence_planner import SequencePlanner
 from jaxagent.config import (
+    NUM_SHARDS,
     FitConfig,
     SearchConfig,
     SequencePlannerConfig,
-    SPRConfig,
     TokenConfig,
     TransformerConfig,
 )
@@ -33,7 +34,6 @@ from jaxagent.nn.token_dynamics import dynamics
 from jaxagent.report.figure import tree
 from jaxagent.study import agents, collection, histories
 from jaxagent.study import corpus as corpora
-from jaxagent.study.corpus import Corpus
 from jaxagent.study.study import Fit, Lanes
 from jaxagent.train import loops, optimizer
 from jaxagent.train.run import stage_folder
@@ -66,12 +66,6 @@ def planner_on(actor: SequenceActor, config: SequencePlannerConfig) -> SequenceP
     model, size = actor.model, actor.domain.action_size
     heard = dynamics(model.vocabulary, model.config.width, size, config.projection_size)
     return SequencePlanner(PredictiveActor(actor, heard), config)
-
-
-def actor_on(env: Any, of: Corpus) -> SequenceActor:
-    """The transformer of a corpus of one environment, in the units of its bins."""
-    (bins,) = of.tokenizers
-    return actor_of(of.model, bins.domain, env.action_spec, bins.codec)
 
 
 def beginning(planner: SequencePlanner, way: Way, rank: int) -> SequencePlanner:
@@ -112,47 +106,61 @@ def stored(folder: Path | None, stage: str) -> list[Trajectory]:
     return [shard.trajectory for shard in store.read(stage_folder(folder, stage) / "store")]
 
 
-def corpus_of(
-    env: Any, played: Sequence[Trajectory], tokens: TokenConfig, model: TransformerConfig
-) -> Corpus:
-    """The corpus of one environment, whose bins serve all seeds; noise where nothing was played."""
-    return corpora.corpus([env], [played or [collection.stand_in(env)]], tokens, model)
+class Reading(NamedTuple):
+    """How random play is read: by a transformer in the units of its bins, or in patches."""
+
+    actor: SequenceActor
+    data: list[sampler.Windows]  # one a seed
+
+
+def reading(
+    env: Any, played: Sequence[Trajectory], num_seeds: int, tokens: TokenConfig, model: TransformerConfig
+) -> Reading:
+    """One environment's play by seed; noise where nothing was played. Bins serve all seeds."""
+    played = played or [collection.stand_in(env)] * num_seeds
+    if model.patch:
+        return Reading(fresh_actor(env, model), [sampler.raw_windows([t], model.context) for t in played])
+    of = corpora.corpus([env], [played], tokens, model)
+    (bins,) = of.tokenizers
+    actor = actor_of(of.model, bins.domain, env.action_spec, bins.codec)
+    return Reading(actor, [corpora.windows(of, 0, [t]) for t in played])
 
 
 def pretraining(
-    env: Any,
-    of: Corpus,
-    played: Sequence[Trajectory],
+    of: Reading,
     seeds: Sequence[int],
     config: FitConfig,
-    spr: SPRConfig,
-    projection_size: int,
+    planner: SequencePlannerConfig,
     purpose: str,
     *,
     is_shuffled: bool = False,
 ) -> Lanes:
-    """A lane a seed, each on its own history: the next token, and with weight states as `spr` has them.
+    """A lane a seed, each on its own history (`predictive_pretraining.loss`).
 
     `is_shuffled`: no step follows from the one before (`sampler.shuffled`).
     """
-    played = played or [collection.stand_in(env)] * len(seeds)
-    data = [corpora.windows(of, 0, [t]) for t in played]
+    net, data = planner_on(of.actor, planner).predictive, of.data
     if is_shuffled:
         data = [sampler.shuffled(w, keys.derive(s, "shuffle")) for s, w in zip(seeds, data, strict=True)]
-    heads = SequencePlannerConfig(spr=spr, projection_size=projection_size)
-    net = planner_on(actor_on(env, of), heads).predictive
     init = jax.jit(net.init)
     params = agents.stack([init(keys.derive(seed, f"{purpose}/init")) for seed in seeds])
+    size, context = config.batch_size // NUM_SHARDS, of.actor.model.config.context
 
     def loss(params: Any, batch: Any, data: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         del data
-        return net.pretraining_loss(params, batch, spr.num_steps, state_weight=spr.weight)
+        return predictive_pretraining.loss(net, planner.spr, params, batch)
 
-    (domain,) = of.domains
-    tokens = config.batch_size * of.model.config.context * domain.period
-    draw, stacked = corpora.draw(of, config), agents.stack(data)
-    options = {"data": stacked, "data_axis": 0, "units": {"tokens": tokens}}
-    return corpora.supervised(loss, draw, params, config, purpose, seeds, **options)
+    return corpora.supervised(
+        loss,
+        partial(sampler.sample, batch_size=size, context=context),
+        params,
+        config,
+        purpose,
+        seeds,
+        data=agents.stack(data),
+        data_axis=0,
+        units={"tokens": config.batch_size * context * of.actor.domain.period},
+    )
 
 
 def fit(

@@ -1,0 +1,106 @@
+"""Pretraining of the agent of all parts: it reads histories as it will episodes, and begins with them."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import envs
+from jaxagent.agents import predictive_pretraining, sequence
+from jaxagent.config import SequencePlannerConfig, SPRConfig, TokenConfig, TransformerConfig
+from jaxagent.data import sampler
+from jaxagent.study import collection, planner_agents
+
+SPR = SPRConfig(num_steps=2, weight=1.0)
+CONFIG = SequencePlannerConfig(spr=SPR, projection_size=8)
+MODEL = TransformerConfig(width=8, num_layers=1, num_heads=2, context=4)
+B = 3
+WORLDS = [("memory/CountRecall", 0), ("minatar/Breakout", 5)]  # and the side of a patch
+
+
+def read(name, patch=0):
+    """An environment, its reading of noise, and an agent on it."""
+    env, _ = envs.make(name)
+    played = [collection.stand_in(env, 16, 2)]
+    model = dataclasses.replace(MODEL, patch=patch)
+    of = planner_agents.reading(env, played, 1, TokenConfig(num_bins=8), model)
+    return env, played, of, planner_agents.planner_on(of.actor, CONFIG)
+
+
+@pytest.mark.fast("scalars")
+@pytest.mark.parametrize(("name", "patch"), WORLDS, ids=["scalars", "patches"])
+def test_a_stored_window_is_read_as_an_episode_is(name, patch):
+    _, _, of, planner = read(name, patch)
+    net = planner.predictive
+    batch = sampler.sample(of.data[0], jax.random.key(0), B, MODEL.context)
+    params = jax.jit(net.init)(jax.random.key(1))
+
+    @jax.jit
+    def both(params):
+        window = predictive_pretraining._of_patches if patch else predictive_pretraining._of_tokens
+        stored = window(net, params, batch)[0].states.reshape(MODEL.context, B, -1)
+        carry, acted = net.actor.init_carry(B), []
+        for t in range(MODEL.context):
+            state, carry = net.see(params, carry, batch.obs[:, t], jnp.full((B,), t == 0))
+            tokens = net.actor.num_bins + batch.unit[:, t, -1:].astype(jnp.int32)
+            carry = sequence.acted(carry, tokens)
+            acted.append(state)
+        return stored, jnp.stack(acted)
+
+    stored, acted = both(params)
+    is_real = np.asarray(batch.is_real).T
+    np.testing.assert_allclose(stored[is_real], acted[is_real], atol=2e-5)
+
+
+@pytest.mark.fast("scalars")
+@pytest.mark.parametrize(("name", "patch"), WORLDS, ids=["scalars", "patches"])
+def test_pretraining_reaches_the_encoder_and_the_dynamics_but_no_value(name, patch):
+    _, _, of, planner = read(name, patch)
+    net = planner.predictive
+    batch = sampler.sample(of.data[0], jax.random.key(0), B, MODEL.context)
+    params = jax.jit(net.init)(jax.random.key(1))
+    loss = partial(predictive_pretraining.loss, net, SPR)
+    (_, told), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, batch)
+    assert all(jnp.isfinite(x) for x in told.values())
+    assert {"train/loss/spr", "train/loss/decoded"} <= told.keys()
+
+    def moves(tree):
+        return any(float(jnp.abs(x).max()) > 0.0 for x in jax.tree.leaves(tree))
+
+    assert moves(gradient.network["stem"])
+    assert moves(gradient.dynamics["params"]["listener"])
+    assert not moves(gradient.value)
+    assert not moves(gradient.dynamics["params"]["reward_output"])
+
+
+def test_windows_of_boards_are_the_boards_and_the_actions_as_they_were():
+    _, played, of, _ = read("minatar/Breakout", 5)
+    data, (steps,) = of.data[0], played
+    assert data.obs.shape == (2 * 16 + MODEL.context - 1, 10, 10, 4)
+    np.testing.assert_array_equal(data.obs[:16], steps.obs[:, 0])
+    np.testing.assert_array_equal(data.unit[16:32, 0], steps.action[:, 1])
+    assert int(data.num_real) == 32
+
+
+def test_adapters_leave_what_was_pretrained_alone():
+    env, _, _, planner = read("memory/CountRecall")
+    first = jax.jit(planner.init)(jax.random.key(0))
+    given = planner_agents.Given(first.network, first.dynamics)
+    tuned = planner_agents.beginning(planner, "lora", 2)
+    params = jax.jit(tuned.init)(jax.random.key(1), given)
+    obs, is_first = jnp.zeros((B, *env.obs_shape)), jnp.ones((B,), bool)
+
+    def value(params):
+        carry = planner.predictive.actor.init_carry(B)
+        return planner.predictive.see(tuned.whole(params), carry, obs, is_first)[0].sum()
+
+    begun, gradient = jax.jit(jax.value_and_grad(value))(params)
+    whole = jax.jit(value)(
+        params._replace(network=planner_agents.Adapted(first.network, params.network.adapters))
+    )
+    assert float(begun) == float(whole)
+    assert all(float(jnp.abs(x).max()) == 0.0 for x in jax.tree.leaves(gradient.network.base))
+    assert any(float(jnp.abs(x).max()) > 0.0 for x in jax.tree.leaves(gradient.network.adapters))
