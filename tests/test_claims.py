@@ -359,6 +359,19 @@ def test_a_task_at_an_end_is_left_out_where_the_claim_says_so_beforehand():
     assert (none.verdict, none.reason) == (INCONCLUSIVE, "every task sits at an end of the scale")
 
 
+def test_a_claim_may_be_about_some_tasks_alone():
+    scores, claim = two_tasks(1.0), dataclasses.replace(SUPERIORITY, margin=0.2, tasks=("open",))
+    (found,) = claims_module.judge([claim], scores, tasks=["full", "open"])
+    (alone,) = claims_module.judge(
+        [dataclasses.replace(claim, tasks=())], {arm: s[1:] for arm, s in scores.items()}, tasks=["open"]
+    )
+    assert found == alone
+    assert (found.verdict, list(found.by_task)) == (PASS, ["open"])
+    for tasks in (("closed",), ("open", "open")):
+        with pytest.raises(ValueError, match=r"expected different ones of .*fix"):
+            claims_module.judge([dataclasses.replace(claim, tasks=tasks)], scores, tasks=["full", "open"])
+
+
 def test_a_task_that_one_arm_loses_is_not_dropped():
     """Dropped, it would have left a PASS of what B wins by 0.9."""
     scores = two_tasks(0.0)

@@ -44,6 +44,7 @@ class Claim:
     low: float = -math.inf  # slope: the range that must hold the interval
     high: float = math.inf
     may_drop: tuple[str, ...] = ()  # tasks that are left out where an arm sits at an end of the scale
+    tasks: tuple[str, ...] = ()  # that it is about; (): all of them
 
     @property
     def arms(self) -> tuple[str, ...]:

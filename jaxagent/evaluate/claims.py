@@ -199,6 +199,8 @@ def _try(
             f"claim {claim.id!r}: got tasks {names} and may_drop {claim.may_drop}, expected different "
             "names, and of those; fix: rename a task, or what may be dropped"
         )
+    if claim.tasks:
+        names, arms = _of_its_tasks(claim, names, arms)
     at_end = _at_ends(claim, dict(zip(names, zip(*arms, strict=True), strict=True)), scale)
     dropped = tuple(name for name, end in at_end.items() if end.is_shared and name in claim.may_drop)
     kept = [i for i, name in enumerate(names) if name not in dropped]
@@ -208,6 +210,19 @@ def _try(
         evidence = _read(claim, [arm[kept] for arm in arms], draws)
     p_values = [statistics.sign_flip_p_value(_per_seed(side)) for side in evidence.sides]
     return Trial(claim, evidence, num_seeds, max(p_values, default=None), each, at_end, dropped)
+
+
+def _of_its_tasks(
+    claim: Claim, names: Sequence[str], arms: Sequence[np.ndarray]
+) -> tuple[list[str], list[np.ndarray]]:
+    """The tasks that a claim is about, and the scores of its arms on them."""
+    if not set(claim.tasks) <= set(names) or len(set(claim.tasks)) < len(claim.tasks):
+        raise ValueError(
+            f"claim {claim.id!r}: got tasks {claim.tasks}, expected different ones of {list(names)}; fix: "
+            "name tasks of the study"
+        )
+    rows = [names.index(name) for name in claim.tasks]
+    return list(claim.tasks), [arm[rows] for arm in arms]
 
 
 def _read(claim: Claim, arms: Sequence[np.ndarray], draws: Mapping) -> Evidence:

@@ -41,8 +41,14 @@ def asked(experiment: str, preset: str, config: Any, study: Study) -> dict[str, 
         "tasks": list(study.tasks),
         "scale": None if study.scale is None else list(study.scale),
         "shared_seeds": study.shared_seeds,
-        "claims": [plain(dataclasses.asdict(claim)) for claim in study.claims],
+        "claims": [_told_claim(claim) for claim in study.claims],
     }
+
+
+def _told_claim(claim: Claim) -> dict[str, Any]:
+    """A claim as plain JSON; `tasks` only where it names some, as claims were frozen before it could."""
+    told = plain(dataclasses.asdict(claim))
+    return {name: value for name, value in told.items() if name != "tasks" or value}
 
 
 def seeds_of(config: Any) -> list[SeedConfig]:
