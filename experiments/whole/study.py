@@ -47,7 +47,7 @@ class Arm(NamedTuple):
     about: str
     pretrained: str = "both"  # one of `PRETRAININGS`; "": fresh
     has_spr: bool = True
-    targets: str = "improvement"  # of the policy
+    is_taught: bool = True  # by search in training; else by PPO alone
     searches: bool = True  # at play
     fit: str = ""  # whose networks it plays; "": its own
     has_modalities: bool = False
@@ -60,7 +60,7 @@ PLANNERS = {
     "raw": Arm("the same networks, played by their policy", searches=False, fit=WHOLE),
     "fresh": Arm("without pretraining", ""),
     "without spr": Arm("predicts no states, neither when it is pretrained nor later", "tokens", False),
-    "by ppo": Arm("without search in training: it acts by its policy, which PPO teaches", targets="ppo"),
+    "by ppo": Arm("without search in training: it acts by its policy, which PPO teaches", is_taught=False),
     "modality": Arm("without pretraining; all that is seen is one token", "", has_modalities=True),
     "mixed lanes": Arm("saboteur: search steps from the state of another lane", mixes=True),
     "shuffled": Arm("saboteur: pretrained on shuffled steps", "shuffled"),
@@ -186,7 +186,7 @@ def without_spr(planner: SequencePlannerConfig) -> SequencePlannerConfig:
 def config_of(task: TaskConfig, arm: Arm) -> SequencePlannerConfig:
     """How an arm learns."""
     planner = task.planner if arm.has_spr else without_spr(task.planner)
-    if arm.targets == "improvement":
+    if arm.is_taught:
         return planner
     return dataclasses.replace(planner, targets="ppo", acts_by="policy")
 

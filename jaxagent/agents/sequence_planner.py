@@ -19,7 +19,7 @@ from jaxagent import mcts
 from jaxagent.agents import actions, recollection, sequence
 from jaxagent.agents.actor_critic import standardise
 from jaxagent.agents.planning import Decision, Plan, gumbel_search
-from jaxagent.agents.predictive_actor import PredictiveActor, PredictiveParams, followed
+from jaxagent.agents.predictive_actor import PredictiveActor, PredictiveParams, Window, followed
 from jaxagent.agents.recollection import Seen
 from jaxagent.config import SequencePlannerConfig, require_whole_lanes
 from jaxagent.nn.distributions import Categorical
@@ -139,7 +139,7 @@ class SequencePlanner:
         state, carry = self.predictive.see(params, carry, obs, is_first)
         tokens, log_prob = self.predictive.decode(params, state, key_decode, legal)
         extras = {"is_first": is_first} | ({} if isinstance(legal, tuple) else {"legal": legal})
-        if self.config.targets == "improvement":
+        if self.config.searches:
             plan = gumbel_search(self.config.search)
             candidates, decision = self.search(params, key_search, state, legal, plan)
             extras |= {"candidates": candidates, "weights": decision.weights}
@@ -220,20 +220,27 @@ class SequencePlanner:
         return total, named | told | {"train/entropy": entropy} | actions.stuck(b.legal)
 
     def policy_loss(
-        self, params: PredictiveParams, window: Any, parts: list[Categorical], b: PlannerBatch
+        self, params: PredictiveParams, window: Window, parts: list[Categorical], b: PlannerBatch
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """PPO's surrogate, or the cross-entropy of what search found, `[]`; and what it tells."""
-        if self.config.targets == "improvement":
-            candidates = b.candidates.reshape(-1, *b.candidates.shape[2:])
-            state, legal = window.states[:, None], window.legal
-            state = jnp.broadcast_to(state, (*candidates.shape[:-1], state.shape[-1]))
-            legal = legal if isinstance(legal, tuple) else legal[:, None]
-            log_prob = self.predictive.log_prob(params, state, candidates, legal)
-            weights = b.weights.reshape(log_prob.shape)
-            surprise = -jnp.sum(jnp.where(weights > 0.0, weights * log_prob, 0.0), axis=-1)
-            found = -jnp.sum(jax.scipy.special.xlogy(weights, weights), axis=-1)
-            return jnp.mean(surprise), {"train/entropy/search": jnp.mean(found)}
-        log_prob = sum(d.log_prob(window.tokens[:, i]) for i, d in enumerate(parts))
-        old, advantage = b.log_prob.reshape(-1), b.advantage.reshape(-1)
-        loss = jnp.mean(ppo_clip(log_prob, old, advantage, clip=self.config.ppo.clip))
-        return loss, {"train/kl": jnp.mean(approximate_kl(log_prob, old))}
+        """PPO's surrogate, the cross-entropy of what search found, or their sum, `[]`; and what they tell."""
+        total, told = jnp.zeros(()), {}
+        if self.config.has_surrogate:
+            log_prob = sum(d.log_prob(window.tokens[:, i]) for i, d in enumerate(parts))
+            old, advantage = b.log_prob.reshape(-1), b.advantage.reshape(-1)
+            total = total + jnp.mean(ppo_clip(log_prob, old, advantage, clip=self.config.ppo.clip))
+            told["train/kl"] = jnp.mean(approximate_kl(log_prob, old))
+        if self.config.searches:
+            total = total + self.surprise(params, window, b)
+            found = -jnp.sum(jax.scipy.special.xlogy(b.weights, b.weights), axis=-1)
+            told["train/entropy/search"] = jnp.mean(found)
+        return total, told
+
+    def surprise(self, params: PredictiveParams, window: Window, b: PlannerBatch) -> jax.Array:
+        """Cross-entropy `[]` of the policy under what search made of it, over what was searched among."""
+        candidates = b.candidates.reshape(-1, *b.candidates.shape[2:])
+        state, legal = window.states[:, None], window.legal
+        state = jnp.broadcast_to(state, (*candidates.shape[:-1], state.shape[-1]))
+        legal = legal if isinstance(legal, tuple) else legal[:, None]
+        log_prob = self.predictive.log_prob(params, state, candidates, legal)
+        weights = b.weights.reshape(log_prob.shape)
+        return jnp.mean(-jnp.sum(jnp.where(weights > 0.0, weights * log_prob, 0.0), axis=-1))

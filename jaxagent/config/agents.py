@@ -286,11 +286,21 @@ class SequencePlannerConfig:
     ppo: PPOConfig = PPOConfig()  # rollouts, targets of the value, optimiser; and the policy's, see `targets`
     spr: SPRConfig = SPRConfig(num_steps=3, weight=1.0)  # steps predicted of all; weight 0: not of states
     model_weight: float = 1.0  # of the losses of predicted rewards, values and policies
-    targets: Literal["ppo", "improvement"] = "improvement"  # of the policy: PPO's, or what search found
+    targets: Literal["ppo", "improvement", "both"] = "improvement"  # of the policy: PPO's, what search found
     acts_by: Literal["policy", "search"] = "search"  # in training
     search: SearchConfig = SearchConfig(num_simulations=8, value_range=1.0)
     num_samples: int = 8  # actions of the policy's own to search among, where they are not one category
     projection_size: int = 64  # in which predicted states are compared
+
+    @property
+    def has_surrogate(self) -> bool:
+        """Whether PPO teaches the policy."""
+        return self.targets != "improvement"
+
+    @property
+    def searches(self) -> bool:
+        """Whether it searches in training."""
+        return self.targets != "ppo"
 
     def check(self) -> None:
         """Raise ValueError with got / expected / fix for an illegal configuration."""
@@ -301,7 +311,7 @@ class SequencePlannerConfig:
         require_at_least_zero(self, "model_weight")
         name = "SequencePlannerConfig"
         fix = "the probability of what a search chooses is not known; act by the policy, or learn from search"
-        is_told = self.targets == "improvement" or self.acts_by == "policy"
+        is_told = not self.has_surrogate or self.acts_by == "policy"
         require(is_told, f"{name}.acts_by", self.acts_by, "policy where targets are PPO's", fix)
         fix = "of states, only what the network makes of them now is predicted"
         require(self.spr.tau == 1.0, f"{name}.spr.tau", self.spr.tau, "1", fix)

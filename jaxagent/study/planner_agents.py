@@ -176,7 +176,7 @@ def fit(
     is_normalized: bool = False,
 ) -> Fit:
     """One agent a seed; snapshots of params, or where observations are standardised `(params, moments)`."""
-    ppo, searches = config.ppo, config.targets == "improvement"
+    ppo, searches = config.ppo, config.searches
     adam = optimizer.adam(optimizer.linear_decay(ppo), ppo.max_gradient_norm)
 
     def loop(folder: Any) -> Loop:
