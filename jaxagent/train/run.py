@@ -23,6 +23,7 @@ from jaxagent.files import sha256_file, write_json
 from jaxagent.folders import sweep
 from jaxagent.train import checkpoint, manifest, metrics_log
 from jaxagent.train.clock import CompileClock
+from jaxagent.train.mappings import relieve
 from jaxagent.train.parallel import ChunkReport, check_replicas
 from jaxagent.train.peak import matmul_rate
 from jaxagent.train.progress import Progress
@@ -104,6 +105,7 @@ def run(folder: Path, stages: list[Stage], *, chunks_per_save: int, quiet: bool 
         for stage in stages:
             if not is_done(folder, stage.name):
                 _run_stage(run, stage, before)
+                relieve()
             before = read_done(folder, stage.name)["chain_sha256"]
     finally:
         stop.restore()
