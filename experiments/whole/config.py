@@ -28,7 +28,7 @@ from jaxagent.study.config import ChangedEnvConfig, SeedConfig
 DESCRIPTION = "tokens, self-prediction, pretraining and search in one agent: what is each part worth?"
 BELIEF = ""
 ALL_ARMS = (
-    *("whole", "raw", "fresh", "without spr", "by ppo", "modality", "mlp", "muzero"),
+    *("whole", "raw", "fresh", "without spr", "by ppo", "modality", "mlp", "mlp, longer", "muzero"),
     *("mixed lanes", "shuffled"),
 )
 
@@ -39,8 +39,15 @@ class TaskConfig(ChangedEnvConfig):
 
     planner: SequencePlannerConfig = SequencePlannerConfig()
     mlp: PPOConfig = PPOConfig()
+    longer: Count = 25  # times as many steps of the perceptron cost what the whole does, in operations
     muzero: MuZeroConfig = MuZeroConfig()
     patch: Annotated[int, Bound(0)] = 0  # cells on the side of a board's patch, a token; 0: a token a scalar
+
+    @property
+    def mlp_longer(self) -> PPOConfig:
+        """The perceptron's training at as many operations as the whole's."""
+        updates, chunk = (self.longer * n for n in (self.mlp.num_updates, self.mlp.updates_per_chunk))
+        return replace(self.mlp, num_updates=updates, updates_per_chunk=chunk)
 
     def check(self) -> None:
         """Raise where agents do not take as many env steps, or have no snapshots after as many."""
@@ -104,42 +111,30 @@ _MUZERO = MuZeroConfig(
     model=LatentConfig(TrunkConfig(width=64, num_blocks=1), num_bins=41, reach=6.0, projection_size=64),
     search=_SEARCH,
 )
-_COUNT = TaskConfig("memory/CountRecall", (("num_cards", 4),), _PLANNER, _PPO, _MUZERO)
+_COUNT = TaskConfig("memory/CountRecall", (("num_cards", 4),), _PLANNER, _PPO, muzero=_MUZERO)
 _CONTROL = {"reward_scale": 0.1, "discount": 0.97}
 _CARTPOLE = TaskConfig(
     "memory/PositionCartPole",
     (),
     replace(_PLANNER, ppo=replace(_PPO, **_CONTROL)),
     replace(_PPO, **_CONTROL),
-    replace(_MUZERO, discount=0.97),
+    muzero=replace(_MUZERO, discount=0.97),
 )
 CPU = Config((_COUNT, _CARTPOLE), arms=("whole", "raw", "fresh", "mlp"), seeds=SeedConfig(0, 3))
 
-_TINY_PPO = replace(
-    _PPO, num_envs=8, num_steps=4, num_epochs=1, num_minibatches=2, num_updates=2, updates_per_chunk=1
-)
+_FEW = {"num_envs": 8, "num_steps": 4, "num_updates": 2, "updates_per_chunk": 1}
+_TINY_PPO = replace(_PPO, num_epochs=1, num_minibatches=2, **_FEW)
+_TINY_REPLAY = {"num_gradient_steps": 1, "batch_size": 16, "capacity": 256, "warmup_steps": 128}
+_TINY_REPLAY |= {"unroll": 2, "num_td_steps": 2, "reanalyse": 0.25}
+_TINY_MODEL = LatentConfig(TrunkConfig(width=8, num_blocks=1), num_bins=11, projection_size=8)
 _TINY_SEARCH = SearchConfig(num_simulations=2, value_range=1.0)
 _TINY = TaskConfig(
     "memory/CountRecall",
     (("num_cards", 4),),
     replace(_PLANNER, ppo=_TINY_PPO, search=_TINY_SEARCH, projection_size=8),
     _TINY_PPO,
-    replace(
-        _MUZERO,
-        num_envs=8,
-        num_steps=4,
-        num_updates=2,
-        updates_per_chunk=1,
-        num_gradient_steps=1,
-        batch_size=16,
-        capacity=256,
-        warmup_steps=128,
-        unroll=2,
-        num_td_steps=2,
-        reanalyse=0.25,
-        model=LatentConfig(TrunkConfig(width=8, num_blocks=1), num_bins=11, projection_size=8),
-        search=_TINY_SEARCH,
-    ),
+    longer=2,
+    muzero=replace(_MUZERO, **_FEW, **_TINY_REPLAY, model=_TINY_MODEL, search=_TINY_SEARCH),
 )
 SMOKE = Config(
     (_TINY,),

@@ -18,6 +18,7 @@ against MuZero as it stands (W6), component against modality tokens (W7), and th
 
 import dataclasses
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,10 +66,15 @@ PLANNERS = {
     "mixed lanes": Arm("saboteur: search steps from the state of another lane", mixes=True),
     "shuffled": Arm("saboteur: pretrained on shuffled steps", "shuffled"),
 }
-OTHERS = {"mlp": "PPO with towers on what is seen now", "muzero": "MuZero as it stands, on what is seen now"}
+OTHERS = {
+    "mlp": "PPO with towers on what is seen now",
+    "mlp, longer": "the same, for as many operations as the whole takes",
+    "muzero": "MuZero as it stands, on what is seen now",
+}
+MLPS = {"mlp": attrgetter("mlp"), "mlp, longer": attrgetter("mlp_longer")}  # their training
 PRETRAININGS = {"both": "next tokens and states", "tokens": "next tokens", "shuffled": "shuffled steps"}
 ROOM = 0.9  # of the perceptron's score, which must leave room
-TRIALS = {"mlp": 2, "muzero": 1}
+TRIALS, TRIED = {"mlp": 1, "mlp, longer": 1, "muzero": 1}, 12  # settings tried on development seeds
 LIMITS = (
     "One network size and one learning rate for all transformers, chosen on development seeds (1000 and up).",
     "Random play that was pretrained on comes on top of the env steps that arms are compared by; so does "
@@ -106,6 +112,7 @@ def claims() -> list[Claim]:
         aside("W4", "search in training is worth something", arm_b="by ppo"),
         aside("W5", "search at play adds to the policy of the same network", arm_b="raw"),
         aside("W6", "the whole beats MuZero", arm_b="muzero"),
+        aside("W10", "the whole beats the perceptron at equal operations", arm_b="mlp, longer"),
         Claim(
             "W7", "a token a scalar beats one of all", "superiority", "fresh", "modality", 0.1, gated=False
         ),
@@ -121,13 +128,13 @@ def spent(config: Config) -> dict[str, Spent]:
         arm = PLANNERS.get(name, Arm("", "", searches=name == "muzero"))
         stages = [f"train/*/{stage_of(arm.fit or name)}"]
         stages += [f"pretrain/*/{arm.pretrained}"] if arm.pretrained else []
-        result[name] = Spent(tuple(stages), 1 + searched * arm.searches, TRIALS.get(name))
+        result[name] = Spent(tuple(stages), 1 + searched * arm.searches, TRIALS.get(name, TRIED))
     return result
 
 
 def stage_of(arm: str) -> str:
     """An arm's name as that of a stage."""
-    return arm.replace(" ", "-")
+    return arm.replace(", ", "-").replace(" ", "-")
 
 
 # --- pretraining -------------------------------------------------------------------------------------
@@ -209,7 +216,7 @@ def world_of(task: TaskConfig, name: str) -> tuple[Any, Any]:
     """The world of an arm: categories as numbers, and boards as vectors, for who reads no others."""
     env, params = envs.make(task.env, **task.overrides)
     if len(env.obs_shape) > 1:
-        return flat_observations(env, params) if name == "mlp" else (env, params)
+        return flat_observations(env, params) if name in MLPS else (env, params)
     reads_numbers = name == "muzero" or (name in PLANNERS and PLANNERS[name].has_modalities)
     return one_hot_observations(env, params) if reads_numbers else (env, params)
 
@@ -219,9 +226,10 @@ def fits_of(config: Config, task: TaskConfig, pretrain: dict[str, Fit]) -> agent
     fits, seeds, purpose = {}, config.seeds, f"whole/{task.name}"
     for name in config.arms:
         (env, params), stage = world_of(task, name), f"train/{task.name}/{stage_of(name)}"
-        if name == "mlp":
-            agent = actor_critic.ppo(env.obs_spec, env.action_spec, task.mlp)
-            fits[name] = memory_agents.fit(stage, env, params, task.mlp, agent, seeds, purpose)
+        if name in MLPS:
+            ppo = MLPS[name](task)
+            agent = actor_critic.ppo(env.obs_spec, env.action_spec, ppo)
+            fits[name] = memory_agents.fit(stage, env, params, ppo, agent, seeds, purpose)
         elif name == "muzero":
             loop = muzero_agents.loop(env, task.muzero)
             fits[name] = agents.seeded(stage, loop, params, task.muzero, seeds, purpose, in_turn=True)
@@ -237,7 +245,7 @@ def fits_of(config: Config, task: TaskConfig, pretrain: dict[str, Fit]) -> agent
 def policy_of(config: Config, task: TaskConfig, name: str, folder: Path) -> Policy:
     """An arm as it is played, without chance; of params, or `(params, moments)`."""
     env, _ = world_of(task, name)
-    if name == "mlp":
+    if name in MLPS:
         judge = actor_critic.towers(env.obs_spec, env.action_spec, task.mlp)
         return standardised(env, actor_critic.greedy(judge, env.action_spec))
     if name == "muzero":
@@ -262,7 +270,7 @@ def evaluate(
         arena = agents.arena(env, params, config.seeds, config.episodes, key)
         kept = fits[PLANNERS[name].fit or name if name in PLANNERS else name].load(folder)
         policy = policy_of(config, task, name, folder)
-        played[name] = arena.history(policy, kept, rows, ppo)
+        played[name] = arena.history(policy, kept, rows, MLPS[name](task) if name in MLPS else ppo)
         last = agents.take(kept, -1, 0)
         films.write(
             folder, f"{stage_of(name)}--{task.name}", env, policy, last, params, films.key(key), fps=8
