@@ -8,7 +8,9 @@ A step of the action-state transformer in every lane (one pass through its cache
 three kinds, alternating in one process, medians of seven rounds: "state", as `agents.sequence_planner`
 walks `nn.token_dynamics`; "cache", the transformer itself, which reads an imagined action behind the cache
 that a node holds; "policy", without search. Beside them MuZero's step, of dense layers of the same width.
-Microseconds are of a lane; a node's bytes are what the tree holds of it. Compile seconds are apart.
+Microseconds are of a lane; a node's bytes are those of its state or slice. The transformer reads imagined
+actions without any observation between, so that its cost stands and its predictions do not. Compile
+seconds are apart.
 """
 
 import argparse

@@ -202,6 +202,17 @@ def test_the_beginning_keeps_its_points_on_a_logarithmic_axis():
     assert thin[:3].tolist() == [1.0, 2.0, 3.0]
 
 
+def test_of_a_large_tree_the_most_visited_are_drawn():
+    many = [{"parent": -1, "label": "", "visits": 101, "value": 0.0, "prior": 1.0}]
+    many += [
+        {"parent": 0, "label": f"a{i}", "visits": 100 - i, "value": 0.5, "prior": 0.01} for i in range(100)
+    ]
+    many.append({"parent": 100, "label": "deep", "visits": 1, "value": 0.5, "prior": 1.0})
+    words = texts(svgs(gallery.render([tree(nodes=many)]))[0])
+    assert {"a0", "a62"} <= set(words)
+    assert not {"a63", "deep"} & set(words)
+
+
 # --- what is ill-formed --------------------------------------------------------------------------
 
 

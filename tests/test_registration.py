@@ -160,6 +160,11 @@ def test_what_judging_depends_on_is_frozen():
     for options in ({"scale": None}, {"shared_seeds": True}, {"tasks": ("reach", "pull")}):
         other = dataclasses.replace(study_of(), **options)
         assert asked(other) != plain
+    of_one = [asked(study_of(claim(tasks=(task,))))["claims"][0]["tasks"] for task in TASKS]
+    assert of_one == [[task] for task in TASKS]
+    assert "tasks" not in plain["claims"][0]  # as claims were frozen before they could name some
+    with pytest.raises(ValueError, match=r"got tasks \['swim'\], expected some of"):
+        study_of(claim(tasks=("swim",)))
 
 
 def test_what_was_frozen_changes_with_new_seeds_and_a_reason_alone(tmp_path):

@@ -19,6 +19,7 @@ from jaxagent.config import (
     TokenConfig,
     TransformerConfig,
     TrunkConfig,
+    require,
     require_at_least,
     require_equal,
     require_unlike,
@@ -87,10 +88,13 @@ class Config:
     runtime: RuntimeConfig = RuntimeConfig(optimization_level=1)
 
     def check(self) -> None:
-        """Raise for an arm that is none, or fewer snapshots than are averaged."""
+        """Raise for an arm that is none or plays what nobody trains, or fewer snapshots than are averaged."""
         require_unlike("Config.arms", self.arms)
         for arm in self.arms:
             check_name("arm", arm, ALL_ARMS)
+        plays, fix = "raw" in self.arms, "it plays the networks of that arm"
+        require(not plays or "whole" in self.arms, "Config.arms", self.arms, "whole beside raw", fix)
+        require_at_least(self, 2, "episodes")  # lanes to mix
         for task in self.tasks:
             require_at_least(task.planner.ppo, self.averaged, "num_chunks")
 

@@ -3,8 +3,11 @@
 Method. An action-state transformer over component tokens (PASTA, arXiv 2307.10936) is pretrained on
 random play, to predict the next token and, as SPR does (Schwarzer et al. 2021), its own states ahead. It
 then learns by reward: it acts by Gumbel's search (Danihelka et al. 2022) over the states that it predicts,
-and its policy learns what search found; rewards, values and policies of predicted states are learned as
-in MuZero (Schrittwieser et al. 2020). Each arm leaves one part out and keeps the rest of the program.
+and its policy learns what search found; predicted states learn the rewards and values that came, and the
+policy of the state that came. Each arm leaves one part out and keeps the rest of the program. Differs from
+MuZero (Schrittwieser et al. 2020): no replay, values as numbers, and of predicted states no policy that
+search found. Differs from SPR: the state that is predicted is the transformer's, which has heard the
+actions in between, so that some of what is predicted is what was done.
 
 Score. The mean return of the last snapshots, 0 for random play and 1 for the reference policy; all arms
 take as many env steps. Those that are pretrained saw random play before, which is told.
@@ -77,8 +80,9 @@ ROOM = 0.9  # of the perceptron's score, which must leave room
 TRIALS, TRIED = {"mlp": 1, "mlp, longer": 1, "muzero": 1}, 12  # settings tried on development seeds
 LIMITS = (
     "One network size and one learning rate for all transformers, chosen on development seeds (1000 and up).",
-    "Random play that was pretrained on comes on top of the env steps that arms are compared by; so does "
-    "MuZero's warm-up.",
+    "Random play that was pretrained on comes on top of the env steps that arms are compared by, and is "
+    "counted in budgets; so does MuZero's warm-up. Bins of all transformers are fitted to it, of all seeds.",
+    "Transformers with a token a scalar read bins, those with one of all read standardised numbers.",
     "The model tells a reward and a value, and not that an episode ends.",
 )
 
@@ -151,7 +155,7 @@ def histories(config: Config, task: TaskConfig) -> list[Measure]:
 
     def collect(folder: Path, place: Path) -> dict[str, Any]:
         env, params = envs.make(task.env, **task.overrides)
-        sizes = config.history.lanes, config.history.steps
+        sizes = config.history.lanes, config.history.steps, f"whole/{collected(task)}"
         return planner_agents.play_at_random(env, params, config.seeds, *sizes, place, folder)
 
     return [Measure(collected(task), collect)]

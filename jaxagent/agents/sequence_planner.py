@@ -33,7 +33,7 @@ class PlannerBatch(NamedTuple):
 
     obs: jax.Array
     raw_action: jax.Array
-    log_prob: jax.Array  # of the policy
+    log_prob: Any  # of the policy, where PPO teaches it, or ()
     advantage: jax.Array  # standardised
     value: jax.Array  # before the update
     target: jax.Array  # of the value
@@ -137,16 +137,17 @@ class SequencePlanner:
         params, (obs, legal) = self.whole(params), unmasked(obs)
         key_decode, key_search = jax.random.split(key)
         state, carry = self.predictive.see(params, carry, obs, is_first)
-        tokens, log_prob = self.predictive.decode(params, state, key_decode, legal)
         extras = {"is_first": is_first} | ({} if isinstance(legal, tuple) else {"legal": legal})
         if self.config.searches:
             plan = gumbel_search(self.config.search)
             candidates, decision = self.search(params, key_search, state, legal, plan)
             extras |= {"candidates": candidates, "weights": decision.weights}
-            if self.config.acts_by == "search":
-                tokens = mcts.chosen(candidates, decision.action)
+        if self.config.acts_by == "search":
+            tokens = mcts.chosen(candidates, decision.action)
+        else:
+            tokens, extras["log_prob"] = self.predictive.decode(params, state, key_decode, legal)
         taken, raw_action = self.action_of(tokens)
-        return taken, extras | {"raw_action": raw_action, "log_prob": log_prob}, sequence.acted(carry, tokens)
+        return taken, extras | {"raw_action": raw_action}, sequence.acted(carry, tokens)
 
     def action_of(self, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The environment's actions and raw ones of tokens `[B, m]`."""
@@ -156,7 +157,8 @@ class SequencePlanner:
     def policy(self, plan: Plan | None, tell: Callable = lambda decision: ()) -> Policy:
         """As it is evaluated: by `plan` over its own predictions; None: by the policy's modes.
 
-        `tell` makes the extras of what the plan decided.
+        Where actions are sampled (`propose`), the samples are drawn whatever the plan. `tell` makes the
+        extras of what the plan decided.
         """
 
         def act(params, carry, obs, is_first, key):
@@ -186,7 +188,7 @@ class SequencePlanner:
         batch = PlannerBatch(
             obs=seen.obs,
             raw_action=seen.raw_action,
-            log_prob=extras["log_prob"],
+            log_prob=extras.get("log_prob", ()),
             advantage=standardise(advantage, average),
             value=values,
             target=values + advantage,

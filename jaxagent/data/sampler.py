@@ -90,6 +90,8 @@ def _shuffle(data: Windows, key: jax.Array, num_real: int) -> Windows:
     def permute(key: jax.Array, x: jax.Array) -> jax.Array:
         return jnp.concatenate([x[jax.random.permutation(key, num_real)], x[num_real:]])
 
+    if data.obs.ndim > 2:  # of `raw_windows`: units are actions alone
+        return data._replace(unit=permute(key_action, data.unit), obs=permute(key_obs, data.obs))
     num_obs = data.obs.shape[-1]
     seen = permute(key_obs, jnp.concatenate([data.obs, data.unit[:, :num_obs]], axis=1))
     done = permute(key_action, data.unit[:, num_obs:])

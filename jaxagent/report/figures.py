@@ -419,8 +419,7 @@ def _short_names(labels: Sequence) -> list[str]:
 
 
 def blank_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty figure of so many inches, and its axes."""
-    """A figure of its own, in inches, unknown to pyplot."""
+    """A figure of its own and its axes, in inches, unknown to pyplot."""
     figure = _canvas(width, height)
     return figure, figure.subplots()
 

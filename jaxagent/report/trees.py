@@ -32,10 +32,11 @@ class Node(NamedTuple):
 def search_tree(nodes: Sequence[Node], title: str) -> str:
     """Draws a tree from its root downwards: circles by visits, edges by priors, the chosen way coloured.
 
-    Raises ValueError for nodes that are no tree: each parent stands before its children, the root first.
-    Returns an "<svg ...>" string.
+    Of more than `MAX_NODES` those of most visits are drawn. Raises ValueError for nodes that are no tree:
+    each parent stands before its children, the root first. Returns an "<svg ...>" string.
     """
     _check(nodes)
+    nodes = _most_visited(nodes)
     places, depths = _layout(nodes)
     leaves, levels = max(places) + 1.0, max(depths) + 1
     width = min(max(COLUMN * leaves, 3.6), WIDEST)
@@ -93,9 +94,17 @@ def _layout(nodes: Sequence[Node]) -> tuple[list[float], list[int]]:
     return places, depths
 
 
+def _most_visited(nodes: Sequence[Node]) -> list[Node]:
+    """The nodes that are drawn, parents renumbered; a child is never visited more often than its parent."""
+    by_visits = sorted(range(len(nodes)), key=lambda i: (-nodes[i].visits, i))[:MAX_NODES]
+    kept = sorted({0, *by_visits})
+    number = {old: new for new, old in enumerate(kept)} | {-1: -1}
+    return [nodes[i]._replace(parent=number[nodes[i].parent]) for i in kept if nodes[i].parent in number]
+
+
 def _check(nodes: Sequence[Node]) -> None:
-    if not 1 <= len(nodes) <= MAX_NODES:
-        raise ValueError(f"got {len(nodes)} nodes; expected 1 to {MAX_NODES}; fix: search less for a picture")
+    if not nodes:
+        raise ValueError("got no nodes; expected the root at least; fix: leave the figure out")
     for number, node in enumerate(nodes):
         if not (node.parent == -1 if number == 0 else 0 <= node.parent < number):
             raise ValueError(

@@ -69,7 +69,10 @@ def planner_on(actor: SequenceActor, config: SequencePlannerConfig) -> SequenceP
 
 
 def beginning(planner: SequencePlanner, way: Way, rank: int) -> SequencePlanner:
-    """`planner`, which begins with a `Given` of each lane and learns all of it, or adapters of `rank`."""
+    """`planner`, which begins with a `Given` of each lane and learns all of it ("full").
+
+    "lora": of the transformer, adapters of `rank`; value and dynamics learn in full.
+    """
 
     def all_of_it(key: jax.Array, init: Callable, given: Given) -> PredictiveParams:
         return init(key)._replace(**given._asdict())
@@ -89,14 +92,21 @@ def beginning(planner: SequencePlanner, way: Way, rank: int) -> SequencePlanner:
 
 
 def play_at_random(
-    env: Any, task: Any, seeds: Sequence[int], lanes: int, steps: int, place: Path, within: Path
+    env: Any, task: Any, seeds: Sequence[int], lanes: int, steps: int, purpose: str, place: Path, within: Path
 ) -> dict[str, Any]:
-    """Store trajectories `[T, B, ...]` of uniform actions, one a seed; returns what there is to tell."""
-    nobody, key = np.zeros((len(seeds), 1), np.float32), keys.derive(min(seeds), f"random play/{env.name}")
-    played = histories.roll_out(env, agents.uniform_policy(env), nobody, task, lanes, steps, key)
-    shards = histories.shards_of(played, [{"env": env.name, "seed": seed} for seed in seeds])
+    """Store trajectories `[T, B, ...]` of uniform actions, one a seed; returns what there is to tell.
+
+    A seed's depends on it and the purpose alone.
+    """
+    nobody, policy = np.zeros((1, 1), np.float32), agents.uniform_policy(env)
+    played = [
+        histories.roll_out(env, policy, nobody, task, lanes, steps, keys.derive(seed, purpose))
+        for seed in seeds
+    ]
+    metas = [{"env": env.name, "seed": seed} for seed in seeds]
+    shards = [histories.shards_of(t, [meta])[0] for t, meta in zip(played, metas, strict=True)]
     store.write(place / "store", shards, within=within)
-    return {"env_steps": lanes * steps, "reward": float(np.mean(played.reward))}
+    return {"env_steps": lanes * steps, "reward": float(np.mean([t.reward for t in played]))}
 
 
 def stored(folder: Path | None, stage: str) -> list[Trajectory]:
@@ -135,7 +145,7 @@ def pretraining(
     *,
     is_shuffled: bool = False,
 ) -> Lanes:
-    """A lane a seed, each on its own history (`predictive_pretraining.loss`).
+    """A lane a seed, each on its own history (`predictive_pretraining.loss`), whose steps count as its.
 
     `is_shuffled`: no step follows from the one before (`sampler.shuffled`).
     """
@@ -150,7 +160,7 @@ def pretraining(
         del data
         return predictive_pretraining.loss(net, planner.spr, params, batch)
 
-    return corpora.supervised(
+    lanes = corpora.supervised(
         loss,
         partial(sampler.sample, batch_size=size, context=context),
         params,
@@ -159,8 +169,9 @@ def pretraining(
         seeds,
         data=agents.stack(data),
         data_axis=0,
-        units={"tokens": config.batch_size * context * of.actor.domain.period},
+        units={"tokens": config.batch_size * context * of.actor.domain.period, "env_steps": 0},
     )
+    return dataclasses.replace(lanes, before={"env_steps": int(data[0].num_real)})
 
 
 def fit(

@@ -276,6 +276,12 @@ class Study:
         """Raise ValueError before anything runs: for a name of two steps, for spendings of nothing."""
         require_unlike("names of a study's steps", [step.name for step in self.steps])
         learned = [step.name for step in self.steps if isinstance(step, Fit | Driven)]
+        for claim in self.claims:
+            if strangers := {*claim.tasks} - {*self.tasks}:
+                raise ValueError(
+                    f"claim {claim.id!r}: got tasks {sorted(strangers)}, expected some of "
+                    f"{list(self.tasks)}; name tasks of the study."
+                )
         compared = (arm for claim in self.claims for arm in claim.arms)
         budget.check(self.spent, {*self.arms, *compared}, learned)
 

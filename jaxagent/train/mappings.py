@@ -16,8 +16,8 @@ MAPS, LIMIT = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
 def relieve() -> bool:
     """Drop compiled programs where half of the regions are in use; they compile anew, or come from the cache.
 
-    For places where no program runs: between stages, and between the arms of a long one. Returns whether
-    they were dropped; does nothing where there is no Linux to ask.
+    For places where no program runs, as between stages. Returns whether they were dropped; does nothing
+    where there is no Linux to ask.
     """
     try:
         limit = int(LIMIT.read_text())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +11,11 @@ import pytest
 
 from envs.types import Component
 from jaxagent.agents.planning import gumbel_search, no_search
-from jaxagent.agents.predictive_actor import PredictiveActor, after, followed
+from jaxagent.agents.predictive_actor import PredictiveActor, Window, after, followed
 from jaxagent.agents.sequence_actor import actor_of, part
 from jaxagent.agents.sequence_planner import SequencePlanner
 from jaxagent.config import PPOConfig, SearchConfig, SequencePlannerConfig, SPRConfig, TransformerConfig
+from jaxagent.nn.distributions import Categorical
 from jaxagent.nn.sequence_model import token_model
 from jaxagent.nn.token_dynamics import dynamics
 from jaxagent.nn.transformer import Vocabulary
@@ -54,25 +56,28 @@ def first_params(spec=LONE):
 
 
 def rollout(planner, params, seed=0):
-    """A trajectory `[1, T, B]`, in which episodes end now and then, and the carry it began with."""
+    """The second segment `[1, T, B]` of acting, in which episodes end now and then, and its carry."""
     rng = np.random.default_rng(seed)
-    obs = np.stack([rng.normal(size=(T + 1, B)), rng.integers(0, 3, (T + 1, B))], axis=-1)
+    total = 2 * T
+    obs = np.stack([rng.normal(size=(total + 1, B)), rng.integers(0, 3, (total + 1, B))], axis=-1)
     obs = jnp.asarray(obs, jnp.float32)
-    done = jnp.asarray(rng.random((T, B)) < 0.3)
+    done = jnp.asarray(rng.random((total, B)) < 0.3)
     is_first = jnp.concatenate([jnp.ones((1, B), bool), done[:-1]])
+    is_cut = done & jnp.asarray(rng.random((total, B)) < 0.5)  # by the clock
 
     def step(carry, x):
         obs, is_first, key = x
         action, extras, carry = planner.act(params, carry, obs, is_first, key)
         return carry, (action, extras)
 
-    begun = planner.predictive.actor.init_carry(B)
-    keys = jax.random.split(jax.random.key(seed), T)
-    _, (action, extras) = jax.lax.scan(step, begun, (obs[:T], is_first, keys))
+    carry, keys = planner.predictive.actor.init_carry(B), jax.random.split(jax.random.key(seed), total)
+    carry, _ = jax.lax.scan(step, carry, (obs[:T], is_first[:T], keys[:T]))
+    _, (action, extras) = jax.lax.scan(step, carry, (obs[T:-1], is_first[T:], keys[T:]))
     reward = jnp.asarray(rng.normal(size=(T, B)), jnp.float32)
-    steps = Trajectory(obs[:T], action, reward, done, jnp.zeros_like(done), obs[1:], extras)
+    ends = done[T:] & ~is_cut[T:], is_cut[T:]
+    steps = Trajectory(obs[T:-1], action, reward, *ends, obs[T + 1 :], extras)
     one_shard = functools.partial(jax.tree.map, lambda x: x[None])
-    return one_shard(steps), one_shard(begun)
+    return one_shard(steps), one_shard(carry)
 
 
 @functools.cache
@@ -103,7 +108,6 @@ def test_search_teaches_the_policy_by_what_it_searched_among():
     # What was taken is among the candidates, as search chose it.
     taken = planner.predictive.actor.tokens_of_action(items.raw_action)
     assert bool((items.candidates == taken[:, :, None]).all(axis=-1).any(axis=-1).all())
-    # Of the first step nothing is remembered: the loss of its lanes by hand.
     net = planner.predictive
 
     @jax.jit
@@ -184,6 +188,89 @@ def test_without_search_it_plays_its_own_policy_and_keeps_to_the_mask():
     assert (np.asarray(masked) != np.asarray(ours)).all()
 
 
+def test_search_steps_from_what_is_walked_and_counts_later_rewards_less():
+    planner, params = made(targets="improvement"), first_params()
+    state, tokens = jnp.arange(8.0 * B).reshape(B, 8), jnp.full((B, 1), 5)
+    _, discount, after_own = planner.imagine(params, jax.random.key(0), tokens, state)
+    np.testing.assert_allclose(discount, CONFIG.ppo.discount)
+    mixed = dataclasses.replace(planner, walked=lambda x: jnp.roll(x, 1, axis=0))
+    _, _, after_other = mixed.imagine(params, jax.random.key(0), tokens, state)
+    np.testing.assert_allclose(after_other, jnp.roll(after_own, 1, axis=0), rtol=1e-5)
+    value, _ = planner.propose(params, jax.random.key(0), state)
+    np.testing.assert_allclose(value, planner.predictive.actor.value_of(params, state), rtol=1e-6)
+
+
+def test_both_targets_are_their_sum():
+    losses = {}
+    items = learned(LONE, "both")[0]
+    for targets in ("ppo", "improvement", "both"):
+        planner = made(targets=targets, acts_by="policy")
+        _, metrics = jax.jit(planner.loss)(first_params(), items)
+        losses[targets] = float(metrics["train/loss/policy"])
+    assert abs(losses["improvement"]) > 0.1
+    np.testing.assert_allclose(losses["both"], losses["ppo"] + losses["improvement"], rtol=1e-5)
+    # What search found is of the step and lane where it was found.
+    moved = items._replace(weights=jnp.roll(items.weights, 1, axis=0))
+    _, metrics = jax.jit(made(targets="improvement").loss)(first_params(), moved)
+    assert abs(float(metrics["train/loss/policy"]) - losses["improvement"]) > 1e-4
+
+
+def test_predictions_are_held_to_what_came():
+    """Against loops: states count up, and one lane's episode ends at step 1, by the clock at step 3."""
+    length, count = 6, 2
+    terminated, truncated = np.zeros((2, length), bool)
+    terminated[1], truncated[3] = True, True
+    rng = np.random.default_rng(0)
+    states, reward, value = rng.normal(size=(length, 2)), rng.normal(size=length), rng.normal(size=length)
+    move = np.array([0.5, -1.0])
+
+    def step(params, state, tokens):
+        return (state + jnp.asarray(move, jnp.float32)[None])[..., None, :]
+
+    part = dynamics(Vocabulary(4, 3, 3, 1), 2, 1, 2)._replace(
+        step=step,
+        reward=lambda params, state: state[..., 0],
+        project=lambda params, state: state,
+        predict=lambda params, x: x,
+    )
+    actor = types.SimpleNamespace(
+        value_of=lambda params, state: state[..., 1],
+        choices=lambda logits, i, legal: Categorical(logits),
+        model=types.SimpleNamespace(read=lambda network, layout, state: 2.0 * state),
+        domain=types.SimpleNamespace(action_size=1),
+    )
+    net, params = PredictiveActor(actor, part), types.SimpleNamespace(dynamics=(), network=())
+    window = Window(jnp.asarray(states, jnp.float32), jnp.zeros((length, 1), jnp.int32), (), length)
+    unrolled = net.unroll(params, window, count)
+    known = followed(jnp.asarray(terminated)[:, None], jnp.asarray(truncated)[:, None], count)
+    parts = net.parts(params, window.states, unrolled.heard[0])
+    given = window, unrolled, known, jnp.asarray(reward, jnp.float32), jnp.asarray(value, jnp.float32), parts
+    losses = net.model_losses(params, *given)
+
+    def log_softmax(x):
+        return x - np.log(np.exp(x).sum())
+
+    sums = {name: [] for name in losses}
+    for t in range(length):
+        state, alive, over = states[t], True, False
+        for i in range(t, min(t + count, length)):
+            state = state + move
+            if alive or over:
+                sums["reward"].append(0.5 * (state[0] - (reward[i] if alive else 0.0)) ** 2)
+            over = over or (alive and terminated[i])
+            alive = alive and not (terminated[i] or truncated[i]) and i + 1 < length
+            if alive or over:
+                sums["next_value"].append(0.5 * (state[1] - (value[i + 1] if alive else 0.0)) ** 2)
+            if alive:
+                came, guess = states[i + 1], state
+                p, q = log_softmax(2.0 * came), log_softmax(2.0 * guess)
+                sums["next_policy"].append(np.sum(np.exp(p) * (p - q)))
+                cos = came @ guess / np.linalg.norm(came) / np.linalg.norm(guess)
+                sums["spr"].append(2.0 - 2.0 * cos)
+    for name, each in sums.items():
+        np.testing.assert_allclose(losses[name], np.mean(each), rtol=1e-4, err_msg=name)
+
+
 def test_weights_switch_what_learns():
     """Without their weights the heads of predictions have no gradient, and nothing else lacks one."""
     items = learned(LONE, "improvement")[0]
@@ -218,7 +305,7 @@ def test_predictions_are_compared_with_what_came_in_the_same_episode():
     np.testing.assert_array_equal(came[2], [4, 5, 6, 7, 0, 0, 0, 0])
 
 
-def test_adapters_alone_move():
+def test_adapters_begin_as_what_was_pretrained():
     planner, network = made(), first_params().network
     begin, whole = part(network, "lora", 2)
     tuned = dataclasses.replace(planner, begin=begin, whole=whole)

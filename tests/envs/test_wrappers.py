@@ -213,6 +213,22 @@ def test_flat_boards_are_the_same_numbers_in_the_order_of_the_spec():
     assert env.obs_spec == envs.make(BREAKOUT)[0].obs_spec
 
 
+def test_categories_become_numbers_where_they_stood():
+    world = envs.make("memory/CountRecall", num_cards=4)
+    env, _ = wrappers.one_hot_observations(*world)
+    hot, _, states = play(*wrappers.one_hot_observations(*world), 5)
+    seen = np.stack([world[0].observe(state.env, world[1]) for state in states])
+    sizes = [c.cardinality for c in world[0].obs_spec]
+    assert hot.shape[1:] == env.obs_shape == (sum(sizes),) == (len(env.obs_spec),)
+    parts = np.split(hot, np.cumsum(sizes)[:-1], axis=1)
+    np.testing.assert_array_equal(np.stack([p.argmax(axis=1) for p in parts], axis=1), seen)
+    np.testing.assert_array_equal([p.sum(axis=1) for p in parts], np.ones((len(sizes), len(seen))))
+    mixed, _ = wrappers.one_hot_observations(*envs.make("memory/PositionCartPole"))  # reals stay
+    assert mixed.obs_shape == (2,)
+    with pytest.raises(ValueError, match="expected vectors"):
+        wrappers.one_hot_observations(*envs.make(BREAKOUT))
+
+
 @pytest.mark.slow
 def test_a_stack_does_not_reach_into_the_last_episode():
     env, params = wrappers.frame_stack(*envs.make(CARTPOLE, max_steps=3), 3)

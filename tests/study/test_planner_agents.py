@@ -11,7 +11,7 @@ import pytest
 import envs
 from jaxagent.agents import predictive_pretraining, sequence
 from jaxagent.config import SequencePlannerConfig, SPRConfig, TokenConfig, TransformerConfig
-from jaxagent.data import sampler
+from jaxagent.data import sampler, store
 from jaxagent.study import collection, planner_agents
 
 SPR = SPRConfig(num_steps=2, weight=1.0)
@@ -83,6 +83,28 @@ def test_windows_of_boards_are_the_boards_and_the_actions_as_they_were():
     np.testing.assert_array_equal(data.obs[:16], steps.obs[:, 0])
     np.testing.assert_array_equal(data.unit[16:32, 0], steps.action[:, 1])
     assert int(data.num_real) == 32
+
+
+def test_shuffled_boards_keep_their_numbers_and_lose_their_actions():
+    _, _, of, _ = read("minatar/Breakout", 5)
+    (data,) = of.data
+    mixed = sampler.shuffled(data, jax.random.key(0))
+    for name in ("obs", "unit"):
+        before, after = (np.asarray(getattr(x, name)[:32]).reshape(32, -1) for x in (data, mixed))
+        assert not np.array_equal(before, after)
+        np.testing.assert_array_equal(*(x[np.lexsort(x.T)] for x in (before, after)))
+    np.testing.assert_array_equal(mixed.segment, data.segment)
+
+
+def test_a_seed_plays_alike_whoever_plays_beside_it(tmp_path):
+    env, task = envs.make("memory/CountRecall")
+    for folder, seeds in (("a", (3, 4)), ("b", (4, 5))):
+        place = tmp_path / folder
+        place.mkdir()
+        planner_agents.play_at_random(env, task, seeds, 2, 8, "play", place, tmp_path)
+    first, second = (store.read(tmp_path / f / "store") for f in ("a", "b"))
+    np.testing.assert_array_equal(first[1].trajectory.obs, second[0].trajectory.obs)
+    assert not np.array_equal(first[0].trajectory.action, first[1].trajectory.action)
 
 
 def test_adapters_leave_what_was_pretrained_alone():

@@ -89,6 +89,13 @@ def test_a_run_logs_every_chunk_once(tmp_path):
     assert clocks == {"chunk_seconds", "tokens_per_second"}
 
 
+def test_programs_are_dropped_between_stages_where_there_are_too_many(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(runs, "relieve", lambda: asked.append(None))
+    go(tmp_path, make_stages())
+    assert len(asked) == 2  # after each stage
+
+
 def test_programs_after_the_first_chunk_are_counted(tmp_path, capsys):
     go(tmp_path / "clean", make_stages())
     assert runs.read_done(tmp_path / "clean", "first")["recompiled_programs"] == 0
