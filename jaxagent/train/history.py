@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxagent.train.parallel import ChunkReport
+from jaxagent.train.parallel import ChunkReport, placed_like
 from jaxagent.types import RunState
 
 
@@ -37,7 +37,8 @@ def remembering(chunk: Callable, select: Callable[[Any], Any], updates_per_chunk
     def remember(state: RunState) -> tuple[RunState, ChunkReport]:
         inner, report = chunk(state._replace(learner=state.learner.learner))
         index = int(inner.step) // updates_per_chunk
-        snapshots = note(state.learner.snapshots, inner.learner, index)
+        # The first ones lie nowhere yet: placed as all later ones are, or the second chunk compiles anew.
+        snapshots = note(placed_like(state.learner.snapshots, inner.learner), inner.learner, index)
         return inner._replace(learner=Remembered(inner.learner, snapshots)), report
 
     return remember

@@ -155,7 +155,10 @@ def chunked(loop: Loop, num_updates: int, num_devices: int, data: Any = ()) -> C
 
     def chunk(state: RunState, key: jax.Array) -> tuple[RunState, ChunkReport]:
         learner, step, key = jax.device_put((state.learner, state.step, key), replicated)
-        shards = jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), state.shards)
+        # Placed before they are reshaped, too: a first state that is nowhere yet would have programs of
+        # its own, and the second chunk compile anew.
+        shards = jax.device_put(state.shards, split)
+        shards = jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), shards)
         shards = jax.device_put(shards, split)
         learner, shards, metrics, is_finite, checksums = mapped((learner, data, step, key), shards, shard_ids)
         shards = jax.tree.map(lambda x: x.reshape(NUM_SHARDS, *x.shape[2:]), shards)
@@ -163,6 +166,11 @@ def chunked(loop: Loop, num_updates: int, num_devices: int, data: Any = ()) -> C
         return state, ChunkReport(metrics, is_finite, checksums)
 
     return chunk
+
+
+def placed_like(tree: Any, other: Any) -> Any:
+    """A replicated pytree where the replicated arrays of another lie; free where it is there."""
+    return jax.device_put(tree, jax.tree.leaves(other)[0].sharding)
 
 
 def alone(fn: Callable) -> Callable:

@@ -21,7 +21,8 @@ from jaxagent.config import NUM_SHARDS, PPOConfig, TokenConfig, TransformerConfi
 from jaxagent.data.sampler import Batch
 from jaxagent.nn.sequence_model import model
 from jaxagent.tokens.component import Domain
-from jaxagent.train import loops, optimizer, parallel
+from jaxagent.train import history, loops, optimizer, parallel
+from jaxagent.train.clock import CompileClock
 from jaxagent.train.parallel import Mean, ReplicaDrift
 from jaxagent.types import Loop
 
@@ -521,3 +522,20 @@ def test_the_host_s_programs_stay_there_and_the_learner_s_elsewhere(monkeypatch)
     assert there["x"].devices() == {other}
     back = parallel.on_host(jax.jit(lambda x: jnp.sum(x) + jnp.zeros(())))(there["x"])
     assert back.devices() == {host}
+
+
+def test_the_second_chunk_compiles_nothing():
+    """Neither where the loop has shards, which the first call is given unplaced, nor with a history."""
+    loop, clock, key = cartpole_loop(), CompileClock(), KEY()
+    one, tasks = parallel.chunked(loop, 1, 1), cartpole_tasks()
+    chunk = history.remembering(lambda state: one(state, key), loops.params_of, 1)
+
+    @jax.jit
+    def first(key):
+        state = parallel.first_state(*loop.init(key, tasks))
+        return history.first_state(state, loops.params_of, 2)
+
+    state, _ = jax.block_until_ready(chunk(first(jax.random.key(0))))
+    before = clock.programs
+    jax.block_until_ready(chunk(state))
+    assert clock.programs == before
