@@ -42,7 +42,7 @@ from jaxagent.study import agents, films, memory_agents, muzero_agents, planner_
 from jaxagent.study.budget import Spent
 from jaxagent.study.study import Fit, Found, Lanes, Measure, Step, Study
 from jaxagent.study.verdicts import Scores, all_between, iqm_by_task, of_tasks
-from jaxagent.types import Policy
+from jaxagent.types import Agent, Policy
 
 
 class Arm(NamedTuple):
@@ -91,10 +91,10 @@ def study(config: Config) -> Study:
     """Of each task random play, pretrainings, agents, and all of them played."""
     steps: list[Step] = []
     for task in config.tasks:
-        collect, pretrain = histories(config, task), pretrainings(config, task)
+        collect, pretrain = history(config, task), pretrainings(config, task)
         fits = fits_of(config, task, pretrain)
         measure = Measure(f"evaluate/{task.name}", partial(evaluate, config, task, fits))
-        steps += [*collect, *pretrain.values(), *fits.values(), measure]
+        steps += [collect, *pretrain.values(), *fits.values(), measure]
     names = [task.name for task in config.tasks]
     learned = [return_curve(f"train/{name}/*", f"Return on {name} while training") for name in names]
     told = OTHERS | {name: arm.about for name, arm in PLANNERS.items()}
@@ -150,7 +150,7 @@ def needed(config: Config) -> list[str]:
     return [name for name in PRETRAININGS if name in used]
 
 
-def histories(config: Config, task: TaskConfig) -> list[Measure]:
+def history(config: Config, task: TaskConfig) -> Measure:
     """Random play of the task, where it is pretrained on; the bins of all transformers are fitted to it."""
 
     def collect(folder: Path, place: Path) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def histories(config: Config, task: TaskConfig) -> list[Measure]:
         sizes = config.history.lanes, config.history.steps, f"whole/{collected(task)}"
         return planner_agents.play_at_random(env, params, config.seeds, *sizes, place, folder)
 
-    return [Measure(collected(task), collect)]
+    return Measure(collected(task), collect)
 
 
 def collected(task: TaskConfig) -> str:
@@ -240,10 +240,15 @@ def fits_of(config: Config, task: TaskConfig, pretrain: dict[str, Fit]) -> agent
         elif not PLANNERS[name].fit:
             arm = PLANNERS[name]
             given = partial(planner_agents.given_by, pretrain[arm.pretrained]) if arm.pretrained else None
-            made, more = partial(planner_of, config, task, name), {"is_normalized": arm.has_modalities}
-            args = made, config_of(task, arm), seeds, purpose
-            fits[name] = planner_agents.fit(stage, env, params, *args, given=given, **more)
+            more = {"is_normalized": arm.has_modalities, "in_turn": config_of(task, arm).searches}
+            args = task.planner.ppo, partial(agent_of, config, task, name), seeds, purpose
+            fits[name] = memory_agents.fit(stage, env, params, *args, given=given, **more)
     return fits
+
+
+def agent_of(config: Config, task: TaskConfig, name: str, folder: Path | None) -> Agent:
+    """What learns of an arm."""
+    return planner_of(config, task, name, folder).agent
 
 
 def policy_of(config: Config, task: TaskConfig, name: str, folder: Path) -> Policy:

@@ -56,7 +56,7 @@ class Unrolled(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PredictiveActor:
-    """The functions of the network in one domain. Parameters are whole (`sequence_actor.part`)."""
+    """The functions of the network in one domain. Parameters are whole (`SequencePlanner.whole`)."""
 
     actor: SequenceActor
     dynamics: Dynamics

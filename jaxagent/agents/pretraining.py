@@ -158,7 +158,7 @@ def next_scalars(
     """Loss `[]` of every scalar given those before it; cloning with `actions_only`."""
     predicted, weight, _ = predict_next(model, params, layout, batch)
     is_target = jnp.arange(layout.domain.period) >= (layout.domain.obs_size if actions_only else 0)
-    return _scored(layout, predicted, batch, weight & is_target[None, None])
+    return scored(layout, predicted, batch, weight & is_target[None, None]), {}
 
 
 def bert(
@@ -177,7 +177,7 @@ def bert(
     attention = masking.full(*shape[1:])
     predicted = predict_hidden(model, params.model, layout, seen, fate < 0.8, attention)
     weight = layout.per_scalar(chosen) & batch.is_real[..., None]
-    return _scored(layout, predicted, batch, weight)
+    return scored(layout, predicted, batch, weight), {}
 
 
 def mtm(model, params, slow, layout, batch, key, progress) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -216,11 +216,11 @@ def smart(model, params, slow, layout, batch, key, progress) -> tuple[jax.Array,
         model, params.model, layout, batch, actions_hidden, masking.inverse(num_steps, kinds)
     )
     has_next = jnp.pad(batch.is_real[:, 1:], ((0, 0), (0, 1)))[..., None]
-    inverse, _ = _scored(layout, predicted, batch, real_action & has_next)
+    inverse = scored(layout, predicted, batch, real_action & has_next)
 
     hidden = masking.hindsight(key, batch.unit.shape[0], num_steps, kinds, progress)
     predicted = predict_hidden(model, params.model, layout, batch, hidden, masking.full(num_steps, size))
-    control, _ = _scored(layout, predicted, batch, real_action & layout.per_scalar(hidden))
+    control = scored(layout, predicted, batch, real_action & layout.per_scalar(hidden))
     total = forward + inverse + control
     return total, {
         "train/loss/forward": forward,
@@ -238,7 +238,7 @@ def spr(model, params, slow, layout, batch, key, progress) -> tuple[jax.Array, d
     """
     del key, progress
     predicted, weight, _ = predict_next(model, params.model, layout, batch)
-    token_loss, _ = _scored(layout, predicted, batch, weight)
+    token_loss = scored(layout, predicted, batch, weight)
     obs_size, num_steps = layout.domain.obs_size, batch.unit.shape[1]
     features = representation.features(model, layout, is_causal=True, pool="last")
     z = features(params.model, batch.unit[:, 0, :obs_size])
@@ -269,7 +269,7 @@ def spr_tokens(
     """
     del key, progress
     predicted, weight, _ = predict_next(model, params.model, layout, batch)
-    token_loss, _ = _scored(layout, predicted, batch, weight)
+    token_loss = scored(layout, predicted, batch, weight)
     length = batch.unit.shape[1]
     count = num_steps or length // 2
     if count >= length:
@@ -327,7 +327,7 @@ def _autoencode(model, params, layout, batch, hidden) -> tuple[jax.Array, dict[s
     attention = masking.hide_from_others(full, hidden)
     predicted = predict_hidden(model, params.model, layout, batch, hidden, attention)
     weight = jnp.broadcast_to(batch.is_real[..., None], batch.unit.shape)
-    return _scored(layout, predicted, batch, weight)
+    return scored(layout, predicted, batch, weight), {}
 
 
 def scored(layout: Layout, predicted: jax.Array, batch: Batch, weight: jax.Array) -> jax.Array:
@@ -335,10 +335,6 @@ def scored(layout: Layout, predicted: jax.Array, batch: Batch, weight: jax.Array
     tokens, sizes = layout.tokens, layout.domain.sizes
     losses = scalar_loss(predicted, batch.unit, tokens.values, tokens.num_bins, sizes)
     return weighted_mean(losses, weight)
-
-
-def _scored(layout, predicted, batch, weight) -> tuple[jax.Array, dict[str, jax.Array]]:
-    return scored(layout, predicted, batch, weight), {}
 
 
 def _action_features(layout: Layout, unit: jax.Array) -> jax.Array:

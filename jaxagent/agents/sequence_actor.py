@@ -7,7 +7,6 @@ segment in one pass behind the cache with which it began, as Transformer-XL (Dai
 """
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -89,28 +88,22 @@ def sequence_actor(*args: Any, **options: Any) -> Judge:
 
 
 def tuned(judge: Judge, network: Any, way: Way, rank: int) -> Judge:
-    """`judge`, which begins with the parameters `network`, learning a part of them and its value (`part`)."""
-    begin, whole = part(network, way, rank)
-    return within(judge, lambda key: begin(key, judge.init), whole)
+    """`judge`, which begins with the parameters `network`, learning a part of them and its value.
 
-
-def part(network: Any, way: Way, rank: int) -> tuple[Callable, Callable]:
-    """How parameters begin, `(key, init) -> params`, and `params -> whole`, where a part of `network` learns.
-
-    "full": all of it; "last_layer": the last block and the norm behind it; "lora": adapters of
-    `rank` beside it, in its place in the parameters.
+    "full": all of them; "last_layer": the last block and the norm behind it; "lora": adapters of
+    `rank` beside them.
     """
-    if way == "lora":
-
-        def init_adapters(key: jax.Array, init: Callable) -> Any:
-            key_init, key_adapters = jax.random.split(key)
-            return init(key_init)._replace(network=lora.init(key_adapters, network, rank))
-
-        return init_adapters, lambda p: p._replace(network=lora.merge(network, p.network))
     if way == "full":
-        return lambda key, init: init(key), lambda p: p
-    mask = subset.last_layer(network)
-    return lambda key, init: init(key), lambda p: p._replace(network=subset.moving(p.network, mask))
+        return judge
+    if way == "last_layer":
+        mask = subset.last_layer(network)
+        return within(judge, judge.init, lambda p: p._replace(network=subset.moving(p.network, mask)))
+
+    def init(key: jax.Array) -> SequenceActorParams:
+        key_judge, key_adapters = jax.random.split(key)
+        return judge.init(key_judge)._replace(network=lora.init(key_adapters, network, rank))
+
+    return within(judge, init, lambda p: p._replace(network=lora.merge(network, p.network)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -50,20 +50,25 @@ def fit(
     seeds: Sequence[int],
     purpose: str,
     *,
+    given: Callable[[Any], Any] | None = None,
     is_normalized: bool = True,
+    in_turn: bool = False,
 ) -> Fit:
     """One agent a seed on one task; snapshots `(params, moments)`, leaves `[chunks + 1, seeds, ...]`.
 
-    An agent that begins with what an earlier stage learned is a function of the run's folder. Where
-    observations are not normalised, snapshots are params alone.
+    An agent that begins with what an earlier stage learned is a function of the run's folder, and so is
+    what each seed's own is `given` (`agents.seeded`). Where observations are not normalised, snapshots
+    are params alone. `in_turn`: lanes and shards one after another, for who searches.
     """
     adam = optimizer.adam(optimizer.linear_decay(config), config.max_gradient_norm)
 
     def loop(folder: Any) -> Loop:
         made = agent if isinstance(agent, Agent) else agent(folder)
-        return loops.on_policy(made, VectorEnv(env), adam, config, is_normalized=is_normalized)
+        options = {"is_normalized": is_normalized, "in_turn": in_turn}
+        return loops.on_policy(made, VectorEnv(env), adam, config, **options)
 
     def keep(learner: loops.Learner) -> Any:
         return (learner.params, learner.normalizer) if is_normalized else learner.params
 
-    return agents.seeded(name, loop, task, config, seeds, purpose, keep=keep)
+    more = {"keep": keep, "given": given, "in_turn": in_turn}
+    return agents.seeded(name, loop, task, config, seeds, purpose, **more)

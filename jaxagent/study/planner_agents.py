@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
-from envs.vector import VectorEnv
 from jaxagent import keys
 from jaxagent.adapt import lora
 from jaxagent.agents import predictive_pretraining
@@ -35,9 +34,8 @@ from jaxagent.report.figure import tree
 from jaxagent.study import agents, collection, histories
 from jaxagent.study import corpus as corpora
 from jaxagent.study.study import Fit, Lanes
-from jaxagent.train import loops, optimizer
 from jaxagent.train.run import stage_folder
-from jaxagent.types import Loop, Trajectory
+from jaxagent.types import Trajectory
 
 Way = Literal["full", "lora"]  # which parameters of a pretrained transformer learn
 
@@ -120,7 +118,13 @@ class Reading(NamedTuple):
     """How random play is read: by a transformer in the units of its bins, or in patches."""
 
     actor: SequenceActor
-    data: list[sampler.Windows]  # one a seed
+    windows: Callable[[Sequence[Trajectory]], sampler.Windows]
+    played: Sequence[Trajectory]  # by seed
+
+    @property
+    def data(self) -> list[sampler.Windows]:
+        """What is pretrained on, one a seed."""
+        return [self.windows([trajectory]) for trajectory in self.played]
 
 
 def reading(
@@ -129,11 +133,12 @@ def reading(
     """One environment's play by seed; noise where nothing was played. Bins serve all seeds."""
     played = played or [collection.stand_in(env)] * num_seeds
     if model.patch:
-        return Reading(fresh_actor(env, model), [sampler.raw_windows([t], model.context) for t in played])
+        windows = partial(sampler.raw_windows, context=model.context)
+        return Reading(fresh_actor(env, model), windows, played)
     of = corpora.corpus([env], [played], tokens, model)
     (bins,) = of.tokenizers
     actor = actor_of(of.model, bins.domain, env.action_spec, bins.codec)
-    return Reading(actor, [corpora.windows(of, 0, [t]) for t in played])
+    return Reading(actor, partial(corpora.windows, of, 0), played)
 
 
 def pretraining(
@@ -172,34 +177,6 @@ def pretraining(
         units={"tokens": config.batch_size * context * of.actor.domain.period, "env_steps": 0},
     )
     return dataclasses.replace(lanes, before={"env_steps": int(data[0].num_real)})
-
-
-def fit(
-    name: str,
-    env: Any,
-    task: Any,
-    planner: SequencePlanner | Callable[[Any], SequencePlanner],
-    config: SequencePlannerConfig,
-    seeds: Sequence[int],
-    purpose: str,
-    *,
-    given: Callable[[Path | None], Given] | None = None,
-    is_normalized: bool = False,
-) -> Fit:
-    """One agent a seed; snapshots of params, or where observations are standardised `(params, moments)`."""
-    ppo, searches = config.ppo, config.searches
-    adam = optimizer.adam(optimizer.linear_decay(ppo), ppo.max_gradient_norm)
-
-    def loop(folder: Any) -> Loop:
-        made = planner if isinstance(planner, SequencePlanner) else planner(folder)
-        options = {"is_normalized": is_normalized, "in_turn": searches}
-        return loops.on_policy(made.agent, VectorEnv(env), adam, ppo, **options)
-
-    def keep(learner: loops.Learner) -> Any:
-        return (learner.params, learner.normalizer) if is_normalized else learner.params
-
-    more = {"keep": keep, "given": given, "in_turn": searches}
-    return agents.seeded(name, loop, task, ppo, seeds, purpose, **more)
 
 
 def given_by(fit: Fit, folder: Path | None) -> Given:

@@ -12,13 +12,14 @@ import pytest
 from envs.types import Component
 from jaxagent.agents.planning import gumbel_search, no_search
 from jaxagent.agents.predictive_actor import PredictiveActor, Window, after, followed
-from jaxagent.agents.sequence_actor import actor_of, part
+from jaxagent.agents.sequence_actor import actor_of
 from jaxagent.agents.sequence_planner import SequencePlanner
 from jaxagent.config import PPOConfig, SearchConfig, SequencePlannerConfig, SPRConfig, TransformerConfig
 from jaxagent.nn.distributions import Categorical
 from jaxagent.nn.sequence_model import token_model
 from jaxagent.nn.token_dynamics import dynamics
 from jaxagent.nn.transformer import Vocabulary
+from jaxagent.study import planner_agents
 from jaxagent.tokens import component
 from jaxagent.types import Masked, Trajectory
 
@@ -307,10 +308,10 @@ def test_predictions_are_compared_with_what_came_in_the_same_episode():
 
 
 def test_adapters_begin_as_what_was_pretrained():
-    planner, network = made(), first_params().network
-    begin, whole = part(network, "lora", 2)
-    tuned = dataclasses.replace(planner, begin=begin, whole=whole)
-    params = jax.jit(tuned.init)(jax.random.key(1))
+    planner, pretrained = made(), first_params()
+    given = planner_agents.Given(pretrained.network, pretrained.dynamics)
+    tuned = planner_agents.beginning(planner, "lora", 2)
+    params = jax.jit(tuned.init)(jax.random.key(1), given)
 
     @jax.jit
     def see(params):
@@ -318,8 +319,9 @@ def test_adapters_begin_as_what_was_pretrained():
         return planner.predictive.see(params, begun, jnp.ones((B, 2)), jnp.ones((B,), bool))[0]
 
     # It begins as what was pretrained, and its adapters are less than that.
-    np.testing.assert_allclose(see(tuned.whole(params)), see(first_params()), rtol=1e-6)
-    sizes = [sum(x.size for x in jax.tree.leaves(tree)) for tree in (params.network, network)]
+    np.testing.assert_allclose(see(tuned.whole(params)), see(pretrained), rtol=1e-6)
+    trees = params.network.adapters, pretrained.network
+    sizes = [sum(x.size for x in jax.tree.leaves(tree)) for tree in trees]
     assert sizes[0] < sizes[1]
 
 

@@ -30,13 +30,17 @@ def read(name, patch=0):
     return env, played, of, planner_agents.planner_on(of.actor, CONFIG)
 
 
+def begun(name, patch):
+    """A network, a batch of windows of noise, and first parameters."""
+    _, _, of, planner = read(name, patch)
+    batch = sampler.sample(of.data[0], jax.random.key(0), B, MODEL.context)
+    return planner.predictive, batch, jax.jit(planner.predictive.init)(jax.random.key(1))
+
+
 @pytest.mark.fast("scalars")
 @pytest.mark.parametrize(("name", "patch"), WORLDS, ids=["scalars", "patches"])
 def test_a_stored_window_is_read_as_an_episode_is(name, patch):
-    _, _, of, planner = read(name, patch)
-    net = planner.predictive
-    batch = sampler.sample(of.data[0], jax.random.key(0), B, MODEL.context)
-    params = jax.jit(net.init)(jax.random.key(1))
+    net, batch, params = begun(name, patch)
 
     @jax.jit
     def both(params):
@@ -58,10 +62,7 @@ def test_a_stored_window_is_read_as_an_episode_is(name, patch):
 @pytest.mark.fast("scalars")
 @pytest.mark.parametrize(("name", "patch"), WORLDS, ids=["scalars", "patches"])
 def test_pretraining_reaches_the_encoder_and_the_dynamics_but_no_value(name, patch):
-    _, _, of, planner = read(name, patch)
-    net = planner.predictive
-    batch = sampler.sample(of.data[0], jax.random.key(0), B, MODEL.context)
-    params = jax.jit(net.init)(jax.random.key(1))
+    net, batch, params = begun(name, patch)
     loss = partial(predictive_pretraining.loss, net, SPR)
     (_, told), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, batch)
     assert all(jnp.isfinite(x) for x in told.values())
