@@ -155,6 +155,12 @@ def test_a_summary_from_before_is_named(tmp_path):
         registration.freeze(tmp_path / "a.json", Config(), asked(), study_of(), old)
 
 
+def test_one_pretraining_shows_no_effect_and_is_frozen_as_a_direction(tmp_path):
+    scores = development()["metrics"]["score"]
+    nested = {"score": {arm: np.array(rows)[:, None].tolist() for arm, rows in scores.items()}}
+    assert effect_of(tmp_path, metrics=nested) is None
+
+
 def test_what_judging_depends_on_is_frozen():
     plain = asked()
     for options in ({"scale": None}, {"shared_seeds": True}, {"tasks": ("reach", "pull")}):

@@ -367,7 +367,7 @@ def _models(robots: tuple[str, ...]) -> tuple[ModelConfig, ...]:
     )
 
 
-# The paper's tables on two robots: two cores, at most 150 minutes. Never run so far.
+# The paper's tables on two robots: two cores, at most 150 minutes.
 _STEPS = {"num_updates": 1000, "updates_per_chunk": 100, "batch_size": 64, "learning_rate": 1e-3}
 _SIZES = {"hidden_size": 64, "critic_hidden_size": 128, "reward_scale": 0.1}
 CPU_FULL = replace(

@@ -161,9 +161,9 @@ def _effect(verdict: Verdict, growth: float, num_gated: int) -> float | None:
     """The smallest effect that the claim seeds show, with the spread of the development seeds.
 
     A gated claim is tested at the level that Holm asks of the first; an equivalence needs both of its
-    sides, each with a power whose failures add up.
+    sides, each with a power whose failures add up. One unit shows none.
     """
-    if verdict.error is None:
+    if verdict.error is None or _units(verdict, growth) < 2:
         return None
     level = LEVEL / num_gated if verdict.gated else LEVEL
     power = 0.9 if verdict.kind == "equivalence" else 0.8
