@@ -4,7 +4,7 @@ What a wrapper adds to the task stands in the params beside the wrapped task (`W
 so `vmap` over params maps over sensors, noise levels and skins as it maps over masses and lengths.
 """
 
-from envs.wrappers.actions import checked, normalize_actions, sticky_actions
+from envs.wrappers.actions import checked, discretize_actions, normalize_actions, sticky_actions
 from envs.wrappers.dynamics import change_dynamics
 from envs.wrappers.episodes import reset_free, time_limit
 from envs.wrappers.observations import (
@@ -21,6 +21,7 @@ from envs.wrappers.skins import draw_skin, inverse_skin, skin
 __all__ = [
     "change_dynamics",
     "checked",
+    "discretize_actions",
     "draw_skin",
     "exogenous_noise",
     "flat_observations",

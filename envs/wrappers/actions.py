@@ -1,13 +1,16 @@
-"""Wrappers of actions: repeated, rescaled, checked."""
+"""Wrappers of actions: repeated, rescaled, made discrete, checked."""
 
 import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import checkify
 
 from envs.types import Component, Environment, Params, blank_action, contains
 from envs.wrappers.wrapper import Wrapper, require_reals, wrap
+
+MOST_COMBINATIONS = 1024  # of discrete actions; a policy has a logit for each
 
 
 def sticky_actions(env: Environment, params: Params, probability: float = 0.1) -> tuple[Wrapper, Params]:
@@ -52,6 +55,30 @@ def normalize_actions(env: Environment, params: Params) -> tuple[Wrapper, Params
 
     spec = tuple(Component(c.name, "real", -1.0, 1.0) for c in env.action_spec)
     return wrap(env, params, (), "normalized actions", act=act, action_spec=spec)
+
+
+def discretize_actions(env: Environment, params: Params, num_levels: int = 5) -> tuple[Wrapper, Params]:
+    """One category for real actions: all combinations of `num_levels` values a component.
+
+    They are spaced evenly from bound to bound; the first component varies slowest. Raises ValueError for
+    fewer than two levels, components that are not bounded reals, or more than 1,024 combinations.
+    """
+    require_reals(env, env.action_spec, "action")
+    count = num_levels ** len(env.action_spec)
+    if num_levels < 2 or count > MOST_COMBINATIONS:
+        raise ValueError(
+            f"{env.name}: got num_levels {num_levels}, so {count} combinations, expected at least 2 levels "
+            f"and at most {MOST_COMBINATIONS} combinations; take fewer levels, or an agent for real actions."
+        )
+    values = [np.linspace(c.low, c.high, num_levels) for c in env.action_spec]
+    table = np.stack([v.ravel() for v in np.meshgrid(*values, indexing="ij")], axis=-1).astype(np.float32)
+
+    def act(key, own, memory, action):
+        del key, own, memory
+        return jnp.asarray(table)[action]
+
+    spec = (Component("combination", "category", cardinality=count),)
+    return wrap(env, params, (), "discrete actions", act=act, action_spec=spec)
 
 
 def checked(env: Environment, params: Params) -> tuple[Wrapper, Params]:

@@ -29,8 +29,8 @@ from jaxagent.study.config import ChangedEnvConfig, SeedConfig
 DESCRIPTION = "tokens, self-prediction, pretraining and search in one agent: what is each part worth?"
 BELIEF = ""
 ALL_ARMS = (
-    *("whole", "raw", "fresh", "without spr", "by ppo", "modality", "mlp", "mlp, longer", "muzero"),
-    *("mixed lanes", "shuffled"),
+    *("whole", "raw", "fresh", "without spr", "by ppo", "transformer", "modality", "mlp", "mlp, longer"),
+    *("muzero", "mixed lanes", "shuffled"),
 )
 
 
@@ -43,6 +43,13 @@ class TaskConfig(ChangedEnvConfig):
     longer: Count = 25  # times as many steps of the perceptron cost what the whole does, in operations
     muzero: MuZeroConfig = MuZeroConfig()
     patch: Annotated[int, Bound(0)] = 0  # cells on the side of a board's patch, a token; 0: a token a scalar
+    kept: tuple[Annotated[int, Bound(0)], ...] = ()  # sensors that are seen; (): all
+    levels: Annotated[int, Bound(2)] = 7  # of a real action, for MuZero, which has discrete ones alone
+
+    @property
+    def name(self) -> str:
+        """Short name, such as inverted_pendulum-max_steps=200-sees=0+1."""
+        return super().name + (f"-sees={'+'.join(map(str, self.kept))}" if self.kept else "")
 
     @property
     def mlp_longer(self) -> PPOConfig:

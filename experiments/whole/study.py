@@ -28,7 +28,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import envs
-from envs.wrappers import flat_observations, one_hot_observations
+from envs.types import is_one_category
+from envs.wrappers import discretize_actions, flat_observations, one_hot_observations, sensor_failure
 from experiments.whole.config import ALL_ARMS, Config, TaskConfig
 from jaxagent import keys
 from jaxagent.agents import actor_critic, muzero
@@ -52,6 +53,7 @@ class Arm(NamedTuple):
     pretrained: str = "both"  # one of `PRETRAININGS`; "": fresh
     has_spr: bool = True
     is_taught: bool = True  # by search in training; else by PPO alone
+    has_model: bool = True  # of rewards, values and policies ahead
     searches: bool = True  # at play
     fit: str = ""  # whose networks it plays; "": its own
     has_modalities: bool = False
@@ -65,6 +67,9 @@ PLANNERS = {
     "fresh": Arm("without pretraining", ""),
     "without spr": Arm("predicts no states, neither when it is pretrained nor later", "tokens", False),
     "by ppo": Arm("without search in training: it acts by its policy, which PPO teaches", is_taught=False),
+    "transformer": Arm(
+        "PPO with the same transformer, and nothing else", "", False, False, False, searches=False
+    ),
     "modality": Arm("without pretraining; all that is seen is one token", "", has_modalities=True),
     "mixed lanes": Arm("saboteur: search steps from the state of another lane", mixes=True),
     "shuffled": Arm("saboteur: pretrained on shuffled steps", "shuffled"),
@@ -154,7 +159,7 @@ def history(config: Config, task: TaskConfig) -> Measure:
     """Random play of the task, where it is pretrained on; the bins of all transformers are fitted to it."""
 
     def collect(folder: Path, place: Path) -> dict[str, Any]:
-        env, params = envs.make(task.env, **task.overrides)
+        env, params = made(task)
         sizes = config.history.lanes, config.history.steps, f"whole/{collected(task)}"
         return planner_agents.play_at_random(env, params, config.seeds, *sizes, place, folder)
 
@@ -168,7 +173,7 @@ def collected(task: TaskConfig) -> str:
 
 def reading(config: Config, task: TaskConfig, folder: Path | None) -> planner_agents.Reading:
     """A task's random play as transformers read it."""
-    env, _ = envs.make(task.env, **task.overrides)
+    env, _ = made(task)
     played = planner_agents.stored(folder, collected(task))
     model = dataclasses.replace(config.model, patch=task.patch)
     return planner_agents.reading(env, played, len(config.seeds), config.tokens, model)
@@ -197,9 +202,9 @@ def without_spr(planner: SequencePlannerConfig) -> SequencePlannerConfig:
 def config_of(task: TaskConfig, arm: Arm) -> SequencePlannerConfig:
     """How an arm learns."""
     planner = task.planner if arm.has_spr else without_spr(task.planner)
-    if arm.is_taught:
-        return planner
-    return dataclasses.replace(planner, targets="ppo", acts_by="policy")
+    if not arm.has_model:
+        planner = dataclasses.replace(planner, model_weight=0.0)
+    return planner if arm.is_taught else dataclasses.replace(planner, targets="ppo", acts_by="policy")
 
 
 def planner_of(config: Config, task: TaskConfig, name: str, folder: Path | None) -> SequencePlanner:
@@ -216,9 +221,18 @@ def planner_of(config: Config, task: TaskConfig, name: str, folder: Path | None)
     return planner_agents.beginning(planner, config.way, config.lora_rank) if arm.pretrained else planner
 
 
-def world_of(task: TaskConfig, name: str) -> tuple[Any, Any]:
-    """The world of an arm: categories as numbers, and boards as vectors, for who reads no others."""
+def made(task: TaskConfig) -> tuple[Any, Any]:
+    """The world of a task, with the sensors that are seen."""
     env, params = envs.make(task.env, **task.overrides)
+    left_out = sorted({*range(len(env.obs_spec))} - {*task.kept})
+    return sensor_failure(env, params, left_out, "drop") if task.kept else (env, params)
+
+
+def world_of(task: TaskConfig, name: str) -> tuple[Any, Any]:
+    """The world of an arm: boards as vectors, categories as numbers, actions as levels, where it needs it."""
+    env, params = made(task)
+    if name == "muzero" and not is_one_category(env.action_spec):
+        env, params = discretize_actions(env, params, task.levels)
     if len(env.obs_shape) > 1:
         return flat_observations(env, params) if name in MLPS else (env, params)
     reads_numbers = name == "muzero" or (name in PLANNERS and PLANNERS[name].has_modalities)

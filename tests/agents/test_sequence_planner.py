@@ -7,9 +7,12 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from probe_lanes import AnyProbe
 
 from envs.types import Component
+from envs.vector import VectorEnv
 from jaxagent.agents.planning import gumbel_search, no_search
 from jaxagent.agents.predictive_actor import PredictiveActor, Window, after, followed
 from jaxagent.agents.sequence_actor import actor_of
@@ -21,6 +24,7 @@ from jaxagent.nn.token_dynamics import dynamics
 from jaxagent.nn.transformer import Vocabulary
 from jaxagent.study import planner_agents
 from jaxagent.tokens import component
+from jaxagent.train import loops, parallel
 from jaxagent.types import Masked, Trajectory
 
 OBS = (Component("height", "real"), Component("symbol", "category", cardinality=3))
@@ -344,3 +348,72 @@ def test_a_configuration_that_cannot_be_is_refused(changes, said):
 def test_actions_that_cannot_be_searched_among_are_refused():
     with pytest.raises(ValueError, match=r"num_samples: got 1 .*cannot be enumerated"):
         made(SEVERAL, num_samples=1)
+
+
+PROBES = ("DelayedReward", "ObservedActionReward", "TimeLimitTrap")
+TRAINED = SequencePlannerConfig(
+    PPOConfig(
+        num_envs=8,
+        num_steps=8,
+        num_updates=200,
+        updates_per_chunk=200,
+        num_epochs=2,
+        num_minibatches=2,
+        learning_rate=3e-3,
+        discount=0.7,
+        entropy_weight=0.0,
+    ),
+    SPRConfig(num_steps=2, weight=1.0),
+    search=SearchConfig(num_simulations=4, value_range=1.0),
+    projection_size=8,
+)
+WAYS = {"by policy": ("both", "policy"), "by search": ("improvement", "search")}
+
+
+@functools.cache
+def on_probes(way):
+    """The agent, and parameters `[3, ...]` of a learner a probe, in turn in one program."""
+    env = AnyProbe(PROBES, TimeLimitTrap={"cash": 2.0})
+    targets, acts_by = WAYS[way]
+    config = dataclasses.replace(TRAINED, targets=targets, acts_by=acts_by)
+    planner = planner_agents.planner_of(env, config, TransformerConfig(width=16, num_layers=1, num_heads=2))
+    loop = loops.on_policy(
+        planner.agent, VectorEnv(env), optax.adam(3e-3), config.ppo, is_normalized=False, in_turn=True
+    )
+    lanes, size = loops.lanes(loop, in_turn=True), (len(PROBES), config.ppo.num_envs)
+    tasks = jnp.broadcast_to(jnp.arange(size[0], dtype=jnp.int32)[:, None], size)
+    state = parallel.first_state(*jax.jit(lanes.init)(jax.random.split(jax.random.key(0), size[0]), tasks))
+    state, _ = parallel.chunked(lanes, config.ppo.updates_per_chunk, 1)(state, jax.random.key(1))
+    return planner, state.learner.params
+
+
+def thought(way, name, signal, action):
+    """Of a first observation and an action: the value, its prior, its reward, the value after it."""
+    planner, params = on_probes(way)
+    params = jax.tree.map(lambda x: x[PROBES.index(name)], params)
+    carry = planner.predictive.actor.init_carry(1)
+    state, _ = planner.predictive.see(params, carry, jnp.array([[signal]]), jnp.ones(1, bool))
+    value, samples = planner.propose(params, jax.random.key(0), state)
+    reward, _, after = planner.imagine(params, jax.random.key(0), samples.actions[:, action], state)
+    prior = jnp.exp(samples.log_policy[0])
+    return (
+        float(value[0]),
+        float(prior[action]),
+        float(reward[0]),
+        float(planner.propose(params, None, after)[0][0]),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_it_learns_what_is_worth_what(way):
+    """Value, policy and predicted reward of the probes, and a trap that truncation must not spring."""
+    value, _, reward, value_after = thought(way, "DelayedReward", 0.0, 0)
+    np.testing.assert_allclose([value, reward, value_after], [TRAINED.ppo.discount, 0.0, 1.0], atol=0.15)
+    for signal, good in ((-1.0, 0), (1.0, 1)):
+        value, prior, reward, _ = thought(way, "ObservedActionReward", signal, good)
+        assert min(value, prior, reward) > 0.8
+        assert thought(way, "ObservedActionReward", signal, 1 - good)[2] < 0.5
+    value, stays, *_ = thought(way, "TimeLimitTrap", 0.0, 0)
+    assert stays > 0.8
+    assert value > 2.3  # 3.3 where it stays for ever, 2 where it cashes

@@ -266,6 +266,26 @@ def test_actions_are_normalized_and_clipped():
     assert (env.action_spec[0].low, env.action_spec[0].high) == (-1.0, 1.0)
 
 
+def test_discrete_actions_are_all_combinations_of_levels():
+    env, params = wrappers.discretize_actions(*envs.make(PENDULUM), num_levels=5)
+    plain, plain_params = envs.make(PENDULUM)
+    (choice,) = env.action_spec
+    assert (choice.kind, choice.cardinality) == ("category", 5)
+    _, state = env.reset(jax.random.key(0), params)
+    for given, meant in ((0, -2.0), (1, -1.0), (2, 0.0), (4, 2.0)):
+        got = env.step(jax.random.key(1), state, jnp.int32(given), params)
+        want = plain.step(jax.random.key(1), state.env, jnp.array([meant]), plain_params)
+        np.testing.assert_allclose(got[0], want[0], rtol=1e-6)
+    need("brax")
+    two, _ = wrappers.discretize_actions(*envs.make("brax/reacher"), num_levels=3)
+    executed = [two._act(None, (), (), jnp.int32(i)).tolist() for i in (0, 1, 3, 8)]
+    assert executed == [[-1, -1], [-1, 0], [0, -1], [1, 1]]
+    with pytest.raises(ValueError, match="16777216 combinations, expected at least 2 levels"):
+        wrappers.discretize_actions(*envs.make("brax/ant"), num_levels=8)
+    with pytest.raises(ValueError, match="got num_levels 1"):
+        wrappers.discretize_actions(*envs.make(PENDULUM), num_levels=1)
+
+
 def test_sticky_actions_repeat_what_was_executed():
     env, params = wrappers.sticky_actions(*envs.make(CARTPOLE), 0.3)
 
@@ -442,6 +462,7 @@ def test_checked_mode_refuses_what_fast_mode_clips():
         (lambda e, p: wrappers.reset_free(e, p, -1), "from 0 on"),
         (lambda e, p: wrappers.sticky_actions(e, p, 1.1), r"in \[0, 1\]"),
         (wrappers.normalize_actions, "real components with bounds"),
+        (wrappers.discretize_actions, "real components with bounds"),
         (lambda e, p: wrappers.normalize_observations(e, p, source="moments"), "expected both"),
         (lambda e, p: wrappers.draw_skin(jax.random.key(0), e), "no categorical component"),
     ],

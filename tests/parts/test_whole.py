@@ -35,6 +35,7 @@ def test_each_arm_lacks_one_part():
             "pretraining": arm.pretrained,
             "spr": config.spr.weight > 0.0,
             "training": config.targets,
+            "model": config.model_weight > 0.0,
             "play": plays,
             "tokens": arm.has_modalities,
             "lanes": arm.mixes,
@@ -50,6 +51,7 @@ def test_each_arm_lacks_one_part():
         # Neither when it is pretrained nor later.
         "without spr": {"pretraining", "spr"},
         "by ppo": {"training"},
+        "transformer": {"pretraining", "spr", "training", "model", "play"},
         "modality": {"pretraining", "tokens"},  # to be compared with the fresh one
         "mixed lanes": {"lanes"},
         "shuffled": {"pretraining"},
