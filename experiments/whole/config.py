@@ -71,9 +71,11 @@ class TaskConfig(ChangedEnvConfig):
 
 @dataclasses.dataclass(frozen=True)
 class HistoryConfig:
-    """Random play that every seed's transformer is pretrained on, of its own."""
+    """Play that every seed's transformer is pretrained on, of its own."""
 
-    lanes: Count = 16
+    # Uniform actions, or the seed's perceptron as it was in each of its snapshots.
+    players: Literal["random", "mlp"] = "random"
+    lanes: Count = 16  # of each snapshot
     steps: Count = 256  # env steps of a lane
 
 
@@ -99,6 +101,8 @@ class Config:
         require_unlike("Config.arms", self.arms)
         for arm in self.arms:
             check_name("arm", arm, ALL_ARMS)
+        is_taught, fix = self.history.players == "mlp", "its snapshots play what is pretrained on"
+        require(not is_taught or "mlp" in self.arms, "Config.arms", self.arms, "mlp among them", fix)
         plays, fix = "raw" in self.arms, "it plays the networks of that arm"
         require(not plays or "whole" in self.arms, "Config.arms", self.arms, "whole beside raw", fix)
         require_at_least(self, 2, "episodes")  # lanes to mix

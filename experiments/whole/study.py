@@ -96,10 +96,14 @@ def study(config: Config) -> Study:
     """Of each task random play, pretrainings, agents, and all of them played."""
     steps: list[Step] = []
     for task in config.tasks:
-        collect, pretrain = history(config, task), pretrainings(config, task)
+        pretrain = pretrainings(config, task)
         fits = fits_of(config, task, pretrain)
+        # Perceptrons come first, as they may play what is pretrained on.
+        first, later = (
+            tuple(f for n, f in fits.items() if (n in MLPS) == is_mlp) for is_mlp in (True, False)
+        )
         measure = Measure(f"evaluate/{task.name}", partial(evaluate, config, task, fits))
-        steps += [collect, *pretrain.values(), *fits.values(), measure]
+        steps += [*first, history(config, task, fits.get("mlp")), *pretrain.values(), *later, measure]
     names = [task.name for task in config.tasks]
     learned = [return_curve(f"train/{name}/*", f"Return on {name} while training") for name in names]
     told = OTHERS | {name: arm.about for name, arm in PLANNERS.items()}
@@ -137,6 +141,7 @@ def spent(config: Config) -> dict[str, Spent]:
         arm = PLANNERS.get(name, Arm("", "", searches=name == "muzero"))
         stages = [f"train/*/{stage_of(arm.fit or name)}"]
         stages += [f"pretrain/*/{arm.pretrained}"] if arm.pretrained else []
+        stages += ["train/*/mlp"] if arm.pretrained and config.history.players == "mlp" else []
         result[name] = Spent(tuple(stages), 1 + searched * arm.searches, TRIALS.get(name, TRIED))
     return result
 
@@ -155,15 +160,29 @@ def needed(config: Config) -> list[str]:
     return [name for name in PRETRAININGS if name in used]
 
 
-def history(config: Config, task: TaskConfig) -> Measure:
-    """Random play of the task, where it is pretrained on; the bins of all transformers are fitted to it."""
+def history(config: Config, task: TaskConfig, mlp: Fit | None) -> Measure:
+    """The play that is pretrained on; the bins of all transformers are fitted to it, of all seeds."""
+    sizes = config.history.lanes, config.history.steps, f"whole/{collected(task)}"
 
     def collect(folder: Path, place: Path) -> dict[str, Any]:
         env, params = made(task)
-        sizes = config.history.lanes, config.history.steps, f"whole/{collected(task)}"
-        return planner_agents.play_at_random(env, params, config.seeds, *sizes, place, folder)
+        if config.history.players == "random":
+            policy, players = agents.uniform_policy(env), [np.zeros((1, 1))] * len(config.seeds)
+        else:
+            acting, kept = (
+                agents.as_policy(world_of(task, "mlp")[0], task.mlp, is_greedy=False),
+                mlp.load(folder),
+            )
+            policy = Policy(acting.init, partial(seen_flat, acting.act))
+            players = [agents.take(kept, slice(None), i) for i in range(len(config.seeds))]
+        return planner_agents.play(env, params, policy, players, config.seeds, *sizes, place, folder)
 
     return Measure(collected(task), collect)
+
+
+def seen_flat(act: Any, params: Any, carry: Any, obs: Any, *rest: Any) -> Any:
+    """As `act`, which sees boards as vectors."""
+    return act(params, carry, obs.reshape(obs.shape[0], -1), *rest)
 
 
 def collected(task: TaskConfig) -> str:

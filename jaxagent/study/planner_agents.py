@@ -35,7 +35,7 @@ from jaxagent.study import agents, collection, histories
 from jaxagent.study import corpus as corpora
 from jaxagent.study.study import Fit, Lanes
 from jaxagent.train.run import stage_folder
-from jaxagent.types import Trajectory
+from jaxagent.types import Policy, Trajectory
 
 Way = Literal["full", "lora"]  # which parameters of a pretrained transformer learn
 
@@ -89,26 +89,38 @@ def beginning(planner: SequencePlanner, way: Way, rank: int) -> SequencePlanner:
     return dataclasses.replace(planner, begin=adapters, whole=merged)
 
 
-def play_at_random(
-    env: Any, task: Any, seeds: Sequence[int], lanes: int, steps: int, purpose: str, place: Path, within: Path
+def play(
+    env: Any,
+    task: Any,
+    policy: Policy,
+    players: Sequence[Any],
+    seeds: Sequence[int],
+    lanes: int,
+    steps: int,
+    purpose: str,
+    place: Path,
+    within: Path,
 ) -> dict[str, Any]:
-    """Store trajectories `[T, B, ...]` of uniform actions, one a seed; returns what there is to tell.
+    """Store what each seed's players do, trajectories `[T, M lanes, ...]`; returns what there is to tell.
 
-    A seed's depends on it and the purpose alone.
+    `players` are a seed's parameters of `policy`, leaves `[M, ...]`. A seed's play depends on it, its
+    players and the purpose alone.
     """
-    nobody, policy = np.zeros((1, 1), np.float32), agents.uniform_policy(env)
-    played = [
-        histories.roll_out(env, policy, nobody, task, lanes, steps, keys.derive(seed, purpose))
-        for seed in seeds
-    ]
+
+    def one(seed: int, params: Any) -> Trajectory:
+        key = keys.derive(seed, purpose)
+        played = histories.roll_out(env, policy, params, task, lanes, steps, key)
+        return jax.tree.map(lambda x: np.moveaxis(x, 0, 1).reshape(steps, -1, *x.shape[3:]), played)
+
+    played = [one(seed, params) for seed, params in zip(seeds, players, strict=True)]
     metas = [{"env": env.name, "seed": seed} for seed in seeds]
-    shards = [histories.shards_of(t, [meta])[0] for t, meta in zip(played, metas, strict=True)]
+    shards = [store.Shard(meta, trajectory) for meta, trajectory in zip(metas, played, strict=True)]
     store.write(place / "store", shards, within=within)
-    return {"env_steps": lanes * steps, "reward": float(np.mean([t.reward for t in played]))}
+    return {"env_steps": played[0].reward.size, "reward": float(np.mean([t.reward for t in played]))}
 
 
 def stored(folder: Path | None, stage: str) -> list[Trajectory]:
-    """The trajectories of `play_at_random`, of a stage of a run's folder; none where there is no folder."""
+    """The trajectories of `play`, of a stage of a run's folder; none where there is no folder."""
     if folder is None:
         return []
     return [shard.trajectory for shard in store.read(stage_folder(folder, stage) / "store")]

@@ -12,7 +12,7 @@ import envs
 from jaxagent.agents import predictive_pretraining, sequence
 from jaxagent.config import SequencePlannerConfig, SPRConfig, TokenConfig, TransformerConfig
 from jaxagent.data import sampler, store
-from jaxagent.study import collection, planner_agents
+from jaxagent.study import agents, collection, planner_agents
 
 SPR = SPRConfig(num_steps=2, weight=1.0)
 CONFIG = SequencePlannerConfig(spr=SPR, projection_size=8)
@@ -102,10 +102,14 @@ def test_a_seed_plays_alike_whoever_plays_beside_it(tmp_path):
     for folder, seeds in (("a", (3, 4)), ("b", (4, 5))):
         place = tmp_path / folder
         place.mkdir()
-        planner_agents.play_at_random(env, task, seeds, 2, 8, "play", place, tmp_path)
+        policy, nobody = agents.uniform_policy(env), np.zeros((3, 1))  # three players of a seed
+        planner_agents.play(env, task, policy, [nobody] * 2, seeds, 2, 8, "play", place, tmp_path)
     first, second = (store.read(tmp_path / f / "store") for f in ("a", "b"))
     np.testing.assert_array_equal(first[1].trajectory.obs, second[0].trajectory.obs)
     assert not np.array_equal(first[0].trajectory.action, first[1].trajectory.action)
+    assert first[0].trajectory.obs.shape == (8, 6, *env.obs_shape)
+    lanes = first[0].trajectory.action.T
+    assert len({tuple(lane) for lane in lanes}) == 6
 
 
 def test_adapters_leave_what_was_pretrained_alone():
