@@ -1,8 +1,9 @@
 """Configuration and presets of whole, importable without JAX."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from envs.common.names import check_name
 from jaxagent.config import (
@@ -92,7 +93,7 @@ class Config:
     way: Literal["full", "lora"] = "full"  # which parameters of what was pretrained learn
     lora_rank: Count = 4
     episodes: Count = 32  # of each snapshot and seed
-    averaged: Count = 3  # last snapshots, whose mean return is a seed's score
+    averaged: Count = 8  # last snapshots, whose mean return is a seed's score; of 8: how fast it learned too
     seeds: SeedConfig = SeedConfig(0, 5)
     runtime: RuntimeConfig = RuntimeConfig(optimization_level=1)
 
@@ -114,7 +115,9 @@ _PPO = PPOConfig(
     num_envs=32, num_steps=16, num_epochs=4, num_updates=80, updates_per_chunk=10, learning_rate=2e-3
 )
 _SEARCH = SearchConfig(num_simulations=8, value_range=3.0)
-_PLANNER = SequencePlannerConfig(ppo=_PPO, spr=SPRConfig(num_steps=3, weight=1.0), search=_SEARCH)
+_SPR = SPRConfig(num_steps=3, weight=1.0)
+# It acts by its policy, which learns by PPO and from search alike: learning from search alone was slower.
+_PLANNER = SequencePlannerConfig(ppo=_PPO, spr=_SPR, targets="both", acts_by="policy", search=_SEARCH)
 _MUZERO = MuZeroConfig(
     num_envs=16,
     num_steps=8,
@@ -126,16 +129,47 @@ _MUZERO = MuZeroConfig(
     model=LatentConfig(TrunkConfig(width=64, num_blocks=1), num_bins=41, reach=6.0, projection_size=64),
     search=_SEARCH,
 )
-_COUNT = TaskConfig("memory/CountRecall", (("num_cards", 4),), _PLANNER, _PPO, muzero=_MUZERO)
-_CONTROL = {"reward_scale": 0.1, "discount": 0.97}
-_CARTPOLE = TaskConfig(
-    "memory/PositionCartPole",
-    (),
-    replace(_PLANNER, ppo=replace(_PPO, **_CONTROL)),
-    replace(_PPO, **_CONTROL),
-    muzero=replace(_MUZERO, discount=0.97),
-)
+
+
+def _task(
+    env: str, *, ppo: Mapping[str, Any] = {}, muzero: Mapping[str, Any] = {}, **changes: Any
+) -> TaskConfig:
+    """A task that the transformers and the perceptron learn by the same settings of PPO."""
+    learned, planned = replace(_PPO, **ppo), replace(_MUZERO, **muzero)
+    return TaskConfig(env, planner=replace(_PLANNER, ppo=learned), mlp=learned, muzero=planned, **changes)
+
+
+_CONTROL = {"ppo": {"reward_scale": 0.1, "discount": 0.97}, "muzero": {"discount": 0.97}}
+_COUNT = _task("memory/CountRecall", change=(("num_cards", 4),))
+_CARTPOLE = _task("memory/PositionCartPole", **_CONTROL)
+# A robot that sees where it is, and not how fast it moves.
+_ROBOT = _task("brax/inverted_pendulum", change=(("max_steps", 200),), kept=(0, 1), **_CONTROL)
+_BREAKOUT = _task("minatar/Breakout", ppo={"discount": 0.97}, muzero={"discount": 0.97}, patch=5)
 CPU = Config((_COUNT, _CARTPOLE), arms=("whole", "raw", "fresh", "mlp"), seeds=SeedConfig(0, 3))
+# Two cores, at most 150 minutes.
+CPU_FULL = Config((_COUNT, _CARTPOLE, _ROBOT, _BREAKOUT), seeds=SeedConfig(100, 5))
+
+
+def _large(task: TaskConfig) -> TaskConfig:
+    """For one accelerator: 6.5 million env steps in as many updates of more lanes."""
+    wide = {"num_envs": 512, "num_steps": 32, "num_updates": 400, "updates_per_chunk": 40}
+    ppo = replace(task.mlp, **wide, num_minibatches=8, learning_rate=5e-4)
+    muzero = replace(task.muzero, num_envs=256, num_steps=16, num_updates=1600, updates_per_chunk=160)
+    muzero = replace(muzero, num_gradient_steps=32, batch_size=256, capacity=2**19, warmup_steps=2**13)
+    return replace(task, planner=replace(task.planner, ppo=ppo), mlp=ppo, muzero=muzero)
+
+
+# Never run.
+GPU = Config(
+    tuple(_large(task) for task in (_COUNT, _CARTPOLE, _ROBOT, _BREAKOUT)),
+    history=HistoryConfig(lanes=256, steps=256),
+    tokens=TokenConfig(num_bins=256),
+    model=TransformerConfig(width=128, num_layers=4, num_heads=4, context=32),
+    pretrain=FitConfig(num_updates=2000, updates_per_chunk=200, batch_size=128, learning_rate=5e-4),
+    episodes=128,
+    seeds=SeedConfig(200, 10),
+    runtime=RuntimeConfig(matmul_precision="default"),
+)
 
 _FEW = {"num_envs": 8, "num_steps": 4, "num_updates": 2, "updates_per_chunk": 1}
 _TINY_PPO = replace(_PPO, num_epochs=1, num_minibatches=2, **_FEW)
@@ -143,11 +177,10 @@ _TINY_REPLAY = {"num_gradient_steps": 1, "batch_size": 16, "capacity": 256, "war
 _TINY_REPLAY |= {"unroll": 2, "num_td_steps": 2, "reanalyse": 0.25}
 _TINY_MODEL = LatentConfig(TrunkConfig(width=8, num_blocks=1), num_bins=11, projection_size=8)
 _TINY_SEARCH = SearchConfig(num_simulations=2, value_range=1.0)
-_TINY = TaskConfig(
-    "memory/CountRecall",
-    (("num_cards", 4),),
-    replace(_PLANNER, ppo=_TINY_PPO, search=_TINY_SEARCH, projection_size=8),
-    _TINY_PPO,
+_TINY = replace(
+    _COUNT,
+    planner=replace(_PLANNER, ppo=_TINY_PPO, search=_TINY_SEARCH, projection_size=8),
+    mlp=_TINY_PPO,
     longer=2,
     muzero=replace(_MUZERO, **_FEW, **_TINY_REPLAY, model=_TINY_MODEL, search=_TINY_SEARCH),
 )
@@ -162,4 +195,4 @@ SMOKE = Config(
     seeds=SeedConfig(1000, 2),
     runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
 )
-PRESETS = {"smoke": SMOKE, "cpu": CPU}
+PRESETS = {"smoke": SMOKE, "cpu": CPU, "cpu-full": CPU_FULL, "gpu": GPU}
