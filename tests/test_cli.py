@@ -105,7 +105,7 @@ def test_bad_input_exits_2_and_helps(argv, hint):
         except SystemExit as error:
             code = error.code
     assert code == 2
-    assert hint in out.getvalue()
+    assert hint in " ".join(out.getvalue().replace("│", " ").split())  # out of the box that tyro draws
 
 
 def test_bad_input_is_refused_before_jax_is_imported():

@@ -80,8 +80,8 @@ SMOKE = Config(
 )
 
 # One accelerator: convolutions, wider batches, deeper opponents. Never run so far.
-_MANY_GAMES = replace(_SMALL, num_envs=1024, num_gradient_steps=64, batch_size=2048, capacity=2**18)
-_LARGE = replace(_MANY_GAMES, num_updates=200, updates_per_chunk=10, warmup_steps=2**16)
+_MANY = {"num_envs": 1024, "num_gradient_steps": 64, "batch_size": 2048, "capacity": 2**18}
+_LARGE = replace(_SMALL, **_MANY, warmup_steps=2**16, num_updates=200, updates_per_chunk=10)
 _WIDE = TrunkConfig(channels=64, width=64, num_blocks=6)
 GPU = Config(
     (CPU.games[0], GameConfig("connect_four", _LARGE, _WIDE, (0, 2, 4, 6), opening=6)),

@@ -174,10 +174,10 @@ def _configure(arguments: argparse.Namespace) -> tuple[rooms.Room, Any]:
     preset, about = rooms.preset(room, arguments.preset), room.config.DESCRIPTION
     prog = f"jaxagent run {arguments.name}"
     config = tyro.cli(room.config.Config, default=preset, args=arguments.rest, prog=prog, description=about)
-    if arguments.devices is not None:
-        runtime = dataclasses.replace(config.runtime, devices=arguments.devices)
-        config = dataclasses.replace(config, runtime=runtime)
     try:
+        if arguments.devices is not None:
+            runtime = dataclasses.replace(config.runtime, devices=arguments.devices)
+            config = dataclasses.replace(config, runtime=runtime)
         check(config)
     except (ValueError, KeyError) as error:
         raise UsageError(error.args[0]) from error

@@ -136,7 +136,7 @@ def claims() -> list[Claim]:
 
 def spent(config: Config) -> dict[str, Spent]:
     """Stages of each arm, and networks that are asked before an action."""
-    result, searched = {}, config.tasks[0].planner.search.num_simulations
+    result, searched = {}, max(task.play.num_simulations for task in config.tasks)
     for name in config.arms:
         arm = PLANNERS.get(name, Arm("", "", searches=name == "muzero"))
         stages = [f"train/*/{stage_of(arm.fit or name)}"]
@@ -294,7 +294,7 @@ def policy_of(config: Config, task: TaskConfig, name: str, folder: Path) -> Poli
         model = muzero.model_of(env.obs_shape, env.action_spec, task.muzero.model)
         return muzero.policy(model, gumbel_search(task.muzero.search, gumbel_scale=0.0), task.muzero)
     arm = PLANNERS[name]
-    plan = gumbel_search(task.planner.search, gumbel_scale=0.0) if arm.searches else None
+    plan = gumbel_search(task.play, gumbel_scale=0.0) if arm.searches else None
     policy = planner_of(config, task, arm.fit or name, folder).policy(plan)
     return standardised(env, policy) if arm.has_modalities else policy
 
@@ -322,7 +322,7 @@ def evaluate(
         (env, params), planner = world_of(task, WHOLE), planner_of(config, task, WHOLE, folder)
         last = agents.take(fits[WHOLE].load(folder), -1, 0)
         moments.append(
-            planner_agents.moment(env, planner, last, params, films.key(key), task.planner.search, task.name)
+            planner_agents.moment(env, planner, last, params, films.key(key), task.play, task.name)
         )
     late = {name: np.mean(c["returns"][-config.averaged :], axis=0).tolist() for name, c in played.items()}
     return {"returns": late, "curves": played, "moments": moments}

@@ -1,6 +1,7 @@
 """Configurations of the parts: frozen dataclasses with legal defaults, importable without JAX.
 
-Every experiment composes these; `check` is called once, at the edge, before JAX starts.
+They check themselves when they are made. Every experiment composes them; `check` is called on the whole
+once, at the edge, before JAX starts.
 """
 
 from jaxagent.config.agents import (
@@ -21,6 +22,7 @@ from jaxagent.config.agents import (
 from jaxagent.config.checks import (
     NUM_SHARDS,
     Bound,
+    Checked,
     Count,
     Positive,
     Share,
@@ -55,6 +57,7 @@ __all__ = [
     "NUM_SHARDS",
     "AlphaZeroConfig",
     "Bound",
+    "Checked",
     "Count",
     "FitConfig",
     "IQLConfig",

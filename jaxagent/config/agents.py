@@ -5,6 +5,7 @@ from typing import Literal
 
 from jaxagent.config.checks import (
     NUM_SHARDS,
+    Checked,
     require,
     require_at_least,
     require_at_least_zero,
@@ -18,7 +19,7 @@ from jaxagent.config.checks import (
 from jaxagent.config.networks import LatentConfig, QNetworkConfig
 
 
-class Acting:
+class Acting(Checked):
     """Env steps of a configuration that acts `num_steps` in each of `num_envs` lanes an update."""
 
     num_envs: int
@@ -130,7 +131,7 @@ class PQNConfig(Acting):
 
 
 @dataclasses.dataclass(frozen=True)
-class SearchConfig:
+class SearchConfig(Checked):
     """Search with a model at every move."""
 
     num_simulations: int = 32
@@ -265,7 +266,7 @@ class MuZeroConfig(Acting):
 
 
 @dataclasses.dataclass(frozen=True)
-class SPRConfig:
+class SPRConfig(Checked):
     """Self-predictive representations (Schwarzer et al. 2021)."""
 
     num_steps: int = 5  # K: steps that the transition is unrolled for
@@ -280,7 +281,7 @@ class SPRConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class SequencePlannerConfig:
+class SequencePlannerConfig(Checked):
     """The transformer that predicts itself, searches in what it predicts and learns from reward."""
 
     ppo: PPOConfig = PPOConfig()  # rollouts, targets of the value, optimiser; and the policy's, see `targets`
@@ -408,7 +409,7 @@ ReplayConfig = SACConfig | MuZeroConfig | RainbowConfig | AlphaZeroConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class TD3BCConfig:
+class TD3BCConfig(Checked):
     """TD3+BC (Fujimoto and Gu 2021) on stored transitions."""
 
     batch_size: int = 256
@@ -433,7 +434,7 @@ class TD3BCConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class IQLConfig:
+class IQLConfig(Checked):
     """Implicit Q-learning (Kostrikov et al. 2022) on stored transitions."""
 
     batch_size: int = 256

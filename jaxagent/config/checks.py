@@ -35,6 +35,14 @@ Positive = Annotated[float, Bound(above=0)]
 Share = Annotated[float, Bound(0, 1)]
 
 
+class Checked:
+    """A configuration that is checked when it is made, bounds first, so that no illegal one is passed on."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError with got / expected / fix where it is illegal."""
+        check_alone(self)
+
+
 def check(config: Any) -> None:
     """Raise ValueError where a configuration is illegal: its parts first, then bounds, then `check`."""
     for field in dataclasses.fields(config):
@@ -42,6 +50,11 @@ def check(config: Any) -> None:
         for part in value if isinstance(value, tuple) else (value,):
             if dataclasses.is_dataclass(part):
                 check(part)
+    check_alone(config)
+
+
+def check_alone(config: Any) -> None:
+    """As `check`, without its parts."""
     for name, hint in get_type_hints(type(config), include_extras=True).items():
         for bound in getattr(hint, "__metadata__", ()):
             bound.check(f"{type(config).__name__}.{name}", getattr(config, name))

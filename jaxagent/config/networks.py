@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from jaxagent.config.checks import (
+    Checked,
     require,
     require_at_least,
     require_at_least_zero,
@@ -17,7 +18,7 @@ Pool = Literal["last", "mean", "concat", "attention"]
 
 
 @dataclasses.dataclass(frozen=True)
-class TrunkConfig:
+class TrunkConfig(Checked):
     """A residual network under a policy and a value head."""
 
     channels: int = 0  # of 3 x 3 convolutions over a board; 0: dense layers over all of it
@@ -44,7 +45,7 @@ class TrunkConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class LatentConfig:
+class LatentConfig(Checked):
     """A model of the world in latent space (MuZero)."""
 
     trunk: TrunkConfig = TrunkConfig(num_blocks=1)  # of the encoder; latents have its width
@@ -62,7 +63,7 @@ class LatentConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class QNetworkConfig:
+class QNetworkConfig(Checked):
     """A distributional Q-network on frames or boards `[H, W, C]`."""
 
     encoder: Literal["nature", "impala", "board"] = "board"
@@ -87,7 +88,7 @@ class QNetworkConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenConfig:
+class TokenConfig(Checked):
     """How scalars become tokens."""
 
     num_bins: int = 128
@@ -105,7 +106,7 @@ class TokenConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(Checked):
     """The action-state transformer."""
 
     width: int = 64
@@ -129,7 +130,7 @@ class TransformerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class MemoryConfig:
+class MemoryConfig(Checked):
     """What an agent remembers of its episode."""
 
     kind: Literal["none", "stack", "gru", "lru"] = "gru"

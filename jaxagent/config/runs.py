@@ -5,6 +5,7 @@ from typing import Literal
 
 from jaxagent.config.checks import (
     NUM_SHARDS,
+    Checked,
     require,
     require_at_least_zero,
     require_divides,
@@ -14,7 +15,7 @@ from jaxagent.config.checks import (
 
 
 @dataclasses.dataclass(frozen=True)
-class FitConfig:
+class FitConfig(Checked):
     """A supervised fit: windows, steps and AdamW."""
 
     num_updates: int = 1000
@@ -46,7 +47,7 @@ class FitConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class RuntimeConfig:
+class RuntimeConfig(Checked):
     """What does not belong to the method: devices, precision, saving."""
 
     devices: int = 1

@@ -280,7 +280,8 @@ def model(config: TransformerConfig, tokens: TokenConfig, domains: tuple[Domain,
 @functools.cache
 def token_model(config: TransformerConfig, vocabulary: Vocabulary) -> SequenceModel:
     """The component model of bins of a vocabulary, whatever its domains: it takes tokens alone."""
-    return _built(config, TokenConfig(num_bins=vocabulary.num_bins), vocabulary, ())
+    tokens = TokenConfig(num_bins=vocabulary.num_bins or 2)  # where all are categories, nothing has bins
+    return _built(config, tokens, vocabulary, ())
 
 
 def _built(

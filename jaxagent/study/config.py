@@ -10,6 +10,7 @@ from envs.returns import Reference, reference
 from jaxagent.config import (
     AlphaZeroConfig,
     Bound,
+    Checked,
     Count,
     PPOConfig,
     SearchConfig,
@@ -64,10 +65,10 @@ class ChangedEnvConfig(EnvConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class SeedConfig:
+class SeedConfig(Checked):
     """Seeds of a claim, one after another; development seeds are 1000 and up."""
 
-    first: int = 0
+    first: Annotated[int, Bound(0)] = 0
     count: Count = 5
 
     def __iter__(self) -> Iterator[int]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxagent import keys
-from jaxagent.config import NUM_SHARDS, OnPolicyConfig, ReplayConfig
+from jaxagent.config import NUM_SHARDS, OnPolicyConfig, ReplayConfig, require
 from jaxagent.data import normalize
 from jaxagent.data import replay as replays
 from jaxagent.data.replay import Memory
@@ -56,7 +56,8 @@ def on_policy(
     begins with. `see` is what the agent acts on, as in `rollout`. `is_normalized`: observations reach the
     agent standardised. `in_turn`: the shards act one after another, as a search must, whose loops would
     copy its trees under `vmap`.
-    Raises ValueError where the agent cannot read what the environment shows.
+    Raises ValueError where the agent cannot read what the environment shows, and `init` for tasks that are
+    not one a lane.
     """
     standardize = _standardizer(agent, vector.env, is_normalized)
 
@@ -66,7 +67,7 @@ def on_policy(
         opt_state = optimizers.init(optimizer, params)
         moments = normalize.init(vector.env.obs_shape) if is_normalized else ()
         anchor = Anchor(params, jnp.zeros((), jnp.int32)) if agent.has_anchor else ()
-        actors = _first_actors(vector, tasks, key_env, agent.init_carry)
+        actors = _first_actors(vector, tasks, key_env, config, agent.init_carry)
         return Learner(params, opt_state, moments, anchor), actors
 
     def collect(learner: Learner, shards: Actors, shard_ids: jax.Array, key: jax.Array):
@@ -112,8 +113,13 @@ def _standardizer(agent: Agent, env: Any, is_normalized: bool) -> Callable:
     return normalize.of_spec(env.obs_spec) if is_normalized else _as_is
 
 
-def _first_actors(vector: Any, tasks: Any, key: jax.Array, init_carry: Callable = no_carry) -> Actors:
+def _first_actors(
+    vector: Any, tasks: Any, key: jax.Array, config: Any, init_carry: Callable = no_carry
+) -> Actors:
     """Reset every lane of every shard; `tasks` has leaves `[num_envs, ...]`."""
+    count, name = len(jax.tree.leaves(tasks)[0]), type(config).__name__
+    fix = "steps are counted by the config: give it a task a lane (`envs.vector.broadcast_params`)"
+    require(count == config.num_envs, f"{name}.num_envs", config.num_envs, f"{count}, as many as tasks", fix)
     shard_tasks = jax.tree.map(lambda x: x.reshape(NUM_SHARDS, -1, *x.shape[1:]), tasks)
     shard_keys = keys.per_index(key, jnp.arange(NUM_SHARDS))
     env_state = jax.vmap(vector.reset)(shard_keys, shard_tasks)
@@ -239,7 +245,7 @@ def replay(
     def init(key: jax.Array, tasks: Any) -> tuple[Learner, ReplayActors]:
         key_params, key_env, key_explore = jax.random.split(key, 3)
         params = agent.init(key_params)
-        actors = _first_actors(vector, tasks, key_env, agent.init_carry)
+        actors = _first_actors(vector, tasks, key_env, config, agent.init_carry)
         num_steps = config.warmup_steps // config.num_envs
         shard_ids = jnp.arange(NUM_SHARDS)
         actors, trajectory, _ = play(explore, actors, shard_ids, key_explore, num_steps)

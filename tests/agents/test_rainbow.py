@@ -126,6 +126,7 @@ def test_annealed_horizons_begin_again_after_a_reset():
         anneal_updates=10_000,
         reset_period=20_000,
         num_updates=6250,
+        updates_per_chunk=625,
         num_gradient_steps=8,
     )
     # 50,000 gradient steps: one reset, at 20,000; another would leave only 10,000.
@@ -261,7 +262,7 @@ def test_latents_of_half_the_bits_give_nearly_the_same_losses():
 
 def test_copies_follow_at_their_own_rates():
     config = dataclasses.replace(
-        CONFIG, target_tau=0.25, spr=SPRConfig(tau=0.5), reset_period=3, num_updates=1
+        CONFIG, target_tau=0.25, spr=SPRConfig(tau=0.5), reset_period=3, num_updates=1, updates_per_chunk=1
     )
     assert config.num_resets == 1  # of 8 gradient steps
     zero, one = {"x": jnp.zeros((2,))}, {"x": jnp.ones((2,))}
@@ -342,7 +343,7 @@ def test_augmented_frames_differ_by_example_and_time_and_need_pixels():
 def test_sizes_that_do_not_fit_are_refused(changes, message):
     changes = {"num_envs": 8} | changes
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(CONFIG, **changes).check()
+        dataclasses.replace(CONFIG, **changes)
 
 
 def test_actions_that_are_no_category_are_refused():

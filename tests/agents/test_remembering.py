@@ -85,8 +85,9 @@ def segments(kind):
     """Judge, params, and of the second of two segments the first carry and the trajectory."""
     judge, env = judge_of(kind), env_of(kind)
     agent = ppo(env.obs_spec, env.action_spec, CONFIG, judge=judge)
-    loop = loops.on_policy(agent, VectorEnv(env), optimizer.adam(1e-3, 1.0), CONFIG)
-    tasks = broadcast_params(env.default_params, CONFIG.num_envs * 4)
+    config = dataclasses.replace(CONFIG, num_envs=4 * B)
+    loop = loops.on_policy(agent, VectorEnv(env), optimizer.adam(1e-3, 1.0), config)
+    tasks = broadcast_params(env.default_params, config.num_envs)
     config_lanes = jax.jit(loop.init)(jax.random.key(0), tasks)
     learner, actors = config_lanes
     actor = jax.tree.map(lambda x: x[0], actors.actor)

@@ -49,7 +49,6 @@ def made(spec=LONE, **changes):
     model = token_model(TransformerConfig(width=8, num_layers=1, num_heads=2, context=3), vocabulary)
     net = PredictiveActor(actor_of(model, domain, spec), dynamics(vocabulary, 8, domain.action_size, 8))
     config = dataclasses.replace(CONFIG, **changes)
-    config.check()
     return SequencePlanner(net, config)
 
 
@@ -333,16 +332,15 @@ def test_adapters_begin_as_what_was_pretrained():
     ("changes", "said"),
     [
         ({"targets": "ppo", "acts_by": "search"}, "acts_by: got 'search'"),
-        ({"spr": SPRConfig(weight=-1.0)}, "SPRConfig.weight: got -1"),
         ({"spr": SPRConfig(tau=0.5)}, "spr.tau: got 0.5"),
         ({"ppo": dataclasses.replace(CONFIG.ppo, anchor_weight=1.0)}, "anchor_weight: got 1"),
-        ({"ppo": dataclasses.replace(CONFIG.ppo, num_minibatches=2)}, "num_envs"),
+        ({"ppo": dataclasses.replace(CONFIG.ppo, num_steps=6, num_minibatches=2)}, "num_envs"),
     ],
-    ids=["ppo_by_search", "weight", "tau", "anchor", "lanes"],
+    ids=["ppo_by_search", "tau", "anchor", "lanes"],
 )
 def test_a_configuration_that_cannot_be_is_refused(changes, said):
     with pytest.raises(ValueError, match=said):
-        dataclasses.replace(CONFIG, **changes).check()
+        dataclasses.replace(CONFIG, **changes)
 
 
 def test_actions_that_cannot_be_searched_among_are_refused():

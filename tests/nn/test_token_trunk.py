@@ -116,6 +116,6 @@ def test_muzero_searches_with_the_transition_that_self_prediction_trains():
 
 def test_tokens_exclude_convolutions_and_heads_divide():
     with pytest.raises(ValueError, match="choose tokens or convolutions"):
-        dataclasses.replace(TRUNK, channels=4).check()
+        dataclasses.replace(TRUNK, channels=4)
     with pytest.raises(ValueError, match="multiple of 3"):
-        dataclasses.replace(TRUNK, num_heads=3).check()
+        dataclasses.replace(TRUNK, num_heads=3)

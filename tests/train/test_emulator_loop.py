@@ -19,8 +19,19 @@ from jaxagent.train.emulator_loop import EmulatorError, EmulatorLoop
 from jaxagent.types import Agent
 
 LANES = 2
-CONFIG = RainbowConfig(
-    num_envs=1,
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerConfig(RainbowConfig):
+    """Whose lanes are seeds: each plays one game."""
+
+    num_envs: int = 1
+
+    def check(self):
+        self.check_learner()
+
+
+CONFIG = LearnerConfig(
     num_gradient_steps=3,
     batch_size=4,
     capacity=64,
@@ -311,8 +322,7 @@ def test_rainbow_learns_what_only_the_right_stack_tells():
     from jaxagent.train import optimizer
 
     spec = (Component("action", "category", cardinality=3),)
-    config = RainbowConfig(
-        num_envs=1,
+    config = LearnerConfig(
         num_gradient_steps=1,
         batch_size=32,
         capacity=512,

@@ -130,7 +130,12 @@ def test_apply_keeps_dtypes_and_structure_under_jit():
 def test_linear_decay_counts_gradient_steps():
     """3 updates of 2 epochs of 4 minibatches are 24 steps, from 1e-2 down to a tenth of it."""
     config = PPOConfig(
-        num_updates=3, num_epochs=2, num_minibatches=4, learning_rate=1e-2, final_learning_rate=0.1
+        num_updates=3,
+        updates_per_chunk=1,
+        num_epochs=2,
+        num_minibatches=4,
+        learning_rate=1e-2,
+        final_learning_rate=0.1,
     )
     rate = optimizers.linear_decay(config)
     assert [float(rate(i)) for i in (0, 12, 24, 99)] == pytest.approx([1e-2, 5.5e-3, 1e-3, 1e-3])
