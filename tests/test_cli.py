@@ -252,3 +252,80 @@ def test_a_dry_run_counts_operations_and_memory(capsys):
     assert [row[0] for row in rows] == ["train/CartPole-v1/ppo", "train/CartPole-v1/myopic"]
     # 2 x (4 * 64 + 64 * 64 + heads) weights; two lanes.
     assert all(float(row[3]) > 0 for row in rows)
+
+
+def leaves(config, path=""):
+    """Flags of all fields of a configuration."""
+    for field in dataclasses.fields(config):
+        value, flag = getattr(config, field.name), f"{path}{field.name.replace('_', '-')}"
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{flag}.")
+        elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+            for i, part in enumerate(value):
+                yield from leaves(part, f"{flag}.{i}.")
+        else:
+            yield flag
+
+
+def test_help_behind_a_name_lists_every_field_and_the_presets(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["run", "memory", "--preset", "smoke", "--help"])
+    assert end.value.code == 0
+    told = capsys.readouterr().out
+    room = rooms.room("memory").config
+    assert all(name in told for name in room.PRESETS)
+    missing = [flag for flag in leaves(room.PRESETS["smoke"]) if flag not in told]
+    assert not missing
+    assert cli.main(["run", "--help"]) == 0
+    assert "--preset" in capsys.readouterr().out
+
+
+def test_who_names_no_preset_gets_one_of_real_size():
+    assert rooms.default_preset(rooms.room("memory")) == "cpu"
+    assert rooms.default_preset(rooms.room("atari100k")) == "gpu-short"
+    for name in rooms.names():
+        assert rooms.default_preset(rooms.room(name)) in rooms.room(name).config.PRESETS
+
+
+def test_a_reader_who_has_seen_enough_gets_no_traceback():
+    command = f"{sys.executable} -c 'from experiments.cli import main; main()' list | head -1"
+    result = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False
+    )
+    assert "experiment" in result.stdout
+    assert result.stderr == ""
+
+
+def test_any_experiment_is_ablated_by_its_fields(capsys):
+    grid = ["tasks.0.ppo.learning_rate=1e-3,2e-3", "episodes=1,2"]
+    assert cli.main(["ablate", "example", "--preset", "smoke", *grid, "--dry-run"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split("]")[1].split(":")[0].strip() for line in told[:-1]] == [
+        "baseline",  # 1e-3 and 2 are what the preset has
+        "tasks.0.ppo.learning_rate=1e-3 episodes=1",
+        "tasks.0.ppo.learning_rate=2e-3 episodes=1",
+        "tasks.0.ppo.learning_rate=2e-3 episodes=2",
+    ]
+    assert "tasks.0.ppo.learning_rate 0.001 -> 0.002; episodes 2 -> 1" in told[2]
+    assert "GFLOP" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ([], "expected FIELD=A,B"),
+        (["episodes="], "name a field and its values"),
+        (["episodes=1,1"], "each name once"),
+        (["episodes=1", "episodes=2"], "each name once"),
+        (["episodes=0"], "above 0"),
+        (["episode=1"], "episodes"),
+    ],
+    ids=["none", "empty", "twice", "field_twice", "illegal", "unknown"],
+)
+def test_a_grid_that_cannot_be_is_refused(changes, said, capsys):
+    try:
+        code = cli.main(["ablate", "example", "--preset", "smoke", *changes, "--dry-run"])
+    except SystemExit as end:
+        code = end.code
+    assert code == cli.USAGE
+    assert said in " ".join(capsys.readouterr().err.replace("│", " ").split())

@@ -9,9 +9,11 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UnknownName, UsageError, MissingExtra, NotOurs) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
+    except BrokenPipeError:  # whoever reads has seen enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 class UsageError(ValueError):
@@ -52,15 +57,20 @@ def _parser() -> argparse.ArgumentParser:
     devices = {"type": int, "help": "devices of this host to use (1, 2 or 4)"}
     differing = "with a fingerprint where flags differ"
 
-    def add(name: str, text: str, do: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text)
-        command.set_defaults(do=do)
+    def add(
+        name: str, text: str, do: Callable[[argparse.Namespace], int], **options: Any
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, **options)
+        command.set_defaults(do=do, usage=command.format_help)
         return command
 
     add("list", "experiments and environments", _list)
-    run = add("run", "run an experiment; --SECTION.FIELD VALUE changes it", _run)
-    run.add_argument("name", help="experiment, see jaxagent list, or a folder with config.py and study.py")
-    run.add_argument("--preset", default="cpu", help="smoke, cpu, gpu or paper")
+    preset = {"help": "see jaxagent list (default cpu, or the first of real size)"}
+    named = {"help": "experiment, see jaxagent list, or a folder with config.py and study.py"}
+    run = add("run", "run an experiment; --SECTION.FIELD VALUE changes it", _run, add_help=False)
+    run.add_argument("-h", "--help", **switch, help="show this; behind a NAME all of its fields")
+    run.add_argument("name", nargs="?", **named)
+    run.add_argument("--preset", **preset)
     run.add_argument("--out", type=Path, help=f"run folder (default runs/NAME-PRESET, {differing})")
     run.add_argument("--devices", **devices)
     run.add_argument("--dry-run", **switch, help="print the cost and stop")
@@ -71,14 +81,16 @@ def _parser() -> argparse.ArgumentParser:
     freeze.add_argument("preset", help="whose claims, seeds and settings")
     freeze.add_argument("--development", type=Path, required=True, help="a finished run on seeds 1000 and up")
     freeze.add_argument("--why", default="", help="where claims were frozen before: why they change")
-    ablate = add("ablate", "run a grid of changes of an experiment", _ablate)
-    ablate.add_argument("name", help="experiment that has a grid")
-    ablate.add_argument("--preset", default="cpu", help="the configuration that cells change")
+    ablate = add("ablate", "run a grid of changes: NAME FIELD=A,B FIELD=C,D", _ablate, add_help=False)
+    ablate.add_argument("-h", "--help", **switch, help="show this; behind a NAME all fields that may change")
+    ablate.add_argument("name", nargs="?", **named)
+    ablate.add_argument("--arm", help="that cells are judged by (default: the experiment's, or its first)")
+    ablate.add_argument("--preset", **preset)
     ablate.add_argument("--out", type=Path, help=f"folder (default runs/ablate-NAME-PRESET, {differing})")
     ablate.add_argument("--overwrite", **switch, help="replace a whole grid of ours")
     ablate.add_argument("--only", action="append", default=[], help="a cell; repeat for several")
     ablate.add_argument("--devices", **devices)
-    ablate.add_argument("--dry-run", **switch, help="list the cells and stop")
+    ablate.add_argument("--dry-run", **switch, help="say what each cell changes and costs, and stop")
     add("resume", "continue a run exactly where it stopped", _resume).add_argument("run", **folder)
     evaluate = add("eval", "play the policies of a run again", _eval)
     evaluate.add_argument("run", **folder)
@@ -111,6 +123,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if _is_asked_for_help(arguments):
+        return 0
     room, config = _configure(arguments)
     out = arguments.out or _default_out(room.name, arguments.preset, room, config)
     if not arguments.dry_run:
@@ -138,26 +152,63 @@ def _freeze(arguments: argparse.Namespace) -> int:
     return session.freeze(room, arguments.preset, config, arguments.development, arguments.why)
 
 
+def _is_asked_for_help(arguments: argparse.Namespace) -> bool:
+    """Whether help was asked for, which is printed: of the command, or of an experiment's fields.
+
+    Raises UsageError where no experiment is named.
+    """
+    if arguments.help:
+        print(arguments.usage())
+        if arguments.name:
+            room = rooms.room(arguments.name)
+            presets, preset = ", ".join(room.config.PRESETS), arguments.preset or rooms.default_preset(room)
+            print(f"Presets of {room.name}: {presets}. Defaults below are of {preset!r}.\n")
+            _parsed(arguments, ["--help"])
+        return True
+    if not arguments.name:
+        raise UsageError(f"got no experiment, expected one of {', '.join(rooms.names())}.")
+    return False
+
+
 def _ablate(arguments: argparse.Namespace) -> int:
+    if _is_asked_for_help(arguments):
+        return 0
+    changes = [text for text in arguments.rest if "=" in text and not text.startswith("-")]
+    arguments.rest = [text for text in arguments.rest if text not in changes]
     room, config = _configure(arguments)
-    if not hasattr(room.config, "ablations"):
-        raise UsageError(f"{room.name}: got an experiment without a grid, expected pasta.")
-    grid, only, replace = room.config.ablations(config), arguments.only, arguments.overwrite
+    if not changes and not hasattr(room.config, "ablations"):
+        raise UsageError(f"{room.name}: got no grid, expected FIELD=A,B, as it has none of its own.")
+    try:
+        grid = grids.cells(changes, config, partial(_changed, arguments)) or room.config.ablations(config)
+        for cell in grid.values():
+            check(cell)
+    except ValueError as error:
+        raise UsageError(error.args[0]) from error
+    only, replace = arguments.only, arguments.overwrite
     for cell in only:
         check_name(f"cell of {room.name}", cell, grid)
     cells = {name: cell for name, cell in grid.items() if not only or name in only}
-    for cell in cells.values():
-        check(cell)
-    if arguments.dry_run:
-        print("\n".join(cells))
-        return 0
-    out = arguments.out or _default_out(f"ablate-{room.name}", arguments.preset, room, config)
-    grids.check(out, config, grid, replace=replace, is_whole=not only)
+    name = "-".join(["ablate", room.name, *(_slug(text) for text in changes)])
+    out = arguments.out or _default_out(name, arguments.preset, room, config)
+    if not arguments.dry_run:
+        grids.check(out, config, grid, replace=replace, is_whole=not only)
     _prepare_jax(config, out)
     from experiments.cli import ablation
 
-    command = _command(arguments)
-    return ablation.run(room, arguments.preset, config, grid, cells, out, command, replace=replace)
+    if arguments.dry_run:
+        return ablation.dry_run(room, config, cells)
+    command = shlex.join([_command(arguments), *changes])
+    options = {"replace": replace, "arm": arguments.arm}
+    return ablation.run(room, arguments.preset, config, grid, cells, out, command, **options)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.=,-]+", "-", text)
+
+
+def _changed(arguments: argparse.Namespace, config: Any, field: str, text: str) -> Any:
+    """A configuration with a field as its flag would set it."""
+    return _parsed(arguments, [f"--{field.replace('_', '-')}", *shlex.split(text)], config)
 
 
 def _default_out(name: str, preset: str, room: rooms.Room, config: Any) -> Path:
@@ -168,12 +219,7 @@ def _default_out(name: str, preset: str, room: rooms.Room, config: Any) -> Path:
 
 def _configure(arguments: argparse.Namespace) -> tuple[rooms.Room, Any]:
     """The room that is asked for, and its preset with the changes of the flags, checked."""
-    import tyro
-
-    room = rooms.room(arguments.name)
-    preset, about = rooms.preset(room, arguments.preset), room.config.DESCRIPTION
-    prog = f"jaxagent run {arguments.name}"
-    config = tyro.cli(room.config.Config, default=preset, args=arguments.rest, prog=prog, description=about)
+    room, config = rooms.room(arguments.name), _parsed(arguments, arguments.rest)
     try:
         if arguments.devices is not None:
             runtime = dataclasses.replace(config.runtime, devices=arguments.devices)
@@ -182,6 +228,17 @@ def _configure(arguments: argparse.Namespace) -> tuple[rooms.Room, Any]:
     except (ValueError, KeyError) as error:
         raise UsageError(error.args[0]) from error
     return room, config
+
+
+def _parsed(arguments: argparse.Namespace, flags: list[str], config: Any = None) -> Any:
+    """A configuration with what flags change, by default the preset that is asked for or runs unasked."""
+    import tyro
+
+    room = rooms.room(arguments.name)
+    arguments.preset = arguments.preset or rooms.default_preset(room)
+    default = rooms.preset(room, arguments.preset) if config is None else config
+    prog, about = f"jaxagent {arguments.command} {arguments.name}", room.config.DESCRIPTION
+    return tyro.cli(room.config.Config, default=default, args=flags, prog=prog, description=about)
 
 
 def _command(arguments: argparse.Namespace) -> str:

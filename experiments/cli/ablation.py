@@ -13,18 +13,39 @@ from typing import Any
 
 import numpy as np
 
+from envs.common.names import check_name
 from experiments.cli import grids, session
-from experiments.cli.grids import folder_of
+from experiments.cli.grids import BASELINE, folder_of
 from experiments.cli.rooms import Room
 from jaxagent import folders
+from jaxagent.config import differences
 from jaxagent.evaluate import statistics
 from jaxagent.files import write_json
 from jaxagent.folders import Locked, NotOurs
 from jaxagent.report.html import write_report
+from jaxagent.study.study import costs
 from jaxagent.study.verdicts import judged, table
 from jaxagent.train import manifest
+from jaxagent.train.peak import matmul_rate
 
-BASELINE = "baseline"  # what cells are compared with
+
+def dry_run(room: Room, config: Any, cells: Mapping[str, Any]) -> int:
+    """Print what each cell changes of the baseline, and its operations and least time, without running."""
+    rate, total, base = matmul_rate(), 0.0, cells.get(BASELINE, config)
+    for number, (name, cell) in enumerate(cells.items(), start=1):
+        flops = sum(row.flops for row in costs(room.study(cell), with_memory=False))
+        total += flops / rate
+        changes = differences(config if name == BASELINE else base, cell).items()
+        told = "; ".join(f"{path} {_short(old)} -> {_short(new)}" for path, (old, new) in changes)
+        cost = f"{flops / 1e9:.1f} GFLOP, {flops / rate:.0f} s"
+        print(f"[{number}/{len(cells)}] {name}: {cost}; {told or 'changes nothing'}", flush=True)
+    print(f"at least {total:.0f} s in all; environments, what is no product, and compiling come on top")
+    return 0
+
+
+def _short(value: Any, length: int = 40) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 class CellFailed(RuntimeError):
@@ -41,6 +62,7 @@ def run(
     command: str,
     *,
     replace: bool = False,
+    arm: str | None = None,
 ) -> int:
     """Run the wanted cells of a grid that are not finished, then write the table of all that are.
 
@@ -52,7 +74,7 @@ def run(
         with _held(out, about, grid, replace=replace):
             _run_cells(room, preset, wanted, out, command)
             finished = {c: x for c, x in grid.items() if (folder_of(out, c) / "summary.json").exists()}
-            summary = summarise(out, finished, command, room.config.ABLATED)
+            summary = summarise(out, finished, command, arm or getattr(room.config, "ABLATED", ""))
             write_json(out / "summary.json", summary)
             if len(finished) == len(grid):
                 folders.finish(out)
@@ -90,8 +112,10 @@ def _run_cells(room: Room, preset: str, cells: Mapping[str, Any], out: Path, com
 
 
 def summarise(out: Path, cells: Mapping[str, Any], command: str, arm: str) -> dict[str, Any]:
-    """Scores of an arm of all cells, with what each gains on the baseline."""
+    """Scores of an arm of all cells, by default the first, with what each gains on the baseline."""
     summaries = {c: json.loads((folder_of(out, c) / "summary.json").read_text()) for c in cells}
+    known = next(iter(summaries.values()))["scores"]
+    arm = check_name("arm", arm, known) if arm else next(iter(known))
     tasks = list(next(iter(summaries.values()))["tasks"])
     scores = {c: np.array([s["scores"][arm][t] for t in tasks]) for c, s in summaries.items()}
     about = {c: _about(c, scores, summaries[c], command) for c in cells}

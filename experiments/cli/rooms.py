@@ -73,6 +73,12 @@ def _outside(path: Path, source: str) -> Room:
     return Room(name, source, name)
 
 
+def default_preset(of: Room) -> str:
+    """The preset that runs where none is named: "cpu" where there is one, else the first of real size."""
+    names = list(of.config.PRESETS)
+    return "cpu" if "cpu" in names else next((name for name in names if name != "smoke"), names[0])
+
+
 def preset(of: Room, name: str) -> Any:
     """A preset's configuration. Raises `UnknownName` with the nearest name."""
     return of.config.PRESETS[check_name(f"preset of {of.name}", name, of.config.PRESETS)]

@@ -186,13 +186,14 @@ def evaluate(out: Path, episodes: int, seed: int) -> int:
     if not names:
         return failed(ValueError(f"{out}: holds no policies; finish the run first."))
     print(f"{'policy':36s} {'seed':>4s} {'return':>9s}  95 % interval over {episodes} episodes")
-    for name in names:
+    for count, name in enumerate(names, start=1):
+        print(f"[{count}/{len(names)}] {name}", file=sys.stderr, flush=True)
         arm, task = name.split("--")
         loaded = library.load(out, task, arm)
         returns = _played(loaded, episodes, keys.derive(seed, f"eval/{task}"))
         low, high = statistics.interval_of_mean(returns)
         number = loaded.description.seed
-        print(f"{name:36s} {number:4d} {returns.mean():9.2f}  [{low:.2f}, {high:.2f}]")
+        print(f"{name:36s} {number:4d} {returns.mean():9.2f}  [{low:.2f}, {high:.2f}]", flush=True)
     return 0
 
 

@@ -50,7 +50,7 @@ from jaxagent.config.networks import (
     TransformerConfig,
     TrunkConfig,
 )
-from jaxagent.config.record import fingerprint, from_dict, to_dict
+from jaxagent.config.record import differences, fingerprint, from_dict, to_dict
 from jaxagent.config.runs import FitConfig, RuntimeConfig
 
 __all__ = [
@@ -83,6 +83,7 @@ __all__ = [
     "TransformerConfig",
     "TrunkConfig",
     "check",
+    "differences",
     "fingerprint",
     "from_dict",
     "require",

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from jaxagent.config.checks import require
@@ -29,6 +30,26 @@ def _restore(default: Any, value: Any) -> Any:
         items = [_restore(default[0], v) if default else v for v in value]
         return tuple(tuple(v) if isinstance(v, list) else v for v in items)
     return value
+
+
+def differences(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:
+    """What two configurations of one type differ in: `path -> (before, after)`, JSON-safe.
+
+    A tuple of another length is one difference.
+    """
+    return dict(_differences("", to_dict(before), to_dict(after)))
+
+
+def _differences(path: str, before: Any, after: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    pairs: Iterable[tuple[Any, Any, Any]] = ()
+    if isinstance(before, dict) and isinstance(after, dict):
+        pairs = ((key, before.get(key), after.get(key)) for key in {**before, **after})
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        pairs = ((i, *both) for i, both in enumerate(zip(before, after, strict=True)))
+    elif before != after:
+        yield path, (before, after)
+    for key, *both in pairs:
+        yield from _differences(f"{path}.{key}".lstrip("."), *both)
 
 
 def fingerprint(config: Any) -> str:

@@ -50,9 +50,13 @@ def test_unknown_cells_and_experiments_without_a_grid_are_refused(capsys):
     assert "grid" in capsys.readouterr().err
 
 
-def test_cells_are_listed_without_running(capsys):
+def test_cells_are_told_without_running(capsys, monkeypatch):
+    monkeypatch.setattr(ablation, "costs", lambda study, with_memory: ())  # each is traced otherwise
     assert cli.main(["ablate", "pasta", "--preset", "smoke", "--dry-run"]) == 0
-    assert capsys.readouterr().out.split("\n")[0] == "baseline"
+    told = capsys.readouterr().out.splitlines()
+    # It has less than the preset: one model, two arms and no rewards.
+    assert told[0].startswith("[1/34] baseline: 0.0 GFLOP, 0 s; models ")
+    assert any(line.endswith("bins x4: 0.0 GFLOP, 0 s; tokens.num_bins 16 -> 64") for line in told)
 
 
 @pytest.fixture
