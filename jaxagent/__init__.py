@@ -1,6 +1,18 @@
 """jaxagent: agents that learn from action-state sequences, jitted end to end in JAX.
 
+result = jaxagent.learn("ppo", "classic/CartPole-v1", seeds=4)
+
 Importing the package starts no backend and sets no flag.
 """
 
+from typing import Any
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "learn":
+        from jaxagent.api.learning import learn
+
+        return learn
+    raise AttributeError(f"module 'jaxagent' has no attribute {name!r}")

@@ -22,19 +22,14 @@ from jaxagent.evaluate.episodes import play
 from jaxagent.files import write_json
 from jaxagent.folders import Locked, NotOurs
 from jaxagent.report.fields import standing_of
-from jaxagent.report.html import write_report
 from jaxagent.study import registration
-from jaxagent.study.study import Study, costs, stages, summary
+from jaxagent.study.execution import ENDS, execute
+from jaxagent.study.study import Study, costs
 from jaxagent.study.verdicts import table
-from jaxagent.train import manifest, metrics_log
-from jaxagent.train import run as runs
-from jaxagent.train.checkpoint import ForeignCheckpoint
-from jaxagent.train.emulator_loop import EmulatorError
+from jaxagent.train import manifest
 from jaxagent.train.peak import matmul_rate
 
 FROZEN = manifest.ROOT / "experiments" / "frozen"
-# What a run may end in by itself; anything else is a bug and keeps its traceback.
-ENDS = (runs.Diverged, runs.StageError, ForeignCheckpoint, EmulatorError, ValueError)
 
 
 def start(
@@ -136,42 +131,17 @@ def _exit_code(work: Callable[[], None]) -> int:
 
 
 def _go_on(out: Path, config: Any, study: Study, *, tensorboard: bool) -> None:
-    about = manifest.read(out)
-    try:
-        ordered = stages(study, config.runtime.devices)
-        runs.run(out, ordered, chunks_per_save=config.runtime.chunks_per_save)
-        told = summary(study, out, about["preset"]) | _record(out, about, ordered)
-    except ENDS:
-        write_report(out)
-        raise
-    write_json(out / "summary.json", told)
-    folders.finish(out)
-    report = write_report(out)
+    told = execute(out, study, config.runtime)
     if tensorboard:
         from jaxagent.report.tensorboard import export
 
         export(out)
-    print(f"\n{table(told)}\n\n{report}")
+    print(f"\n{table(told)}\n\n{out / 'report.html'}")
     print(
         f"wall {told['wall_seconds']:.0f} s, compiling {told['compile_seconds']:.0f} s, "
         f"recompiled {told['recompiled_programs']} programs, "
         f"state {told['state_sha256'][:16]}, metrics {told['metrics_sha256'][:16]}"
     )
-
-
-def _record(out: Path, about: dict[str, Any], stages: list[runs.Stage]) -> dict[str, Any]:
-    """What every summary holds beside its comparison."""
-    done = {s.name: runs.read_done(out, s.name) for s in stages}
-    return {
-        **{key: about[key] for key in manifest.ASKED if key in about},
-        # Stages that a kill interrupted count from their resume.
-        "wall_seconds": sum(d["seconds"] for d in done.values()),
-        "compile_seconds": sum(d["compile_seconds"] for d in done.values()),
-        "recompiled_programs": sum(d.get("recompiled_programs", 0) for d in done.values()),
-        "stage_seconds": {name: d["seconds"] for name, d in done.items()},
-        "state_sha256": done[stages[-1].name]["chain_sha256"],
-        "metrics_sha256": metrics_log.digest(out / "metrics.jsonl"),
-    }
 
 
 def failed(error: Exception) -> int:

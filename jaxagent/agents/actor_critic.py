@@ -3,18 +3,19 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxagent.agents import actions, latent_heads, recollection
 from jaxagent.agents.recollection import Seen, Spec
-from jaxagent.config import LatentConfig, MemoryConfig, PPOConfig, require_whole_lanes
+from jaxagent.config import LatentConfig, MemoryConfig, PPOConfig, QNetworkConfig, require_whole_lanes
 from jaxagent.nn import distributions, stem
 from jaxagent.nn.distributions import Categorical
 from jaxagent.nn.latent_model import LatentModel
 from jaxagent.nn.mlp import MLP
+from jaxagent.nn.q_network import Encoder
 from jaxagent.objectives.policy import approximate_kl, clipped_value_loss, ppo_clip
 from jaxagent.objectives.returns import gae
 from jaxagent.types import Agent, Anchor, Policy, Trajectory, no_carry, unmasked
@@ -164,6 +165,43 @@ class Towers(NamedTuple):
     def value(self, params: ActorCriticParams, features: jax.Array) -> jax.Array:
         """Values `[...]`."""
         return self.critic.apply(params.critic, features)[..., 0]
+
+
+class SeeingParams(NamedTuple):
+    """Parameters of towers on pictures, each with eyes of its own."""
+
+    actor_eyes: Any
+    critic_eyes: Any
+    towers: ActorCriticParams  # on what the eyes see
+
+
+def seeing(
+    obs_shape: tuple[int, ...], action_spec: Spec, config: PPOConfig, encoder: Literal["board", "nature"]
+) -> Judge:
+    """A judge of separate convolutional networks on pictures `[..., H, W, C]`, for any actions.
+
+    Integers are pixels, 255 the brightest. "board": Young and Tian 2019; "nature": Mnih et al. 2015.
+    """
+    eyes, network = Encoder(QNetworkConfig(encoder)), Towers(action_spec, config)
+
+    def seen(params: Any, obs: jax.Array) -> jax.Array:
+        lead = obs.shape[: obs.ndim - len(obs_shape)]
+        return eyes.apply(params, obs.reshape(-1, *obs_shape)).reshape(*lead, -1)
+
+    def init(key: jax.Array) -> SeeingParams:
+        key_actor, key_critic, key_towers = jax.random.split(key, 3)
+        blank = jnp.zeros((1, *obs_shape))
+        actor_eyes, critic_eyes = eyes.init(key_actor, blank), eyes.init(key_critic, blank)
+        towers = network.init(key_towers, seen(actor_eyes, blank).shape[-1])
+        return SeeingParams(actor_eyes, critic_eyes, towers)
+
+    def distribution(params: SeeingParams, obs: jax.Array, legal: Any) -> Any:
+        return network.distribution(params.towers, seen(params.actor_eyes, obs), legal)
+
+    def value(params: SeeingParams, obs: jax.Array) -> jax.Array:
+        return network.value(params.towers, seen(params.critic_eyes, obs))
+
+    return reflex(init, distribution, value)
 
 
 def on_latents(model: LatentModel, config: LatentConfig) -> Judge:

@@ -80,7 +80,7 @@ def population(name: str, env: Any, tasks: Sequence[Any], config: AgentConfig, s
 
     def lanes(folder: Any) -> Lanes:
         del folder
-        loop, keep = _algorithm(env, config)
+        loop, keep = algorithm(env, config)
         first_key = keys.derive(seed, f"{purpose}/init")
         return Lanes(
             loop,
@@ -101,7 +101,7 @@ def _with_envs(num_envs: int, lane_keys: jax.Array, tasks: Any, *given: Any) -> 
     return lane_keys, jax.vmap(lambda task: broadcast_params(task, num_envs))(tasks), *given
 
 
-def _algorithm(env: Any, config: AgentConfig) -> tuple[Loop, Callable[[Any], Any]]:
+def algorithm(env: Any, config: AgentConfig) -> tuple[Loop, Callable[[Any], Any]]:
     """The loop of an agent, and what of its learner acts."""
     vector = VectorEnv(env)
     if isinstance(config, SACConfig):
@@ -123,7 +123,7 @@ def _algorithm(env: Any, config: AgentConfig) -> tuple[Loop, Callable[[Any], Any
 
 def snapshot_shapes(env: Any, task: Any, config: AgentConfig, lead: tuple[int, ...]) -> Any:
     """Shapes `[*lead, ...]`, traced, of the pytree `(params, moments)` of one agent."""
-    loop, keep = _algorithm(env, config)
+    loop, keep = algorithm(env, config)
 
     def first(key: jax.Array) -> Any:
         learner, _ = loop.init(key, broadcast_params(task, config.num_envs))

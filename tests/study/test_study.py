@@ -115,7 +115,7 @@ def test_agents_come_back_by_both_ways(folder):
     runs.run(folder, [fit.stage(1)], chunks_per_save=1, quiet=True)
     kept = fit.load(folder)
     assert {x.shape[:2] for x in jax.tree.leaves(kept)} == {(3, 2)}, "two chunks and before, two agents"
-    loop, keep = agents._algorithm(env, PPO)
+    loop, keep = agents.algorithm(env, PPO)
     tasks = jax.tree.map(lambda x: jnp.broadcast_to(x, (4, *jnp.shape(x))), task)
     again = fit.load(folder, lambda key: keep(loop.init(key, tasks)[0]))
     jax.tree.map(np.testing.assert_array_equal, kept, again)

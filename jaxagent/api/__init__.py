@@ -1,0 +1,1 @@
+"""The front door, above everything else: `jaxagent.learn`, and `jaxagent train` on the command line."""

@@ -1,0 +1,149 @@
+"""What is trained: an agent, its settings and an environment; and the settings that are taken unasked."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+from envs.common.names import check_name
+from jaxagent.config import (
+    Checked,
+    Count,
+    LatentConfig,
+    MuZeroConfig,
+    PPOConfig,
+    PQNConfig,
+    QNetworkConfig,
+    RainbowConfig,
+    RuntimeConfig,
+    SACConfig,
+    SearchConfig,
+    SPRConfig,
+    TrunkConfig,
+    require,
+)
+from jaxagent.study.config import SeedConfig
+
+Memory = Literal["none", "stack", "gru", "lru", "transformer"]
+AGENTS = {
+    "ppo": "PPO on vectors, boards and frames, discrete or continuous actions, with a memory or without",
+    "pqn": "Q-learning without replay or target network, on one category of actions",
+    "sac": "soft actor-critic, continuous actions",
+    "rainbow": "Rainbow on boards and frames, one category of actions",
+    "rainbow-spr": "Rainbow with self-prediction (SPR)",
+    "muzero": "Gumbel MuZero, one category of actions",
+}
+REMEMBERS = ("ppo", "pqn")  # agents that take a memory
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(Checked):
+    """One agent on one environment, some seeds at once."""
+
+    agent: str
+    env: str  # registry id
+    fit: Any  # the agent's configuration
+    change: tuple[tuple[str, float], ...] = ()  # of the environment's numbers
+    memory: Memory = "none"
+    seeds: SeedConfig = SeedConfig(0, 1)
+    episodes: Count = 32  # of each snapshot and seed
+    runtime: RuntimeConfig = RuntimeConfig(optimization_level=1)
+
+    @property
+    def task(self) -> str:
+        """Short name, such as TMaze-length=6."""
+        return "-".join([self.env.split("/")[-1], *(f"{name}={value:g}" for name, value in self.change)])
+
+    def check(self) -> None:
+        """Raise for an agent that is none, or a memory that it does not take."""
+        check_name("agent", self.agent, AGENTS)
+        expected = type(_of_family(self.agent, self.env))
+        is_its = isinstance(self.fit, expected)
+        require(is_its, f"settings of {self.agent}", type(self.fit).__name__, expected.__name__, "pass those")
+        check_name("memory", self.memory, get_args(Memory))
+        takes = self.memory == "none" or self.agent in REMEMBERS
+        require(takes, f"memory of {self.agent}", self.memory, "none", f"take {' or '.join(REMEMBERS)}")
+
+
+_CLASSIC = PPOConfig(num_updates=120, updates_per_chunk=6, reward_scale=0.1)
+_BOARDS = PPOConfig(
+    num_envs=64,
+    num_steps=32,
+    num_updates=240,
+    updates_per_chunk=12,
+    num_minibatches=8,
+    learning_rate=1e-3,
+    entropy_weight=0.01,
+    hidden_size=128,
+)
+_RECALLS = PPOConfig(
+    num_envs=64, num_steps=16, num_updates=120, updates_per_chunk=12, learning_rate=2e-3, entropy_weight=0.01
+)
+_ROBOTS = PPOConfig(
+    num_envs=64,
+    num_steps=64,
+    num_updates=240,
+    updates_per_chunk=12,
+    num_epochs=8,
+    num_minibatches=8,
+    learning_rate=3e-4,
+    reward_scale=0.1,
+    initial_log_std=-0.5,
+)
+_REPLAYED = {"num_updates": 8000, "updates_per_chunk": 500, "capacity": 2**16, "warmup_steps": 1024}
+_BOARD = QNetworkConfig(hidden_size=128, dropout=0.0)
+_RAINBOW = RainbowConfig(
+    model=_BOARD, spr=SPRConfig(weight=0.0), learning_rate=3e-4, num_td_steps=5, **_REPLAYED
+)
+_MUZERO = MuZeroConfig(
+    num_envs=16,
+    num_steps=8,
+    num_updates=320,
+    updates_per_chunk=20,
+    num_td_steps=10,
+    reanalyse=0.0625,
+    model=LatentConfig(TrunkConfig(width=64, num_blocks=1), num_bins=41, reach=6.0, projection_size=64),
+    search=SearchConfig(num_simulations=8, value_range=3.0),
+)
+# The longest beginning of an id decides; "" is what is taken of an environment of no known family.
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "ppo": {
+        "": PPOConfig(),
+        "gymnax/": _CLASSIC,
+        "classic/": _CLASSIC,
+        "gymnax/Pendulum-v1": replace(_CLASSIC, num_epochs=8, discount=0.95),
+        "classic/Pendulum-v1": replace(_CLASSIC, num_epochs=8, discount=0.95),
+        "minatar/": _BOARDS,
+        "memory/": _RECALLS,
+        "memory/PositionCartPole": replace(_RECALLS, reward_scale=0.1),
+        "brax/": _ROBOTS,
+    },
+    "pqn": {"": PQNConfig()},
+    "sac": {"": SACConfig()},
+    "rainbow": {"": _RAINBOW},
+    "rainbow-spr": {"": replace(_RAINBOW, spr=SPRConfig(tau=0.01), model=replace(_BOARD, dropout=0.5))},
+    "muzero": {"": _MUZERO},
+}
+
+
+def recipe(agent: str, env: str, **changes: Any) -> TrainConfig:
+    """The settings of an agent for an environment's family, with changes of `TrainConfig` or of the agent's.
+
+    `seeds` may be a number: so many from 0 on. Raises `UnknownName` with the nearest agent or field.
+    """
+    check_name("agent", agent, AGENTS)
+    fit = _of_family(agent, env)
+    known = {field.name for field in dataclasses.fields(TrainConfig)} - {"agent", "env", "fit"}
+    inner = {field.name for field in dataclasses.fields(fit)}
+    for name in changes:
+        check_name(f"setting of {agent}", name, sorted(known | inner))
+    if isinstance(changes.get("seeds"), int):
+        changes["seeds"] = SeedConfig(0, changes["seeds"])
+    own = {name: value for name, value in changes.items() if name in known}
+    fit = replace(fit, **{name: value for name, value in changes.items() if name not in known})
+    return TrainConfig(agent, env, fit, **own)
+
+
+def _of_family(agent: str, env: str) -> Any:
+    table = RECIPES[agent]
+    return table[max((prefix for prefix in table if env.startswith(prefix)), key=len)]

@@ -1,0 +1,169 @@
+"""The agents that are trained by name: what each can read, how it is fitted, how it is played."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from envs.types import is_one_category
+from envs.vector import VectorEnv
+from jaxagent.agents import actor_critic, memory_policy, muzero, pqn, rainbow, soft_actor_critic
+from jaxagent.agents.planning import gumbel_search
+from jaxagent.api.config import TrainConfig
+from jaxagent.config import MemoryConfig, TransformerConfig
+from jaxagent.study import agents, memory_agents, muzero_agents, value_agents
+from jaxagent.study.study import Fit
+from jaxagent.train import loops, optimizer
+from jaxagent.types import Policy
+
+FRAMES = 36  # pixels on a side: from here on a picture is a frame, and no board
+
+
+class Kind(NamedTuple):
+    """One family of agents, as functions of the environment and `TrainConfig`."""
+
+    refuse: Callable[[Any, TrainConfig], None]  # raises ValueError for what it cannot read
+    fit: Callable[[str, Any, Any, TrainConfig, str], Fit]  # (stage, env, task, config, purpose)
+    policy: Callable[[Any, TrainConfig], Policy]  # greedy, of what the fit keeps of one seed
+
+
+def kind_of(config: TrainConfig) -> Kind:
+    """The family of an agent."""
+    return KINDS[config.agent.partition("-")[0]]
+
+
+def _require(is_met: bool, env: Any, agent: str, what: str, fix: str) -> None:
+    if not is_met:
+        raise ValueError(
+            f"{env.name}: got observations {env.obs_shape} and actions {env.action_spec}, expected {what} "
+            f"for {agent}; {fix}."
+        )
+
+
+def _is_vector(env: Any) -> bool:
+    return len(env.obs_shape) == 1
+
+
+def _any(env: Any, config: TrainConfig) -> None:
+    what, fix = "vectors, or pictures [H, W, C]", "wrap it (envs.wrappers)"
+    _require(len(env.obs_shape) in (1, 3), env, config.agent, what, fix)
+    if config.memory not in ("none", "transformer"):
+        _require(_is_vector(env), env, config.agent, "vectors beside a memory", 'take memory "transformer"')
+
+
+def _vectors_one_category(env: Any, config: TrainConfig) -> None:
+    is_met = _is_vector(env) and is_one_category(env.action_spec)
+    _require(is_met, env, config.agent, "vectors and one category of actions", "take ppo")
+
+
+def _continuous(env: Any, config: TrainConfig) -> None:
+    is_met = _is_vector(env) and all(c.kind == "real" for c in env.action_spec)
+    _require(is_met, env, config.agent, "vectors and real actions", "take ppo")
+
+
+def _pictures_one_category(env: Any, config: TrainConfig) -> None:
+    is_met = len(env.obs_shape) == 3 and is_one_category(env.action_spec)
+    _require(is_met, env, config.agent, "pictures [H, W, C] and one category of actions", "take ppo or pqn")
+
+
+def _one_category(env: Any, config: TrainConfig) -> None:
+    what = "one category of actions"
+    _require(is_one_category(env.action_spec), env, config.agent, what, "take ppo or sac")
+
+
+# --- PPO ---------------------------------------------------------------------------------------------
+
+
+def _memory_of(env: Any, config: TrainConfig) -> MemoryConfig | TransformerConfig | None:
+    if config.memory == "none":
+        return None
+    if config.memory != "transformer":
+        return MemoryConfig(config.memory)
+    patch = 0 if _is_vector(env) else max(1, min(env.obs_shape[:2]) // 2)
+    return TransformerConfig(width=32, num_layers=2, patch=patch)
+
+
+def _judge(env: Any, config: TrainConfig) -> actor_critic.Judge:
+    memory = _memory_of(env, config)
+    if memory is not None:
+        return memory_policy.judge_of(env, config.fit, memory)
+    if _is_vector(env):
+        return actor_critic.towers(env.obs_spec, env.action_spec, config.fit)
+    encoder = "nature" if min(env.obs_shape[:2]) >= FRAMES else "board"
+    return actor_critic.seeing(env.obs_shape, env.action_spec, config.fit, encoder)
+
+
+def _fit_ppo(stage: str, env: Any, task: Any, config: TrainConfig, purpose: str) -> Fit:
+    agent = actor_critic.ppo(env.obs_spec, env.action_spec, config.fit, judge=_judge(env, config))
+    options = {"is_normalized": _is_vector(env)}
+    return memory_agents.fit(stage, env, task, config.fit, agent, config.seeds, purpose, **options)
+
+
+def _play_ppo(env: Any, config: TrainConfig) -> Policy:
+    policy = actor_critic.greedy(_judge(env, config), env.action_spec)
+    return memory_policy.standardised(env, policy) if _is_vector(env) else policy
+
+
+# --- Q-learning --------------------------------------------------------------------------------------
+
+
+def _critic(env: Any, config: TrainConfig) -> pqn.Critic:
+    memory = _memory_of(env, config)
+    if isinstance(memory, TransformerConfig):
+        raise ValueError(
+            f'memory of {config.agent}: got "transformer", expected stack, gru or lru; take ppo.'
+        )
+    return pqn.critic_of(env.obs_spec, env.action_spec, config.fit, memory)
+
+
+def _fit_pqn(stage: str, env: Any, task: Any, config: TrainConfig, purpose: str) -> Fit:
+    radam = optimizer.radam(optimizer.linear_decay(config.fit), config.fit.max_gradient_norm)
+    loop = loops.on_policy(pqn.pqn(_critic(env, config), config.fit), VectorEnv(env), radam, config.fit)
+    return agents.seeded(stage, loop, task, config.fit, config.seeds, purpose, keep=_normalised_params)
+
+
+def _play_pqn(env: Any, config: TrainConfig) -> Policy:
+    return memory_policy.standardised(env, pqn.greedy(_critic(env, config)))
+
+
+def _fit_rainbow(stage: str, env: Any, task: Any, config: TrainConfig, purpose: str) -> Fit:
+    loop, keep = value_agents.loop(env, config.fit), value_agents.acts_by(config.fit)
+    return agents.seeded(stage, loop, task, config.fit, config.seeds, purpose, keep=keep)
+
+
+def _play_rainbow(env: Any, config: TrainConfig) -> Policy:
+    return rainbow.policy(rainbow.network_of(env.obs_shape, env.action_spec, config.fit), config.fit)
+
+
+# --- SAC and MuZero ----------------------------------------------------------------------------------
+
+
+def _fit_sac(stage: str, env: Any, task: Any, config: TrainConfig, purpose: str) -> Fit:
+    loop, keep = agents.algorithm(env, config.fit)
+    return agents.seeded(stage, loop, task, config.fit, config.seeds, purpose, keep=keep)
+
+
+def _play_sac(env: Any, config: TrainConfig) -> Policy:
+    policy = soft_actor_critic.sac_policy(env.action_spec, config.fit, is_greedy=True)
+    return memory_policy.standardised(env, Policy(agents.no_carry, policy.act))
+
+
+def _fit_muzero(stage: str, env: Any, task: Any, config: TrainConfig, purpose: str) -> Fit:
+    loop = muzero_agents.loop(env, config.fit)
+    return agents.seeded(stage, loop, task, config.fit, config.seeds, purpose, in_turn=True)
+
+
+def _play_muzero(env: Any, config: TrainConfig) -> Policy:
+    model = muzero.model_of(env.obs_shape, env.action_spec, config.fit.model)
+    return muzero.policy(model, gumbel_search(config.fit.search, gumbel_scale=0.0), config.fit)
+
+
+def _normalised_params(learner: loops.Learner) -> tuple[Any, Any]:
+    return learner.params, learner.normalizer
+
+
+KINDS = {
+    "ppo": Kind(_any, _fit_ppo, _play_ppo),
+    "pqn": Kind(_vectors_one_category, _fit_pqn, _play_pqn),
+    "sac": Kind(_continuous, _fit_sac, _play_sac),
+    "rainbow": Kind(_pictures_one_category, _fit_rainbow, _play_rainbow),
+    "muzero": Kind(_one_category, _fit_muzero, _play_muzero),
+}

@@ -1,0 +1,191 @@
+"""Training in one call: `learn` begins or continues a run, `load` opens one, both give a `Result`."""
+
+import atexit
+import json
+import shutil
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import envs
+from jaxagent import folders, keys
+from jaxagent.api import study as studies
+from jaxagent.api.config import TrainConfig, recipe
+from jaxagent.api.kinds import kind_of
+from jaxagent.config import fingerprint, from_dict
+from jaxagent.study import agents, execution, films
+from jaxagent.train import manifest
+
+PRESET = "cpu"  # a name that manifests ask for
+SOURCE = "train"  # what manifests call these runs, before the agent and the environment
+
+
+class Result:
+    """A finished training run: its curve, parameters and policies. Nothing is read before it is asked for."""
+
+    def __init__(self, folder: Path, config: TrainConfig) -> None:
+        """The run in `folder`, which `config` made."""
+        self.folder, self.config = folder, config
+        self.env, self.task = envs.make(config.env, **dict(config.change))
+        self._fit = studies.study(config).steps[0]
+        self._policy = kind_of(config).policy(self.env, config)
+
+    def __repr__(self) -> str:
+        return (
+            f"Result({self.config.agent} on {self.config.task}, {len(self.config.seeds)} seeds, return "
+            f"{np.mean(self.returns):.4g} after {self.curve['steps'][-1]:,} env steps, in {self.folder})"
+        )
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The content of `summary.json`."""
+        return _read(self.folder / "summary.json")
+
+    @cached_property
+    def curve(self) -> dict[str, np.ndarray]:
+        """`steps [snapshots]`, env steps of a seed, and `returns [snapshots, seeds]` without chance."""
+        done = _read(self.folder / "stages" / "evaluate" / "done.json")["summary"]
+        return {name: np.array(done[name]) for name in ("steps", "returns")}
+
+    @property
+    def returns(self) -> np.ndarray:
+        """Mean returns `[seeds]` of the last snapshot."""
+        return self.curve["returns"][-1]
+
+    @cached_property
+    def params(self) -> Any:
+        """What acts after the last update, leaves `[seeds, ...]`."""
+        return agents.last(self._fit.load(self.folder))
+
+    @property
+    def report(self) -> Path:
+        """The page of the run."""
+        return self.folder / "report.html"
+
+    def policy(self, seed: int | None = None) -> "Bound":
+        """The policy of a seed, by default of the best: `init(batch_size)` and `act(carry, obs, ...)`."""
+        return Bound(self._policy, jax.tree.map(jnp.asarray, agents.take(self.params, self._place(seed))))
+
+    def evaluate(self, episodes: int = 64, seed: int = 0) -> np.ndarray:
+        """Mean returns `[seeds]` of the last snapshot over new episodes, the same for all of them."""
+        key = keys.derive(seed, f"evaluate again/{self.config.env}")
+        arena = agents.arena(self.env, self.task, self.config.seeds, episodes, key)
+        return arena.returns(self._policy, self.params)
+
+    def render(self, file: str | Path, seed: int | None = None) -> Path:
+        """Play one episode and write it as `file`, a GIF."""
+        path = Path(file)
+        if path.suffix != ".gif":
+            raise ValueError(f"file: got {path}, expected a name that ends in .gif.")
+        params = agents.take(self.params, self._place(seed))
+        with tempfile.TemporaryDirectory() as place:
+            key = keys.derive(0, "render")
+            made = films.write(Path(place), self.config.agent, self.env, self._policy, params, self.task, key)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return Path(shutil.move(made, path))
+
+    def save(self, folder: str | Path) -> Path:
+        """Copy the run to a new folder, which `load` opens."""
+        folders.check_new(Path(folder), "run")
+        return Path(shutil.copytree(self.folder, folder, dirs_exist_ok=True))
+
+    def _place(self, seed: int | None) -> int:
+        seeds = list(self.config.seeds)
+        if seed is None:
+            return int(np.argmax(self.returns))
+        if seed not in seeds:
+            raise ValueError(f"seed: got {seed}, expected one of {seeds}, which were trained.")
+        return seeds.index(seed)
+
+
+class Bound:
+    """A policy with its parameters."""
+
+    def __init__(self, policy: Any, params: Any) -> None:
+        """`policy` of `params`."""
+        self._policy, self.params = policy, params
+
+    def init(self, batch_size: int) -> Any:
+        """The memory of B = `batch_size` lanes, a pytree."""
+        return self._policy.init(batch_size)
+
+    def act(self, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
+        """Actions `[B, ...]` for `obs [B, ...]`, and the memory; `is_first [B]` marks lanes that begin."""
+        action, _, carry = self._policy.act(self.params, carry, obs, is_first, key)
+        return action, carry
+
+
+def learn(
+    agent: str, env: str, *, out: str | Path | None = None, quiet: bool = False, **changes: Any
+) -> Result:
+    """Train `agent` on the environment `env`; `changes` are of `TrainConfig` or of the agent's settings.
+
+    The run lies in `out`, where it goes on if it was stopped and is opened if it was finished; without
+    `out` it lies in a folder that is deleted with the process. Raises `UnknownName` for an agent, an
+    environment or a setting that there is not, ValueError for what the agent cannot read, `NotOurs`
+    where something else lies in `out`.
+    """
+    config = recipe(agent, env, **changes)
+    place = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="jaxagent-")) / "run"
+    if out is None:
+        atexit.register(shutil.rmtree, place.parent, ignore_errors=True)
+    study = studies.study(config)
+    with jax.default_matmul_precision(config.runtime.matmul_precision):
+        if folders.kind_of(place) is None:
+            with folders.begin(place, _manifest(config)):
+                execution.execute(place, study, config.runtime, quiet=quiet)
+        else:
+            _check_same(place, config)
+            if not (place / "summary.json").exists():
+                with folders.hold(place, "run"):
+                    execution.execute(place, study, config.runtime, quiet=quiet)
+    return Result(place, config)
+
+
+def load(folder: str | Path) -> Result:
+    """Open a finished training run. Raises `NotOurs` for another folder, ValueError for another run."""
+    place = Path(folder)
+    folders.check_ours(place, "run")
+    about = _read(place / folders.MANIFEST)
+    if not about["source"].startswith(f"{SOURCE}/"):
+        raise ValueError(f"{place}: got a run of {about['source']}, expected one of `jaxagent train`.")
+    if not (place / "summary.json").exists():
+        raise ValueError(f"{place}: got an unfinished run, expected a finished one; resume it.")
+    return Result(place, config_of(about["source"], about["config"]))
+
+
+def source_of(config: TrainConfig) -> str:
+    """What a manifest calls a run, such as train/ppo/classic/CartPole-v1."""
+    return f"{SOURCE}/{config.agent}/{config.env}"
+
+
+def config_of(source: str, values: dict[str, Any] | None = None) -> TrainConfig:
+    """The recipe of a `source_of`, or what it became, as JSON."""
+    _, agent, env = source.split("/", 2)
+    made = recipe(agent, env)
+    return made if values is None else from_dict(made, values)
+
+
+def _manifest(config: TrainConfig) -> dict[str, Any]:
+    command = f"jaxagent.learn({config.agent!r}, {config.env!r}, ...)"
+    about = manifest.describe(SOURCE, source_of(config), PRESET, config, command)
+    about["precision"] = config.runtime.matmul_precision
+    return about | {"seeds": [[config.seeds.first, config.seeds.count]]}
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def _check_same(place: Path, config: TrainConfig) -> None:
+    found = manifest.read(place)["fingerprint"] if folders.kind_of(place) == "run" else "no run"
+    if found != fingerprint(config):
+        raise folders.NotOurs(
+            f"{place}: got configuration {found}, expected {fingerprint(config)} of this call; choose "
+            "another `out`, or delete that folder."
+        )

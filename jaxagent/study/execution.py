@@ -1,0 +1,50 @@
+"""A study carried out in a run folder: its stages, then what it tells, as `summary.json` and a page."""
+
+from pathlib import Path
+from typing import Any
+
+from jaxagent import folders
+from jaxagent.files import write_json
+from jaxagent.report.html import write_report
+from jaxagent.study.study import Study, stages, summary
+from jaxagent.train import manifest, metrics_log
+from jaxagent.train import run as runs
+from jaxagent.train.checkpoint import ForeignCheckpoint
+from jaxagent.train.emulator_loop import EmulatorError
+
+# What a run may end in by itself; anything else is a bug and keeps its traceback.
+ENDS = (runs.Diverged, runs.StageError, ForeignCheckpoint, EmulatorError, ValueError)
+
+
+def execute(out: Path, study: Study, runtime: Any, *, quiet: bool = False) -> dict[str, Any]:
+    """Run what is unfinished in `out`, a run that the caller holds; returns the content of its summary.
+
+    Where it ends by one of `ENDS`, the page shows how far it came.
+    """
+    about = manifest.read(out)
+    try:
+        ordered = stages(study, runtime.devices)
+        runs.run(out, ordered, chunks_per_save=runtime.chunks_per_save, quiet=quiet)
+        told = summary(study, out, about["preset"]) | _record(out, about, ordered)
+    except ENDS:
+        write_report(out)
+        raise
+    write_json(out / "summary.json", told)
+    folders.finish(out)
+    write_report(out)
+    return told
+
+
+def _record(out: Path, about: dict[str, Any], stages: list[runs.Stage]) -> dict[str, Any]:
+    """What every summary holds beside its comparison."""
+    done = {s.name: runs.read_done(out, s.name) for s in stages}
+    return {
+        **{key: about[key] for key in manifest.ASKED if key in about},
+        # Stages that a kill interrupted count from their resume.
+        "wall_seconds": sum(d["seconds"] for d in done.values()),
+        "compile_seconds": sum(d["compile_seconds"] for d in done.values()),
+        "recompiled_programs": sum(d.get("recompiled_programs", 0) for d in done.values()),
+        "stage_seconds": {name: d["seconds"] for name, d in done.items()},
+        "state_sha256": done[stages[-1].name]["chain_sha256"],
+        "metrics_sha256": metrics_log.digest(out / "metrics.jsonl"),
+    }
