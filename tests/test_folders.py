@@ -22,6 +22,7 @@ from jaxagent import folders
 from jaxagent.config import fingerprint
 from jaxagent.data import store
 from jaxagent.folders import Locked, NotOurs
+from jaxagent.study import execution
 from jaxagent.study.study import Measure, Study
 from jaxagent.train import manifest
 from jaxagent.train import run as runs
@@ -390,7 +391,7 @@ def test_a_run_is_held_until_its_report_is_written(tmp_path, experiment, monkeyp
         held.append(folder)
         return folder / "report.html"
 
-    monkeypatch.setattr(session, "write_report", write_report)
+    monkeypatch.setattr(execution, "write_report", write_report)
     experiment(lambda place: {})
     assert start(tmp_path / "place") == 0
     assert held == [tmp_path / "place"]
@@ -425,14 +426,14 @@ def test_a_stage_of_another_configuration_is_refused(tmp_path, experiment, capsy
 RACE = """
 import dataclasses, pathlib, sys, time
 sys.path.insert(0, "tests")
-from test_folders import Toy, quickstart, session, toy
+from test_folders import Toy, execution, quickstart, session, toy
 
 here, seed = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 config = dataclasses.replace(quickstart.SMOKE, seed=seed)
 room = Toy(lambda config: time.sleep(0.1 * (seed == 1)) or toy(work))  # it has to be imported
 work = lambda place: time.sleep(0.02) or {"seed": seed}
-run = session.runs.run
-session.runs.run = lambda *args, **options: time.sleep(0.02) or run(*args, **options)
+run = execution.runs.run
+execution.runs.run = lambda *args, **options: time.sleep(0.02) or run(*args, **options)
 session.manifest.describe("toy", "toy", "smoke", config, "")
 print("ready", flush=True)
 for race, line in enumerate(sys.stdin):

@@ -22,8 +22,10 @@ from envs.common.names import MissingExtra, UnknownName, check_name
 from envs.registry import registered
 from experiments.cli import grids, rooms
 from jaxagent import folders
+from jaxagent.api.config import AGENTS, TrainConfig, recipe
 from jaxagent.config import check, fingerprint, from_dict
 from jaxagent.folders import Locked, NotOurs
+from jaxagent.study.config import SeedConfig
 
 RUNS = Path("runs")
 USAGE, FAILED, BUSY = 2, 1, 3
@@ -33,8 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments, rest = _parser().parse_known_args(argv)
     arguments.rest = rest  # flags of the configuration
+    arguments.given = list(argv if argv is not None else sys.argv[1:])
     try:
-        if rest and arguments.do not in (_run, _ablate):
+        if rest and arguments.do not in (_run, _train, _ablate):
             command = f"jaxagent {arguments.command}"
             raise UsageError(f"got unknown arguments {rest}; see {command} --help")
         return arguments.do(arguments)
@@ -76,6 +79,22 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--dry-run", **switch, help="print the cost and stop")
     run.add_argument("--overwrite", **switch, help="replace a run of ours, once this one is finished")
     run.add_argument("--tensorboard", **switch, help="also write TensorBoard events")
+    train = add("train", "train an agent on an environment; --FIELD VALUE changes it", _train, add_help=False)
+    train.add_argument("-h", "--help", **switch, help="show this; behind an agent and an ENV all settings")
+    train.add_argument("agent", nargs="?", help=f"one of {', '.join(AGENTS)}")
+    train.add_argument("env", nargs="?", help="environment, see jaxagent list")
+    train.add_argument("--seeds", type=int, default=1, help="agents that are trained, each by its own seed")
+    train.add_argument("--seed", type=int, default=0, help="of the first of them")
+    train.add_argument("--memory", default="none", help="none, stack, gru, lru or transformer")
+    train.add_argument(
+        "--set", action="append", default=[], metavar="NUMBER=VALUE", help="of the environment"
+    )
+    train.add_argument("--episodes", type=int, default=32, help="of each snapshot and seed")
+    train.add_argument("--out", type=Path, help="run folder (default runs/train-AGENT-ENV-FINGERPRINT)")
+    train.add_argument("--devices", **devices)
+    train.add_argument("--dry-run", **switch, help="print the cost and stop")
+    train.add_argument("--overwrite", **switch, help="replace a run of ours, once this one is finished")
+    train.add_argument("--tensorboard", **switch, help="also write TensorBoard events")
     freeze = add("freeze", "write what a preset claims, to be committed before its claim seeds run", _freeze)
     freeze.add_argument("name", help="experiment")
     freeze.add_argument("preset", help="whose claims, seeds and settings")
@@ -136,6 +155,55 @@ def _run(arguments: argparse.Namespace) -> int:
         return session.dry_run(room, config)
     options = {"tensorboard": arguments.tensorboard, "replace": arguments.overwrite}
     return session.start(room, arguments.preset, config, out, _command(arguments), **options)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    if not arguments.agent or not arguments.env:
+        print(arguments.usage())
+        if arguments.help:
+            return 0
+        raise UsageError("got no agent and environment, expected both, such as ppo classic/CartPole-v1.")
+    check_name("environment", arguments.env, registered())
+    config = _trained(arguments)
+    room = rooms.room(f"train/{arguments.agent}/{arguments.env}")
+    given = [arguments.agent, arguments.env.replace("/", "-"), fingerprint(config)[:8]]
+    out = arguments.out or RUNS / "-".join(["train", *given])
+    if not arguments.dry_run:
+        folders.check_new(out, "run", replace=arguments.overwrite)
+    _prepare_jax(config, out)
+    from experiments.cli import session
+
+    if arguments.dry_run:
+        return session.dry_run(room, config)
+    options = {"tensorboard": arguments.tensorboard, "replace": arguments.overwrite}
+    return session.start(room, "cpu", config, out, shlex.join(["jaxagent", *arguments.given]), **options)
+
+
+def _trained(arguments: argparse.Namespace) -> TrainConfig:
+    """The recipe of an agent and an environment with what flags change."""
+    import tyro
+
+    changes = dict(text.partition("=")[::2] for text in arguments.set)
+    try:
+        config = recipe(arguments.agent, arguments.env)
+        prog, about = f"jaxagent train {arguments.agent} {arguments.env}", AGENTS[arguments.agent]
+        flags = ["--help"] if arguments.help else arguments.rest
+        fit = tyro.cli(type(config.fit), default=config.fit, args=flags, prog=prog, description=about)
+        config = dataclasses.replace(
+            config,
+            fit=fit,
+            change=tuple((name, float(value)) for name, value in changes.items()),
+            memory=arguments.memory,
+            seeds=SeedConfig(arguments.seed, arguments.seeds),
+            episodes=arguments.episodes,
+        )
+        if arguments.devices is not None:
+            runtime = dataclasses.replace(config.runtime, devices=arguments.devices)
+            config = dataclasses.replace(config, runtime=runtime)
+        check(config)
+    except ValueError as error:
+        raise UsageError(error.args[0]) from error
+    return config
 
 
 def _freeze(arguments: argparse.Namespace) -> int:

@@ -8,9 +8,11 @@ import importlib
 import importlib.util
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from envs.common.names import UnknownName, check_name
+from jaxagent.api.config import TrainConfig, recipe
 
 HOME = Path(__file__).parents[1]
 
@@ -37,7 +39,34 @@ class Room(NamedTuple):
         return importlib.import_module(f"{self.package}.study").study(config)
 
 
-def code_of(room: Room) -> tuple[str, ...]:
+class Training(NamedTuple):
+    """Training one agent by `jaxagent train`: what a room is, without a folder of its own."""
+
+    source: str  # as `jaxagent.api.learning.source_of` has it
+
+    @property
+    def name(self) -> str:
+        """What manifests and pages call it."""
+        return "train"
+
+    @property
+    def is_outside(self) -> bool:
+        """No: it is of the library."""
+        return False
+
+    @property
+    def config(self) -> Any:
+        """What a room's configuration module has."""
+        _, agent, env = self.source.split("/", 2)
+        about = f"{agent} on {env}"
+        return SimpleNamespace(Config=TrainConfig, DESCRIPTION=about, PRESETS={"cpu": recipe(agent, env)})
+
+    def study(self, config: Any) -> Any:
+        """The study of a configuration; imports JAX."""
+        return importlib.import_module("jaxagent.api.study").study(config)
+
+
+def code_of(room: Room | Training) -> tuple[str, ...]:
     """What makes the numbers of a room: paths in its repository."""
     if room.is_outside:
         return (".",)
@@ -49,9 +78,11 @@ def names() -> list[str]:
     return sorted(path.parent.name for path in HOME.glob("*/config.py"))
 
 
-def room(source: str) -> Room:
+def room(source: str) -> Room | Training:
     """The room of a name, or of a path to a folder. Raises `UnknownName` with the nearest name."""
     path = Path(source)
+    if source.startswith("train/"):
+        return Training(source)
     if source not in names() and (path / "config.py").is_file() and (path / "study.py").is_file():
         return _outside(path, source)
     if "/" in source:
@@ -73,12 +104,12 @@ def _outside(path: Path, source: str) -> Room:
     return Room(name, source, name)
 
 
-def default_preset(of: Room) -> str:
+def default_preset(of: Room | Training) -> str:
     """The preset that runs where none is named: "cpu" where there is one, else the first of real size."""
     names = list(of.config.PRESETS)
     return "cpu" if "cpu" in names else next((name for name in names if name != "smoke"), names[0])
 
 
-def preset(of: Room, name: str) -> Any:
+def preset(of: Room | Training, name: str) -> Any:
     """A preset's configuration. Raises `UnknownName` with the nearest name."""
     return of.config.PRESETS[check_name(f"preset of {of.name}", name, of.config.PRESETS)]

@@ -16,6 +16,7 @@ from experiments import results
 from experiments.cli import BUSY, FAILED, USAGE
 from experiments.cli.rooms import Room, code_of
 from jaxagent import folders, keys, library
+from jaxagent.api import learning
 from jaxagent.evaluate import emulator, statistics
 from jaxagent.evaluate.claims import check_claims, check_preset
 from jaxagent.evaluate.episodes import play
@@ -152,6 +153,8 @@ def failed(error: Exception) -> int:
 
 def evaluate(out: Path, episodes: int, seed: int) -> int:
     """Play every policy of a run on its task and print mean return with a bootstrap interval."""
+    if manifest.read(out)["experiment"] == learning.SOURCE:
+        return _evaluate_trained(out, episodes, seed)
     names = library.available(out)
     if not names:
         return failed(ValueError(f"{out}: holds no policies; finish the run first."))
@@ -164,6 +167,23 @@ def evaluate(out: Path, episodes: int, seed: int) -> int:
         low, high = statistics.interval_of_mean(returns)
         number = loaded.description.seed
         print(f"{name:36s} {number:4d} {returns.mean():9.2f}  [{low:.2f}, {high:.2f}]", flush=True)
+    return 0
+
+
+def _evaluate_trained(out: Path, episodes: int, seed: int) -> int:
+    """The same of `jaxagent train`: a line a seed, and their mean with an interval over seeds."""
+    try:
+        result = learning.load(out)
+    except ValueError as error:
+        return failed(error)
+    returns, about = result.evaluate(episodes, seed), f"{result.config.agent} on {result.config.task}"
+    for number, value in zip(result.config.seeds, returns, strict=True):
+        print(f"{about:36s} {number:4d} {value:9.2f}")
+    told = ""
+    if len(returns) > 1:
+        low, high = statistics.interval_of_mean(returns)
+        told = f"  95 % interval over {len(returns)} seeds [{low:.2f}, {high:.2f}]"
+    print(f"{'mean':36s}      {returns.mean():9.2f}{told}; {episodes} episodes of each")
     return 0
 
 

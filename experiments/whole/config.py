@@ -1,7 +1,6 @@
 """Configuration and presets of whole, importable without JAX."""
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -76,8 +75,8 @@ class HistoryConfig:
     """Play that every seed's transformer is pretrained on, of its own."""
 
     # Uniform actions, or the seed's perceptron as it was in each of its snapshots.
-    players: Literal["random", "mlp"] = "random"
-    lanes: Count = 16  # of each snapshot
+    players: Literal["random", "mlp"] = "mlp"
+    lanes: Count = 4  # of each snapshot
     steps: Count = 256  # env steps of a lane
 
 
@@ -132,20 +131,19 @@ _MUZERO = MuZeroConfig(
 )
 
 
-def _task(
-    env: str, *, ppo: Mapping[str, Any] = {}, muzero: Mapping[str, Any] = {}, **changes: Any
-) -> TaskConfig:
-    """A task that the transformers and the perceptron learn by the same settings of PPO."""
+def _task(env: str, ppo: dict[str, Any], muzero: dict[str, Any], mlp: float, **changes: Any) -> TaskConfig:
+    """A task that transformers and the perceptron learn by PPO alike, but for the latter's learning rate."""
     learned, planned = replace(_PPO, **ppo), replace(_MUZERO, **muzero)
-    return TaskConfig(env, planner=replace(_PLANNER, ppo=learned), mlp=learned, muzero=planned, **changes)
+    tower = replace(learned, learning_rate=mlp)
+    return TaskConfig(env, planner=replace(_PLANNER, ppo=learned), mlp=tower, muzero=planned, **changes)
 
 
-_CONTROL = {"ppo": {"reward_scale": 0.1, "discount": 0.97}, "muzero": {"discount": 0.97}}
-_COUNT = _task("memory/CountRecall", change=(("num_cards", 4),))
-_CARTPOLE = _task("memory/PositionCartPole", **_CONTROL)
+_CONTROL = {"reward_scale": 0.1, "discount": 0.97}, {"discount": 0.97}, 1e-3
+_COUNT = _task("memory/CountRecall", {}, {}, 4e-3, change=(("num_cards", 4),))
+_CARTPOLE = _task("memory/PositionCartPole", *_CONTROL)
 # A robot that sees where it is, and not how fast it moves.
-_ROBOT = _task("brax/inverted_pendulum", change=(("max_steps", 200),), kept=(0, 1), **_CONTROL)
-_BREAKOUT = _task("minatar/Breakout", ppo={"discount": 0.97}, muzero={"discount": 0.97}, patch=5)
+_ROBOT = _task("brax/inverted_pendulum", *_CONTROL, change=(("max_steps", 200),), kept=(0, 1))
+_BREAKOUT = _task("minatar/Breakout", {"discount": 0.97}, {"discount": 0.97}, 2e-3, patch=5)
 CPU = Config((_COUNT, _CARTPOLE), arms=("whole", "raw", "fresh", "mlp"), seeds=SeedConfig(0, 3))
 # Two cores, at most 150 minutes. Not of MinAtar: after as many steps nobody has more than 0.07.
 CPU_FULL = Config((_COUNT, _CARTPOLE, _ROBOT), seeds=SeedConfig(100, 8))
@@ -165,7 +163,7 @@ def _large(task: TaskConfig) -> TaskConfig:
 # Never run.
 GPU = Config(
     tuple(_large(task) for task in (_COUNT, _CARTPOLE, _ROBOT, _BREAKOUT)),
-    history=HistoryConfig(lanes=256, steps=256),
+    history=HistoryConfig(lanes=32, steps=256),
     tokens=TokenConfig(num_bins=256),
     model=TransformerConfig(width=128, num_layers=4, num_heads=4, context=32),
     pretrain=FitConfig(num_updates=2000, updates_per_chunk=200, batch_size=128, learning_rate=5e-4),
@@ -189,7 +187,7 @@ _TINY = replace(
 )
 SMOKE = Config(
     (_TINY,),
-    history=HistoryConfig(2, 32),
+    history=HistoryConfig(lanes=2, steps=32),
     tokens=TokenConfig(num_bins=8),
     model=TransformerConfig(width=8, num_layers=1, num_heads=2, context=4),
     pretrain=FitConfig(num_updates=2, updates_per_chunk=1, batch_size=8, warmup_updates=1),

@@ -1,0 +1,161 @@
+"""The front door: one call trains an agent, and its run is opened again."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxagent
+from envs.common.names import UnknownName
+from envs.types import Component
+from experiments import cli
+from jaxagent.agents import actor_critic
+from jaxagent.agents.recollection import Seen
+from jaxagent.api.config import AGENTS, RECIPES, recipe
+from jaxagent.api.kinds import KINDS
+from jaxagent.api.learning import load
+from jaxagent.config import PPOConfig
+from jaxagent.folders import NotOurs
+
+TINY = {"num_envs": 4, "num_steps": 4, "num_updates": 4, "updates_per_chunk": 2, "hidden_size": 8}
+CARTPOLE = "classic/CartPole-v1"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def as_users_run_it():
+    """A run makes its first state again where it is restored, from the same keys on purpose."""
+    with jax.debug_key_reuse(False):
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "first"
+    return jaxagent.learn("ppo", CARTPOLE, seeds=2, episodes=2, out=out, quiet=True, **TINY)
+
+
+def test_a_result_has_a_curve_policies_and_a_page(trained):
+    assert trained.curve["steps"].tolist() == [0, 32, 64]
+    assert trained.curve["returns"].shape == (3, 2)
+    np.testing.assert_array_equal(trained.returns, trained.curve["returns"][-1])
+    assert trained.report.stat().st_size > 1000
+    assert "2 seeds" in repr(trained)
+    policy = trained.policy(seed=1)
+    action, _ = policy.act(policy.init(3), jnp.zeros((3, 4)), jnp.ones(3, bool), jax.random.key(0))
+    assert action.shape == (3,)
+    other = jax.tree.leaves(trained.policy(seed=0).params)
+    assert not all(np.array_equal(x, y) for x, y in zip(other, jax.tree.leaves(policy.params), strict=True))
+    again = trained.evaluate(episodes=2), trained.evaluate(episodes=2)
+    assert again[0].shape == (2,)
+    np.testing.assert_array_equal(*again)
+    with pytest.raises(ValueError, match="got 5, expected one of"):
+        trained.policy(seed=5)
+
+
+def test_a_run_is_opened_again_and_is_not_another(trained, tmp_path):
+    kept = load(trained.save(tmp_path / "kept"))
+    np.testing.assert_array_equal(kept.returns, trained.returns)
+    jax.tree.map(np.testing.assert_array_equal, kept.params, trained.params)
+    settings = {"seeds": 2, "episodes": 2, "out": trained.folder, "quiet": True, **TINY}
+    same = jaxagent.learn("ppo", CARTPOLE, **settings)  # finished, so nothing is trained
+    assert same.summary == trained.summary
+    with pytest.raises(NotOurs, match="of this call"):
+        jaxagent.learn("ppo", CARTPOLE, **settings | {"learning_rate": 2e-3})
+    with pytest.raises(NotOurs):
+        load(tmp_path)
+
+
+def test_the_command_line_trains_the_same(trained, tmp_path, capsys):
+    flags = [text for name, value in TINY.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    out = tmp_path / "run"
+    command = ["train", "ppo", CARTPOLE, "--seeds", "2", "--episodes", "2", "--out", str(out), *flags]
+    assert cli.main(command) == 0
+    assert "after the first" not in capsys.readouterr().out
+    np.testing.assert_array_equal(load(out).returns, trained.returns)
+    assert cli.main(["resume", str(out)]) == 0
+    assert cli.main(["eval", str(out), "--episodes", "2"]) == 0
+    assert "ppo" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("agent", "env", "changes", "said"),
+    [
+        ("ppoo", CARTPOLE, {}, "Did you mean ppo"),
+        ("ppo", CARTPOLE, {"learning_rat": 1.0}, "learning_rate"),
+        ("ppo", "classic/CartPol", {}, "CartPole-v1"),
+        ("ppo", CARTPOLE, {"memory": "gruu"}, "gru"),
+        ("sac", CARTPOLE, {}, "expected vectors and real actions for sac; take ppo"),
+        ("sac", CARTPOLE, {"memory": "gru"}, "take ppo or pqn"),
+        ("pqn", "classic/Pendulum-v1", {}, "one category of actions for pqn; take ppo"),
+        ("rainbow", CARTPOLE, {}, "expected pictures"),
+        ("muzero", "classic/Pendulum-v1", {}, "one category of actions for muzero"),
+        ("ppo", "minatar/Breakout", {"memory": "gru"}, 'take memory "transformer"'),
+        ("ppo", CARTPOLE, {"seeds": 0}, "SeedConfig.count"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_runs(agent, env, changes, said):
+    with pytest.raises((ValueError, UnknownName), match=said):
+        jaxagent.learn(agent, env, **changes)
+
+
+def test_every_agent_has_a_recipe_and_a_kind():
+    assert set(AGENTS) == set(RECIPES)
+    assert {name.partition("-")[0] for name in AGENTS} == set(KINDS)
+    for agent, table in RECIPES.items():
+        for prefix in table:
+            assert recipe(agent, f"{prefix}X").fit == table[prefix]
+    assert recipe("ppo", "gymnax/Pendulum-v1").fit.discount == 0.95  # the longest beginning decides
+
+
+def test_towers_see_pictures_each_with_its_own_eyes():
+    moves = (Component("move", "category", cardinality=3),)
+    judge = actor_critic.seeing((6, 6, 2), moves, PPOConfig(hidden_size=8), "board")
+    params = judge.init(jax.random.key(0))
+    boards = jax.random.uniform(jax.random.key(1), (5, 4, 6, 6, 2))
+    seen = Seen(boards, jnp.zeros((5, 4), jnp.int32), (), jnp.zeros((5, 4), bool))
+
+    def told(params):
+        judgement = judge.judge(params, (), seen)
+        return judgement.log_prob, judgement.value
+
+    log_prob, value = told(params)
+    assert log_prob.shape == value.shape == (5, 4)
+    _, alone, _ = judge.act(params, (), boards[2], (), None, None)
+    np.testing.assert_allclose(jnp.exp(alone), 1 / 3, atol=0.02)  # nearly uniform at first
+    by_policy = jax.grad(lambda p: told(p)[0].sum())(params)
+    by_value = jax.grad(lambda p: told(p)[1].sum())(params)
+    sizes = [jax.tree.map(lambda x: float(jnp.abs(x).sum()), g) for g in (by_policy, by_value)]
+    moved = [[sum(jax.tree.leaves(part)) > 0 for part in (g.actor_eyes, g.critic_eyes)] for g in sizes]
+    assert moved == [[True, False], [False, True]]
+    # Integers are pixels.
+    pixels = (255 * boards).astype(jnp.uint8)
+    grey = seen._replace(obs=pixels.astype(jnp.float32) / 255)
+    np.testing.assert_allclose(
+        judge.judge(params, (), seen._replace(obs=pixels)).value,
+        judge.judge(params, (), grey).value,
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+SHORT = {"num_updates": 2, "updates_per_chunk": 1, "episodes": 2, "quiet": True}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("agent", "env", "changes"),
+    [
+        ("ppo", "minatar/Breakout", {}),
+        ("ppo", "minatar/Breakout", {"memory": "transformer"}),
+        ("ppo", "memory/RepeatFirst", {"memory": "lru"}),
+        ("pqn", "memory/RepeatFirst", {"memory": "gru"}),
+        ("sac", "classic/Pendulum-v1", {}),
+        ("rainbow", "minatar/Breakout", {}),
+        ("rainbow-spr", "minatar/Breakout", {}),
+        ("muzero", CARTPOLE, {}),
+    ],
+)
+def test_every_agent_trains(agent, env, changes):
+    result = jaxagent.learn(agent, env, **SHORT, **changes)
+    assert np.isfinite(result.returns).all()
+    assert result.summary["recompiled_programs"] == 0
