@@ -3,6 +3,6 @@
 Importing this package imports neither JAX nor a third-party simulator.
 """
 
-from envs.registry import make, registered
+from envs.registry import make, register, registered
 
-__all__ = ["make", "registered"]
+__all__ = ["make", "register", "registered"]

@@ -1,10 +1,15 @@
 """The single list of environments: static tables, so listing imports neither simulator nor JAX."""
 
+import functools
 import importlib
 import importlib.util
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from envs.common.names import MissingExtra, check_name
+from envs.common.names import MissingExtra, UnknownName, check_name
 
 
 class Family(NamedTuple):
@@ -290,8 +295,49 @@ FAMILIES = {
 }
 
 
+ENTRY_POINTS = "jaxagent.envs"  # the group under which packages bring environments
+_own: dict[str, Any] = {}  # by id: "module:attribute", or what that would be
+
+
+def register(env_id: str, target: str | Callable[..., Any]) -> None:
+    """Give an environment of yours an id: `register("mine/Walk", "my_module:Walk")`.
+
+    The target is a subclass of `envs.types.Environment`, or a function of overrides that returns one, alone
+    or with its task, or where to import it from. An installed package does the same by an entry point
+    `"mine/Walk" = "my_module:Walk"` of the group "jaxagent.envs". Raises ValueError for an id that is not
+    `family/name`, or of a family of this library.
+    """
+    family, _, name = env_id.partition("/")
+    if not family or not name or family in FAMILIES:
+        raise ValueError(
+            f"environment id: got {env_id!r}, expected FAMILY/NAME with a family of your own, such as "
+            f"mine/Walk; {', '.join(FAMILIES)} are taken."
+        )
+    if isinstance(target, str):
+        _check_place(target)
+    _own[env_id] = target
+
+
+@functools.cache
+def _brought() -> dict[str, str]:
+    """Environments that installed packages bring."""
+    return {point.name: point.value for point in metadata.entry_points(group=ENTRY_POINTS)}
+
+
+def own() -> dict[str, Any]:
+    """Environments of yours by id: registered here, or brought by a package."""
+    return _brought() | _own
+
+
+def check_env(env_id: str) -> str:
+    """Return an id that `make` knows, or a place `module:attribute`; raises `UnknownName` for others."""
+    return env_id if ":" in env_id else check_name("environment", env_id, registered())
+
+
 def registered(family: str | None = None) -> list[str]:
-    """List environment ids, `family/name`; of one family if it is given."""
+    """List environment ids, `family/name`, yours last; of one family of this library if it is given."""
+    if family is None:
+        return [env_id for family in FAMILIES for env_id in registered(family)] + sorted(own())
     families = [check_name("environment family", family, FAMILIES)] if family else list(FAMILIES)
     return [f"{f}/{name}" for f in families for name in FAMILIES[f].names]
 
@@ -315,10 +361,43 @@ def require_source(what: str, family: str) -> None:
 def make(env_id: str, **overrides: Any) -> tuple[Any, Any]:
     """Build an environment and its task: `env, params = make("gymnax/CartPole-v1", length=1.0)`.
 
-    Raises `UnknownName` for an unknown id or parameter, `ValueError` for an illegal value and
-    `MissingExtra` where the family's source is not installed.
+    One of yours is named by its id (`register`), or by its place: `make("my_module:Walk")`, where the working
+    folder is looked in last. Raises `UnknownName` for an unknown id or parameter, `ValueError` for an
+    illegal value and `MissingExtra` where the family's source is not installed.
     """
-    check_name("environment", env_id, registered())
+    check_env(env_id)
+    if ":" in env_id or env_id in own():
+        target = own().get(env_id, env_id)
+        return importlib.import_module("envs.yours").make(env_id, _found(target), overrides)
     family, name = env_id.split("/", 1)
     require_source(env_id, family)
     return importlib.import_module(FAMILIES[family].module).make(name, **overrides)
+
+
+def _check_place(place: str) -> None:
+    module, _, name = place.partition(":")
+    if not module or not name or not all(part.isidentifier() for part in [*module.split("."), name]):
+        raise ValueError(f"environment: got {place!r}, expected MODULE:NAME, such as my_module:Walk.")
+
+
+def _found(target: Any) -> Any:
+    """What a place holds."""
+    if not isinstance(target, str):
+        return target
+    _check_place(target)
+    module, _, name = target.partition(":")
+    folder = str(Path.cwd())
+    if folder not in sys.path and "" not in sys.path:
+        sys.path.append(folder)  # last, so that nothing installed is hidden
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.split(".")[0]:
+            raise  # of something that the module imports
+        raise UnknownName(
+            f"environment {target}: got no module {module!r}, expected one that Python finds, in {folder} "
+            "or installed; go to its folder, or install it."
+        ) from error
+    if not hasattr(found, name):
+        raise UnknownName(f"environment {target}: got no {name!r} in {found.__file__}, expected it there.")
+    return getattr(found, name)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.common.names import MissingExtra, UnknownName, check_name
-from envs.registry import registered
+from envs.registry import check_env, registered
 from experiments.cli import grids, rooms
 from jaxagent import folders
 from jaxagent.api.config import AGENTS, TrainConfig, recipe
@@ -163,7 +163,7 @@ def _train(arguments: argparse.Namespace) -> int:
         if arguments.help:
             return 0
         raise UsageError("got no agent and environment, expected both, such as ppo classic/CartPole-v1.")
-    check_name("environment", arguments.env, registered())
+    check_env(arguments.env)
     config = _trained(arguments)
     room = rooms.room(f"train/{arguments.agent}/{arguments.env}")
     given = [arguments.agent, arguments.env.replace("/", "-"), fingerprint(config)[:8]]
@@ -396,7 +396,7 @@ def _report(arguments: argparse.Namespace) -> int:
 def _render(arguments: argparse.Namespace) -> int:
     out = arguments.out
     if not arguments.sheet:
-        check_name("environment", arguments.env or "", registered())
+        check_env(arguments.env or "")
         out = out or RUNS / f"{arguments.env.replace('/', '-')}.gif"
         if out.suffix not in (".gif", ".png"):
             raise UsageError(f"--out: got {out}, expected a name that ends in .gif or .png.")

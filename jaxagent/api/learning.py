@@ -121,16 +121,18 @@ class Bound:
 
 
 def learn(
-    agent: str, env: str, *, out: str | Path | None = None, quiet: bool = False, **changes: Any
+    agent: str, env: Any, *, out: str | Path | None = None, quiet: bool = False, **changes: Any
 ) -> Result:
     """Train `agent` on the environment `env`; `changes` are of `TrainConfig` or of the agent's settings.
 
+    `env` is an id, a place `module:attribute`, or an environment itself, ours or gymnax's, alone or with
+    its task; a run of the last kind is opened or continued in this process alone, as no name leads to it.
     The run lies in `out`, where it goes on if it was stopped and is opened if it was finished; without
     `out` it lies in a folder that is deleted with the process. Raises `UnknownName` for an agent, an
     environment or a setting that there is not, ValueError for what the agent cannot read, `NotOurs`
     where something else lies in `out`.
     """
-    config = recipe(agent, env, **changes)
+    config = recipe(agent, _named(env), **changes)
     place = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="jaxagent-")) / "run"
     if out is None:
         atexit.register(shutil.rmtree, place.parent, ignore_errors=True)
@@ -145,6 +147,14 @@ def learn(
                 with folders.hold(place, "run"):
                     execution.execute(place, study, config.runtime, quiet=quiet)
     return Result(place, config)
+
+
+def _named(env: Any) -> str:
+    if isinstance(env, str):
+        return env
+    name = f"own/{type(env[0] if isinstance(env, tuple) else env).__name__}"
+    envs.register(name, lambda **overrides: env)
+    return name
 
 
 def load(folder: str | Path) -> Result:

@@ -159,3 +159,26 @@ def test_every_agent_trains(agent, env, changes):
     result = jaxagent.learn(agent, env, **SHORT, **changes)
     assert np.isfinite(result.returns).all()
     assert result.summary["recompiled_programs"] == 0
+
+
+WALK = """
+from envs.probes import ActionReward
+
+class Walk(ActionReward):
+    def render(self, state, params):
+        raise NotImplementedError
+"""
+
+
+def test_environments_of_ones_own_are_trained_on(tmp_path, monkeypatch):
+    (tmp_path / "walking.py").write_text(WALK)
+    monkeypatch.chdir(tmp_path)
+    flags = [text for name, value in TINY.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    assert cli.main(["train", "ppo", "walking:Walk", "--episodes", "2", "--out", "runs/walk", *flags]) == 0
+    by_place = load(tmp_path / "runs" / "walk")
+    assert not (by_place.folder / "pictures").exists()  # nobody draws it
+    import walking
+
+    by_object = jaxagent.learn("ppo", walking.Walk(), episodes=2, quiet=True, **TINY)
+    assert by_object.config.env == "own/Walk"
+    assert by_object.returns.shape == by_place.returns.shape == (1,)

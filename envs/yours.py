@@ -1,0 +1,51 @@
+"""Environments of a user's own, however they are given: a class, a function, an object, one of gymnax."""
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from envs.common.names import check_name
+from envs.types import Environment
+
+
+def make(name: str, target: Any, overrides: Mapping[str, Any]) -> tuple[Environment, Any]:
+    """The environment of a target and its task with overrides.
+
+    The target is a subclass of `Environment`, one itself, an environment of gymnax, or a function of
+    overrides that returns any of these, alone or with the task. Raises `UnknownName` for a field that
+    the task does not have, ValueError for a target that is nothing of the kind.
+    """
+    if inspect.isclass(target):
+        target = target()
+    if not isinstance(target, Environment) and not _is_of_gymnax(target) and callable(target):
+        target, overrides = target(**overrides), {}
+    env, task = target if isinstance(target, tuple) and len(target) == 2 else (target, None)
+    if _is_of_gymnax(env):
+        from envs.adapters.gymnax import GymnaxEnvironment
+
+        env = GymnaxEnvironment(type(env).__name__, env, env.default_params if task is None else task)
+    if not isinstance(env, Environment):
+        raise ValueError(
+            f"environment {name}: got {type(env).__name__}, expected a subclass of envs.types.Environment, "
+            "or an environment of gymnax; see envs/README.md, or wrap it."
+        )
+    task = env.default_params if task is None else task
+    return env, changed(name, task, overrides) if overrides else task
+
+
+def _is_of_gymnax(value: Any) -> bool:
+    """Whether it has what gymnax's environments have; told without importing gymnax."""
+    return not inspect.isclass(value) and hasattr(value, "step_env") and hasattr(value, "default_params")
+
+
+def changed(name: str, task: Any, overrides: Mapping[str, Any]) -> Any:
+    """A task with some of its fields changed, dtypes as they were."""
+    is_tuple = hasattr(task, "_fields")
+    fields = task._fields if is_tuple else [field.name for field in dataclasses.fields(task)]
+    for field in overrides:
+        check_name(f"parameter of {name}", field, sorted(fields))
+    cast = {f: jnp.asarray(v, jnp.asarray(getattr(task, f)).dtype) for f, v in overrides.items()}
+    return task._replace(**cast) if is_tuple else dataclasses.replace(task, **cast)
