@@ -11,8 +11,8 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name == "learn":
-        from jaxagent.api.learning import learn
+    if name in ("learn", "load", "sweep"):
+        from jaxagent.api import learning
 
-        return learn
+        return getattr(learning, name)
     raise AttributeError(f"module 'jaxagent' has no attribute {name!r}")

@@ -22,7 +22,7 @@ from envs.common.names import MissingExtra, UnknownName, check_name
 from envs.registry import check_env, registered
 from experiments.cli import grids, rooms
 from jaxagent import folders
-from jaxagent.api.config import AGENTS, TrainConfig, recipe
+from jaxagent.api.config import AGENTS, SweepConfig, TrainConfig, recipe, source_of
 from jaxagent.config import check, fingerprint, from_dict
 from jaxagent.folders import Locked, NotOurs
 from jaxagent.study.config import SeedConfig
@@ -80,21 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--overwrite", **switch, help="replace a run of ours, once this one is finished")
     run.add_argument("--tensorboard", **switch, help="also write TensorBoard events")
     train = add("train", "train an agent on an environment; --FIELD VALUE changes it", _train, add_help=False)
-    train.add_argument("-h", "--help", **switch, help="show this; behind an agent and an ENV all settings")
-    train.add_argument("agent", nargs="?", help=f"one of {', '.join(AGENTS)}")
-    train.add_argument("env", nargs="?", help="environment, see jaxagent list")
-    train.add_argument("--seeds", type=int, default=1, help="agents that are trained, each by its own seed")
-    train.add_argument("--seed", type=int, default=0, help="of the first of them")
-    train.add_argument("--memory", default="none", help="none, stack, gru, lru or transformer")
-    train.add_argument(
-        "--set", action="append", default=[], metavar="NUMBER=VALUE", help="of the environment"
+    sweep = add("sweep", "train it under FIELD=A,B ..., all at once", _train, add_help=False)
+    for parser_of in (train, sweep):
+        _add_training(parser_of, switch, devices)
+    sweep.add_argument(
+        "--at-once", type=int, default=64, help="agents in one program, which share its memory"
     )
-    train.add_argument("--episodes", type=int, default=32, help="of each snapshot and seed")
-    train.add_argument("--out", type=Path, help="run folder (default runs/train-AGENT-ENV-FINGERPRINT)")
-    train.add_argument("--devices", **devices)
-    train.add_argument("--dry-run", **switch, help="print the cost and stop")
-    train.add_argument("--overwrite", **switch, help="replace a run of ours, once this one is finished")
-    train.add_argument("--tensorboard", **switch, help="also write TensorBoard events")
     freeze = add("freeze", "write what a preset claims, to be committed before its claim seeds run", _freeze)
     freeze.add_argument("name", help="experiment")
     freeze.add_argument("preset", help="whose claims, seeds and settings")
@@ -131,6 +122,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_training(parser: argparse.ArgumentParser, switch: dict[str, Any], devices: dict[str, Any]) -> None:
+    """What training and sweeps are asked alike."""
+    parser.add_argument("-h", "--help", **switch, help="show this; behind an agent and an ENV all settings")
+    parser.add_argument("agent", nargs="?", help=f"one of {', '.join(AGENTS)}")
+    parser.add_argument("env", nargs="?", help="environment, see jaxagent list, or MODULE:NAME")
+    parser.add_argument("--seeds", type=int, default=1, help="agents that are trained, each by its own seed")
+    parser.add_argument("--seed", type=int, default=0, help="of the first of them")
+    parser.add_argument("--memory", default="none", help="none, stack, gru, lru or transformer")
+    parser.add_argument("--set", action="append", default=[], metavar="NUMBER=VALUE", help="of the env")
+    parser.add_argument("--episodes", type=int, default=32, help="of each snapshot and seed")
+    parser.add_argument("--out", type=Path, help="run folder (default runs/train-AGENT-ENV-FINGERPRINT)")
+    parser.add_argument("--devices", **devices)
+    parser.add_argument("--dry-run", **switch, help="print the cost and stop")
+    parser.add_argument("--overwrite", **switch, help="replace a run of ours, once this one is finished")
+    parser.add_argument("--tensorboard", **switch, help="also write TensorBoard events")
+
+
 def _list(arguments: argparse.Namespace) -> int:
     del arguments
     for name in rooms.names():
@@ -158,16 +166,20 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    """Train one agent, or under all values of a grid."""
     if not arguments.agent or not arguments.env:
         print(arguments.usage())
         if arguments.help:
             return 0
         raise UsageError("got no agent and environment, expected both, such as ppo classic/CartPole-v1.")
     check_env(arguments.env)
-    config = _trained(arguments)
-    room = rooms.room(f"train/{arguments.agent}/{arguments.env}")
-    given = [arguments.agent, arguments.env.replace("/", "-"), fingerprint(config)[:8]]
-    out = arguments.out or RUNS / "-".join(["train", *given])
+    try:
+        config = _trained(arguments)
+    except ValueError as error:
+        raise UsageError(error.args[0]) from error
+    room = rooms.room(source_of(config))
+    given = [arguments.agent, _slug(arguments.env), fingerprint(config)[:8]]
+    out = arguments.out or RUNS / "-".join([arguments.command, *given])
     if not arguments.dry_run:
         folders.check_new(out, "run", replace=arguments.overwrite)
     _prepare_jax(config, out)
@@ -179,31 +191,43 @@ def _train(arguments: argparse.Namespace) -> int:
     return session.start(room, "cpu", config, out, shlex.join(["jaxagent", *arguments.given]), **options)
 
 
-def _trained(arguments: argparse.Namespace) -> TrainConfig:
-    """The recipe of an agent and an environment with what flags change."""
+def _trained(arguments: argparse.Namespace) -> TrainConfig | SweepConfig:
+    """The recipe of an agent and an environment with what flags change, and the grid of a sweep."""
     import tyro
 
-    changes = dict(text.partition("=")[::2] for text in arguments.set)
+    grid = [text for text in arguments.rest if "=" in text and not text.startswith("-")]
+    flags = ["--help"] if arguments.help else [text for text in arguments.rest if text not in grid]
+    made = recipe(arguments.agent, arguments.env)
+    prog, about = f"jaxagent {arguments.command} {made.agent} {made.env}", AGENTS[made.agent]
+    config = dataclasses.replace(
+        made,
+        fit=tyro.cli(type(made.fit), default=made.fit, args=flags, prog=prog, description=about),
+        change=tuple((name, _number(name, value)) for name, _, value in map(_halves, arguments.set)),
+        memory=arguments.memory,
+        seeds=SeedConfig(arguments.seed, arguments.seeds),
+        episodes=arguments.episodes,
+    )
+    if arguments.devices is not None:
+        runtime = dataclasses.replace(config.runtime, devices=arguments.devices)
+        config = dataclasses.replace(config, runtime=runtime)
+    if arguments.command == "train":
+        if grid:
+            raise UsageError(f"got {grid}, expected no grid; use jaxagent sweep.")
+        return config
+    axes = ((name.replace("-", "_"), values.split(",")) for name, _, values in map(_halves, grid))
+    numbers = tuple((name, tuple(_number(name, value) for value in values)) for name, values in axes)
+    return SweepConfig(config, numbers, arguments.at_once)
+
+
+def _halves(text: str) -> tuple[str, str, str]:
+    return text.partition("=")
+
+
+def _number(name: str, text: str) -> float:
     try:
-        config = recipe(arguments.agent, arguments.env)
-        prog, about = f"jaxagent train {arguments.agent} {arguments.env}", AGENTS[arguments.agent]
-        flags = ["--help"] if arguments.help else arguments.rest
-        fit = tyro.cli(type(config.fit), default=config.fit, args=flags, prog=prog, description=about)
-        config = dataclasses.replace(
-            config,
-            fit=fit,
-            change=tuple((name, float(value)) for name, value in changes.items()),
-            memory=arguments.memory,
-            seeds=SeedConfig(arguments.seed, arguments.seeds),
-            episodes=arguments.episodes,
-        )
-        if arguments.devices is not None:
-            runtime = dataclasses.replace(config.runtime, devices=arguments.devices)
-            config = dataclasses.replace(config, runtime=runtime)
-        check(config)
-    except ValueError as error:
-        raise UsageError(error.args[0]) from error
-    return config
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{name}: got {text!r}, expected a number.") from None
 
 
 def _freeze(arguments: argparse.Namespace) -> int:

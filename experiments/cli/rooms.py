@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from envs.common.names import UnknownName, check_name
-from jaxagent.api.config import TrainConfig, recipe
+from jaxagent.api.config import config_of
 
 HOME = Path(__file__).parents[1]
 
@@ -40,14 +40,14 @@ class Room(NamedTuple):
 
 
 class Training(NamedTuple):
-    """Training one agent by `jaxagent train`: what a room is, without a folder of its own."""
+    """What `jaxagent train` and `jaxagent sweep` run: what a room is, without a folder of its own."""
 
-    source: str  # as `jaxagent.api.learning.source_of` has it
+    source: str  # as `jaxagent.api.config.source_of` has it
 
     @property
     def name(self) -> str:
-        """What manifests and pages call it."""
-        return "train"
+        """What manifests and pages call it: train or sweep."""
+        return self.source.split("/")[0]
 
     @property
     def is_outside(self) -> bool:
@@ -57,13 +57,14 @@ class Training(NamedTuple):
     @property
     def config(self) -> Any:
         """What a room's configuration module has."""
-        _, agent, env = self.source.split("/", 2)
-        about = f"{agent} on {env}"
-        return SimpleNamespace(Config=TrainConfig, DESCRIPTION=about, PRESETS={"cpu": recipe(agent, env)})
+        made = config_of(self.source)
+        about = " on ".join(self.source.split("/", 2)[1:])
+        return SimpleNamespace(Config=type(made), DESCRIPTION=about, PRESETS={"cpu": made})
 
     def study(self, config: Any) -> Any:
         """The study of a configuration; imports JAX."""
-        return importlib.import_module("jaxagent.api.study").study(config)
+        module = "study" if self.name == "train" else self.name
+        return importlib.import_module(f"jaxagent.api.{module}").study(config)
 
 
 def code_of(room: Room | Training) -> tuple[str, ...]:
@@ -81,7 +82,7 @@ def names() -> list[str]:
 def room(source: str) -> Room | Training:
     """The room of a name, or of a path to a folder. Raises `UnknownName` with the nearest name."""
     path = Path(source)
-    if source.startswith("train/"):
+    if source.startswith(("train/", "sweep/")):
         return Training(source)
     if source not in names() and (path / "config.py").is_file() and (path / "study.py").is_file():
         return _outside(path, source)

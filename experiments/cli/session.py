@@ -17,6 +17,7 @@ from experiments.cli import BUSY, FAILED, USAGE
 from experiments.cli.rooms import Room, code_of
 from jaxagent import folders, keys, library
 from jaxagent.api import learning
+from jaxagent.api.sweep import ranked
 from jaxagent.evaluate import emulator, statistics
 from jaxagent.evaluate.claims import check_claims, check_preset
 from jaxagent.evaluate.episodes import play
@@ -137,7 +138,8 @@ def _go_on(out: Path, config: Any, study: Study, *, tensorboard: bool) -> None:
         from jaxagent.report.tensorboard import export
 
         export(out)
-    print(f"\n{table(told)}\n\n{out / 'report.html'}")
+    shown = ranked(told["ranking"]) if "ranking" in told else [table(told)]
+    print("\n" + "\n".join(shown) + f"\n\n{out / 'report.html'}")
     print(
         f"wall {told['wall_seconds']:.0f} s, compiling {told['compile_seconds']:.0f} s, "
         f"recompiled {told['recompiled_programs']} programs, "

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 from typing import Any, Literal, get_args
 
 from envs.common.names import check_name
@@ -21,6 +22,7 @@ from jaxagent.config import (
     SPRConfig,
     TrunkConfig,
     require,
+    require_unlike,
 )
 from jaxagent.study.config import SeedConfig
 
@@ -63,6 +65,40 @@ class TrainConfig(Checked):
         check_name("memory", self.memory, get_args(Memory))
         takes = self.memory == "none" or self.agent in REMEMBERS
         require(takes, f"memory of {self.agent}", self.memory, "none", f"take {' or '.join(REMEMBERS)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepConfig(Checked):
+    """One agent on one environment under all combinations of some of its numbers."""
+
+    train: TrainConfig
+    grid: tuple[tuple[str, tuple[float, ...]], ...]  # a number of the agent's settings, and its values
+    at_once: Count = 64  # agents in one program, which share its memory
+
+    @property
+    def runtime(self) -> RuntimeConfig:
+        """Of all of it."""
+        return self.train.runtime
+
+    @property
+    def combinations(self) -> dict[str, dict[str, float]]:
+        """Values of all fields by the name of their combination, the first field varying slowest."""
+        fields = [field for field, _ in self.grid]
+        drawn = (dict(zip(fields, values, strict=True)) for values in product(*(v for _, v in self.grid)))
+        return {" ".join(f"{f}={v:g}" for f, v in values.items()): values for values in drawn}
+
+    def check(self) -> None:
+        """Raise for a field that is no number of the agent's, a value twice, or one that is illegal."""
+        fit = self.train.fit
+        numbers = [f.name for f in dataclasses.fields(fit) if isinstance(getattr(fit, f.name), float)]
+        require(bool(self.grid), "grid", self.grid, "a field with its values", "such as learning_rate")
+        require_unlike("fields of the grid", [field for field, _ in self.grid])
+        for field, values in self.grid:
+            check_name(f"number of {self.train.agent}", field, numbers)
+            require(len(values) > 0, field, values, "at least one value", "name them")
+            require_unlike(f"values of {field}", [str(value) for value in values])
+        for values in self.combinations.values():
+            replace(fit, **values)  # checks itself
 
 
 _CLASSIC = PPOConfig(num_updates=120, updates_per_chunk=6, reward_scale=0.1)
@@ -147,3 +183,16 @@ def recipe(agent: str, env: str, **changes: Any) -> TrainConfig:
 def _of_family(agent: str, env: str) -> Any:
     table = RECIPES[agent]
     return table[max((prefix for prefix in table if env.startswith(prefix)), key=len)]
+
+
+def source_of(config: TrainConfig | SweepConfig) -> str:
+    """What a manifest calls a run, such as train/ppo/classic/CartPole-v1."""
+    kind, train = ("train", config) if isinstance(config, TrainConfig) else ("sweep", config.train)
+    return f"{kind}/{train.agent}/{train.env}"
+
+
+def config_of(source: str) -> TrainConfig | SweepConfig:
+    """What a `source_of` begins with: the recipe, or a sweep of one value of it."""
+    kind, agent, env = source.split("/", 2)
+    train = recipe(agent, env)
+    return train if kind == "train" else SweepConfig(train, (("learning_rate", (train.fit.learning_rate,)),))

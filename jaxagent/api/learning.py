@@ -1,9 +1,10 @@
-"""Training in one call: `learn` begins or continues a run, `load` opens one, both give a `Result`."""
+"""Training in one call: `learn` and `sweep` begin or continue a run, `load` opens one."""
 
 import atexit
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import numpy as np
 import envs
 from jaxagent import folders, keys
 from jaxagent.api import study as studies
-from jaxagent.api.config import TrainConfig, recipe
+from jaxagent.api import sweep as sweeps
+from jaxagent.api.config import SweepConfig, TrainConfig, config_of, recipe, source_of
 from jaxagent.api.kinds import kind_of
 from jaxagent.config import fingerprint, from_dict
 from jaxagent.study import agents, execution, films
@@ -133,20 +135,71 @@ def learn(
     where something else lies in `out`.
     """
     config = recipe(agent, _named(env), **changes)
+    return Result(_carried_out(config, studies.study(config), out, quiet), config)
+
+
+class SweepResult:
+    """A finished sweep: what each combination of settings reached."""
+
+    def __init__(self, folder: Path, config: SweepConfig) -> None:
+        """The run in `folder`, which `config` made."""
+        self.folder, self.config = folder, config
+
+    def __repr__(self) -> str:
+        return "\n".join([f"SweepResult in {self.folder}", *sweeps.ranked(self.ranking)])
+
+    @cached_property
+    def ranking(self) -> list[dict[str, Any]]:
+        """Combinations, best first: name, mean, interval over seeds, whether the best is apart from it."""
+        return _read(self.folder / "summary.json")["ranking"]
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The settings of the best mean, to be passed to `learn` with other seeds."""
+        return self.config.combinations[self.ranking[0]["name"]]
+
+    @property
+    def report(self) -> Path:
+        """The page of the run."""
+        return self.folder / "report.html"
+
+
+def sweep(
+    agent: str,
+    env: Any,
+    grid: Mapping[str, Sequence[float]],
+    *,
+    out: str | Path | None = None,
+    quiet: bool = False,
+    at_once: int = 64,
+    **changes: Any,
+) -> SweepResult:
+    """Train all combinations of a `grid` of the agent's numbers, as lanes of one program; else as `learn`.
+
+    `at_once` agents share one program, and its memory. Raises ValueError for a number that decides what
+    the program is.
+    """
+    train = recipe(agent, _named(env), **changes)
+    config = SweepConfig(train, tuple((f, tuple(map(float, v))) for f, v in grid.items()), at_once)
+    return SweepResult(_carried_out(config, sweeps.study(config), out, quiet), config)
+
+
+def _carried_out(config: TrainConfig | SweepConfig, study: Any, out: str | Path | None, quiet: bool) -> Path:
+    """The folder of a run that is finished now, whatever was of it before."""
     place = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="jaxagent-")) / "run"
     if out is None:
         atexit.register(shutil.rmtree, place.parent, ignore_errors=True)
-    study = studies.study(config)
-    with jax.default_matmul_precision(config.runtime.matmul_precision):
+    runtime = config.runtime
+    with jax.default_matmul_precision(runtime.matmul_precision):
         if folders.kind_of(place) is None:
             with folders.begin(place, _manifest(config)):
-                execution.execute(place, study, config.runtime, quiet=quiet)
+                execution.execute(place, study, runtime, quiet=quiet)
         else:
             _check_same(place, config)
             if not (place / "summary.json").exists():
                 with folders.hold(place, "run"):
-                    execution.execute(place, study, config.runtime, quiet=quiet)
-    return Result(place, config)
+                    execution.execute(place, study, runtime, quiet=quiet)
+    return place
 
 
 def _named(env: Any) -> str:
@@ -166,33 +219,24 @@ def load(folder: str | Path) -> Result:
         raise ValueError(f"{place}: got a run of {about['source']}, expected one of `jaxagent train`.")
     if not (place / "summary.json").exists():
         raise ValueError(f"{place}: got an unfinished run, expected a finished one; resume it.")
-    return Result(place, config_of(about["source"], about["config"]))
+    return Result(place, from_dict(config_of(about["source"]), about["config"]))
 
 
-def source_of(config: TrainConfig) -> str:
-    """What a manifest calls a run, such as train/ppo/classic/CartPole-v1."""
-    return f"{SOURCE}/{config.agent}/{config.env}"
-
-
-def config_of(source: str, values: dict[str, Any] | None = None) -> TrainConfig:
-    """The recipe of a `source_of`, or what it became, as JSON."""
-    _, agent, env = source.split("/", 2)
-    made = recipe(agent, env)
-    return made if values is None else from_dict(made, values)
-
-
-def _manifest(config: TrainConfig) -> dict[str, Any]:
-    command = f"jaxagent.learn({config.agent!r}, {config.env!r}, ...)"
-    about = manifest.describe(SOURCE, source_of(config), PRESET, config, command)
-    about["precision"] = config.runtime.matmul_precision
-    return about | {"seeds": [[config.seeds.first, config.seeds.count]]}
+def _manifest(config: TrainConfig | SweepConfig) -> dict[str, Any]:
+    source = source_of(config)
+    kind, agent, env = source.split("/", 2)
+    command = f"jaxagent.{'learn' if kind == 'train' else kind}({agent!r}, {env!r}, ...)"
+    train = config if isinstance(config, TrainConfig) else config.train
+    about = manifest.describe(kind, source, PRESET, config, command)
+    about["precision"] = train.runtime.matmul_precision
+    return about | {"seeds": [[train.seeds.first, train.seeds.count]]}
 
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def _check_same(place: Path, config: TrainConfig) -> None:
+def _check_same(place: Path, config: TrainConfig | SweepConfig) -> None:
     found = manifest.read(place)["fingerprint"] if folders.kind_of(place) == "run" else "no run"
     if found != fingerprint(config):
         raise folders.NotOurs(

@@ -16,7 +16,7 @@ from jaxagent.study.study import Found, Measure, Study
 from jaxagent.study.verdicts import Scores
 
 ROWS = 11  # snapshots that are played, evenly spaced, the first and the last among them
-CURVE = Curve("train/return", ("train",), "Return while training", "env_steps", "episode return")
+CURVE = Curve("train/return", ("train*",), "Return while training", "env_steps", "episode return")
 
 
 def study(config: TrainConfig) -> Study:

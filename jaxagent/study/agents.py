@@ -59,7 +59,7 @@ def seeded(
             ),
             config,
             keys.derive(0, f"{purpose}/update"),
-            begin=partial(_with_envs, config.num_envs),
+            begin=partial(with_envs, config.num_envs),
             ids=seeds,
             keep=keep,
             history=True,
@@ -87,7 +87,7 @@ def population(name: str, env: Any, tasks: Sequence[Any], config: AgentConfig, s
             lambda: (keys.per_index(first_key, jnp.arange(len(tasks))), stack(tasks)),
             config,
             keys.derive(seed, f"{purpose}/update"),
-            begin=partial(_with_envs, config.num_envs),
+            begin=partial(with_envs, config.num_envs),
             keep=keep,
             history=True,
             units={"env_steps": config.env_steps_per_update},
@@ -97,7 +97,8 @@ def population(name: str, env: Any, tasks: Sequence[Any], config: AgentConfig, s
     return Fit(name, lanes)
 
 
-def _with_envs(num_envs: int, lane_keys: jax.Array, tasks: Any, *given: Any) -> tuple[Any, ...]:
+def with_envs(num_envs: int, lane_keys: jax.Array, tasks: Any, *given: Any) -> tuple[Any, ...]:
+    """Arguments of a loop's `init` in lanes: keys, tasks `[N, num_envs, ...]`, and what else is given."""
     return lane_keys, jax.vmap(lambda task: broadcast_params(task, num_envs))(tasks), *given
 
 
