@@ -212,7 +212,11 @@ def _played(loaded: library.LoadedPolicy, episodes: int, key: jax.Array) -> np.n
 
 def dry_run(room: Room, config: Any) -> int:
     """Print parameters, operations, memory and the least time of every fit, without running."""
-    study, rate, total = room.study(config), matmul_rate(), 0.0
+    return _exit_code(lambda: _print_costs(room.study(config)))
+
+
+def _print_costs(study: Study) -> None:
+    rate, total = matmul_rate(), 0.0
     print(f"{'stage':32s} {'parameters':>11s} {'GFLOP':>10s} {'MiB':>8s} {'s':>7s}")
     for row in costs(study):
         total += row.flops / rate
@@ -222,4 +226,3 @@ def dry_run(room: Room, config: Any) -> int:
         f"at least {total:.0f} s: the products counted in the traced updates, at {rate / 1e9:.0f} GFLOP/s "
         "of a large product measured now; environments, what is no product, and compiling come on top"
     )
-    return 0

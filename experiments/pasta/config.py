@@ -16,6 +16,7 @@ from jaxagent.config import (
     Positive,
     PPOConfig,
     RuntimeConfig,
+    ScalarTokens,
     TD3BCConfig,
     TokenConfig,
     TransformerConfig,
@@ -191,7 +192,7 @@ class Config:
     seed: int = 0  # of the data and of pretraining
     num_pretrainings: Count = 5  # of each model
     collect: CollectConfig = CollectConfig()
-    tokens: TokenConfig = TokenConfig()
+    tokens: ScalarTokens = TokenConfig()
     network: TransformerConfig = TransformerConfig()
     pretrain: FitConfig = FitConfig()
     slow_rate: Positive = 0.005  # of the average that latent objectives predict, per update

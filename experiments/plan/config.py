@@ -8,6 +8,7 @@ from jaxagent.config import (
     Count,
     FitConfig,
     RuntimeConfig,
+    ScalarTokens,
     Share,
     TokenConfig,
     TransformerConfig,
@@ -74,7 +75,7 @@ class Config:
     seed: int = 0  # of the agents and their data
     # So early that the most likely actions leave room, and not so early that they know nothing.
     collect: CollectConfig = CollectConfig(demonstrators=1, max_return=0.4)
-    tokens: TokenConfig = TokenConfig(num_bins=64)
+    tokens: ScalarTokens = TokenConfig(num_bins=64)
     model: TransformerConfig = TransformerConfig(num_layers=2, context=4)
     pretrain: FitConfig = FitConfig(num_updates=600)
     world: ModelConfig = ModelConfig()

@@ -3,7 +3,15 @@
 import dataclasses
 from typing import Literal
 
-from jaxagent.config import Count, FitConfig, Positive, RuntimeConfig, TokenConfig, TransformerConfig
+from jaxagent.config import (
+    Count,
+    FitConfig,
+    Positive,
+    RuntimeConfig,
+    ScalarTokens,
+    TokenConfig,
+    TransformerConfig,
+)
 from jaxagent.study import config as parts
 
 DESCRIPTION = "PPO agents -> early trajectories -> one pretrained transformer -> few-shot cloning"
@@ -41,7 +49,7 @@ class Config:
     tasks: tuple[TaskConfig, ...]
     seed: int = 0  # of the agents, their data and the one pretraining
     collect: parts.CollectConfig = parts.CollectConfig()
-    tokens: TokenConfig = TokenConfig()
+    tokens: ScalarTokens = TokenConfig()
     model: TransformerConfig = TransformerConfig()
     pretrain: FitConfig = FitConfig()
     adapt: AdaptConfig = AdaptConfig()

@@ -4,6 +4,7 @@ import dataclasses
 
 from jaxagent.config import Count, FitConfig, PPOConfig, RuntimeConfig, TokenConfig, TransformerConfig
 from jaxagent.config.checks import Positive, Share, require_whole_lanes
+from jaxagent.config.networks import ScalarTokens
 from jaxagent.study import config as parts
 
 DESCRIPTION = "histories of PPO agents pretrain a transformer; PPO then tunes it on changed dynamics"
@@ -36,7 +37,7 @@ class Config:
     collect: parts.CollectConfig = parts.CollectConfig(
         demonstrators=1, demonstration_episodes=1, max_return=0.2
     )
-    tokens: TokenConfig = TokenConfig(num_bins=64)
+    tokens: ScalarTokens = TokenConfig(num_bins=64)
     model: TransformerConfig = TransformerConfig(width=32, num_layers=2, num_heads=4, context=4)
     pretrain: FitConfig = FitConfig(num_updates=1000, updates_per_chunk=100, learning_rate=2e-3)
     lora_rank: Count = 4

@@ -13,6 +13,7 @@ from jaxagent.config import (
     MuZeroConfig,
     PPOConfig,
     RuntimeConfig,
+    ScalarTokens,
     SearchConfig,
     SequencePlannerConfig,
     SPRConfig,
@@ -87,7 +88,7 @@ class Config:
     tasks: tuple[TaskConfig, ...]
     arms: tuple[str, ...] = ALL_ARMS
     history: HistoryConfig = HistoryConfig()
-    tokens: TokenConfig = TokenConfig(num_bins=32)
+    tokens: ScalarTokens = TokenConfig(num_bins=32)
     model: TransformerConfig = TransformerConfig(width=32, num_layers=2, num_heads=4, context=8)
     pretrain: FitConfig = FitConfig(num_updates=400, updates_per_chunk=100, learning_rate=2e-3)
     way: Literal["full", "lora"] = "full"  # which parameters of what was pretrained learn

@@ -1,7 +1,7 @@
 """What networks are made of."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal, NamedTuple
 
 from jaxagent.config.checks import (
     Checked,
@@ -103,6 +103,19 @@ class TokenConfig(Checked):
         """Raise ValueError for an illegal configuration."""
         require_positive(self, "num_bins", "mu", "max_deviation")
         require(self.num_bins >= 2, "TokenConfig.num_bins", self.num_bins, "at least 2", "raise it")
+
+
+class SingleTokens(NamedTuple):
+    """What tokens must be where a model acts with them, as part of a field's type: a bin for each scalar."""
+
+    def check(self, name: str, value: TokenConfig) -> None:
+        """Raise ValueError for others, which would not be obeyed."""
+        for part, expected in (("granularity", "component"), ("values", "bins")):
+            fix = "its models act with single tokens, or say themselves what theirs are (--models.N)"
+            require(getattr(value, part) == expected, f"{name}.{part}", getattr(value, part), expected, fix)
+
+
+ScalarTokens = Annotated[TokenConfig, SingleTokens()]
 
 
 @dataclasses.dataclass(frozen=True)

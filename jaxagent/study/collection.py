@@ -142,8 +142,8 @@ def stand_in(env: Any, num_steps: int = 64, num_lanes: int = 4) -> Trajectory:
     else:
         low, high = [0.0 if c.cardinality else -1.0 for c in spec], [float(c.cardinality or 1) for c in spec]
         action = rng.uniform(low, high, (*shape, len(spec))).astype(blank_action(spec).dtype)
-    never = np.zeros(shape, bool)
-    return Trajectory(obs, action, np.zeros(shape, np.float32), never, never, obs)
+    reward, never = rng.normal(size=shape).astype(np.float32), np.zeros(shape, bool)
+    return Trajectory(obs, action, reward, never, never, obs)
 
 
 def pretraining(config: Any, folder: Path | None, lanes: Sequence[str] = PRETRAINED) -> Lanes:
