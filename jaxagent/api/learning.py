@@ -135,7 +135,8 @@ def learn(
     where something else lies in `out`.
     """
     config = recipe(agent, _named(env), **changes)
-    return Result(_carried_out(config, studies.study(config), out, quiet), config)
+    call = _called("learn", agent, config.env, changes)
+    return Result(_carried_out(config, studies.study(config), call, out, quiet), config)
 
 
 class SweepResult:
@@ -181,10 +182,19 @@ def sweep(
     """
     train = recipe(agent, _named(env), **changes)
     config = SweepConfig(train, tuple((f, tuple(map(float, v))) for f, v in grid.items()), at_once)
-    return SweepResult(_carried_out(config, sweeps.study(config), out, quiet), config)
+    call = _called("sweep", agent, train.env, {"grid": dict(config.grid), "at_once": at_once, **changes})
+    return SweepResult(_carried_out(config, sweeps.study(config), call, out, quiet), config)
 
 
-def _carried_out(config: TrainConfig | SweepConfig, study: Any, out: str | Path | None, quiet: bool) -> Path:
+def _called(function: str, agent: str, env: str, changes: Mapping[str, Any]) -> str:
+    """A call as it may be typed again."""
+    given = [repr(agent), repr(env), *(f"{name}={value!r}" for name, value in changes.items())]
+    return f"jaxagent.{function}({', '.join(given)})"
+
+
+def _carried_out(
+    config: TrainConfig | SweepConfig, study: Any, call: str, out: str | Path | None, quiet: bool
+) -> Path:
     """The folder of a run that is finished now, whatever was of it before."""
     place = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="jaxagent-")) / "run"
     if out is None:
@@ -192,7 +202,7 @@ def _carried_out(config: TrainConfig | SweepConfig, study: Any, out: str | Path 
     runtime = config.runtime
     with jax.default_matmul_precision(runtime.matmul_precision):
         if folders.kind_of(place) is None:
-            with folders.begin(place, _manifest(config)):
+            with folders.begin(place, _manifest(config, call)):
                 execution.execute(place, study, runtime, quiet=quiet)
         else:
             _check_same(place, config)
@@ -222,12 +232,10 @@ def load(folder: str | Path) -> Result:
     return Result(place, from_dict(config_of(about["source"]), about["config"]))
 
 
-def _manifest(config: TrainConfig | SweepConfig) -> dict[str, Any]:
+def _manifest(config: TrainConfig | SweepConfig, call: str) -> dict[str, Any]:
     source = source_of(config)
-    kind, agent, env = source.split("/", 2)
-    command = f"jaxagent.{'learn' if kind == 'train' else kind}({agent!r}, {env!r}, ...)"
     train = config if isinstance(config, TrainConfig) else config.train
-    about = manifest.describe(kind, source, PRESET, config, command)
+    about = manifest.describe(source.split("/")[0], source, PRESET, config, call)
     about["precision"] = train.runtime.matmul_precision
     return about | {"seeds": [[train.seeds.first, train.seeds.count]]}
 

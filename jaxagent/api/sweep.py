@@ -36,7 +36,7 @@ def study(config: SweepConfig) -> Study:
         fit = sweeps.fit(f"train/{number}", lanes_of, task, values, list(train.seeds), f"train/{train.env}")
         steps += [fit, Measure(f"evaluate/{number}", partial(evaluate, config, kind, env, task, fit, names))]
     return Study(
-        dict.fromkeys(config.combinations, f"{train.agent} with these"),
+        dict.fromkeys(config.combinations, ""),
         [train.task],
         steps,
         partial(scores, config),

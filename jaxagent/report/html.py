@@ -58,21 +58,32 @@ def write_report(folder: str | Path, page: Path | None = None) -> Path:
 
 
 def render_page(run: Run) -> str:
-    """Composes the page from its sections, in reading order."""
+    """Composes the page from its sections, in reading order; training alone claims nothing."""
+    claims = _trained(run) is None
     sections = [
-        ("Claims", _claims),
-        ("Scores", _scores),
-        *([("Figures of the paper", _paper_figures)] if run.summary.get("figures") else []),
-        ("The agents at work", _pictures),
-        ("Learning curves", draw_curves),
-        ("Preconditions", _preconditions),
-        ("Budgets", _budgets),
-        ("Limits", _limits),
-        ("How to redo this run", _redo),
+        ("Claims", _claims, claims),
+        ("Ranking", _ranking, "ranking" in run.summary),
+        ("Scores", _scores, True),
+        ("Figures of the paper" if claims else "Snapshots", _paper_figures, bool(run.summary.get("figures"))),
+        ("The agents at work", _pictures, claims or bool(run.pictures)),
+        ("Learning curves", draw_curves, True),
+        ("Preconditions", _preconditions, claims),
+        ("Budgets", _budgets, True),
+        ("Limits", _limits, claims or bool(run.summary.get("limits"))),
+        ("How to redo this run", _redo, True),
     ]
-    body = "".join(_section(title, draw, run) for title, draw in sections)
+    body = "".join(_section(title, draw, run) for title, draw, is_shown in sections if is_shown)
     name = run.summary.get("experiment") or run.manifest.get("experiment") or run.folder.name
+    name = _trained(run) or name
     return PAGE.substitute(title=escaped(name), css=CSS, header=_header(run, name), body=body)
+
+
+def _trained(run: Run) -> str | None:
+    """What was trained, where a run does no more: its source is train/AGENT/ENV, or sweep/AGENT/ENV."""
+    kind, _, rest = str(run.manifest.get("source", "")).partition("/")
+    if kind not in ("train", "sweep") or "/" not in rest:
+        return None
+    return " on ".join(rest.split("/", 1)) + (": a sweep" if kind == "sweep" else "")
 
 
 # --- sections ------------------------------------------------------------------------------------
@@ -109,7 +120,7 @@ def _headline(run: Run, claims: Sequence[Mapping]) -> str:
     failed = sum(not row.get("passed") for row in dicts_at(run.summary, "preconditions"))
     warning = f" {failed} precondition(s) failed." if failed else ""
     if not claims:
-        return f"The run is finished; it states no claim.{warning}"
+        return f"The run is finished{'' if _trained(run) else '; it states no claim'}.{warning}"
     passed = [claim for claim in claims if _verdict(claim) == "PASS"]
     gated = [claim for claim in claims if claim.get("gated")]
     gate = ""
@@ -117,6 +128,19 @@ def _headline(run: Run, claims: Sequence[Mapping]) -> str:
         held = sum(_verdict(claim) == "PASS" for claim in gated)
         gate = f", {held} of {len(gated)} gated"
     return f"{len(passed)} of {len(claims)} claims pass{gate}.{warning}"
+
+
+def _ranking(run: Run) -> str:
+    """The combinations of a sweep, best first."""
+    rows = []
+    for place, row in enumerate(dicts_at(run.summary, "ranking"), start=1):
+        told = "behind the best" if row.get("is_apart") else "not told apart from the best"
+        settings = escaped(row.get("name", "")) + (f'<div class="muted">{told}</div>' if place > 1 else "")
+        rows.append(
+            [shown(place), settings, f"{shown(row.get('mean'))}<br>{interval_of(row.get('interval'))}"]
+        )
+    note = "Mean over seeds and its interval; behind the best: the paired interval of the lead excludes 0."
+    return table_of(("", "settings", "mean"), rows) + f'<p class="muted">{note}</p>'
 
 
 def _claims(run: Run) -> str:
