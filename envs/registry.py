@@ -4,7 +4,6 @@ import functools
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -299,16 +298,15 @@ ENTRY_POINTS = "jaxagent.envs"  # the group under which packages bring environme
 _own: dict[str, Any] = {}  # by id: "module:attribute", or what that would be
 
 
-def register(env_id: str, target: str | Callable[..., Any]) -> None:
+def register(env_id: str, target: Any) -> None:
     """Give an environment of yours an id: `register("mine/Walk", "my_module:Walk")`.
 
-    The target is a subclass of `envs.types.Environment`, or a function of overrides that returns one, alone
-    or with its task, or where to import it from. An installed package does the same by an entry point
-    `"mine/Walk" = "my_module:Walk"` of the group "jaxagent.envs". Raises ValueError for an id that is not
-    `family/name`, or of a family of this library.
+    The target is a subclass of `envs.types.Environment`, an environment, alone or with its task, or a
+    function of overrides that returns these, or where to import any of it from. An installed package does
+    the same by an entry point `"mine/Walk" = "my_module:Walk"` of the group "jaxagent.envs". Raises
+    ValueError for an id that is not `family/name`, or of a family of this library.
     """
-    family, _, name = env_id.partition("/")
-    if not family or not name or family in FAMILIES:
+    if not _is_own(env_id):
         raise ValueError(
             f"environment id: got {env_id!r}, expected FAMILY/NAME with a family of your own, such as "
             f"mine/Walk; {', '.join(FAMILIES)} are taken."
@@ -318,10 +316,17 @@ def register(env_id: str, target: str | Callable[..., Any]) -> None:
     _own[env_id] = target
 
 
+def _is_own(env_id: str) -> bool:
+    """Whether an id is none that this library has or may have."""
+    family, _, name = env_id.partition("/")
+    return bool(family and name) and family not in FAMILIES
+
+
 @functools.cache
 def _brought() -> dict[str, str]:
     """Environments that installed packages bring."""
-    return {point.name: point.value for point in metadata.entry_points(group=ENTRY_POINTS)}
+    points = metadata.entry_points(group=ENTRY_POINTS)
+    return {point.name: point.value for point in points if _is_own(point.name)}
 
 
 def own() -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from envs.common.names import check_name
+from envs.common.names import UnknownName, check_name
 from envs.types import Environment
 
 
@@ -21,6 +21,12 @@ def make(name: str, target: Any, overrides: Mapping[str, Any]) -> tuple[Environm
     if inspect.isclass(target):
         target = target()
     if not isinstance(target, Environment) and not _is_of_gymnax(target) and callable(target):
+        try:
+            inspect.signature(target).bind(**overrides)
+        except TypeError as error:
+            raise UnknownName(
+                f"{name}: got {dict(overrides)}, expected what its function takes: {error}."
+            ) from None
         target, overrides = target(**overrides), {}
     env, task = target if isinstance(target, tuple) and len(target) == 2 else (target, None)
     if _is_of_gymnax(env):

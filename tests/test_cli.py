@@ -13,7 +13,7 @@ import pytest
 from extras import need
 
 from experiments import cli
-from experiments.cli import rooms
+from experiments.cli import grids, rooms
 from experiments.quickstart import config as quickstart
 
 ROOT = Path(__file__).parents[1]
@@ -85,6 +85,8 @@ BAD = [
     (["resume", "no/such/run"], "manifest.json"),
     (["eval", "no/such/run"], "manifest.json"),
     (["report", "no/such/run"], "manifest.json"),
+    (["compare", "no/such/run"], "at least two"),
+    (["compare", "no/such/run", "no/such/other"], "manifest.json"),
     (["render", "minatar/Breakoutt"], "minatar/Breakout"),
     (["render"], "registered"),
     (["render", "classic/CartPole-v1", "--out", "a.mp4"], ".gif or .png"),
@@ -313,6 +315,11 @@ def test_any_experiment_is_ablated_by_its_fields(capsys):
     ]
     assert "tasks.0.ppo.learning_rate 0.001 -> 0.002; episodes 2 -> 1" in told[2]
     assert "GFLOP" in told[0]
+
+
+def test_cells_that_differ_have_folders_that_differ(tmp_path):
+    names = ["a=1e+3", "a=1e-3", "a=1e3 b=2"]
+    assert len({grids.folder_of(tmp_path, name) for name in names}) == len(names)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from jaxagent.report import figure, figures
+from jaxagent.report.comparison import is_comparison, write_comparison
 from jaxagent.report.html import write_report
 from jaxagent.report.render import contact_sheet, write_gif, write_png
 
@@ -303,6 +304,28 @@ def test_summary_chooses_the_curves(tmp_path):
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"got .* expected a run folder; fix"):
         write_report(tmp_path)
+
+
+def test_runs_are_compared_on_one_page(tmp_path):
+    """Same names below different folders, another setting, an unfinished run."""
+    folders = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
+    for number, folder in enumerate(folders):
+        folder.parent.mkdir()
+        make_run(folder, summary=number == 0)
+    manifest = json.loads((folders[1] / "manifest.json").read_text())
+    manifest["config"] |= {"steps": 8, "hostile": HOSTILE}
+    (folders[1] / "manifest.json").write_text(json.dumps(manifest))
+    page = write_comparison(folders, tmp_path / "page.html")
+    text = page.read_text()
+    assert "a/run" in text
+    assert "b/run" in text
+    assert "<td>steps</td><td>-</td><td>8</td>" in text
+    assert "<td>train.note</td>" not in text  # what they share is left out
+    assert "0.55" in text  # the mean of the seeds that have a score
+    assert text.count("<svg") >= 2  # a curve of each stage, the runs its lines
+    assert HOSTILE not in text
+    assert is_comparison(page)
+    assert not is_comparison(folders[0] / "manifest.json")
 
 
 def test_report_imports_no_jax_and_no_pyplot():

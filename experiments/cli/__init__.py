@@ -1,4 +1,4 @@
-"""The command `jaxagent`: run, freeze, ablate, resume, eval, report, render, list, doctor.
+"""The command `jaxagent`: train, sweep, run, freeze, ablate, resume, eval, report, compare and so on.
 
 Everything is parsed and checked before JAX is imported: names, fields and presets come from static
 tables, flags of XLA are set here and nowhere else. Exit codes: 0 done, 1 failed, 2 wrong usage,
@@ -110,6 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run", **folder)
     report.add_argument("--out", type=Path, help="write the page to a new .html instead")
     report.add_argument("--tensorboard", **switch)
+    compare = add("compare", "write a page of several runs: curves, scores, what differs", _compare)
+    compare.add_argument("runs", type=Path, nargs="+", help="run folders, finished or not")
+    compare.add_argument("--out", type=Path, help="page, .html (default runs/compare.html)")
     render = add("render", "play an environment and write a GIF", _render)
     render.add_argument("env", nargs="?", help="environment, see jaxagent list")
     render.add_argument("--out", type=Path, help="file, .gif or .png (default runs/ENV.gif)")
@@ -171,7 +174,7 @@ def _train(arguments: argparse.Namespace) -> int:
         print(arguments.usage())
         if arguments.help:
             return 0
-        raise UsageError("got no agent and environment, expected both, such as ppo classic/CartPole-v1.")
+        raise UsageError("got no agent and environment, expected these first: ppo classic/CartPole-v1.")
     check_env(arguments.env)
     try:
         config = _trained(arguments)
@@ -196,6 +199,8 @@ def _trained(arguments: argparse.Namespace) -> TrainConfig | SweepConfig:
     import tyro
 
     grid = [text for text in arguments.rest if "=" in text and not text.startswith("-")]
+    if arguments.help:
+        print(arguments.usage())
     flags = ["--help"] if arguments.help else [text for text in arguments.rest if text not in grid]
     made = recipe(arguments.agent, arguments.env)
     prog, about = f"jaxagent {arguments.command} {made.agent} {made.env}", AGENTS[made.agent]
@@ -365,7 +370,11 @@ def _resume(arguments: argparse.Namespace) -> int:
     manifest = _manifest(arguments.run, "run")
     room = rooms.room(manifest["source"])
     config = from_dict(rooms.preset(room, manifest["preset"]), manifest["config"])
-    _prepare_jax(config, arguments.run)
+    if manifest["command"].startswith("jaxagent."):  # a call of Python, which sets no flags
+        os.environ["XLA_FLAGS"] = manifest["xla_flags"]
+        os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", config.runtime.matmul_precision)
+    else:
+        _prepare_jax(config, arguments.run)
     from experiments.cli import session
 
     return session.resume(room, arguments.run, config)
@@ -414,6 +423,21 @@ def _report(arguments: argparse.Namespace) -> int:
     except Locked as error:
         print(f"error: {error} Or look at it as it goes: --out page.html", file=sys.stderr)
         return BUSY
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    runs, page = arguments.runs, arguments.out or RUNS / "compare.html"
+    if len(runs) < 2:
+        raise UsageError(f"got {len(runs)} run, expected at least two; of one, see jaxagent report.")
+    for run in runs:
+        _manifest(run, "run")
+    from jaxagent.report.comparison import is_comparison, write_comparison
+
+    is_free = not os.path.lexists(page) or is_comparison(page)
+    if page.suffix != ".html" or not is_free or folders.enclosing(page) is not None:
+        raise UsageError(f"--out: got {page}, expected the name of a new .html file, or of such a page.")
+    print(write_comparison(runs, page))
     return 0
 
 

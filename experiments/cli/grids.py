@@ -17,7 +17,7 @@ BASELINE = "baseline"  # what cells are compared with
 
 def folder_of(out: Path, cell: str) -> Path:
     """The run folder of a cell."""
-    return out / "cells" / re.sub(r"[^A-Za-z0-9.-]+", "-", cell)
+    return out / "cells" / re.sub(r"[^A-Za-z0-9.=+-]+", "-", cell)
 
 
 def cells(changes: Sequence[str], config: Any, changed: Callable[[Any, str, str], Any]) -> dict[str, Any]:

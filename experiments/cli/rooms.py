@@ -82,10 +82,10 @@ def names() -> list[str]:
 def room(source: str) -> Room | Training:
     """The room of a name, or of a path to a folder. Raises `UnknownName` with the nearest name."""
     path = Path(source)
-    if source.startswith(("train/", "sweep/")):
-        return Training(source)
     if source not in names() and (path / "config.py").is_file() and (path / "study.py").is_file():
         return _outside(path, source)
+    if source.startswith(("train/", "sweep/")) and source.count("/") >= 2:
+        return Training(source)
     if "/" in source:
         raise UnknownName(f"experiment: got {source!r}, expected a folder with config.py and study.py.")
     return Room(check_name("experiment", source, names()), source, f"experiments.{source}")

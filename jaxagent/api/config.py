@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 from envs.common.names import check_name
@@ -85,7 +86,7 @@ class SweepConfig(Checked):
         """Values of all fields by the name of their combination, the first field varying slowest."""
         fields = [field for field, _ in self.grid]
         drawn = (dict(zip(fields, values, strict=True)) for values in product(*(v for _, v in self.grid)))
-        return {" ".join(f"{f}={v:g}" for f, v in values.items()): values for values in drawn}
+        return {" ".join(f"{f}={v!r}" for f, v in values.items()): values for values in drawn}
 
     def check(self) -> None:
         """Raise for a field that is no number of the agent's, a value twice, or one that is illegal."""
@@ -165,7 +166,8 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
 def recipe(agent: str, env: str, **changes: Any) -> TrainConfig:
     """The settings of an agent for an environment's family, with changes of `TrainConfig` or of the agent's.
 
-    `seeds` may be a number: so many from 0 on. Raises `UnknownName` with the nearest agent or field.
+    `seeds` may be a number, so many from 0 on, and `change` a mapping. Raises `UnknownName` with the
+    nearest agent or field.
     """
     check_name("agent", agent, AGENTS)
     fit = _of_family(agent, env)
@@ -173,8 +175,16 @@ def recipe(agent: str, env: str, **changes: Any) -> TrainConfig:
     inner = {field.name for field in dataclasses.fields(fit)}
     for name in changes:
         check_name(f"setting of {agent}", name, sorted(known | inner))
-    if isinstance(changes.get("seeds"), int):
-        changes["seeds"] = SeedConfig(0, changes["seeds"])
+    if isinstance(changes.get("seeds"), Integral):
+        changes["seeds"] = SeedConfig(0, int(changes["seeds"]))
+    seeds = changes.get("seeds", SeedConfig())
+    is_known = isinstance(seeds, SeedConfig)
+    require(is_known, "seeds", seeds, "how many, or a SeedConfig(first, count)", "pass one of these")
+    if isinstance(changes.get("change"), Mapping):
+        changes["change"] = tuple((name, float(value)) for name, value in changes["change"].items())
+    for name in inner & set(changes):
+        if isinstance(getattr(fit, name), float) and isinstance(changes[name], Real):
+            changes[name] = float(changes[name])  # 1 and 1.0 are one setting
     own = {name: value for name, value in changes.items() if name in known}
     fit = replace(fit, **{name: value for name, value in changes.items() if name not in known})
     return TrainConfig(agent, env, fit, **own)

@@ -30,6 +30,21 @@ def kind_of(config: TrainConfig) -> Kind:
     return KINDS[config.agent.partition("-")[0]]
 
 
+def refuse(env: Any, config: TrainConfig) -> None:
+    """Raise ValueError for an environment that the agent cannot read, or that nobody here can learn.
+
+    What is trained by name sees neither masks of legal actions nor another player.
+    """
+    _require(env.is_pure, env, config.agent, "a pure environment", "of ALE, see jaxagent run atari100k")
+    _require(env.num_players == 1, env, config.agent, "one player", "of games, see jaxagent run alphazero")
+    fix = "build the loop yourself (`types.see_legal`)"
+    _require(not env.has_legal_actions, env, config.agent, "actions that are always legal", fix)
+    categories = [c.name for c in env.obs_spec if c.cardinality > 2]  # of two, a number says as much
+    is_read = _is_vector(env) or not categories or config.memory == "transformer"
+    _require(is_read, env, config.agent, "pictures of numbers, as convolutions see", "wrap it")
+    kind_of(config).refuse(env, config)
+
+
 def _require(is_met: bool, env: Any, agent: str, what: str, fix: str) -> None:
     if not is_met:
         raise ValueError(

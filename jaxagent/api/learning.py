@@ -24,6 +24,7 @@ from jaxagent.study import agents, execution, films
 from jaxagent.train import manifest
 
 PRESET = "cpu"  # a name that manifests ask for
+OWN = "own"  # family of environments that were passed as objects
 SOURCE = "train"  # what manifests call these runs, before the agent and the environment
 
 
@@ -128,7 +129,7 @@ def learn(
     """Train `agent` on the environment `env`; `changes` are of `TrainConfig` or of the agent's settings.
 
     `env` is an id, a place `module:attribute`, or an environment itself, ours or gymnax's, alone or with
-    its task; a run of the last kind is opened or continued in this process alone, as no name leads to it.
+    its task; a run on an object is not opened or continued, as no name leads to it.
     The run lies in `out`, where it goes on if it was stopped and is opened if it was finished; without
     `out` it lies in a folder that is deleted with the process. Raises `UnknownName` for an agent, an
     environment or a setting that there is not, ValueError for what the agent cannot read, `NotOurs`
@@ -196,6 +197,12 @@ def _carried_out(
     config: TrainConfig | SweepConfig, study: Any, call: str, out: str | Path | None, quiet: bool
 ) -> Path:
     """The folder of a run that is finished now, whatever was of it before."""
+    train = config if isinstance(config, TrainConfig) else config.train
+    if out is not None and train.env.startswith(f"{OWN}/") and folders.kind_of(Path(out)):
+        raise folders.NotOurs(
+            f"{out}: got a run that may be of another object, expected no folder; give the environment a "
+            "name (`envs.register`), or choose another `out`."
+        )
     place = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="jaxagent-")) / "run"
     if out is None:
         atexit.register(shutil.rmtree, place.parent, ignore_errors=True)
@@ -206,6 +213,7 @@ def _carried_out(
                 execution.execute(place, study, runtime, quiet=quiet)
         else:
             _check_same(place, config)
+            manifest.check_same_machine(place, _manifest(config, call))
             if not (place / "summary.json").exists():
                 with folders.hold(place, "run"):
                     execution.execute(place, study, runtime, quiet=quiet)
@@ -215,21 +223,31 @@ def _carried_out(
 def _named(env: Any) -> str:
     if isinstance(env, str):
         return env
-    name = f"own/{type(env[0] if isinstance(env, tuple) else env).__name__}"
-    envs.register(name, lambda **overrides: env)
+    of = env[0] if isinstance(env, tuple) else env
+    name = f"{OWN}/{(of if isinstance(of, type) else type(of)).__name__}"
+    envs.register(name, env)
     return name
 
 
-def load(folder: str | Path) -> Result:
-    """Open a finished training run. Raises `NotOurs` for another folder, ValueError for another run."""
+def load(folder: str | Path) -> Result | SweepResult:
+    """Open a finished run of `learn` or `sweep`.
+
+    Raises `NotOurs` for another folder, ValueError for another run, or one on an environment without a name.
+    """
     place = Path(folder)
     folders.check_ours(place, "run")
     about = _read(place / folders.MANIFEST)
-    if not about["source"].startswith(f"{SOURCE}/"):
-        raise ValueError(f"{place}: got a run of {about['source']}, expected one of `jaxagent train`.")
+    kind, _, rest = about["source"].partition("/")
+    if kind not in ("train", "sweep"):
+        raise ValueError(
+            f"{place}: got a run of {about['source']}, expected one of `jaxagent train` or sweep."
+        )
+    if f"/{OWN}/" in f"/{rest}":
+        raise ValueError(f"{place}: got a run on an object, expected a name; see `envs.register`.")
     if not (place / "summary.json").exists():
         raise ValueError(f"{place}: got an unfinished run, expected a finished one; resume it.")
-    return Result(place, from_dict(config_of(about["source"]), about["config"]))
+    config = from_dict(config_of(about["source"]), about["config"])
+    return Result(place, config) if isinstance(config, TrainConfig) else SweepResult(place, config)
 
 
 def _manifest(config: TrainConfig | SweepConfig, call: str) -> dict[str, Any]:

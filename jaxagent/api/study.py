@@ -9,7 +9,7 @@ import numpy as np
 import envs
 from jaxagent import keys
 from jaxagent.api.config import AGENTS, TrainConfig
-from jaxagent.api.kinds import kind_of
+from jaxagent.api.kinds import kind_of, refuse
 from jaxagent.report.figure import Curve, curves, line
 from jaxagent.study import agents, films
 from jaxagent.study.study import Found, Measure, Study
@@ -22,8 +22,8 @@ CURVE = Curve("train/return", ("train*",), "Return while training", "env_steps",
 def study(config: TrainConfig) -> Study:
     """The fit, and its snapshots played without chance. Raises ValueError for what the agent cannot read."""
     env, task = envs.make(config.env, **dict(config.change))
+    refuse(env, config)
     kind = kind_of(config)
-    kind.refuse(env, config)
     fit = kind.fit("train", env, task, config, f"train/{config.env}")
     policy = kind.policy(env, config)
     measure = Measure("evaluate", partial(evaluate, config, env, task, fit, policy))

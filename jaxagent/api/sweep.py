@@ -11,11 +11,11 @@ import envs
 from jaxagent import keys
 from jaxagent.api import study as training
 from jaxagent.api.config import SweepConfig
-from jaxagent.api.kinds import Kind, kind_of
+from jaxagent.api.kinds import Kind, kind_of, refuse
 from jaxagent.evaluate import statistics
 from jaxagent.report.figure import curves, line
 from jaxagent.study import agents, sweeps
-from jaxagent.study.study import Found, Lanes, Measure, Step, Study
+from jaxagent.study.study import Found, Lanes, Measure, Step, Study, cost
 from jaxagent.study.verdicts import Scores
 
 LIMITS = (
@@ -27,12 +27,14 @@ def study(config: SweepConfig) -> Study:
     """The parts of a sweep, each fitted and played. Raises ValueError for what the agent cannot read."""
     train = config.train
     env, task = envs.make(train.env, **dict(train.change))
+    refuse(env, train)
     kind = kind_of(train)
-    kind.refuse(env, train)
+    lanes_of = partial(_lanes, config, kind, env, task)
+    for field, values in config.grid:  # before anything runs: what no lane can have of its own
+        cost(sweeps.fit("try", lanes_of, task, {field: values[:1]}, [0], "try"), with_memory=False)
     steps: list[Step] = []
     for number, names in enumerate(parts(config)):
         values = {f: [config.combinations[name][f] for name in names] for f, _ in config.grid}
-        lanes_of = partial(_lanes, config, kind, env, task)
         fit = sweeps.fit(f"train/{number}", lanes_of, task, values, list(train.seeds), f"train/{train.env}")
         steps += [fit, Measure(f"evaluate/{number}", partial(evaluate, config, kind, env, task, fit, names))]
     return Study(

@@ -127,7 +127,7 @@ def stored(folder: Path | None, stage: str) -> list[Trajectory]:
 
 
 class Reading(NamedTuple):
-    """How random play is read: by a transformer in the units of its bins, or in patches."""
+    """How play is read: by a transformer in the units of its bins, or in patches."""
 
     actor: SequenceActor
     windows: Callable[[Sequence[Trajectory]], sampler.Windows]

@@ -304,10 +304,11 @@ def costs(study: Study, *, with_memory: bool = True) -> Iterator[Cost]:
     """The cost of every fit, counted in its traced update; memory is the compiled update's."""
     for step in study.steps:
         if isinstance(step, Fit):
-            yield _cost(step, with_memory)
+            yield cost(step, with_memory)
 
 
-def _cost(fit: Fit, with_memory: bool) -> Cost:
+def cost(fit: Fit, with_memory: bool) -> Cost:
+    """The cost of one, as `costs` tells it."""
     lanes = fit.lanes(None)
     state = jax.eval_shape(lanes.first, *lanes.inputs())
     size, num_bytes = num_parameters(_learner(lanes, state).params), 0.0

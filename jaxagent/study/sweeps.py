@@ -59,8 +59,8 @@ def _within(values: Mapping[str, Any], loop_of: Callable, part: str, *args: Any)
         if isinstance(error, TypeError) and "unhashable" not in str(error) and "Tracer" not in str(error):
             raise
         raise ValueError(
-            f"sweep: got {sorted(values)}, of which one decides what the program is, expected numbers that "
-            "it computes with; train each value by itself."
+            f"sweep: got {', '.join(sorted(values))}, which decides what the program is, expected a number "
+            "that it computes with; train each value by itself."
         ) from error
 
 

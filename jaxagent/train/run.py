@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -62,7 +63,9 @@ class Stop:
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._old = {s: signal.signal(s, self._receive) for s in (signal.SIGINT, signal.SIGTERM)}
+        is_main = threading.current_thread() is threading.main_thread()  # no other may catch them
+        caught = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+        self._old = {s: signal.signal(s, self._receive) for s in caught}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame

@@ -1,5 +1,10 @@
 """The front door: one call trains an agent, and its run is opened again."""
 
+import concurrent.futures
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +12,7 @@ import pytest
 
 import jaxagent
 from envs.common.names import UnknownName
+from envs.registry import FAMILIES, missing_package
 from envs.types import Component
 from experiments import cli
 from jaxagent.agents import actor_critic
@@ -19,6 +25,7 @@ from jaxagent.folders import NotOurs
 
 TINY = {"num_envs": 4, "num_steps": 4, "num_updates": 4, "updates_per_chunk": 2, "hidden_size": 8}
 CARTPOLE = "classic/CartPole-v1"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -94,9 +101,20 @@ def test_the_command_line_trains_the_same(trained, tmp_path, capsys):
         ("muzero", "classic/Pendulum-v1", {}, "one category of actions for muzero"),
         ("ppo", "minatar/Breakout", {"memory": "gru"}, 'take memory "transformer"'),
         ("ppo", CARTPOLE, {"seeds": 0}, "SeedConfig.count"),
+        ("ppo", CARTPOLE, {"seeds": [0, 1]}, "how many, or a SeedConfig"),
+        ("ppo", CARTPOLE, {"change": {"lenth": 1.0}}, "length"),
+        ("ppo", "probe/LegalActions", {}, "actions that are always legal for ppo"),
+        ("pqn", "probe/LegalActions", {}, "actions that are always legal for pqn"),
+        ("ppo", "pgx/tic_tac_toe", {}, "one player for ppo; of games, see jaxagent run alphazero"),
+        ("muzero", "pgx/2048", {}, "actions that are always legal"),
+        ("ppo", "ale/pong", {}, "a pure environment for ppo"),
+        ("ppo", "xminigrid/MiniGrid-Empty-5x5", {}, "pictures of numbers"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_runs(agent, env, changes, said):
+    family = env.split("/")[0]
+    if family in FAMILIES and missing_package(family):
+        pytest.skip(f"{family} is not installed")
     with pytest.raises((ValueError, UnknownName), match=said):
         jaxagent.learn(agent, env, **changes)
 
@@ -182,6 +200,53 @@ def test_environments_of_ones_own_are_trained_on(tmp_path, monkeypatch):
     assert not (by_place.folder / "pictures").exists()  # nobody draws it
     import walking
 
-    by_object = jaxagent.learn("ppo", walking.Walk(), episodes=2, quiet=True, **TINY)
+    options = {"episodes": 2, "quiet": True, **TINY}
+    by_object = jaxagent.learn("ppo", walking.Walk(), change={"max_steps": 3}, out="runs/own", **options)
     assert by_object.config.env == "own/Walk"
+    assert by_object.task.max_steps == 3
     assert by_object.returns.shape == by_place.returns.shape == (1,)
+    # Another of its class has the same name, and is not that run.
+    with pytest.raises(NotOurs, match="may be of another object"):
+        jaxagent.learn("ppo", walking.Walk(), change={"max_steps": 3}, out="runs/own", **options)
+    with pytest.raises(ValueError, match="a run on an object"):
+        load("runs/own")
+    with pytest.raises(UnknownName, match="max_steps"):
+        jaxagent.learn("ppo", walking.Walk, change={"max_step": 3}, **options)
+
+
+RESUMED = """
+import jax, sys
+from jaxagent.train import run
+import jaxagent
+if sys.argv[1] == "stop":
+    run.Stop.exit_if_received = lambda self: sys.exit(3)  # after the first chunk
+jaxagent.learn("ppo", "classic/CartPole-v1", seeds=2, episodes=2, out=sys.argv[2], quiet=True, **SETTINGS)
+"""
+
+
+SHELL = "from experiments.cli import main; raise SystemExit(main())"
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_goes_on_from_python_and_from_the_shell(trained, tmp_path):
+    program = RESUMED.replace("SETTINGS", repr(TINY))
+    for name, how in (("a", ["-c", program, "go"]), ("b", ["-c", SHELL, "resume"])):
+        out = str(tmp_path / name)
+        stopped = subprocess.run([sys.executable, "-c", program, "stop", out], cwd=ROOT, check=False)
+        assert stopped.returncode == 3
+        assert not (tmp_path / name / "summary.json").exists()
+        subprocess.run([sys.executable, *how, out], cwd=ROOT, check=True)
+        np.testing.assert_array_equal(load(out).returns, trained.returns)
+
+
+def test_a_thread_may_train(tmp_path):
+    def train():
+        with jax.debug_key_reuse(False):  # which is set by thread
+            return jaxagent.learn("ppo", CARTPOLE, seeds=2, episodes=2, quiet=True, **TINY)
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        result = pool.submit(train).result()
+    film = result.render(tmp_path / "film.gif")
+    assert film.read_bytes().startswith(b"GIF")
+    with pytest.raises(ValueError, match=r"ends in \.gif"):
+        result.render(tmp_path / "film.mp4")

@@ -79,6 +79,22 @@ def test_a_number_that_decides_the_program_is_refused():
         jaxagent.sweep("ppo", CARTPOLE, {"anchor_weight": [0.0, 1.0]}, quiet=True, **TINY)
 
 
+@pytest.mark.parametrize("field", ["anchor_weight", "value_clip"])
+def test_such_a_number_leaves_no_folder(field, tmp_path):
+    with pytest.raises(ValueError, match=f"sweep: got {field}, which decides"):
+        jaxagent.sweep("ppo", CARTPOLE, {"clip": [0.1], field: [0.0, 1.0]}, out=tmp_path / "run", **TINY)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sweep_is_opened_again(swept):
+    assert jaxagent.load(swept.folder).ranking == swept.ranking
+
+
+def test_names_tell_all_digits_apart():
+    config = SweepConfig(recipe("ppo", CARTPOLE), (("learning_rate", (0.1234567, 0.1234568)),))
+    assert len(config.combinations) == 2
+
+
 def test_other_errors_inside_are_not_renamed():
     def loop_of(values):
         raise TypeError("a bug")
@@ -108,7 +124,7 @@ def test_a_grid_that_cannot_be_is_refused(grid, said):
         (["sweep", "ppo", CARTPOLE], "a field with its values"),
         (["sweep", "ppo", CARTPOLE, "clip=0.1,x"], "clip: got 'x', expected a number"),
         (["train", "ppo", CARTPOLE, "clip=0.1,0.2"], "use jaxagent sweep"),
-        (["train", "ppo"], "expected both"),
+        (["train", "ppo"], "expected these first"),
     ],
 )
 def test_the_command_line_says_what_is_wrong(argv, said, capsys):
