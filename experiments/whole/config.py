@@ -140,7 +140,7 @@ def _task(env: str, ppo: dict[str, Any], muzero: dict[str, Any], mlp: float, **c
 
 
 _CONTROL = {"reward_scale": 0.1, "discount": 0.97}, {"discount": 0.97}, 1e-3
-_COUNT = _task("memory/CountRecall", {}, {}, 4e-3, change=(("num_cards", 4),))
+_COUNT = _task("memory/CountRecall", {}, {"learning_rate": 4e-3}, 4e-3, change=(("num_cards", 4),))
 _CARTPOLE = _task("memory/PositionCartPole", *_CONTROL)
 # A robot that sees where it is, and not how fast it moves.
 _ROBOT = _task("brax/inverted_pendulum", *_CONTROL, change=(("max_steps", 200),), kept=(0, 1))

@@ -85,7 +85,7 @@ OTHERS = {
 MLPS = {"mlp": attrgetter("mlp"), "mlp, longer": attrgetter("mlp_longer")}  # their training
 PRETRAININGS = {"both": "next tokens and states", "tokens": "next tokens", "shuffled": "shuffled steps"}
 ROOM, LEARNED = 0.8, 0.4  # the most that the perceptron may score, the least that someone must
-TRIALS, TRIED = {"mlp": 1, "mlp, longer": 1, "muzero": 1}, 12  # settings tried on development seeds
+TRIALS, TRIED = {"mlp": 4, "mlp, longer": 4, "muzero": 5}, 12  # settings tried on development seeds
 LIMITS = (
     "One network size and one learning rate for all transformers, chosen on development seeds (1000 and up).",
     "Play that was pretrained on, and the training of the perceptrons who played it, come on top of the env "
