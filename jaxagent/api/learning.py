@@ -78,7 +78,8 @@ class Result:
         """Mean returns `[seeds]` of the last snapshot over new episodes, the same for all of them."""
         key = keys.derive(seed, f"evaluate again/{self.config.env}")
         arena = agents.arena(self.env, self.task, self.config.seeds, episodes, key)
-        return arena.returns(self._policy, self.params)
+        with jax.default_matmul_precision(self.config.runtime.matmul_precision):  # as it was trained
+            return arena.returns(self._policy, self.params)
 
     def render(self, file: str | Path, seed: int | None = None) -> Path:
         """Play one episode and write it as `file`, a GIF."""
@@ -213,8 +214,8 @@ def _carried_out(
                 execution.execute(place, study, runtime, quiet=quiet)
         else:
             _check_same(place, config)
-            manifest.check_same_machine(place, _manifest(config, call))
             if not (place / "summary.json").exists():
+                manifest.check_same_machine(place, _manifest(config, call))
                 with folders.hold(place, "run"):
                     execution.execute(place, study, runtime, quiet=quiet)
     return place
