@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import jaxagent
+from envs import registry
 from envs.common.names import UnknownName
 from envs.registry import FAMILIES, missing_package
 from envs.types import Component
@@ -194,6 +195,8 @@ class Walk(ActionReward):
 def test_environments_of_ones_own_are_trained_on(tmp_path, monkeypatch):
     (tmp_path / "walking.py").write_text(WALK)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_own", {})  # an object stays registered
+    monkeypatch.setattr(sys, "path", list(sys.path))
     flags = [text for name, value in TINY.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     assert cli.main(["train", "ppo", "walking:Walk", "--episodes", "2", "--out", "runs/walk", *flags]) == 0
     by_place = load(tmp_path / "runs" / "walk")
