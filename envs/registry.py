@@ -343,8 +343,7 @@ def registered(family: str | None = None) -> list[str]:
     """List environment ids, `family/name`, yours last; of one family of this library if it is given."""
     if family is None:
         return [env_id for family in FAMILIES for env_id in registered(family)] + sorted(own())
-    families = [check_name("environment family", family, FAMILIES)] if family else list(FAMILIES)
-    return [f"{f}/{name}" for f in families for name in FAMILIES[f].names]
+    return [f"{family}/{name}" for name in FAMILIES[check_name("environment family", family, FAMILIES)].names]
 
 
 def missing_package(family: str) -> str | None:

@@ -157,6 +157,13 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     room, config = _configure(arguments)
     out = arguments.out or _default_out(room.name, arguments.preset, room, config)
+    return _begin(arguments, room, arguments.preset, config, out, _command(arguments))
+
+
+def _begin(
+    arguments: argparse.Namespace, room: Any, preset: str, config: Any, out: Path, command: str
+) -> int:
+    """Begin a run, or say what it would cost."""
     if not arguments.dry_run:
         folders.check_new(out, "run", replace=arguments.overwrite)
     _prepare_jax(config, out)
@@ -165,7 +172,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return session.dry_run(room, config)
     options = {"tensorboard": arguments.tensorboard, "replace": arguments.overwrite}
-    return session.start(room, arguments.preset, config, out, _command(arguments), **options)
+    return session.start(room, preset, config, out, command, **options)
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -183,25 +190,17 @@ def _train(arguments: argparse.Namespace) -> int:
     room = rooms.room(source_of(config))
     given = [arguments.agent, _slug(arguments.env), fingerprint(config)[:8]]
     out = arguments.out or RUNS / "-".join([arguments.command, *given])
-    if not arguments.dry_run:
-        folders.check_new(out, "run", replace=arguments.overwrite)
-    _prepare_jax(config, out)
-    from experiments.cli import session
-
-    if arguments.dry_run:
-        return session.dry_run(room, config)
-    options = {"tensorboard": arguments.tensorboard, "replace": arguments.overwrite}
-    return session.start(room, "cpu", config, out, shlex.join(["jaxagent", *arguments.given]), **options)
+    return _begin(arguments, room, "cpu", config, out, shlex.join(["jaxagent", *arguments.given]))
 
 
 def _trained(arguments: argparse.Namespace) -> TrainConfig | SweepConfig:
     """The recipe of an agent and an environment with what flags change, and the grid of a sweep."""
     import tyro
 
-    grid = [text for text in arguments.rest if "=" in text and not text.startswith("-")]
+    grid, flags = _grid_and_flags(arguments.rest)
     if arguments.help:
         print(arguments.usage())
-    flags = ["--help"] if arguments.help else [text for text in arguments.rest if text not in grid]
+        flags = ["--help"]
     made = recipe(arguments.agent, arguments.env)
     prog, about = f"jaxagent {arguments.command} {made.agent} {made.env}", AGENTS[made.agent]
     config = dataclasses.replace(
@@ -212,9 +211,7 @@ def _trained(arguments: argparse.Namespace) -> TrainConfig | SweepConfig:
         seeds=SeedConfig(arguments.seed, arguments.seeds),
         episodes=arguments.episodes,
     )
-    if arguments.devices is not None:
-        runtime = dataclasses.replace(config.runtime, devices=arguments.devices)
-        config = dataclasses.replace(config, runtime=runtime)
+    config = _on_devices(config, arguments)
     if arguments.command == "train":
         if grid:
             raise UsageError(f"got {grid}, expected no grid; use jaxagent sweep.")
@@ -222,6 +219,20 @@ def _trained(arguments: argparse.Namespace) -> TrainConfig | SweepConfig:
     axes = ((name.replace("-", "_"), values.split(",")) for name, _, values in map(_halves, grid))
     numbers = tuple((name, tuple(_number(name, value) for value in values)) for name, values in axes)
     return SweepConfig(config, numbers, arguments.at_once)
+
+
+def _grid_and_flags(rest: list[str]) -> tuple[list[str], list[str]]:
+    """Texts `FIELD=A,B`, and all others."""
+    grid = [text for text in rest if "=" in text and not text.startswith("-")]
+    return grid, [text for text in rest if text not in grid]
+
+
+def _on_devices(config: Any, arguments: argparse.Namespace) -> Any:
+    """A configuration that runs on as many devices as are asked for."""
+    if arguments.devices is None:
+        return config
+    runtime = dataclasses.replace(config.runtime, devices=arguments.devices)
+    return dataclasses.replace(config, runtime=runtime)
 
 
 def _halves(text: str) -> tuple[str, str, str]:
@@ -270,8 +281,7 @@ def _is_asked_for_help(arguments: argparse.Namespace) -> bool:
 def _ablate(arguments: argparse.Namespace) -> int:
     if _is_asked_for_help(arguments):
         return 0
-    changes = [text for text in arguments.rest if "=" in text and not text.startswith("-")]
-    arguments.rest = [text for text in arguments.rest if text not in changes]
+    changes, arguments.rest = _grid_and_flags(arguments.rest)
     room, config = _configure(arguments)
     if not changes and not hasattr(room.config, "ablations"):
         raise UsageError(f"{room.name}: got no grid, expected FIELD=A,B, as it has none of its own.")
@@ -318,9 +328,7 @@ def _configure(arguments: argparse.Namespace) -> tuple[rooms.Room, Any]:
     """The room that is asked for, and its preset with the changes of the flags, checked."""
     room, config = rooms.room(arguments.name), _parsed(arguments, arguments.rest)
     try:
-        if arguments.devices is not None:
-            runtime = dataclasses.replace(config.runtime, devices=arguments.devices)
-            config = dataclasses.replace(config, runtime=runtime)
+        config = _on_devices(config, arguments)
         check(config)
     except (ValueError, KeyError) as error:
         raise UsageError(error.args[0]) from error

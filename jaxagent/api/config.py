@@ -53,6 +53,11 @@ class TrainConfig(Checked):
     runtime: RuntimeConfig = RuntimeConfig(optimization_level=1)
 
     @property
+    def train(self) -> "TrainConfig":
+        """Itself: what is trained, as a sweep has it."""
+        return self
+
+    @property
     def task(self) -> str:
         """Short name, such as TMaze-length=6."""
         return "-".join([self.env.split("/")[-1], *(f"{name}={value:g}" for name, value in self.change)])
@@ -197,8 +202,8 @@ def _of_family(agent: str, env: str) -> Any:
 
 def source_of(config: TrainConfig | SweepConfig) -> str:
     """What a manifest calls a run, such as train/ppo/classic/CartPole-v1."""
-    kind, train = ("train", config) if isinstance(config, TrainConfig) else ("sweep", config.train)
-    return f"{kind}/{train.agent}/{train.env}"
+    kind = "train" if isinstance(config, TrainConfig) else "sweep"
+    return f"{kind}/{config.train.agent}/{config.train.env}"
 
 
 def config_of(source: str) -> TrainConfig | SweepConfig:

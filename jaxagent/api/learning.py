@@ -198,8 +198,7 @@ def _carried_out(
     config: TrainConfig | SweepConfig, study: Any, call: str, out: str | Path | None, quiet: bool
 ) -> Path:
     """The folder of a run that is finished now, whatever was of it before."""
-    train = config if isinstance(config, TrainConfig) else config.train
-    if out is not None and train.env.startswith(f"{OWN}/") and folders.kind_of(Path(out)):
+    if out is not None and config.train.env.startswith(f"{OWN}/") and folders.kind_of(Path(out)):
         raise folders.NotOurs(
             f"{out}: got a run that may be of another object, expected no folder; give the environment a "
             "name (`envs.register`), or choose another `out`."
@@ -252,8 +251,7 @@ def load(folder: str | Path) -> Result | SweepResult:
 
 
 def _manifest(config: TrainConfig | SweepConfig, call: str) -> dict[str, Any]:
-    source = source_of(config)
-    train = config if isinstance(config, TrainConfig) else config.train
+    source, train = source_of(config), config.train
     about = manifest.describe(source.split("/")[0], source, PRESET, config, call)
     about["precision"] = train.runtime.matmul_precision
     return about | {"seeds": [[train.seeds.first, train.seeds.count]]}

@@ -68,6 +68,10 @@ def scores(config: TrainConfig, found: Found) -> Scores:
 def figures(config: TrainConfig, found: Found) -> list[dict[str, Any]]:
     """Returns of the snapshots over env steps, a line a seed."""
     played = found["evaluate"]
+    return [snapshots(config, [line(config.agent, played["steps"], played["returns"])])]
+
+
+def snapshots(config: TrainConfig, lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """A figure of returns of snapshots over env steps."""
     told = f"Snapshots without chance over {config.episodes} episodes; a line a seed."
-    drawn = [line(config.agent, played["steps"], played["returns"])]
-    return [curves(f"Return on {config.task}", told, "env steps", "return", drawn)]
+    return curves(f"Return on {config.task}", told, "env steps", "return", lines)

@@ -10,10 +10,10 @@ import numpy as np
 import envs
 from jaxagent import keys
 from jaxagent.api import study as training
-from jaxagent.api.config import SweepConfig
+from jaxagent.api.config import SweepConfig, TrainConfig
 from jaxagent.api.kinds import Kind, kind_of, refuse
 from jaxagent.evaluate import statistics
-from jaxagent.report.figure import curves, line
+from jaxagent.report.figure import line
 from jaxagent.study import agents, sweeps
 from jaxagent.study.study import Found, Lanes, Measure, Step, Study, cost
 from jaxagent.study.verdicts import Scores
@@ -61,9 +61,12 @@ def parts(config: SweepConfig) -> list[list[str]]:
 
 def _lanes(config: SweepConfig, kind: Kind, env: Any, task: Any, values: Mapping[str, Any]) -> Lanes:
     """An agent's with numbers of its own, which may be traced."""
-    train = config.train
-    changed = sweeps.with_values(train, {"fit": sweeps.with_values(train.fit, values)})
-    return kind.fit("train", env, task, changed, f"train/{train.env}").lanes(None)
+    return kind.fit("train", env, task, _changed(config, values), f"train/{config.train.env}").lanes(None)
+
+
+def _changed(config: SweepConfig, values: Mapping[str, Any]) -> TrainConfig:
+    """The training with numbers of its own."""
+    return sweeps.with_values(config.train, {"fit": sweeps.with_values(config.train.fit, values)})
 
 
 def evaluate(
@@ -82,7 +85,7 @@ def evaluate(
     key, rows = keys.derive(0, f"evaluate/{train.env}"), agents.even_rows(train.fit.num_chunks, training.ROWS)
     played = {}
     for number, name in enumerate(names):
-        changed = sweeps.with_values(train, {"fit": sweeps.with_values(train.fit, config.combinations[name])})
+        changed = _changed(config, config.combinations[name])
         own = slice(number * len(seeds), (number + 1) * len(seeds))
         arena = agents.arena(env, task, seeds, train.episodes, key)
         snapshots = agents.take(kept, slice(None), own)
@@ -103,8 +106,7 @@ def scores(config: SweepConfig, found: Found) -> Scores:
 def figures(config: SweepConfig, found: Found) -> list[dict[str, Any]]:
     """Returns of the snapshots over env steps, a line a combination and seed."""
     lines = [line(name, p["steps"], p["returns"]) for name, p in _played(config, found).items()]
-    told = f"Snapshots without chance over {config.train.episodes} episodes; a line a seed."
-    return [curves(f"Return on {config.train.task}", told, "env steps", "return", lines)]
+    return [training.snapshots(config.train, lines)]
 
 
 def ranking(table: Scores) -> list[dict[str, Any]]:

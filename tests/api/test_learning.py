@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from front_door import as_users_run_it  # noqa: F401, it is used by all
 
 import jaxagent
 from envs import registry
@@ -27,13 +28,6 @@ from jaxagent.folders import NotOurs
 TINY = {"num_envs": 4, "num_steps": 4, "num_updates": 4, "updates_per_chunk": 2, "hidden_size": 8}
 CARTPOLE = "classic/CartPole-v1"
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def as_users_run_it():
-    """A run makes its first state again where it is restored, from the same keys on purpose."""
-    with jax.debug_key_reuse(False):
-        yield
 
 
 @pytest.fixture(scope="module")

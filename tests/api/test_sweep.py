@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from front_door import as_users_run_it  # noqa: F401, it is used by all
 
 import jaxagent
 from experiments import cli
@@ -13,13 +14,6 @@ from jaxagent.study import sweeps
 TINY = {"num_envs": 4, "num_steps": 4, "num_updates": 4, "updates_per_chunk": 2, "hidden_size": 8}
 CARTPOLE = "classic/CartPole-v1"
 GRID = {"learning_rate": [1e-3, 5e-3], "discount": [0.9], "clip": [0.1, 0.3]}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def as_users_run_it():
-    """A run makes its first state again where it is restored, from the same keys on purpose."""
-    with jax.debug_key_reuse(False):
-        yield
 
 
 @pytest.fixture(scope="module")
