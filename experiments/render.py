@@ -3,6 +3,7 @@
 jaxagent render classic/CartPole-v1 --out cartpole.gif
 jaxagent render minatar/Breakout --policy expert --out breakout.gif
 jaxagent render gymnax/CartPole-v1 --policy runs/quickstart --out trained.gif
+jaxagent render classic/CartPole-v1 --policy runs/mine    # of jaxagent train, or an exported policy
 jaxagent render --sheet                 # the pictures of envs/README.md
 """
 
@@ -23,6 +24,7 @@ from envs.pictures import caption
 from envs.registry import missing_package
 from envs.types import sample_action
 from jaxagent import keys, library
+from jaxagent.api import learning
 from jaxagent.report.render import contact_sheet, write_gif, write_png
 
 SHEET = Path(envs.__file__).with_name("environments.png")
@@ -115,11 +117,11 @@ def policy(name: str, env: Any, params: Any) -> Act:
 
 
 def _trained(run: Path, env: Any) -> Act:
-    """The policy of a run whose task is `env`, the fine-tuned arm where there is one."""
+    """The policy of a folder whose task is `env`, of the fine-tuned arm where there is one."""
     if not run.is_dir():
         expected = "'random', 'expert' or the folder of a finished run"
         raise UnknownName(f"--policy: got {run}, expected {expected}.")
-    found = [library.load(run, *reversed(n.split("--"))) for n in library.available(run)]
+    found = _policies(run)
     fitting = [p for p in found if p.description.env == env.name]
     if not fitting:
         tasks = sorted({p.description.env for p in found})
@@ -135,6 +137,14 @@ def _trained(run: Path, env: Any) -> Act:
         return action[0]
 
     return act
+
+
+def _policies(run: Path) -> list[library.LoadedPolicy]:
+    """All policies of a run, the best of a training, or the one that was exported there."""
+    if (run / library.POLICY).is_file() or learning.is_training(run):
+        opened = learning.load(run)
+        return [opened if isinstance(opened, library.LoadedPolicy) else opened.policy()]
+    return [library.load(run, *reversed(name.split("--"))) for name in library.available(run)]
 
 
 def render(env_id: str, out: Path, policy_name: str, num_steps: int, seed: int) -> int:

@@ -4,9 +4,15 @@ from jaxagent import library
 policy = library.load("runs/quickstart", task="CartPole-v1", arm="finetune")
 carry = policy.init(batch_size)
 action, carry = policy.act(carry, obs, is_first, key)
+
+A policy lies in `run/policies/ARM--TASK`, or in a folder of its own: `policy.json` describes it, the
+parameters are npz or safetensors. Some are rebuilt from their description; others are *programs*
+(`jaxagent.portable`), which need no code of the agent that made them.
 """
 
 import json
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +20,10 @@ import jax
 import jax.numpy as jnp
 
 import envs
+import jaxagent
 from envs.common.names import check_name
+from envs.types import Component
+from jaxagent import folders, portable
 from jaxagent.agents import memory_policy, rainbow, raw_cloning, sequence
 from jaxagent.config import MemoryConfig, PPOConfig, RainbowConfig, TransformerConfig, from_dict
 from jaxagent.data import normalize, tree_file
@@ -25,9 +34,11 @@ from jaxagent.nn.q_network import q_network
 from jaxagent.nn.sequence_model import token_model
 from jaxagent.tokens.component import Codec, Domain
 from jaxagent.tokens.scalar import Bins
+from jaxagent.train import manifest
 from jaxagent.types import Policy
 
-FOLDER = "policies"
+FOLDER, POLICY, CARD = "policies", "policy.json", "README.md"
+PARAMS, FORMATS = "params", tuple(suffix[1:] for suffix in tree_file.SUFFIXES)
 
 
 class Description(NamedTuple):
@@ -74,7 +85,27 @@ class ActorDescription(NamedTuple):
     kind: str = "actor"
 
 
-AnyDescription = Description | ValueDescription | ActorDescription
+class ProgramDescription(NamedTuple):
+    """The description of a policy that lies there as a program; JSON-safe fields."""
+
+    arm: str
+    task: str  # short name, e.g. CartPole-v1
+    env: str  # registry id
+    overrides: dict[str, Any]
+    seed: int
+    obs_shape: list[int]
+    obs_dtype: str
+    actions: list[dict[str, Any]]  # of `env.action_spec`
+    precision: str  # of products, as it was lowered
+    recipe: dict[str, Any]  # the configuration that trained it
+    versions: dict[str, str]
+    returns: dict[str, Any] | None = None  # "mean", "episodes", "env_steps"
+    num_lanes: int | None = None  # that it takes; None: any number
+    files: dict[str, str] | None = None  # of the program, with their SHA-256
+    kind: str = "program"
+
+
+AnyDescription = Description | ValueDescription | ActorDescription | ProgramDescription
 
 
 class LoadedPolicy(NamedTuple):
@@ -93,44 +124,199 @@ class LoadedPolicy(NamedTuple):
         action, _, carry = self.policy.act(self.params, carry, obs, is_first, key)
         return action, carry
 
+    def export(self, path: str | Path, *, params_as: str = "npz", num_lanes: int = 1) -> Path:
+        """Write it as a program that needs no code of the agent (`export`), or as `NAME.onnx`."""
+        about = _program(self.description)
+        if Path(path).suffix == ".onnx":
+            with jax.default_matmul_precision(about.precision):
+                return portable.write_onnx(Path(path), self.policy, self.params, _seen(about))
+        return export(Path(path), about, self.policy, self.params, params_as=params_as, num_lanes=num_lanes)
+
 
 def save(run: Path, description: AnyDescription, params: Any) -> None:
-    """Write a policy into a run folder."""
+    """Write a policy that its description rebuilds into a run folder."""
     place = Path(run) / FOLDER / f"{description.arm}--{description.task}"
     place.mkdir(parents=True, exist_ok=True)
-    tree_file.save(place / "params.npz", params)
+    tree_file.save(place / f"{PARAMS}.npz", params)
+    _describe(place, description)
+
+
+def export(
+    folder: Path,
+    description: ProgramDescription,
+    policy: Policy,
+    params: Any,
+    *,
+    params_as: str = "npz",
+    num_lanes: int = 1,
+) -> Path:
+    """Write a policy as a program into a folder that is new or empty, with a model card.
+
+    A policy that searches takes `num_lanes` alone. Raises `NotOurs` for a folder that holds something,
+    ValueError for parameters as neither npz nor safetensors, `MissingExtra` without the extra `export`.
+    """
+    check_name("format of parameters", params_as, FORMATS)
+    folders.check_new(folder, "policy")
+    with jax.default_matmul_precision(description.precision):
+        made = portable.program(policy, params, _seen(description), num_lanes)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = portable.write(folder, made)
+    tree_file.save(folder / f"{PARAMS}.{params_as}", params)
+    description = description._replace(num_lanes=made.num_lanes, files=files)
+    (folder / CARD).write_text(card(description, sum(x.size for x in jax.tree.leaves(params))))
+    _describe(folder, description)  # last: without it there is no policy here
+    return folder
+
+
+def describe(env: Any, params: Any, **about: Any) -> ProgramDescription:
+    """The description of a policy of `env`, whose task is `params`; `about` are the other fields."""
+    obs, _ = jax.eval_shape(env.reset, jax.random.key(0), params)
+    return ProgramDescription(
+        env=env.name,
+        obs_shape=list(env.obs_shape),
+        obs_dtype=str(obs.dtype),
+        actions=[_json_safe(component) for component in env.action_spec],
+        versions={"jaxagent": jaxagent.__version__} | manifest.versions(),
+        **about,
+    )
+
+
+def _program(about: AnyDescription) -> ProgramDescription:
+    """The description of a policy that another one rebuilds, were it a program."""
+    if isinstance(about, ProgramDescription):
+        return about
+    env, params = envs.make(about.env, **about.overrides)
+    told = {
+        name: value for name, value in about._asdict().items() if name in ("arm", "task", "overrides", "seed")
+    }
+    precision = jax.config.jax_default_matmul_precision or "default"
+    recipe = {name: value for name, value in about._asdict().items() if isinstance(value, dict)}
+    return describe(env, params, precision=precision, recipe=recipe, **told)
+
+
+def _json_safe(component: Component) -> dict[str, Any]:
+    ends = {
+        name: x if math.isfinite(x) else None
+        for name, x in (("low", component.low), ("high", component.high))
+    }
+    return component._asdict() | ends
+
+
+def _seen(about: ProgramDescription) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(tuple(about.obs_shape), jnp.dtype(about.obs_dtype))
+
+
+def _describe(place: Path, description: AnyDescription) -> None:
     content = description._asdict()
     for name in {"domain", "vocabulary"} & set(content):
         content[name] = content[name]._asdict()
-    write_json(place / "policy.json", content)
+    write_json(place / POLICY, content)
 
 
 def available(run: Path) -> list[str]:
     """Names `arm--task` of the policies in a run folder."""
-    return sorted(p.parent.name for p in (Path(run) / FOLDER).glob("*/policy.json"))
+    return sorted(p.parent.name for p in (Path(run) / FOLDER).glob(f"*/{POLICY}"))
 
 
 def load(run: str | Path, task: str | None = None, arm: str | None = None) -> LoadedPolicy:
-    """Load a policy of a run; the fine-tuned arm, or else the first, and the first task.
+    """Load the policy of a folder, or one of a run: of the fine-tuned or the first arm, of its first task.
 
-    Raises `UnknownName` with the nearest valid names, `TreeFileError` for a damaged file.
+    Raises `UnknownName` with the nearest valid names, `TreeFileError` or ValueError for a damaged file.
     """
-    names = available(Path(run))
+    place = Path(run) if (Path(run) / POLICY).is_file() else _place(Path(run), task, arm)
+    description = _described(json.loads((place / POLICY).read_text()))
+    params = next((place / f"{PARAMS}.{s}" for s in FORMATS if (place / f"{PARAMS}.{s}").is_file()), None)
+    if params is None:
+        raise tree_file.TreeFileError(f"{place}: got no parameters, expected {PARAMS}.npz or .safetensors.")
+    if isinstance(description, ProgramDescription):
+        program = portable.read(place, description.files or {}, description.num_lanes)
+        return LoadedPolicy(description, program.policy, _params_of(params, program))
+    policy, template = rebuild(description)
+    # Arrays of JAX: a closure over numpy cannot be indexed by tracers, so `act` would not jit.
+    return LoadedPolicy(description, policy, jax.tree.map(jnp.asarray, tree_file.load(params, template)))
+
+
+def _place(run: Path, task: str | None, arm: str | None) -> Path:
+    names = available(run)
     if arm is None:
         arms = [name.split("--")[0] for name in names]
         arm = "finetune" if "finetune" in arms else (arms or [""])[0]
     if task is None:
         task = next((n.split("--")[1] for n in names if n.startswith(f"{arm}--")), "")
-    place = Path(run) / FOLDER / check_name(f"policy in {run}", f"{arm}--{task}", names)
-    description = _described(json.loads((place / "policy.json").read_text()))
-    policy, template = rebuild(description)
-    params = tree_file.load(place / "params.npz", template)
-    # Arrays of JAX: a closure over numpy cannot be indexed by tracers, so `act` would not jit.
-    return LoadedPolicy(description, policy, jax.tree.map(jnp.asarray, params))
+    return run / FOLDER / check_name(f"policy in {run}", f"{arm}--{task}", names)
+
+
+def _params_of(path: Path, program: portable.Program) -> list[jax.Array]:
+    arrays = [jnp.asarray(x) for x in tree_file.read(path).values()]
+    found, expected = ([(x.shape, x.dtype) for x in of] for of in (arrays, program.params))
+    if found != expected:
+        raise tree_file.TreeFileError(f"{path}: got {found}, expected the parameters {expected}.")
+    return arrays
+
+
+def card(about: ProgramDescription, num_params: int) -> str:
+    """The model card of a program, Markdown that begins as Hugging Face's do."""
+    actions = ", ".join(
+        f"{c['name']}: "
+        + (f"one of {c['cardinality']}" if c["kind"] == "category" else f"{c['low']} to {c['high']}")
+        for c in about.actions
+    )
+    settings = "\n".join(f"| {name} | {value} |" for name, value in _settings(about.recipe))
+    changes = f" with {about.overrides}" if about.overrides else ""
+    returned = "not measured"
+    if about.returns:
+        returned = "{mean:.4g} over {episodes} episodes, after {env_steps:,} env steps".format(
+            **about.returns
+        )
+    lanes = "any number" if about.num_lanes is None else str(about.num_lanes)
+    return f"""---
+library_name: jaxagent
+tags: [reinforcement-learning, jax, {about.arm}, {about.env}]
+---
+
+# {about.arm} on {about.env}
+
+A policy trained by jaxagent: {num_params:,} parameters, seed {about.seed}.
+
+| | |
+| --- | --- |
+| environment | `{about.env}`{changes} |
+| observations | {about.obs_dtype} {about.obs_shape} |
+| actions | {actions} |
+| mean return | {returned} |
+| lanes a call | {lanes} |
+| products in | {about.precision} |
+| versions | {", ".join(f"{name} {number}" for name, number in about.versions.items())} |
+
+The return is of the environment and the seeds that it was trained on.
+
+```python
+from jaxagent import library
+
+policy = library.load("FOLDER")
+carry = policy.init(1)
+action, carry = policy.act(carry, obs, is_first, key)  # obs [1, ...], is_first [1], a key of jax.random
+```
+
+## Recipe
+
+| setting | value |
+| --- | --- |
+{settings}
+"""
+
+
+def _settings(recipe: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Names such as fit.learning_rate and values of a nested configuration."""
+    for name, value in recipe.items():
+        if isinstance(value, Mapping):
+            yield from _settings(value, f"{before}{name}.")
+        else:
+            yield before + name, value
 
 
 def _described(content: dict[str, Any]) -> AnyDescription:
-    other = {"values": ValueDescription, "actor": ActorDescription}
+    other = {"values": ValueDescription, "actor": ActorDescription, "program": ProgramDescription}
     if content["kind"] in other:
         return other[content["kind"]](**content)
     domain = {name: tuple(x) if isinstance(x, list) else x for name, x in content["domain"].items()}

@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("env", nargs="?", help="environment, see jaxagent list")
     render.add_argument("--out", type=Path, help="file, .gif or .png (default runs/ENV.gif)")
     render.add_argument("--overwrite", **switch, help="replace the file of --out")
-    render.add_argument("--policy", default="random", help="random, expert or a run folder")
+    render.add_argument("--policy", default="random", help="random, expert, a run or an exported policy")
     render.add_argument("--steps", type=int, default=200, help="env steps to play")
     render.add_argument("--seed", type=int, default=0)
     render.add_argument("--sheet", **switch, help="all families on one picture")

@@ -155,7 +155,7 @@ def failed(error: Exception) -> int:
 
 def evaluate(out: Path, episodes: int, seed: int) -> int:
     """Play every policy of a run on its task and print mean return with a bootstrap interval."""
-    if manifest.read(out)["source"].startswith(f"{learning.SOURCE}/"):
+    if learning.is_training(out):
         return _evaluate_trained(out, episodes, seed)
     names = library.available(out)
     if not names:

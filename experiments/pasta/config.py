@@ -29,20 +29,17 @@ from jaxagent.study.config import SeedConfig
 
 DESCRIPTION = "pretrain on action-state tokens of robots, adapt to few demonstrations (PASTA)"
 BELIEF = """
-On the hopper, from two demonstrations, a transformer pretrained on other agents' histories clones better
-than one from scratch; halfcheetah, from as many, gains nothing, so that over both robots no claim of a gain
-stands ({cpu-full: A3m} against as many operations, {cpu-full: A3} against as many updates). What follows
-what has no part in it: pretrained on states and actions that were shuffled over all steps it is as good
-({cpu-full: A3s}); where values were permuted before, it is worse than scratch ({cpu-full: A3r}). So what
-carries over is how values become tokens and which go together in a state, not dynamics or behaviour. A
-model of all robots but the one it adapts to gains less than was claimed ({cpu-full: A5x}). Which token it
-is matters more than pretraining does: at equal updates a token a state and action reached {cpu-full:
-=M-GPT} by next tokens and {cpu-full: =M-SPR} by self-prediction, a token a scalar {cpu-full: =full} and
-{cpu-full: =C-SPR} (no claim was frozen of this), and a network of as many parameters on raw observations
-needs none of it ({cpu-full: A13}; {cpu-full: =mlp}), also where sensors fail ({cpu-full: A8}) and in
-offline reinforcement learning ({cpu-full: A11 td3_bc}, {cpu-full: A11 iql}). The preset `cpu` said so of
-the hopper alone ({A3m}, {A3s}). Tasks where the next state says what to do, far more data, and a claim of
-modality tokens frozen before its run would change this.
+On the hopper, from two demonstrations, a transformer pretrained on other agents' histories clones better than
+one from scratch; halfcheetah gains nothing, so no claim of both stands ({cpu-full: A3m} against as many
+operations, {cpu-full: A3} against as many updates). What follows what has no part: pretrained on shuffled
+steps it is as good ({cpu-full: A3s}); where values were permuted before, it is worse than scratch ({cpu-full:
+A3r}). So what carries over is how values become tokens and which go together, not dynamics. A model of all
+other robots gains less than was claimed ({cpu-full: A5x}). What a token is matters more than pretraining: a
+token a state and action reached {cpu-full: =M-GPT} by next tokens and {cpu-full: =M-SPR} by self-prediction,
+a token a scalar {cpu-full: =full} and {cpu-full: =C-SPR} (not a frozen claim), and a network on raw
+observations needs none of it ({cpu-full: A13}; {cpu-full: =mlp}), also where sensors fail ({cpu-full: A8})
+and in offline reinforcement learning ({cpu-full: A11 td3_bc}, {cpu-full: A11 iql}). Tasks where the next
+state says what to do, far more data, or frozen claims of modality tokens would change this.
 """
 ADAPTER_LIMIT = 10_000  # parameters that an adapter may have
 MODEL_LIMIT = 10_000_000

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import envs
-from jaxagent import folders, keys
+from jaxagent import folders, keys, library
 from jaxagent.api import study as studies
 from jaxagent.api import sweep as sweeps
 from jaxagent.api.config import SweepConfig, TrainConfig, config_of, recipe, source_of
 from jaxagent.api.kinds import kind_of
-from jaxagent.config import fingerprint, from_dict
+from jaxagent.config import fingerprint, from_dict, to_dict
 from jaxagent.study import agents, execution, films
 from jaxagent.train import manifest
 
@@ -70,9 +70,27 @@ class Result:
         """The page of the run."""
         return self.folder / "report.html"
 
-    def policy(self, seed: int | None = None) -> "Bound":
-        """The policy of a seed, by default of the best: `init(batch_size)` and `act(carry, obs, ...)`."""
-        return Bound(self._policy, jax.tree.map(jnp.asarray, agents.take(self.params, self._place(seed))))
+    def policy(self, seed: int | None = None) -> library.LoadedPolicy:
+        """The policy of a seed, by default of the best: it has `init`, `act` and `export`."""
+        place = self._place(seed)
+        returns = {
+            "mean": float(self.returns[place]),
+            "episodes": self.config.episodes,
+            "env_steps": int(self.curve["steps"][-1]),
+        }
+        about = library.describe(
+            self.env,
+            self.task,
+            arm=self.config.agent,
+            task=self.config.task,
+            overrides=dict(self.config.change),
+            seed=list(self.config.seeds)[place],
+            precision=self.config.runtime.matmul_precision,
+            recipe=to_dict(self.config),
+            returns=returns,
+        )
+        params = jax.tree.map(jnp.asarray, agents.take(self.params, place))
+        return library.LoadedPolicy(about, self._policy, params)
 
     def evaluate(self, episodes: int = 64, seed: int = 0) -> np.ndarray:
         """Mean returns `[seeds]` of the last snapshot over new episodes, the same for all of them."""
@@ -105,23 +123,6 @@ class Result:
         if seed not in seeds:
             raise ValueError(f"seed: got {seed}, expected one of {seeds}, which were trained.")
         return seeds.index(seed)
-
-
-class Bound:
-    """A policy with its parameters."""
-
-    def __init__(self, policy: Any, params: Any) -> None:
-        """`policy` of `params`."""
-        self._policy, self.params = policy, params
-
-    def init(self, batch_size: int) -> Any:
-        """The memory of B = `batch_size` lanes, a pytree."""
-        return self._policy.init(batch_size)
-
-    def act(self, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
-        """Actions `[B, ...]` for `obs [B, ...]`, and the memory; `is_first [B]` marks lanes that begin."""
-        action, _, carry = self._policy.act(self.params, carry, obs, is_first, key)
-        return action, carry
 
 
 def learn(
@@ -229,12 +230,14 @@ def _named(env: Any) -> str:
     return name
 
 
-def load(folder: str | Path) -> Result | SweepResult:
-    """Open a finished run of `learn` or `sweep`.
+def load(folder: str | Path) -> Result | SweepResult | library.LoadedPolicy:
+    """Open a finished run of `learn` or `sweep`, or a policy that was exported.
 
     Raises `NotOurs` for another folder, ValueError for another run, or one on an environment without a name.
     """
     place = Path(folder)
+    if (place / library.POLICY).is_file():
+        return library.load(place)
     folders.check_ours(place, "run")
     about = _read(place / folders.MANIFEST)
     kind, _, rest = about["source"].partition("/")
@@ -248,6 +251,11 @@ def load(folder: str | Path) -> Result | SweepResult:
         raise ValueError(f"{place}: got an unfinished run, expected a finished one; resume it.")
     config = from_dict(config_of(about["source"]), about["config"])
     return Result(place, config) if isinstance(config, TrainConfig) else SweepResult(place, config)
+
+
+def is_training(folder: Path) -> bool:
+    """Whether a folder is a run of `learn`."""
+    return folders.kind_of(folder) == "run" and manifest.read(folder)["source"].startswith(f"{SOURCE}/")
 
 
 def _manifest(config: TrainConfig | SweepConfig, call: str) -> dict[str, Any]:

@@ -1,13 +1,16 @@
-"""Pytrees of arrays as one npz file; read back into a template, never unpickled."""
+"""Pytrees of arrays as one file, npz or safetensors; read back into a template, never unpickled."""
 
 import io
 import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+
+from envs.common.names import MissingExtra
+
+SUFFIXES = (".npz", ".safetensors")
 
 
 class TreeFileError(ValueError):
@@ -15,12 +18,37 @@ class TreeFileError(ValueError):
 
 
 def save(path: Path, tree: Any) -> None:
-    """Write all leaves, named by their path in the tree, atomically."""
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **_named(jax.device_get(tree)))
+    """Write all leaves, named by their number and path in the tree, atomically; the suffix says how.
+
+    Raises `MissingExtra` for safetensors without the extra `export`, ValueError for another suffix.
+    """
+    arrays = _named(jax.device_get(tree))
+    if path.suffix == ".safetensors":
+        content = _safetensors().save({name: np.asarray(x, order="C") for name, x in arrays.items()})
+    elif path.suffix == ".npz":
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        content = buffer.getvalue()
+    else:
+        raise ValueError(f"{path}: got a name that ends in {path.suffix!r}, expected .npz or .safetensors.")
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(buffer.getvalue())
+    partial.write_bytes(content)
     os.replace(partial, path)
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Arrays by name, in the order of the tree. Raises `TreeFileError` for what is no such file."""
+    try:
+        if path.suffix == ".safetensors":
+            arrays = _safetensors().load(path.read_bytes())
+        else:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+    except MissingExtra:
+        raise
+    except Exception as error:  # of many kinds, by what the file is instead
+        raise TreeFileError(f"{path}: not a readable pytree file ({error}).") from error
+    return {name: arrays[name] for name in sorted(arrays)}
 
 
 def load(path: Path, template: Any) -> Any:
@@ -28,11 +56,7 @@ def load(path: Path, template: Any) -> Any:
 
     `template` may hold `jax.ShapeDtypeStruct`. Raises `TreeFileError`.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise TreeFileError(f"{path}: not a readable pytree file ({error}).") from error
+    arrays = read(path)
     wanted = _named(template)
     if set(arrays) != set(wanted):
         differing = sorted(set(arrays) ^ set(wanted))[:3]
@@ -44,6 +68,14 @@ def load(path: Path, template: Any) -> Any:
                 f"{leaf.dtype}{leaf.shape}."
             )
     return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError:
+        raise MissingExtra("safetensors is not installed; pip install 'jaxagent[export]'") from None
+    return safetensors.numpy
 
 
 def _named(tree: Any) -> dict[str, Any]:

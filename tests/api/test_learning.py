@@ -36,6 +36,22 @@ def trained(tmp_path_factory):
     return jaxagent.learn("ppo", CARTPOLE, seeds=2, episodes=2, out=out, quiet=True, **TINY)
 
 
+def test_its_policy_is_exported_and_opened(trained, tmp_path):
+    policy = trained.policy(seed=1)
+    opened = jaxagent.load(policy.export(tmp_path / "mine"))
+    about = opened.description
+    assert (about.arm, about.env, about.seed) == ("ppo", CARTPOLE, 1)
+    assert about.returns == {"mean": trained.returns[1], "episodes": 2, "env_steps": 64}
+    assert about.recipe["fit"]["num_updates"] == 4
+    obs, is_first = jax.random.normal(jax.random.key(0), (8, 4)), jnp.ones(8, bool)
+    expected, _ = policy.act(policy.init(8), obs, is_first, jax.random.key(1))
+    action, _ = opened.act(opened.init(8), obs, is_first, jax.random.key(1))
+    np.testing.assert_array_equal(action, expected)
+    for place in (tmp_path / "mine", trained.folder):
+        given = ["--policy", str(place), "--steps", "3", "--out", str(tmp_path / f"{place.name}.gif")]
+        assert cli.main(["render", CARTPOLE, *given]) == 0
+
+
 def test_a_result_has_a_curve_policies_and_a_page(trained):
     assert trained.curve["steps"].tolist() == [0, 32, 64]
     assert trained.curve["returns"].shape == (3, 2)
