@@ -43,6 +43,7 @@ OF_RUN = (
     "policies/*/params.npz",
     "policies/*/policy.json",
     "tensorboard/events.*",
+    "tensorboard/lane-*/events.*",
 )
 OF_STORE = (INDEX, "shard_*.npz")
 OF_CHECKPOINTS = ("step_*.json", "step_*.json.bad", "step_*.json.partial")

@@ -25,6 +25,7 @@ from jaxagent import folders
 from jaxagent.api.config import AGENTS, SweepConfig, TrainConfig, recipe, source_of
 from jaxagent.config import check, fingerprint, from_dict
 from jaxagent.folders import Locked, NotOurs
+from jaxagent.report.loggers import check_loggers
 from jaxagent.study.config import SeedConfig
 
 RUNS = Path("runs")
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="jaxagent", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     switch, folder = {"action": "store_true"}, {"type": Path, "help": "run folder"}
+    logger = {"action": "append", "default": [], "help": "tensorboard, wandb, mlflow or trackio; repeat it"}
     devices = {"type": int, "help": "devices of this host to use (1, 2 or 4)"}
     differing = "with a fingerprint where flags differ"
 
@@ -78,11 +80,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--devices", **devices)
     run.add_argument("--dry-run", **switch, help="print the cost and stop")
     run.add_argument("--overwrite", **switch, help="replace a run of ours, once this one is finished")
-    run.add_argument("--tensorboard", **switch, help="also write TensorBoard events")
+    run.add_argument("--logger", **logger)
     train = add("train", "train an agent on an environment; --FIELD VALUE changes it", _train, add_help=False)
     sweep = add("sweep", "train it under FIELD=A,B ..., all at once", _train, add_help=False)
     for parser_of in (train, sweep):
-        _add_training(parser_of, switch, devices)
+        _add_training(parser_of, switch, devices, logger)
     sweep.add_argument(
         "--at-once", type=int, default=64, help="agents in one program, which share its memory"
     )
@@ -109,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     report = add("report", "write report.html of a run, finished or not", _report)
     report.add_argument("run", **folder)
     report.add_argument("--out", type=Path, help="write the page to a new .html instead")
-    report.add_argument("--tensorboard", **switch)
+    report.add_argument("--logger", **logger)
     compare = add("compare", "write a page of several runs: curves, scores, what differs", _compare)
     compare.add_argument("runs", type=Path, nargs="+", help="run folders, finished or not")
     compare.add_argument("--out", type=Path, help="page, .html (default runs/compare.html)")
@@ -125,8 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_training(parser: argparse.ArgumentParser, switch: dict[str, Any], devices: dict[str, Any]) -> None:
-    """What training and sweeps are asked alike."""
+def _add_training(parser: argparse.ArgumentParser, *options: dict[str, Any]) -> None:
+    """What training and sweeps are asked alike; `options` are of switches, devices and loggers."""
+    switch, devices, logger = options
     parser.add_argument("-h", "--help", **switch, help="show this; behind an agent and an ENV all settings")
     parser.add_argument("agent", nargs="?", help=f"one of {', '.join(AGENTS)}")
     parser.add_argument("env", nargs="?", help="environment, see jaxagent list, or MODULE:NAME")
@@ -139,7 +142,7 @@ def _add_training(parser: argparse.ArgumentParser, switch: dict[str, Any], devic
     parser.add_argument("--devices", **devices)
     parser.add_argument("--dry-run", **switch, help="print the cost and stop")
     parser.add_argument("--overwrite", **switch, help="replace a run of ours, once this one is finished")
-    parser.add_argument("--tensorboard", **switch, help="also write TensorBoard events")
+    parser.add_argument("--logger", **logger)
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -166,12 +169,13 @@ def _begin(
     """Begin a run, or say what it would cost."""
     if not arguments.dry_run:
         folders.check_new(out, "run", replace=arguments.overwrite)
+    check_loggers(arguments.logger)
     _prepare_jax(config, out)
     from experiments.cli import session
 
     if arguments.dry_run:
         return session.dry_run(room, config)
-    options = {"tensorboard": arguments.tensorboard, "replace": arguments.overwrite}
+    options = {"loggers": arguments.logger, "replace": arguments.overwrite}
     return session.start(room, preset, config, out, command, **options)
 
 
@@ -409,13 +413,14 @@ def _eval(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    run, page, with_events = arguments.run, arguments.out, arguments.tensorboard
+    run, page, loggers = arguments.run, arguments.out, arguments.logger
     _manifest(run, "run", "grid")
     if page is not None:
         is_new = not os.path.lexists(page) and folders.enclosing(page) is None
-        if page.suffix != ".html" or not is_new or with_events:
-            expected = "the name of a new .html file outside of runs, without --tensorboard"
+        if page.suffix != ".html" or not is_new or loggers:
+            expected = "the name of a new .html file outside of runs, without --logger"
             raise UsageError(f"--out: got {page}, expected {expected}.")
+    check_loggers(loggers)
     from jaxagent.report.html import write_report
 
     if page is not None:  # of a run that may be at work: nothing is written into its folder
@@ -424,10 +429,10 @@ def _report(arguments: argparse.Namespace) -> int:
     try:
         with folders.hold(run, "run", "grid"):
             print(write_report(run))
-            if with_events:
-                from jaxagent.report.tensorboard import export
+            if loggers:
+                from jaxagent.report.trackers import export
 
-                print(export(run))
+                export(loggers, run)
     except Locked as error:
         print(f"error: {error} Or look at it as it goes: --out page.html", file=sys.stderr)
         return BUSY

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def start(
     out: Path,
     command: str,
     *,
-    tensorboard: bool = False,
+    loggers: Sequence[str] = (),
     replace: bool = False,
     within: Path | None = None,
 ) -> int:
@@ -56,14 +56,14 @@ def start(
         about = manifest.describe(room.name, room.source, preset, config, command)
         asked = registration.asked(room.name, preset, config, study)
         about["frozen"] = registration.status(frozen_place(room, preset), asked, code_of(room))
-        about["seeds"] = asked["seeds"]
+        about |= {"seeds": asked["seeds"], "loggers": list(loggers)}
         machine = f"{config.runtime.matmul_precision}, {config.runtime.devices} of {jax.devices()}"
         with folders.begin(out, about, replace=replace, within=within):
             print(
                 f"{room.name} ({preset}) in {out}, config {about['fingerprint']}, matmul precision {machine}"
                 f"; {standing_of(about)}"
             )
-            _go_on(out, config, study, tensorboard=tensorboard)
+            _go_on(out, config, study)
 
     return _exit_code(begin)
 
@@ -102,7 +102,7 @@ def resume(room: Room, out: Path, config: Any, *, within: Path | None = None) ->
             if then.get("frozen", {}).get("is_confirmed") and now["git"] != then["git"]:
                 reason = {"is_confirmed": False, "reason": "resumed with other code than it began with"}
                 write_json(out / folders.MANIFEST, then | {"frozen": then["frozen"] | reason})
-            _go_on(out, config, _study(room, then["preset"], config), tensorboard=False)
+            _go_on(out, config, _study(room, then["preset"], config))
 
     return _exit_code(go_on)
 
@@ -132,12 +132,8 @@ def _exit_code(work: Callable[[], None]) -> int:
     return 0
 
 
-def _go_on(out: Path, config: Any, study: Study, *, tensorboard: bool) -> None:
+def _go_on(out: Path, config: Any, study: Study) -> None:
     told = execute(out, study, config.runtime)
-    if tensorboard:
-        from jaxagent.report.tensorboard import export
-
-        export(out)
     shown = ranked(told["ranking"]) if "ranking" in told else [table(told)]
     print("\n" + "\n".join(shown) + f"\n\n{out / 'report.html'}")
     print(

@@ -20,6 +20,7 @@ from jaxagent.api import sweep as sweeps
 from jaxagent.api.config import SweepConfig, TrainConfig, config_of, recipe, source_of
 from jaxagent.api.kinds import kind_of
 from jaxagent.config import fingerprint, from_dict, to_dict
+from jaxagent.report.loggers import check_loggers
 from jaxagent.study import agents, execution, films
 from jaxagent.train import manifest
 
@@ -126,20 +127,27 @@ class Result:
 
 
 def learn(
-    agent: str, env: Any, *, out: str | Path | None = None, quiet: bool = False, **changes: Any
+    agent: str,
+    env: Any,
+    *,
+    out: str | Path | None = None,
+    quiet: bool = False,
+    logger: str | Sequence[str] = (),
+    **changes: Any,
 ) -> Result:
     """Train `agent` on the environment `env`; `changes` are of `TrainConfig` or of the agent's settings.
 
     `env` is an id, a place `module:attribute`, or an environment itself, ours or gymnax's, alone or with
     its task; a run on an object is not opened or continued, as no name leads to it.
     The run lies in `out`, where it goes on if it was stopped and is opened if it was finished; without
-    `out` it lies in a folder that is deleted with the process. Raises `UnknownName` for an agent, an
-    environment or a setting that there is not, ValueError for what the agent cannot read, `NotOurs`
-    where something else lies in `out`.
+    `out` it lies in a folder that is deleted with the process. `logger` names trackers that follow it
+    (`jaxagent.report.loggers`). Raises `UnknownName` for an agent, environment or setting that there is
+    not, ValueError for what the agent cannot read, `NotOurs` where something else lies in `out`.
     """
     config = recipe(agent, _named(env), **changes)
     call = _called("learn", agent, config.env, changes)
-    return Result(_carried_out(config, studies.study(config), call, out, quiet), config)
+    about = _manifest(config, call, logger)
+    return Result(_carried_out(config, studies.study(config), about, out, quiet), config)
 
 
 class SweepResult:
@@ -175,6 +183,7 @@ def sweep(
     *,
     out: str | Path | None = None,
     quiet: bool = False,
+    logger: str | Sequence[str] = (),
     at_once: int = 64,
     **changes: Any,
 ) -> SweepResult:
@@ -186,7 +195,8 @@ def sweep(
     train = recipe(agent, _named(env), **changes)
     config = SweepConfig(train, tuple((f, tuple(map(float, v))) for f, v in grid.items()), at_once)
     call = _called("sweep", agent, train.env, {"grid": dict(config.grid), "at_once": at_once, **changes})
-    return SweepResult(_carried_out(config, sweeps.study(config), call, out, quiet), config)
+    about = _manifest(config, call, logger)
+    return SweepResult(_carried_out(config, sweeps.study(config), about, out, quiet), config)
 
 
 def _called(function: str, agent: str, env: str, changes: Mapping[str, Any]) -> str:
@@ -196,7 +206,7 @@ def _called(function: str, agent: str, env: str, changes: Mapping[str, Any]) -> 
 
 
 def _carried_out(
-    config: TrainConfig | SweepConfig, study: Any, call: str, out: str | Path | None, quiet: bool
+    config: TrainConfig | SweepConfig, study: Any, about: dict[str, Any], out: str | Path | None, quiet: bool
 ) -> Path:
     """The folder of a run that is finished now, whatever was of it before."""
     if out is not None and config.train.env.startswith(f"{OWN}/") and folders.kind_of(Path(out)):
@@ -210,12 +220,12 @@ def _carried_out(
     runtime = config.runtime
     with jax.default_matmul_precision(runtime.matmul_precision):
         if folders.kind_of(place) is None:
-            with folders.begin(place, _manifest(config, call)):
+            with folders.begin(place, about):
                 execution.execute(place, study, runtime, quiet=quiet)
         else:
             _check_same(place, config)
             if not (place / "summary.json").exists():
-                manifest.check_same_machine(place, _manifest(config, call))
+                manifest.check_same_machine(place, about)
                 with folders.hold(place, "run"):
                     execution.execute(place, study, runtime, quiet=quiet)
     return place
@@ -258,11 +268,13 @@ def is_training(folder: Path) -> bool:
     return folders.kind_of(folder) == "run" and manifest.read(folder)["source"].startswith(f"{SOURCE}/")
 
 
-def _manifest(config: TrainConfig | SweepConfig, call: str) -> dict[str, Any]:
+def _manifest(config: TrainConfig | SweepConfig, call: str, logger: str | Sequence[str]) -> dict[str, Any]:
+    loggers = [logger] if isinstance(logger, str) else list(logger)
+    check_loggers(loggers)
     source, train = source_of(config), config.train
     about = manifest.describe(source.split("/")[0], source, PRESET, config, call)
     about["precision"] = train.runtime.matmul_precision
-    return about | {"seeds": [[train.seeds.first, train.seeds.count]]}
+    return about | {"seeds": [[train.seeds.first, train.seeds.count]], "loggers": loggers}
 
 
 def _read(path: Path) -> Any:

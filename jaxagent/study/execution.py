@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxagent import folders
 from jaxagent.files import write_json
+from jaxagent.report import trackers
 from jaxagent.report.html import write_report
 from jaxagent.study.study import Study, stages, summary
 from jaxagent.train import manifest, metrics_log
@@ -19,16 +20,21 @@ ENDS = (runs.Diverged, runs.StageError, ForeignCheckpoint, EmulatorError, ValueE
 def execute(out: Path, study: Study, runtime: Any, *, quiet: bool = False) -> dict[str, Any]:
     """Run what is unfinished in `out`, a run that the caller holds; returns the content of its summary.
 
-    Where it ends by one of `ENDS`, the page shows how far it came.
+    The trackers that its manifest names follow it. Where it ends by one of `ENDS`, the page shows how far
+    it came.
     """
     about = manifest.read(out)
+    followed = trackers.follow(about.get("loggers", ()), out)
     try:
         ordered = stages(study, runtime.devices)
-        runs.run(out, ordered, chunks_per_save=runtime.chunks_per_save, quiet=quiet)
+        options = {"chunks_per_save": runtime.chunks_per_save, "quiet": quiet, "tell": followed.tell}
+        runs.run(out, ordered, **options)
         told = summary(study, out, about["preset"]) | _record(out, about, ordered)
     except ENDS:
         write_report(out)
         raise
+    finally:
+        followed.close()
     write_json(out / "summary.json", told)
     folders.finish(out)
     write_report(out)

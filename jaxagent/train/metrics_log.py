@@ -14,6 +14,8 @@ import numpy as np
 
 from jaxagent.train.parallel import Mean
 
+TIME = "unix_seconds"  # the field that says when a line was written
+
 
 def append(path: Path, line: dict[str, Any]) -> None:
     """Append one line and flush it; `sync` makes it durable."""

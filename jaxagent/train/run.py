@@ -94,16 +94,30 @@ class _Run(NamedTuple):
     stop: Stop
     clock: CompileClock
     quiet: bool
+    tell: Callable[[dict[str, Any]], None]
 
 
-def run(folder: Path, stages: list[Stage], *, chunks_per_save: int, quiet: bool = False) -> None:
+def unheard(line: dict[str, Any]) -> None:
+    """Tell nobody."""
+    del line
+
+
+def run(
+    folder: Path,
+    stages: list[Stage],
+    *,
+    chunks_per_save: int,
+    quiet: bool = False,
+    tell: Callable[[dict[str, Any]], None] = unheard,
+) -> None:
     """Run all unfinished stages in `folder`, a run that the caller holds (`jaxagent.folders`).
 
+    `tell` hears every line of the metrics file once it is written.
     Raises `Diverged`, `StageError`, `ForeignCheckpoint`, or SystemExit after a signal.
     """
     fingerprint = manifest.read(folder)["fingerprint"]
     stop, before = Stop(), ""
-    run = _Run(folder, fingerprint, chunks_per_save, stop, CompileClock(), quiet)
+    run = _Run(folder, fingerprint, chunks_per_save, stop, CompileClock(), quiet, tell)
     try:
         for stage in stages:
             if not is_done(folder, stage.name):
@@ -162,7 +176,10 @@ def _run_stage(run: _Run, stage: Stage, before: str) -> None:
     recompiled = 0  # programs after the first chunk, which are a bug: shapes or types that change
     for index in range(first_chunk, work.num_chunks):
         programs = clock.programs
-        state = _run_chunk(state, work, stage.name, log, progress)
+        state, line = _run_chunk(state, work, stage.name)
+        metrics_log.append(log, line)
+        progress.update(line)
+        run.tell(line)
         recompiled += clock.programs - programs if index > first_chunk else 0
         stop_now = stop.received is not None
         if stop_now or (index + 1) % run.chunks_per_save == 0 or index + 1 == work.num_chunks:
@@ -204,7 +221,8 @@ def _restore(run: _Run, place: Path, name: str, work: Work) -> tuple[Any, int]:
     return jax.tree.map(jax.numpy.asarray, state), step // work.updates_per_chunk
 
 
-def _run_chunk(state: RunState, work: Work, name: str, log: Path, progress: Progress) -> RunState:
+def _run_chunk(state: RunState, work: Work, name: str) -> tuple[RunState, dict[str, Any]]:
+    """The state after a chunk, and the line of the metrics file."""
     assert work.chunk is not None
     start, first = time.perf_counter(), int(state.step)
     state, report = work.chunk(state)
@@ -220,10 +238,8 @@ def _run_chunk(state: RunState, work: Work, name: str, log: Path, progress: Prog
     if work.dtype:
         num_devices = len(report.checksums)
         line["mfu"] = line["flops_per_second"] / (matmul_rate(work.dtype) * num_devices)
-    line |= metrics_log.values(report.metrics) | {"chunk_seconds": seconds}
-    metrics_log.append(log, line)
-    progress.update(line)
-    return state
+    line |= metrics_log.values(report.metrics)
+    return state, line | {"chunk_seconds": seconds, metrics_log.TIME: time.time()}
 
 
 def _check_finite(report: ChunkReport, name: str, first: int) -> None:

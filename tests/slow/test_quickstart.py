@@ -83,7 +83,7 @@ def test_eval_and_report(run):
     played = call("eval", str(run), "--episodes", "4")
     assert played.returncode == 0, played.stderr
     assert "finetune--CartPole-v1" in played.stdout
-    assert call("report", str(run), "--tensorboard").returncode == 0
+    assert call("report", str(run), "--logger", "tensorboard").returncode == 0
     assert list((run / "tensorboard").glob("events.*"))
 
 

@@ -86,7 +86,13 @@ def test_a_run_logs_every_chunk_once(tmp_path):
     assert [x["tokens"] for x in lines] == [15, 30, 45, 60]
     assert all(x["train/none"] is None for x in lines)
     clocks = {k for k in lines[0] if metrics_log.is_clock(k)}
-    assert clocks == {"chunk_seconds", "tokens_per_second"}
+    assert clocks == {"chunk_seconds", "tokens_per_second", metrics_log.TIME}
+
+
+def test_every_line_is_told_as_it_is_written(tmp_path):
+    heard = []
+    go(tmp_path, make_stages(), tell=heard.append)
+    assert heard == metrics_log.read(tmp_path / "metrics.jsonl")
 
 
 def test_programs_are_dropped_between_stages_where_there_are_too_many(tmp_path, monkeypatch):
