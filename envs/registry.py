@@ -294,6 +294,7 @@ FAMILIES = {
 }
 
 
+GYMNASIUM = "gymnasium"  # the family of what is stepped on the host
 ENTRY_POINTS = "jaxagent.envs"  # the group under which packages bring environments
 _own: dict[str, Any] = {}  # by id: "module:attribute", or what that would be
 
@@ -319,7 +320,7 @@ def register(env_id: str, target: Any) -> None:
 def _is_own(env_id: str) -> bool:
     """Whether an id is none that this library has or may have."""
     family, _, name = env_id.partition("/")
-    return bool(family and name) and family not in FAMILIES
+    return bool(family and name) and family not in (*FAMILIES, GYMNASIUM)
 
 
 @functools.cache
@@ -335,8 +336,15 @@ def own() -> dict[str, Any]:
 
 
 def check_env(env_id: str) -> str:
-    """Return an id that `make` knows, or a place `module:attribute`; raises `UnknownName` for others."""
-    return env_id if ":" in env_id else check_name("environment", env_id, registered())
+    """Return an id that `make` knows, or a place `module:attribute`; raises `UnknownName` for others.
+
+    Of gymnasium, `gymnasium/ID`, only gymnasium knows which there are.
+    """
+    return (
+        env_id
+        if ":" in env_id or env_id.startswith(f"{GYMNASIUM}/")
+        else check_name("environment", env_id, registered())
+    )
 
 
 def registered(family: str | None = None) -> list[str]:
@@ -370,12 +378,21 @@ def make(env_id: str, **overrides: Any) -> tuple[Any, Any]:
     illegal value and `MissingExtra` where the family's source is not installed.
     """
     check_env(env_id)
+    if env_id.startswith(f"{GYMNASIUM}/"):
+        return _of_gymnasium(env_id, overrides)
     if ":" in env_id or env_id in own():
         target = own().get(env_id, env_id)
         return importlib.import_module("envs.yours").make(env_id, _found(target), overrides)
     family, name = env_id.split("/", 1)
     require_source(env_id, family)
     return importlib.import_module(FAMILIES[family].module).make(name, **overrides)
+
+
+def _of_gymnasium(env_id: str, overrides: dict[str, Any]) -> tuple[Any, Any]:
+    """An environment of gymnasium, stepped on the host; overrides are those of `gymnasium.make`."""
+    if importlib.util.find_spec(GYMNASIUM) is None:
+        raise MissingExtra(f"{env_id}: got no package 'gymnasium'; pip install 'jaxagent[gymnasium]'")
+    return importlib.import_module("envs.adapters.bridge").make(env_id, **overrides)
 
 
 def _check_place(place: str) -> None:

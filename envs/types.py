@@ -62,6 +62,8 @@ class Environment(abc.ABC):
     num_players: int = 1  # 2: `reward` is float32 [2] and `current_player(state)` moves
     # False: stepping has side effects (ALE, gymnasium); exempt from jit = eager and vmap = loop.
     is_pure: bool = True
+    # True: episodes live on the host; `step_on` steps and begins the next, in one call of it.
+    is_hosted: bool = False
     # False: `step` ignores its key, so a batch need not draw one a lane.
     is_step_random: bool = True
     symmetries: Symmetries | None = None  # of a game on a board

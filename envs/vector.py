@@ -1,8 +1,9 @@
 """Batched stepping with true auto-reset: a finished lane starts anew from its own `reset` draw.
 
-Three ways to pay for the fresh states, all with the same distribution:
+Four ways to pay for the fresh states, all with the same distribution:
 - a `WordEnvironment` hashes a few words a lane and resets in the arithmetic of the step itself;
 - a pool holds states drawn ahead; each is used once, and an empty pool is drawn anew;
+- an environment on the host (gymnasium's) begins the next episode in the call that ends one;
 - without a pool every lane draws a reset in every step and mostly throws it away.
 """
 
@@ -61,11 +62,13 @@ class VectorEnv(NamedTuple):
             env_state = self._first(key, params)
             obs = () if self.is_compact else self._observe(env_state, params)
             return VectorState(obs, env_state, params)
-        key_lanes, key_pool = jax.random.split(key) if self._pool_size else (key, None)
+        has_pool = self._pool_size and not self.env.is_hosted
+        key_lanes, key_pool = jax.random.split(key) if has_pool else (key, None)
         keys = jax.random.split(key_lanes, self._num_lanes(params))
         obs, env_state = self._vmap(self.env.reset, 1)(keys, params)
         self._check_obs(obs)
-        return VectorState(obs, env_state, params, self._first_pool(key_pool, params))
+        pool = self._first_pool(key_pool, params) if has_pool else ()
+        return VectorState(obs, env_state, params, pool)
 
     def step(self, key: jax.Array, state: VectorState, action: jax.Array) -> tuple[VectorState, Transition]:
         """Step every lane by `action [B]` or `[B, A]` and reset finished ones, see `Transition`.
@@ -75,6 +78,8 @@ class VectorEnv(NamedTuple):
         self._check_action(state.params, action)
         if self.is_hashed:
             return self._step_hashed(key, state, action)
+        if self.env.is_hosted:
+            return self._step_hosted(key, state, action)
         if self._pool_size:
             return self._step_pooled(key, state, action)
         return self._step_drawing(key, state, action)
@@ -99,6 +104,12 @@ class VectorEnv(NamedTuple):
         final_obs = self._observe(stepped, state.params)
         after = state._replace(obs=() if self.is_compact else obs, env=env_state)
         return after, Transition(obs, reward, terminated, truncated, final_obs)
+
+    def _step_hosted(self, key, state, action):
+        keys = jax.random.split(key, self._num_lanes(state.params))
+        out = self._vmap(self.env.step_on, 3)(keys, state.env, action, state.params)
+        obs, env_state, *told = out
+        return state._replace(obs=obs, env=env_state), Transition(obs, *told)
 
     def _step_pooled(self, key, state, action):
         key_step, key_pool = jax.random.split(key)
@@ -148,9 +159,7 @@ class VectorEnv(NamedTuple):
     def _words(self, key: jax.Array, params: Any, num_words: int, stream: int) -> Any:
         return lane_words(key, self._num_lanes(params), num_words, stream)
 
-    def _first_pool(self, key: jax.Array | None, params: Any) -> Any:
-        if not self._pool_size:
-            return ()
+    def _first_pool(self, key: jax.Array, params: Any) -> Any:
         draw = partial(_draw_pool, self.env, self._pool_size)
         if self.num_lanes is None:
             return jax.vmap(draw)(jax.random.split(key, num_lanes(params)), params)

@@ -155,6 +155,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "classic/": _CLASSIC,
         "gymnax/Pendulum-v1": replace(_CLASSIC, num_epochs=8, discount=0.95),
         "classic/Pendulum-v1": replace(_CLASSIC, num_epochs=8, discount=0.95),
+        "gymnasium/Pendulum": replace(_CLASSIC, num_epochs=8, discount=0.95),
         "minatar/": _BOARDS,
         "memory/": _RECALLS,
         "memory/PositionCartPole": replace(_RECALLS, reward_scale=0.1),

@@ -137,12 +137,12 @@ def learn(
 ) -> Result:
     """Train `agent` on the environment `env`; `changes` are of `TrainConfig` or of the agent's settings.
 
-    `env` is an id, a place `module:attribute`, or an environment itself, ours or gymnax's, alone or with
-    its task; a run on an object is not opened or continued, as no name leads to it.
-    The run lies in `out`, where it goes on if it was stopped and is opened if it was finished; without
-    `out` it lies in a folder that is deleted with the process. `logger` names trackers that follow it
-    (`jaxagent.report.loggers`). Raises `UnknownName` for an agent, environment or setting that there is
-    not, ValueError for what the agent cannot read, `NotOurs` where something else lies in `out`.
+    `env` is an id, a place `module:attribute`, or an environment itself, ours, gymnax's or gymnasium's,
+    alone or with its task, or a function that makes one; a run on an object is not opened or continued, as
+    no name leads to it. The run lies in `out`, where it goes on if it was stopped and is opened if it was
+    finished; without `out` it lies in a folder that is deleted with the process. `logger` names trackers that
+    follow it (`jaxagent.report.loggers`). Raises `UnknownName` for an agent, environment or setting that is
+    none, ValueError for what the agent cannot read, `NotOurs` where something else lies in `out`.
     """
     config = recipe(agent, _named(env), **changes)
     call = _called("learn", agent, config.env, changes)
@@ -235,7 +235,8 @@ def _named(env: Any) -> str:
     if isinstance(env, str):
         return env
     of = env[0] if isinstance(env, tuple) else env
-    name = f"{OWN}/{(of if isinstance(of, type) else type(of)).__name__}"
+    spec = getattr(of, "spec", None)  # of gymnasium, whose objects are wrappers
+    name = f"{OWN}/{getattr(spec, 'id', None) or (of if isinstance(of, type) else type(of)).__name__}"
     envs.register(name, env)
     return name
 

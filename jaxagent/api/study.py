@@ -38,6 +38,7 @@ def study(config: TrainConfig) -> Study:
         label="episode return of the last snapshot",
         title="Return of the last snapshot",
         scale=None,
+        resumes=not env.is_hosted,
     )
 
 

@@ -49,6 +49,7 @@ def study(config: SweepConfig) -> Study:
         label="mean episode return of the last snapshot",
         title="Return of the last snapshot",
         scale=None,
+        resumes=not env.is_hosted,
         extras=lambda found, table: {"ranking": ranking(table)},
     )
 

@@ -27,6 +27,8 @@ def execute(out: Path, study: Study, runtime: Any, *, quiet: bool = False) -> di
     followed = trackers.follow(about.get("loggers", ()), out)
     try:
         ordered = stages(study, runtime.devices)
+        if not study.resumes:
+            _refuse_halves(out, ordered)
         options = {"chunks_per_save": runtime.chunks_per_save, "quiet": quiet, "tell": followed.tell}
         runs.run(out, ordered, **options)
         told = summary(study, out, about["preset"]) | _record(out, about, ordered)
@@ -39,6 +41,17 @@ def execute(out: Path, study: Study, runtime: Any, *, quiet: bool = False) -> di
     folders.finish(out)
     write_report(out)
     return told
+
+
+def _refuse_halves(out: Path, ordered: list[runs.Stage]) -> None:
+    """Raise ValueError where a stage was stopped, whose environments went with their process."""
+    for stage in ordered:
+        half = (runs.stage_folder(out, stage.name) / "checkpoints").exists()
+        if half and not runs.is_done(out, stage.name):
+            raise ValueError(
+                f"{out}: got stage {stage.name} half done, expected a whole one, as its environments lived "
+                "in the process that was stopped; begin anew in another folder."
+            )
 
 
 def _record(out: Path, about: dict[str, Any], stages: list[runs.Stage]) -> dict[str, Any]:

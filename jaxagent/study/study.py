@@ -271,6 +271,7 @@ class Study:
     is_partial: bool = False  # claims about arms that this configuration does not run are left out
     spent: Mapping[str, Spent] = field(default_factory=dict)  # by arm; one that is not named is not told
     extras: Callable[[Found, Scores], dict[str, Any]] = lambda found, scores: {}  # of the summary
+    resumes: bool = True  # False: environments live on the host, and are not saved
 
     def __post_init__(self) -> None:
         """Raise ValueError before anything runs: for a name of two steps, for spendings of nothing."""

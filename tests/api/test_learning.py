@@ -5,12 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from front_door import as_users_run_it  # noqa: F401, it is used by all
 
+import envs
 import jaxagent
 from envs import registry
 from envs.common.names import UnknownName
@@ -263,3 +265,41 @@ def test_a_thread_may_train(tmp_path):
     assert film.read_bytes().startswith(b"GIF")
     with pytest.raises(ValueError, match=r"ends in \.gif"):
         result.render(tmp_path / "film.mp4")
+
+
+class Corridor(gymnasium.Env):
+    """Three steps to the right are worth 1; a user's own, of gymnasium's kind."""
+
+    observation_space = gymnasium.spaces.Box(0.0, 3.0, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.place = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.place += int(action)
+        return np.full(1, self.place, np.float32), float(self.place == 3), self.place == 3, False, {}
+
+
+def test_gymnasium_trains_and_does_not_go_on(tmp_path):
+    options = {
+        "out": tmp_path / "run",
+        "quiet": True,
+        "seeds": 2,
+        "episodes": 2,
+        "learning_rate": 0.03,
+        **TINY,
+    }
+    envs.register("mine/Corridor", Corridor)
+    options |= {"num_updates": 40, "updates_per_chunk": 10, "num_steps": 8, "change": {"max_steps": 6}}
+    result = jaxagent.learn("ppo", "mine/Corridor", **options)
+    assert (result.returns == 1.0).all()
+    assert not list(result.folder.glob("pictures/*.gif"))
+    assert load(tmp_path / "run").returns.tolist() == [1.0, 1.0]
+    for path in ("summary.json", "stages/train/done.json", "stages/evaluate/done.json"):
+        (tmp_path / "run" / path).unlink()
+    (tmp_path / "run" / "stages" / "train" / "checkpoints").mkdir(exist_ok=True)
+    with pytest.raises(ValueError, match="got stage train half done"):
+        jaxagent.learn("ppo", "mine/Corridor", **options)
+    registry._own.pop("mine/Corridor")
