@@ -99,7 +99,7 @@ class ProgramDescription(NamedTuple):
     precision: str  # of products, as it was lowered
     recipe: dict[str, Any]  # the configuration that trained it
     versions: dict[str, str]
-    returns: dict[str, Any] | None = None  # "mean", "episodes", "env_steps"
+    returns: dict[str, Any] | None = None  # "mean", "episodes", "after"
     num_lanes: int | None = None  # that it takes; None: any number
     files: dict[str, str] | None = None  # of the program, with their SHA-256
     kind: str = "program"
@@ -265,9 +265,7 @@ def card(about: ProgramDescription, num_params: int) -> str:
     changes = f" with {about.overrides}" if about.overrides else ""
     returned = "not measured"
     if about.returns:
-        returned = "{mean:.4g} over {episodes} episodes, after {env_steps:,} env steps".format(
-            **about.returns
-        )
+        returned = "{mean:.4g} over {episodes} episodes, after {after}".format(**about.returns)
     lanes = "any number" if about.num_lanes is None else str(about.num_lanes)
     return f"""---
 library_name: jaxagent

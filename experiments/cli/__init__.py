@@ -136,6 +136,10 @@ def _add_training(parser: argparse.ArgumentParser, *options: dict[str, Any]) -> 
     parser.add_argument("--seeds", type=int, default=1, help="agents that are trained, each by its own seed")
     parser.add_argument("--seed", type=int, default=0, help="of the first of them")
     parser.add_argument("--memory", default="none", help="none, stack, gru, lru or transformer")
+    parser.add_argument(
+        "--dataset", help="of td3_bc, iql, bc, sequence: a store, Minari's folder, .hdf5, .npz"
+    )
+    parser.add_argument("--begin", help="of sequence: the run whose model is tuned")
     parser.add_argument("--set", action="append", default=[], metavar="NUMBER=VALUE", help="of the env")
     parser.add_argument("--episodes", type=int, default=32, help="of each snapshot and seed")
     parser.add_argument("--out", type=Path, help="run folder (default runs/train-AGENT-ENV-FINGERPRINT)")
@@ -205,7 +209,8 @@ def _trained(arguments: argparse.Namespace) -> TrainConfig | SweepConfig:
     if arguments.help:
         print(arguments.usage())
         flags = ["--help"]
-    made = recipe(arguments.agent, arguments.env)
+    given = {name: getattr(arguments, name) for name in ("dataset", "begin")}
+    made = recipe(arguments.agent, arguments.env, **{name: text for name, text in given.items() if text})
     prog, about = f"jaxagent {arguments.command} {made.agent} {made.env}", AGENTS[made.agent]
     config = dataclasses.replace(
         made,

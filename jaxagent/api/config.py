@@ -1,16 +1,20 @@
 """What is trained: an agent, its settings and an environment; and the settings that are taken unasked."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from envs.common.names import check_name
 from jaxagent.config import (
     Checked,
+    CloningConfig,
     Count,
+    IQLConfig,
     LatentConfig,
     MuZeroConfig,
     PPOConfig,
@@ -20,11 +24,19 @@ from jaxagent.config import (
     RuntimeConfig,
     SACConfig,
     SearchConfig,
+    SequenceConfig,
     SPRConfig,
+    TD3BCConfig,
+    TokenConfig,
+    TransformerConfig,
     TrunkConfig,
+    from_dict,
     require,
     require_unlike,
 )
+from jaxagent.data import place
+from jaxagent.files import sha256_file
+from jaxagent.folders import MANIFEST
 from jaxagent.study.config import SeedConfig
 
 Memory = Literal["none", "stack", "gru", "lru", "transformer"]
@@ -35,7 +47,13 @@ AGENTS = {
     "rainbow": "Rainbow on boards and frames, one category of actions",
     "rainbow-spr": "Rainbow with self-prediction (SPR)",
     "muzero": "Gumbel MuZero, one category of actions",
+    "td3_bc": "TD3+BC on a dataset, real actions",
+    "iql": "implicit Q-learning on a dataset, real actions",
+    "bc": "behavioural cloning of a dataset by an MLP, any actions",
+    "sequence": "the action-state transformer on a dataset: pretrained, cloned, or tuned (LoRA)",
 }
+OFFLINE = ("td3_bc", "iql", "bc", "sequence")  # agents that are fitted to a dataset
+KEPT = "stages/train/kept.npz"  # what a training leaves of every snapshot
 REMEMBERS = ("ppo", "pqn")  # agents that take a memory
 
 
@@ -48,9 +66,23 @@ class TrainConfig(Checked):
     fit: Any  # the agent's configuration
     change: tuple[tuple[str, float], ...] = ()  # of the environment's numbers
     memory: Memory = "none"
+    dataset: str = ""  # of an offline agent: a store, Minari's folder, .hdf5 or .npz
+    dataset_sha256: str = ""
+    begin: str = ""  # of the agent "sequence": the run whose best seed it begins with
+    begin_sha256: str = ""
     seeds: SeedConfig = SeedConfig(0, 1)
     episodes: Count = 32  # of each snapshot and seed
     runtime: RuntimeConfig = RuntimeConfig(optimization_level=1)
+
+    @property
+    def unit(self) -> str:
+        """What its curve is over."""
+        return "updates" if self.agent in OFFLINE else "env steps"
+
+    @property
+    def num_chunks(self) -> int:
+        """Chunks of the training, after each of which a snapshot is kept."""
+        return self.fit.num_updates // self.fit.updates_per_chunk
 
     @property
     def train(self) -> "TrainConfig":
@@ -69,6 +101,11 @@ class TrainConfig(Checked):
         is_its = isinstance(self.fit, expected)
         require(is_its, f"settings of {self.agent}", type(self.fit).__name__, expected.__name__, "pass those")
         check_name("memory", self.memory, get_args(Memory))
+        needs = "a dataset" if self.agent in OFFLINE else "none"
+        is_met = bool(self.dataset) == (self.agent in OFFLINE)
+        require(
+            is_met, f"dataset of {self.agent}", self.dataset, needs, f"{', '.join(OFFLINE)} are fitted to one"
+        )
         takes = self.memory == "none" or self.agent in REMEMBERS
         require(takes, f"memory of {self.agent}", self.memory, "none", f"take {' or '.join(REMEMBERS)}")
 
@@ -166,14 +203,19 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "rainbow": {"": _RAINBOW},
     "rainbow-spr": {"": replace(_RAINBOW, spr=SPRConfig(tau=0.01), model=replace(_BOARD, dropout=0.5))},
     "muzero": {"": _MUZERO},
+    "td3_bc": {"": TD3BCConfig(num_updates=10_000)},
+    "iql": {"": IQLConfig(num_updates=10_000)},
+    "bc": {"": CloningConfig()},
+    "sequence": {"": SequenceConfig()},
 }
 
 
 def recipe(agent: str, env: str, **changes: Any) -> TrainConfig:
     """The settings of an agent for an environment's family, with changes of `TrainConfig` or of the agent's.
 
-    `seeds` may be a number, so many from 0 on, and `change` a mapping. Raises `UnknownName` with the
-    nearest agent or field.
+    `seeds` may be a number, so many from 0 on, and `change` a mapping; a dataset and the run to begin with
+    are held to what they are now, and what begins with a run has its model and tokens. Raises `UnknownName`
+    with the nearest agent or field, ValueError for a dataset or run that is not there.
     """
     check_name("agent", agent, AGENTS)
     fit = _of_family(agent, env)
@@ -191,9 +233,32 @@ def recipe(agent: str, env: str, **changes: Any) -> TrainConfig:
     for name in inner & set(changes):
         if isinstance(getattr(fit, name), float) and isinstance(changes[name], Real):
             changes[name] = float(changes[name])  # 1 and 1.0 are one setting
+    if changes.get("dataset"):
+        changes["dataset"] = str(changes["dataset"])
+        changes["dataset_sha256"] = place.digest(changes["dataset"])
+    if changes.get("begin"):
+        require(agent == "sequence", f"begin of {agent}", changes["begin"], "none", 'take "sequence"')
+        changes = _begun(changes)
     own = {name: value for name, value in changes.items() if name in known}
     fit = replace(fit, **{name: value for name, value in changes.items() if name not in known})
     return TrainConfig(agent, env, fit, **own)
+
+
+def _begun(changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes that begin with a run of the agent "sequence": its model and tokens, and what it learned."""
+    run = Path(changes["begin"])
+    kept = run / KEPT
+    if not (run / "summary.json").is_file() or not kept.is_file():
+        raise ValueError(f'begin: got {run}, expected a finished run of the agent "sequence".')
+    about = json.loads((run / MANIFEST).read_text())["config"]
+    if about.get("agent") != "sequence":
+        raise ValueError(f'begin: got a run of {about.get("agent")}, expected one of the agent "sequence".')
+    model = from_dict(TransformerConfig(), about["fit"]["model"])
+    tokens = from_dict(TokenConfig(), about["fit"]["tokens"])
+    for name, value in (("model", model), ("tokens", tokens)):
+        given = changes.get(name, value)
+        require(given == value, name, given, f"{value} of {run}", "leave it out")
+    return changes | {"begin": str(run), "begin_sha256": sha256_file(kept), "model": model, "tokens": tokens}
 
 
 def _of_family(agent: str, env: str) -> Any:
@@ -210,5 +275,6 @@ def source_of(config: TrainConfig | SweepConfig) -> str:
 def config_of(source: str) -> TrainConfig | SweepConfig:
     """What a `source_of` begins with: the recipe, or a sweep of one value of it."""
     kind, agent, env = source.split("/", 2)
-    train = recipe(agent, env)
+    dataset = "of the run" if agent in OFFLINE else ""
+    train = TrainConfig(agent, env, _of_family(agent, env), dataset=dataset)
     return train if kind == "train" else SweepConfig(train, (("learning_rate", (train.fit.learning_rate,)),))

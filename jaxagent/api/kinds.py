@@ -7,6 +7,7 @@ from envs.types import is_one_category
 from envs.vector import VectorEnv
 from jaxagent.agents import actor_critic, memory_policy, muzero, pqn, rainbow, soft_actor_critic
 from jaxagent.agents.planning import gumbel_search
+from jaxagent.api import offline
 from jaxagent.api.config import TrainConfig
 from jaxagent.config import MemoryConfig, TransformerConfig
 from jaxagent.study import agents, memory_agents, muzero_agents, value_agents
@@ -175,10 +176,23 @@ def _normalised_params(learner: loops.Learner) -> tuple[Any, Any]:
     return learner.params, learner.normalizer
 
 
+# --- on a dataset ------------------------------------------------------------------------------------
+
+
+def _offline_reals(env: Any, config: TrainConfig) -> None:
+    is_met = all(c.kind == "real" for c in env.action_spec)
+    _require(is_met, env, config.agent, "real actions", "take bc")
+    offline.refuse(env, config)
+
+
 KINDS = {
     "ppo": Kind(_any, _fit_ppo, _play_ppo),
     "pqn": Kind(_vectors_one_category, _fit_pqn, _play_pqn),
     "sac": Kind(_continuous, _fit_sac, _play_sac),
     "rainbow": Kind(_pictures_one_category, _fit_rainbow, _play_rainbow),
     "muzero": Kind(_one_category, _fit_muzero, _play_muzero),
+    "td3_bc": Kind(_offline_reals, offline.fit_values, offline.play_values),
+    "iql": Kind(_offline_reals, offline.fit_values, offline.play_values),
+    "bc": Kind(offline.refuse, offline.fit_clone, offline.play_clone),
+    "sequence": Kind(offline.refuse, offline.fit_sequence, offline.play_sequence),
 }

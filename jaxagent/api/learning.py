@@ -20,8 +20,9 @@ from jaxagent.api import sweep as sweeps
 from jaxagent.api.config import SweepConfig, TrainConfig, config_of, recipe, source_of
 from jaxagent.api.kinds import kind_of
 from jaxagent.config import fingerprint, from_dict, to_dict
+from jaxagent.data import foreign_arrays, store
 from jaxagent.report.loggers import check_loggers
-from jaxagent.study import agents, execution, films
+from jaxagent.study import agents, execution, films, histories
 from jaxagent.train import manifest
 
 PRESET = "cpu"  # a name that manifests ask for
@@ -42,7 +43,8 @@ class Result:
     def __repr__(self) -> str:
         return (
             f"Result({self.config.agent} on {self.config.task}, {len(self.config.seeds)} seeds, return "
-            f"{np.mean(self.returns):.4g} after {self.curve['steps'][-1]:,} env steps, in {self.folder})"
+            f"{np.mean(self.returns):.4g} after {self.curve['steps'][-1]:,} {self.config.unit}, in "
+            f"{self.folder})"
         )
 
     @cached_property
@@ -52,7 +54,7 @@ class Result:
 
     @cached_property
     def curve(self) -> dict[str, np.ndarray]:
-        """`steps [snapshots]`, env steps of a seed, and `returns [snapshots, seeds]` without chance."""
+        """`steps [snapshots]` of a seed, `config.unit`, and `returns [snapshots, seeds]` without chance."""
         done = _read(self.folder / "stages" / "evaluate" / "done.json")["summary"]
         return {name: np.array(done[name]) for name in ("steps", "returns")}
 
@@ -77,7 +79,7 @@ class Result:
         returns = {
             "mean": float(self.returns[place]),
             "episodes": self.config.episodes,
-            "env_steps": int(self.curve["steps"][-1]),
+            "after": f"{self.curve['steps'][-1]:,} {self.config.unit}",
         }
         about = library.describe(
             self.env,
@@ -111,6 +113,24 @@ class Result:
             made = films.write(Path(place), self.config.agent, self.env, self._policy, params, self.task, key)
             path.parent.mkdir(parents=True, exist_ok=True)
             return Path(shutil.move(made, path))
+
+    def record(self, folder: str | Path, episodes: int = 32, seed: int | None = None) -> Path:
+        """Play whole episodes without chance and write them as a store, which `jaxagent.data.load` reads.
+
+        `seed` is of the training, by default the best's. An episode that has no end within the
+        environment's time limit is left out. Raises ValueError where none has.
+        """
+        place = self._place(seed)
+        params = agents.take(self.params, slice(place, place + 1))
+        steps, key = int(np.max(self.env.max_steps)), keys.derive(0, f"record/{self.config.env}")
+        with jax.default_matmul_precision(self.config.runtime.matmul_precision):
+            played = histories.roll_out(self.env, self._policy, params, self.task, episodes, steps, key)
+        whole = histories.first_episodes(agents.take(played, 0))
+        if not whole:
+            raise ValueError(f"record: got no episode of {self.config.env} that ends within {steps} steps.")
+        flat = jax.tree.map(lambda *x: np.concatenate([y[:, 0] for y in x]), *whole)
+        meta = {"source": str(self.folder), "env": self.config.env, "agent": self.config.agent}
+        return store.write(Path(folder), foreign_arrays.shards(flat, meta, foreign_arrays.SHARD_STEPS))
 
     def save(self, folder: str | Path) -> Path:
         """Copy the run to a new folder, which `load` opens."""

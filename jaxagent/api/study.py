@@ -8,6 +8,7 @@ import numpy as np
 
 import envs
 from jaxagent import keys
+from jaxagent.api import offline
 from jaxagent.api.config import AGENTS, TrainConfig
 from jaxagent.api.kinds import kind_of, refuse
 from jaxagent.report.figure import Curve, curves, line
@@ -17,6 +18,10 @@ from jaxagent.study.verdicts import Scores
 
 ROWS = 11  # snapshots that are played, evenly spaced, the first and the last among them
 CURVE = Curve("train/return", ("train*",), "Return while training", "env_steps", "episode return")
+LOSSES = {
+    unit: Curve("train/loss", ("train*",), "Loss while fitting", unit, "loss")
+    for unit in ("transitions", "tokens")
+}
 
 
 def study(config: TrainConfig) -> Study:
@@ -34,12 +39,30 @@ def study(config: TrainConfig) -> Study:
         partial(scores, config),
         [],
         figures=partial(figures, config),
-        curves=[CURVE],
+        curves=curves_of(config),
+        limits=offline.limits(config) if config.dataset else (),
         label="episode return of the last snapshot",
         title="Return of the last snapshot",
         scale=None,
         resumes=not env.is_hosted,
     )
+
+
+def curves_of(config: TrainConfig) -> list[Curve]:
+    """What is drawn of the training's own metrics."""
+    if not config.dataset:
+        return [CURVE]
+    return [LOSSES["transitions" if config.agent in offline.ALGORITHMS else "tokens"]]
+
+
+def played(config: TrainConfig, arena: agents.Arena, policy: Any, kept: Any) -> dict[str, Any]:
+    """Returns `[snapshots][seeds]` of even snapshots, and after how many `config.unit` they were made."""
+    rows = agents.even_rows(config.num_chunks, ROWS)
+    if config.dataset:
+        steps = [config.fit.updates_per_chunk * int(row) for row in rows]
+    else:
+        steps = agents.env_steps_at(rows, config.fit)
+    return {"steps": steps, "returns": arena.curve(policy, agents.take(kept, rows)).tolist()}
 
 
 def evaluate(
@@ -49,16 +72,15 @@ def evaluate(
     del place
     key = keys.derive(0, f"evaluate/{config.env}")
     arena, kept = agents.arena(env, task, config.seeds, config.episodes, key), fit.load(folder)
-    rows = agents.even_rows(config.fit.num_chunks, ROWS)
-    played = arena.history(policy, kept, rows, config.fit)
-    best = int(np.argmax(played["returns"][-1]))
+    found = played(config, arena, policy, kept)
+    best = int(np.argmax(found["returns"][-1]))
     film = agents.take(agents.last(kept), best)
     name = f"{config.agent}--{config.task}"
     try:
         films.write(folder, name, env, policy, film, task, films.key(key))
     except NotImplementedError:  # an environment of one's own that nobody draws
         best = None
-    return played | {"filmed": best}
+    return found | {"filmed": best}
 
 
 def scores(config: TrainConfig, found: Found) -> Scores:
@@ -68,11 +90,11 @@ def scores(config: TrainConfig, found: Found) -> Scores:
 
 def figures(config: TrainConfig, found: Found) -> list[dict[str, Any]]:
     """Returns of the snapshots over env steps, a line a seed."""
-    played = found["evaluate"]
-    return [snapshots(config, [line(config.agent, played["steps"], played["returns"])])]
+    of = found["evaluate"]
+    return [snapshots(config, [line(config.agent, of["steps"], of["returns"])])]
 
 
 def snapshots(config: TrainConfig, lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """A figure of returns of snapshots over env steps."""
+    """A figure of returns of snapshots over `config.unit`."""
     told = f"Snapshots without chance over {config.episodes} episodes; a line a seed."
-    return curves(f"Return on {config.task}", told, "env steps", "return", lines)
+    return curves(f"Return on {config.task}", told, config.unit, "return", lines)

@@ -44,7 +44,7 @@ def study(config: SweepConfig) -> Study:
         partial(scores, config),
         [],
         figures=partial(figures, config),
-        curves=[training.CURVE],
+        curves=training.curves_of(train),
         limits=LIMITS,
         label="mean episode return of the last snapshot",
         title="Return of the last snapshot",
@@ -83,14 +83,14 @@ def evaluate(
     """Returns `[snapshots][seeds]` of every combination of a part, over the same episodes."""
     del place
     train, kept, seeds = config.train, fit.load(folder), list(config.train.seeds)
-    key, rows = keys.derive(0, f"evaluate/{train.env}"), agents.even_rows(train.fit.num_chunks, training.ROWS)
+    key = keys.derive(0, f"evaluate/{train.env}")
     played = {}
     for number, name in enumerate(names):
         changed = _changed(config, config.combinations[name])
         own = slice(number * len(seeds), (number + 1) * len(seeds))
         arena = agents.arena(env, task, seeds, train.episodes, key)
         snapshots = agents.take(kept, slice(None), own)
-        played[name] = arena.history(kind.policy(env, changed), snapshots, rows, train.fit)
+        played[name] = training.played(train, arena, kind.policy(env, changed), snapshots)
     return played
 
 

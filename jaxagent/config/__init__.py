@@ -51,6 +51,7 @@ from jaxagent.config.networks import (
     TransformerConfig,
     TrunkConfig,
 )
+from jaxagent.config.offline import CloningConfig, SequenceConfig
 from jaxagent.config.record import differences, fingerprint, from_dict, to_dict
 from jaxagent.config.runs import FitConfig, RuntimeConfig
 
@@ -59,6 +60,7 @@ __all__ = [
     "AlphaZeroConfig",
     "Bound",
     "Checked",
+    "CloningConfig",
     "Count",
     "FitConfig",
     "IQLConfig",
@@ -78,6 +80,7 @@ __all__ = [
     "SPRConfig",
     "ScalarTokens",
     "SearchConfig",
+    "SequenceConfig",
     "SequencePlannerConfig",
     "Share",
     "TD3BCConfig",

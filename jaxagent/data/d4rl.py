@@ -2,12 +2,14 @@
 
 Source: Fu et al. 2020, arXiv 2004.07219, and `qlearning_dataset` of the authors' code: HDF5 with
 `observations [N, n]`, `actions [N, m]` or `[N]`, `rewards [N]`, `terminals [N]`, and in newer
-files `timeouts [N]` and `next_observations [N, n]`. `infos` and `metadata` are left out.
+files `timeouts [N]` and `next_observations [N, n]`. `infos` and `metadata` are left out. The same arrays
+as npz are read alike.
 
 Differs from `qlearning_dataset`: a step that terminated is always kept, the file's last one and one
 that also timed out included; steps are counted from 0 after a termination too.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,11 +22,13 @@ from jaxagent.data.foreign_arrays import (
     Where,
     actions,
     array,
+    array_of_npz,
     check_rows,
     column,
     digest,
     flags,
     open_hdf5,
+    open_npz,
     reals,
     shards,
 )
@@ -102,22 +106,24 @@ def read(
 
 
 def _arrays(path: Path) -> Arrays:
-    with open_hdf5(path) as file:
+    is_npz = path.suffix == ".npz"
+    with open_npz(path) if is_npz else open_hdf5(path) as file:
         names = set(file)
         _check_members(path, names)
+        read = partial(array_of_npz, path, file) if is_npz else partial(array, file)
 
         def scalars(name: str, kinds: str) -> np.ndarray:
-            return column(array(file, name, kinds, (1, 2)), str(path), name)
+            return column(read(name, kinds, (1, 2)), str(path), name)
 
         result = Arrays(
-            observations=array(file, "observations", REALS, (2,)),
-            actions=array(file, "actions", REALS, (1, 2)),
+            observations=read("observations", REALS, (2,)),
+            actions=read("actions", REALS, (1, 2)),
             rewards=scalars("rewards", REALS),
             terminals=scalars("terminals", FLAGS),
             timeouts=scalars("timeouts", FLAGS) if "timeouts" in names else None,
-            next_observations=(
-                array(file, "next_observations", REALS, (2,)) if "next_observations" in names else None
-            ),
+            next_observations=read("next_observations", REALS, (2,))
+            if "next_observations" in names
+            else None,
         )
     for name, values in result._asdict().items():
         if values is not None:

@@ -6,7 +6,9 @@ no link leads out of the file.
 """
 
 import hashlib
+import io
 import math
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +48,30 @@ def open_hdf5(path: Path) -> Iterator[Any]:
             f"{path}: not a readable HDF5 file ({error}); it is absent, truncated or of another "
             "format, get it again."
         ) from error
+
+
+@contextmanager
+def open_npz(path: Path) -> Iterator[dict[str, np.ndarray]]:
+    """The arrays of an npz file by name; raises `StoreError` where it is none, or holds objects."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, TypeError, AttributeError) as error:
+        raise StoreError(f"{path}: not a readable npz file of numbers ({error}); get it again.") from error
+    yield arrays
+
+
+def array_of_npz(
+    path: Path, arrays: dict[str, np.ndarray], name: str, kinds: str, ranks: tuple[int, ...]
+) -> np.ndarray:
+    """An array of an npz file, checked as `array` checks one of HDF5."""
+    values = arrays[name]
+    if values.dtype.kind not in kinds or values.ndim not in ranks or len(values) == 0:
+        raise StoreError(
+            f"{path}: {name} is {values.dtype} of shape {list(values.shape)}, expected {_named(kinds)} of "
+            f"rank {_either(ranks)} with at least one row."
+        )
+    return values
 
 
 def place_of(group: Any) -> str:

@@ -1,9 +1,10 @@
 """Minari datasets: `main_data.hdf5` and the `metadata.json` beside it, as shards of our store.
 
-Source: Farama's Minari 0.5, https://minari.farama.org/content/dataset_standards: a group
-`episode_<i>` per episode with `observations [T + 1, n]`, `actions [T, m]` or `[T]`, and `rewards`,
-`terminations`, `truncations`, each `[T]`. In files of before 0.5 the metadata are attributes of the
-file's root; they are read as well. `infos` and other groups are left out.
+Source: Farama's Minari 0.5, https://minari.farama.org/content/dataset_standards: a group `episode_<i>`
+per episode with `observations [T + 1, n]`, `actions [T, m]` or `[T]`, and `rewards`, `terminations`,
+`truncations`, each `[T]`. Observations of a Dict space are groups of arrays, laid side by side in the
+order of the space, or of their names where the file states none. In files of before 0.5 the metadata are
+attributes of the file's root; they are read as well. `infos` and other groups are left out.
 """
 
 import json
@@ -51,7 +52,7 @@ def read(path: Path | str, *, shard_steps: int = SHARD_STEPS) -> list[Shard]:
     episode always. Raises `StoreError` naming file, episode and offset, and `MissingExtra` without
     h5py.
     """
-    path = _main_file(Path(path))
+    path = main_file(Path(path))
     with open_hdf5(path) as file:
         about = _metadata(path, file)
         spaces = Spaces(*(_described(path, about, f"{s}_space") for s in Spaces._fields))
@@ -66,7 +67,8 @@ def read(path: Path | str, *, shard_steps: int = SHARD_STEPS) -> list[Shard]:
     return shards(Trajectory(**flat), {**meta, "sha256": digest(path)}, shard_steps)
 
 
-def _main_file(path: Path) -> Path:
+def main_file(path: Path) -> Path:
+    """The file of a dataset; raises `StoreError` where there is none."""
     for candidate in (path, path / MAIN_FILE, path / "data" / MAIN_FILE):
         if candidate.is_file():
             return candidate
@@ -104,10 +106,10 @@ def _described(path: Path, about: Mapping[str, Any], name: str) -> dict[str, Any
 
 
 def _check_spaces(path: Path, spaces: Spaces) -> None:
-    if spaces.observation is not None and not _is_vector(spaces.observation):
+    if spaces.observation is not None and not _is_flat(spaces.observation):
         raise StoreError(
             f"{path}: observation_space is {_brief(spaces.observation)}, supported is Box of "
-            "shape [n]; flatten the observations and write the dataset anew."
+            "shape [n], and Dict of such; flatten the observations and write the dataset anew."
         )
     action = spaces.action
     if action is None or _is_vector(action) or _is_category(action):
@@ -120,6 +122,20 @@ def _check_spaces(path: Path, spaces: Spaces) -> None:
 
 def _is_vector(space: dict[str, Any]) -> bool:
     return space.get("type") == "Box" and len(space.get("shape") or ()) == 1
+
+
+def _is_flat(space: dict[str, Any]) -> bool:
+    """Whether it is a vector, or a Dict of such to any depth."""
+    parts = _parts(space).values()
+    return _is_vector(space) or (space.get("type") == "Dict" and bool(parts) and all(map(_is_flat, parts)))
+
+
+def _parts(space: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return space.get("subspaces") or {}
+
+
+def _width(space: dict[str, Any]) -> int:
+    return space["shape"][0] if _is_vector(space) else sum(map(_width, _parts(space).values()))
 
 
 def _is_category(space: dict[str, Any]) -> bool:
@@ -158,7 +174,7 @@ def _episode(group: Any, index: int, spaces: Spaces) -> Trajectory:
     def scalars(name: str, kinds: str) -> np.ndarray:
         return column(array(group, name, kinds, (1, 2)), place, name)
 
-    observations = array(group, "observations", REALS, (2,))
+    observations = _observations(group, "observations", spaces.observation)
     action = array(group, "actions", REALS, (1, 2))
     reward = scalars("rewards", REALS)
     ends = {name: scalars(name, FLAGS) for name in ("terminations", "truncations")}
@@ -180,6 +196,25 @@ def _episode(group: Any, index: int, spaces: Spaces) -> Trajectory:
         truncated=ends["truncations"],
         final_obs=observations[1:],
     )
+
+
+def _observations(group: Any, name: str, space: dict[str, Any] | None) -> np.ndarray:
+    """Observations `[T + 1, n]`; those of a Dict, in float64, side by side."""
+    item = member(group, name)
+    if not hasattr(item, "keys"):
+        return array(group, name, REALS, (2,))
+    stated = list(_parts(space)) if space is not None else sorted(item)
+    if set(stated) != set(item):
+        raise StoreError(
+            f"{place_of(group)}: {name} has {sorted(item)}, expected observation_space's {sorted(stated)}; "
+            "the metadata are of other data."
+        )
+    parts = [_observations(item, key, _parts(space)[key] if space is not None else None) for key in stated]
+    for key, part in zip(stated, parts, strict=True):
+        check_rows(
+            part, len(parts[0]), place_of(group), f"{name}/{key}", f"as many as {name}/{stated[0]} has"
+        )
+    return np.concatenate(parts, axis=1)
 
 
 def _check_attributes(group: Any, place: str, index: int, num_steps: int) -> None:
@@ -213,10 +248,10 @@ def _check_bounds(place: str, ends: dict[str, np.ndarray]) -> None:
 
 def _check_fit(place: str, observations: np.ndarray, action: np.ndarray, spaces: Spaces) -> None:
     """Refuse arrays that are not of the stated spaces."""
-    if spaces.observation is not None and list(observations.shape[1:]) != spaces.observation["shape"]:
+    if spaces.observation is not None and observations.shape[1] != _width(spaces.observation):
         raise StoreError(
             f"{place}: observations has rows of shape {list(observations.shape[1:])}, expected "
-            f"observation_space's {spaces.observation['shape']}; the metadata are of other data."
+            f"observation_space's [{_width(spaces.observation)}]; the metadata are of other data."
         )
     if spaces.action is None:
         return

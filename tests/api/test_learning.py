@@ -21,7 +21,7 @@ from envs.types import Component
 from experiments import cli
 from jaxagent.agents import actor_critic
 from jaxagent.agents.recollection import Seen
-from jaxagent.api.config import AGENTS, RECIPES, recipe
+from jaxagent.api.config import AGENTS, OFFLINE, RECIPES, recipe
 from jaxagent.api.kinds import KINDS
 from jaxagent.api.learning import load
 from jaxagent.config import PPOConfig
@@ -43,7 +43,7 @@ def test_its_policy_is_exported_and_opened(trained, tmp_path):
     opened = jaxagent.load(policy.export(tmp_path / "mine"))
     about = opened.description
     assert (about.arm, about.env, about.seed) == ("ppo", CARTPOLE, 1)
-    assert about.returns == {"mean": trained.returns[1], "episodes": 2, "env_steps": 64}
+    assert about.returns == {"mean": trained.returns[1], "episodes": 2, "after": "64 env steps"}
     assert about.recipe["fit"]["num_updates"] == 4
     obs, is_first = jax.random.normal(jax.random.key(0), (8, 4)), jnp.ones(8, bool)
     expected, _ = policy.act(policy.init(8), obs, is_first, jax.random.key(1))
@@ -137,7 +137,8 @@ def test_every_agent_has_a_recipe_and_a_kind():
     assert {name.partition("-")[0] for name in AGENTS} == set(KINDS)
     for agent, table in RECIPES.items():
         for prefix in table:
-            assert recipe(agent, f"{prefix}X").fit == table[prefix]
+            given = {"dataset": __file__} if agent in OFFLINE else {}
+            assert recipe(agent, f"{prefix}X", **given).fit == table[prefix]
     assert recipe("ppo", "gymnax/Pendulum-v1").fit.discount == 0.95  # the longest beginning decides
 
 

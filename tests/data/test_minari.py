@@ -331,14 +331,20 @@ def test_a_wrong_shape_or_value_is_refused(folder, name, values, message):
     refuses(folder, rf"main_data\.hdf5: episode_0: {message}")
 
 
-@pytest.mark.parametrize("name", ["observations", "actions"])
-def test_dictionary_spaces_are_refused(folder, name):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("observations", r"observations has \['position'\], expected observation_space's"),
+        ("actions", "actions is no array, .*dictionary and tuple spaces are not"),
+    ],
+)
+def test_groups_that_no_space_states_are_refused(folder, name, message):
     def change(file):
         del file["episode_0"][name]
         file[f"episode_0/{name}/position"] = np.zeros((5, 3))
 
     edited(folder, change)
-    refuses(folder, rf"episode_0: {name} is no array, .*dictionary and tuple spaces are not")
+    refuses(folder, rf"episode_0: {message}")
 
 
 @pytest.mark.parametrize("kind", ["soft", "dangling", "external", "virtual", "raw file"])
