@@ -6,9 +6,28 @@ Importing the package starts no backend and sets no flag.
 """
 
 import importlib
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 __version__ = "0.1.0"
+SIBLINGS = ("envs", "kernels", "experiments")  # packages that are installed beside this one
+
+
+def _check_siblings() -> None:
+    """Raise ImportError where Python would find another package under a name of ours."""
+    home = Path(__file__).resolve().parents[1]
+    for name in SIBLINGS:
+        spec = importlib.util.find_spec(name)
+        found = Path(spec.origin).resolve().parent if spec is not None and spec.origin else None
+        if found is not None and found != home / name:
+            raise ImportError(
+                f"jaxagent: got the package {name!r} of {found}, expected {home / name}, which jaxagent is "
+                f"installed with; rename the folder {found}, or run from another one."
+            )
+
+
+_check_siblings()
 
 
 def __getattr__(name: str) -> Any:

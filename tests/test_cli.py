@@ -197,21 +197,13 @@ def test_unknown_config_fields_are_refused():
         from_dict(quickstart.CPU, values)
 
 
-ROOM = {
-    "config.py": "from experiments.example.config import PRESETS, Config, DESCRIPTION\n",
-    "study.py": "from mypaper.config import Config\nfrom experiments.example import study as of\n"
-    "def study(config: Config):\n    return of.study(config)\n",
-}
-
-
 @pytest.fixture
-def outside(tmp_path, monkeypatch):
-    """A room that lies outside this repository."""
+def outside(tmp_path, monkeypatch, capsys):
+    """A room that lies outside this repository, as `jaxagent new` makes it."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     place = tmp_path / "mypaper"
-    place.mkdir()
-    for name, text in ROOM.items():
-        (place / name).write_text(text)
+    assert cli.main(["new", str(place)]) == 0
+    assert f"jaxagent run {place} --preset smoke" in capsys.readouterr().out
     yield place
     for name in [n for n in sys.modules if n.split(".")[0] == "mypaper"]:
         del sys.modules[name]
@@ -239,6 +231,16 @@ def test_a_room_outside_is_run_resumed_and_recorded(outside, tmp_path, capsys):
     (out / "summary.json").unlink()
     assert cli.main(["freeze", str(outside), "smoke", "--development", str(out)]) == cli.USAGE
     assert "got an unfinished run" in capsys.readouterr().err
+
+
+def test_a_new_room_says_nothing_of_the_example_and_overwrites_nothing(outside, tmp_path, capsys):
+    text = "".join((outside / name).read_text() for name in ("config.py", "study.py"))
+    assert "example" not in text
+    assert "BELIEF" not in text
+    assert "from mypaper.config import Config, TaskConfig" in text
+    for place, hint in ((outside, "expected an empty folder"), (tmp_path / "json", "rename the folder")):
+        assert cli.main(["new", str(place)]) == cli.USAGE
+        assert hint in capsys.readouterr().err
 
 
 def test_a_room_under_the_name_of_another_module_is_refused(outside, capsys):

@@ -88,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument(
         "--at-once", type=int, default=64, help="agents in one program, which share its memory"
     )
+    add("new", "write a study of your own, two files that run", _new).add_argument(
+        "path", type=Path, help="a new folder, whose name Python can import"
+    )
     freeze = add("freeze", "write what a preset claims, to be committed before its claim seeds run", _freeze)
     freeze.add_argument("name", help="experiment")
     freeze.add_argument("preset", help="whose claims, seeds and settings")
@@ -253,6 +256,14 @@ def _number(name: str, text: str) -> float:
         return float(text)
     except ValueError:
         raise UsageError(f"{name}: got {text!r}, expected a number.") from None
+
+
+def _new(arguments: argparse.Namespace) -> int:
+    for path in rooms.new(arguments.path):
+        print(path)
+    shown = arguments.path if arguments.path.is_absolute() else f"./{arguments.path}"
+    print(f"\njaxagent run {shown} --preset smoke    # seconds\njaxagent run {shown}                   # cpu")
+    return 0
 
 
 def _freeze(arguments: argparse.Namespace) -> int:

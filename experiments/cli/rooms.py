@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from envs.common.names import UnknownName, check_name
+from jaxagent import folders
 from jaxagent.api.config import config_of
 
 HOME = Path(__file__).parents[1]
@@ -93,16 +94,51 @@ def room(source: str) -> Room | Training:
 
 def _outside(path: Path, source: str) -> Room:
     """A folder outside becomes a package under its own name."""
+    name = _check_importable(path)
+    sys.path.insert(0, str(path.resolve().parent))
+    return Room(name, source, name)
+
+
+def _check_importable(path: Path) -> str:
+    """The name of a folder, which nothing else that Python can import has."""
     name = path.resolve().name
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
     is_taken = spec is not None and path.resolve() not in map(Path, spec.submodule_search_locations or ())
     if not name.isidentifier() or is_taken:
         raise UnknownName(
-            f"{source}: got the folder name {name!r}, expected one that Python can import and no other "
+            f"{path}: got the folder name {name!r}, expected one that Python can import and no other "
             "module has; rename the folder."
         )
-    sys.path.insert(0, str(path.resolve().parent))
-    return Room(name, source, name)
+    return name
+
+
+def new(path: Path) -> list[Path]:
+    """Write a room of one's own, the worked example under another name; returns its files.
+
+    Raises `UnknownName` for a folder name that Python cannot import or another module has, `NotOurs` for a
+    folder that holds something.
+    """
+    _check_importable(path)
+    folders.check_new(path, "room")
+    path.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name in ("config.py", "study.py"):
+        text = (HOME / "example" / name).read_text()
+        (path / name).write_text(_renamed(text, path.resolve().name))
+        written.append(path / name)
+    return written
+
+
+def _renamed(text: str, name: str) -> str:
+    """A file of the example as one of a room `name`, without what is believed of the example's rows."""
+    start = text.find("BELIEF = ")
+    if start >= 0:
+        end = text.index('"""\n', text.index('"""', start) + 3) + 4
+        text = text[:start] + text[end:]
+    text = text.replace("experiments.example", name).replace("Copy this folder.", "Change it into yours.")
+    text = text.replace("the example, importable", f"{name}, importable").replace("the worked example: ", "")
+    text = text.replace("The worked example: ", "A study of my own: ")
+    return text.replace('"example/', f'"{name}/').replace("jaxagent run example", f"jaxagent run ./{name}")
 
 
 def default_preset(of: Room | Training) -> str:

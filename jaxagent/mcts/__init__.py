@@ -1,4 +1,9 @@
-"""Monte Carlo tree search with the interface of mctx: `import jaxagent.mcts as mctx`."""
+"""Monte Carlo tree search as mctx has it: `import jaxagent.mcts as mctx`; for ties `tie_break="mctx"`.
+
+Trees are mctx's node for node where no two scores are equal. Where some are, as in a model whose priors
+and values are all 0, mctx draws at every level of a walk, and ours once a simulation, which is faster and
+as fair: pass `tie_break="mctx"` to `muzero_policy`, `stochastic_muzero_policy` or `search` for its trees.
+"""
 
 from jaxagent.mcts.base import (
     ChanceRecurrentFnOutput,
