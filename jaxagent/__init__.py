@@ -19,11 +19,11 @@ def _check_siblings() -> None:
     home = Path(__file__).resolve().parents[1]
     for name in SIBLINGS:
         spec = importlib.util.find_spec(name)
-        found = Path(spec.origin).resolve().parent if spec is not None and spec.origin else None
-        if found is not None and found != home / name:
+        places = [Path(place).resolve() for place in (spec and spec.submodule_search_locations) or ()]
+        if places and home / name not in places:
             raise ImportError(
-                f"jaxagent: got the package {name!r} of {found}, expected {home / name}, which jaxagent is "
-                f"installed with; rename the folder {found}, or run from another one."
+                f"jaxagent: got the package {name!r} of {places[0]}, expected {home / name}, which jaxagent "
+                f"is installed with; rename the folder {places[0]}, or run from another one."
             )
 
 
