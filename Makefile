@@ -8,7 +8,7 @@ comma := ,
 EXTRA_LIST := $(if $(EXTRAS),$(comma)$(EXTRAS))
 CONSTRAINTS := $(wildcard constraints/$(LANE).txt)
 
-.PHONY: venv extras quickstart test test-slow lint
+.PHONY: venv extras quickstart test test-slow docs lint
 
 venv: $(VENV)/.installed
 
@@ -36,6 +36,11 @@ test: extras
 # In parts: make test-slow PART=2/4
 test-slow: extras
 	JAXAGENT_REQUIRED_EXTRAS=$(EXTRAS) $(VENV)/bin/python -m pytest -m slow -n $(WORKERS) --dist loadgroup $(if $(PART),--part $(PART))
+
+# The pages, with an API page for every package; links are checked.
+docs: venv
+	$(VENV)/bin/python -m pip install --quiet -e '.[docs]' $(addprefix -c ,$(CONSTRAINTS))
+	$(VENV)/bin/mkdocs build --strict
 
 lint:
 	$(VENV)/bin/python -m pip install --quiet ruff pyright

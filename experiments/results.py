@@ -1,4 +1,4 @@
-"""Result rows of finished runs, and what is made of them: `experiments/RESULTS.md` and README's table.
+"""Result rows of finished runs, and what is made of them: `RESULTS.md` and a table of `README.md` here.
 
 python -m experiments.results runs/icl_bma-cpu runs/icl_rational-cpu    # add rows, write both
 python -m experiments.results                                           # write both anew
@@ -29,7 +29,7 @@ from jaxagent.train import manifest, metrics_log
 RESULTS = Path(__file__).with_name("results")
 PAGE = Path(__file__).with_name("RESULTS.md")
 SMOKE = Path(__file__).with_name("smoke.json")
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).with_name("README.md")
 MARKS = "<!-- made of result rows by `python -m experiments.results` -->", "<!-- end of what is made -->"
 COST = ("wall_seconds", "compile_seconds", "throughput")
 SAID = (
@@ -82,7 +82,7 @@ def _is_of_this_code(row: dict[str, Any]) -> bool:
     """Whether no code has changed since the commit that a row was made at."""
     code = rooms.code_of(rooms.room(row["experiment"]))
     try:
-        return not registration.has_changed(README.parent, row["git"]["commit"], code)
+        return not registration.has_changed(README.parents[1], row["git"]["commit"], code)
     except (OSError, KeyError):
         return False
 

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 
 import envs
 from jaxagent import folders, keys, library
@@ -113,6 +114,23 @@ class Result:
             made = films.write(Path(place), self.config.agent, self.env, self._policy, params, self.task, key)
             path.parent.mkdir(parents=True, exist_ok=True)
             return Path(shutil.move(made, path))
+
+    def plot(self, file: str | Path) -> Path:
+        """Write the curve as a picture, .png, .svg or .pdf: mean return of each seed, and of all."""
+        path, steps, returns = Path(file), self.curve["steps"], self.curve["returns"]
+        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(steps, returns, color="tab:blue", alpha=0.35, linewidth=1)
+        axes.plot(steps, returns.mean(axis=1), color="tab:blue", linewidth=2)
+        axes.set(
+            xlabel=self.config.unit,
+            ylabel="episode return",
+            title=f"{self.config.agent} on {self.config.env}",
+        )
+        axes.spines[["top", "right"]].set_visible(False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+        return path
 
     def record(self, folder: str | Path, episodes: int = 32, seed: int | None = None) -> Path:
         """Play whole episodes without chance and write them as a store, which `jaxagent.data.load` reads.

@@ -2,9 +2,9 @@
 
 A figure is plain JSON: `kind`, `title`, `caption`, `x_label`, `y_label`, and for each kind
 
-- "curves": `series` of {label, x [n], y [n] or [n][seeds], style: "dashed" for a reference or
+- "curves": `series` of {label, x [n], y [n] or `[n][seeds]`, style: "dashed" for a reference or
   bound}, `log_x`, `log_y`;
-- "maps": `panels` of {title, values [rows][columns]} (null: a masked cell; the first row is the
+- "maps": `panels` of {title, values `[rows][columns]`} (null: a masked cell; the first row is the
   lowest), one colour scale `low` to `high` with a `color_label`, `x_ticks`, `y_ticks`;
 - "scatter": `series` of {label, x [n], y [n]}, `diagonal` (the line y = x);
 - "tree": `nodes` of {parent, label, visits, value, prior, is_chosen}, as `trees.Node`; no axes.

@@ -38,6 +38,14 @@ def trained(tmp_path_factory):
     return jaxagent.learn("ppo", CARTPOLE, seeds=2, episodes=2, out=out, quiet=True, **TINY)
 
 
+def test_its_curve_is_a_picture(trained, tmp_path):
+    for name in ("curve.png", "curve.svg"):
+        content = trained.plot(tmp_path / "pictures" / name).read_bytes()
+        assert content.startswith((b"\x89PNG", b"<?xml"))
+    with pytest.raises(ValueError, match="not supported"):
+        trained.plot(tmp_path / "curve.txt")
+
+
 def test_its_policy_is_exported_and_opened(trained, tmp_path):
     policy = trained.policy(seed=1)
     opened = jaxagent.load(policy.export(tmp_path / "mine"))

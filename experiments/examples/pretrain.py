@@ -1,0 +1,51 @@
+# %% [markdown]
+# # Pretrain on your own data, then tune by LoRA
+#
+# The data of this page are what a PPO agent plays; yours are a file: `jaxagent.data.load` reads Minari, D4RL's
+# layout in HDF5 or npz, and stores of this library.
+
+# %%
+import shutil
+
+import jaxagent
+
+shutil.rmtree("runs/examples/pretrain", ignore_errors=True)
+expert = jaxagent.learn("ppo", "classic/CartPole-v1", seeds=1, num_updates=60)
+print(expert)
+expert.record("runs/examples/pretrain/long", episodes=16)
+
+# %% [markdown]
+# The action-state transformer learns the next token of everything: states and actions, a token a scalar.
+
+# %%
+SIZE = {"num_updates": 400, "updates_per_chunk": 100, "episodes": 8}
+base = jaxagent.learn(
+    "sequence",
+    "classic/CartPole-v1",
+    dataset="runs/examples/pretrain/long",
+    out="runs/examples/pretrain/base",
+    **SIZE,
+)
+print(base)
+
+# %% [markdown]
+# The pole is longer now. Three demonstrations tune the model by adapters of rank 4, its bins and all else as they
+# were; a clone by an MLP has nothing but these three.
+
+# %%
+LONGER = {"change": {"length": 0.8}, "seeds": 2}
+teacher = jaxagent.learn("ppo", "classic/CartPole-v1", num_updates=60, **LONGER)
+teacher.record("runs/examples/pretrain/few", episodes=3)
+few = {"dataset": "runs/examples/pretrain/few", **SIZE, **LONGER}
+tuned = jaxagent.learn(
+    "sequence",
+    "classic/CartPole-v1",
+    begin="runs/examples/pretrain/base",
+    tuning="lora",
+    targets="actions",
+    learning_rate=5e-3,
+    **few,
+)
+clone = jaxagent.learn("bc", "classic/CartPole-v1", **few)
+for name, result in {"teacher": teacher, "before": base, "LoRA": tuned, "MLP": clone}.items():
+    print(f"{name:8s} {result.returns.mean():6.1f}")
