@@ -1,7 +1,7 @@
 """The front door in fresh environments, as a newcomer walks through it: `python tests/front_door/walk.py`.
 
 Builds the sdist and the wheel, installs the wheel in an environment of its own, leaves the repository, and
-does there what the README and its pages say. Every step prints its seconds; the first that fails ends the walk.
+does there what the README and its pages say. Steps print their seconds; the first that fails ends the walk.
 `--quick` (of CI) takes one preset and one notebook; `--editable` installs the repository in place instead.
 """
 
