@@ -31,7 +31,7 @@ _check_siblings()
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("learn", "load", "sweep"):
+    if name in ("learn", "load", "sweep", "tune"):
         from jaxagent.api import learning
 
         return getattr(learning, name)

@@ -22,7 +22,7 @@ from envs.common.names import MissingExtra, UnknownName, check_name
 from envs.registry import check_env, registered
 from experiments.cli import grids, rooms
 from jaxagent import folders
-from jaxagent.api.config import AGENTS, SweepConfig, TrainConfig, recipe, source_of
+from jaxagent.api.config import AGENTS, AnyConfig, SweepConfig, TuneConfig, recipe, source_of
 from jaxagent.config import check, fingerprint, from_dict
 from jaxagent.folders import Locked, NotOurs
 from jaxagent.report.loggers import check_loggers
@@ -83,7 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--logger", **logger)
     train = add("train", "train an agent on an environment; --FIELD VALUE changes it", _train, add_help=False)
     sweep = add("sweep", "train it under FIELD=A,B ..., all at once", _train, add_help=False)
-    for parser_of in (train, sweep):
+    tune = add("tune", "search settings by optuna, FIELD=LOW:HIGH ...", _train, add_help=False)
+    tune.add_argument("--trials", type=int, default=32, help="settings that are tried")
+    tune.add_argument("--at-once", type=int, default=8, help="trials in one program, a round of the search")
+    for parser_of in (train, sweep, tune):
         _add_training(parser_of, switch, devices, logger)
     sweep.add_argument(
         "--at-once", type=int, default=64, help="agents in one program, which share its memory"
@@ -204,7 +207,7 @@ def _train(arguments: argparse.Namespace) -> int:
     return _begin(arguments, room, "cpu", config, out, shlex.join(["jaxagent", *arguments.given]))
 
 
-def _trained(arguments: argparse.Namespace) -> TrainConfig | SweepConfig:
+def _trained(arguments: argparse.Namespace) -> AnyConfig:
     """The recipe of an agent and an environment with what flags change, and the grid of a sweep."""
     import tyro
 
@@ -229,8 +232,20 @@ def _trained(arguments: argparse.Namespace) -> TrainConfig | SweepConfig:
             raise UsageError(f"got {grid}, expected no grid; use jaxagent sweep.")
         return config
     axes = ((name.replace("-", "_"), values.split(",")) for name, _, values in map(_halves, grid))
+    if arguments.command == "tune":
+        return TuneConfig(config, _space(grid), arguments.trials, arguments.at_once)
     numbers = tuple((name, tuple(_number(name, value) for value in values)) for name, values in axes)
     return SweepConfig(config, numbers, arguments.at_once)
+
+
+def _space(grid: list[str]) -> tuple[tuple[str, tuple[float, float]], ...]:
+    """Fields with their ends, of texts FIELD=LOW:HIGH."""
+    space = []
+    for name, _, text in map(_halves, grid):
+        low, _, high = text.partition(":")
+        field = name.replace("-", "_")
+        space.append((field, (_number(field, low), _number(field, high))))
+    return tuple(space)
 
 
 def _grid_and_flags(rest: list[str]) -> tuple[list[str], list[str]]:

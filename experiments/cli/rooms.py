@@ -41,13 +41,13 @@ class Room(NamedTuple):
 
 
 class Training(NamedTuple):
-    """What `jaxagent train` and `jaxagent sweep` run: what a room is, without a folder of its own."""
+    """What `jaxagent train`, sweep and tune run: what a room is, without a folder of its own."""
 
     source: str  # as `jaxagent.api.config.source_of` has it
 
     @property
     def name(self) -> str:
-        """What manifests and pages call it: train or sweep."""
+        """What manifests and pages call it: train, sweep or tune."""
         return self.source.split("/")[0]
 
     @property
@@ -85,7 +85,7 @@ def room(source: str) -> Room | Training:
     path = Path(source)
     if source not in names() and (path / "config.py").is_file() and (path / "study.py").is_file():
         return _outside(path, source)
-    if source.startswith(("train/", "sweep/")) and source.count("/") >= 2:
+    if source.startswith(("train/", "sweep/", "tune/")) and source.count("/") >= 2:
         return Training(source)
     if "/" in source:
         raise UnknownName(f"experiment: got {source!r}, expected a folder with config.py and study.py.")

@@ -7,10 +7,11 @@ from dataclasses import replace
 from itertools import product
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from envs.common.names import check_name
 from jaxagent.config import (
+    Bound,
     Checked,
     CloningConfig,
     Count,
@@ -32,6 +33,7 @@ from jaxagent.config import (
     TrunkConfig,
     from_dict,
     require,
+    require_divides,
     require_unlike,
 )
 from jaxagent.data import place
@@ -133,15 +135,65 @@ class SweepConfig(Checked):
     def check(self) -> None:
         """Raise for a field that is no number of the agent's, a value twice, or one that is illegal."""
         fit = self.train.fit
-        numbers = [f.name for f in dataclasses.fields(fit) if isinstance(getattr(fit, f.name), float)]
         require(bool(self.grid), "grid", self.grid, "a field with its values", "such as learning_rate")
         require_unlike("fields of the grid", [field for field, _ in self.grid])
         for field, values in self.grid:
-            check_name(f"number of {self.train.agent}", field, numbers)
+            check_name(f"number of {self.train.agent}", field, _numbers(fit))
             require(len(values) > 0, field, values, "at least one value", "name them")
             require_unlike(f"values of {field}", [str(value) for value in values])
         for values in self.combinations.values():
             replace(fit, **values)  # checks itself
+
+
+@dataclasses.dataclass(frozen=True)
+class TuneConfig(Checked):
+    """One agent on one environment under settings that a sampler asks for, round after round."""
+
+    train: TrainConfig
+    space: tuple[tuple[str, tuple[float, float]], ...]  # a number of the agent's settings, from and to
+    trials: Count = 32
+    at_once: Count = 8  # trials of a round, which are lanes of one program
+    sampler_seed: Annotated[int, Bound(0)] = 0
+
+    @property
+    def runtime(self) -> RuntimeConfig:
+        """Of all of it."""
+        return self.train.runtime
+
+    @property
+    def num_rounds(self) -> int:
+        """Programs that run one after another."""
+        return self.trials // self.at_once
+
+    @property
+    def middle(self) -> dict[str, float]:
+        """The middle of the space, by field."""
+        return {
+            field: (low * high) ** 0.5 if is_log(low, high) else (low + high) / 2
+            for field, (low, high) in self.space
+        }
+
+    def check(self) -> None:
+        """Raise for a field that is no number of the agent's, an empty range, or ends that are illegal."""
+        fit = self.train.fit
+        require(bool(self.space), "space", self.space, "a field with its ends", "such as learning_rate")
+        require_unlike("fields of the space", [field for field, _ in self.space])
+        for field, (low, high) in self.space:
+            check_name(f"number of {self.train.agent}", field, _numbers(fit))
+            require(low < high, field, (low, high), "two ends, the lower first", "swap them")
+            for end in (low, high):
+                replace(fit, **{field: end})  # checks itself
+        require_divides("TuneConfig.trials", self.at_once, self.trials, "rounds are of at_once trials")
+
+
+def is_log(low: float, high: float) -> bool:
+    """Whether a range is drawn from by its logarithm: where its ends are ten times apart or more."""
+    return low > 0.0 and high >= 10.0 * low
+
+
+def _numbers(fit: Any) -> list[str]:
+    """Numbers of an agent's settings that a program computes with."""
+    return [f.name for f in dataclasses.fields(fit) if isinstance(getattr(fit, f.name), float)]
 
 
 _CLASSIC = PPOConfig(num_updates=120, updates_per_chunk=6, reward_scale=0.1)
@@ -266,15 +318,22 @@ def _of_family(agent: str, env: str) -> Any:
     return table[max((prefix for prefix in table if env.startswith(prefix)), key=len)]
 
 
-def source_of(config: TrainConfig | SweepConfig) -> str:
+AnyConfig = TrainConfig | SweepConfig | TuneConfig
+KIND_OF = {TrainConfig: "train", SweepConfig: "sweep", TuneConfig: "tune"}
+
+
+def source_of(config: AnyConfig) -> str:
     """What a manifest calls a run, such as train/ppo/classic/CartPole-v1."""
-    kind = "train" if isinstance(config, TrainConfig) else "sweep"
+    kind = KIND_OF[type(config)]
     return f"{kind}/{config.train.agent}/{config.train.env}"
 
 
-def config_of(source: str) -> TrainConfig | SweepConfig:
-    """What a `source_of` begins with: the recipe, or a sweep of one value of it."""
+def config_of(source: str) -> AnyConfig:
+    """What a `source_of` begins with: the recipe, or a sweep or search of one value of it."""
     kind, agent, env = source.split("/", 2)
     dataset = "of the run" if agent in OFFLINE else ""
     train = TrainConfig(agent, env, _of_family(agent, env), dataset=dataset)
-    return train if kind == "train" else SweepConfig(train, (("learning_rate", (train.fit.learning_rate,)),))
+    rate = train.fit.learning_rate
+    if kind == "tune":
+        return TuneConfig(train, (("learning_rate", (rate, 2 * rate)),))
+    return train if kind == "train" else SweepConfig(train, (("learning_rate", (rate,)),))

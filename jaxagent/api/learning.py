@@ -18,7 +18,17 @@ import envs
 from jaxagent import folders, keys, library
 from jaxagent.api import study as studies
 from jaxagent.api import sweep as sweeps
-from jaxagent.api.config import SweepConfig, TrainConfig, config_of, recipe, source_of
+from jaxagent.api import tune as tunes
+from jaxagent.api.config import (
+    KIND_OF,
+    AnyConfig,
+    SweepConfig,
+    TrainConfig,
+    TuneConfig,
+    config_of,
+    recipe,
+    source_of,
+)
 from jaxagent.api.kinds import kind_of
 from jaxagent.config import fingerprint, from_dict, to_dict
 from jaxagent.data import foreign_arrays, store
@@ -191,7 +201,7 @@ def learn(
 class SweepResult:
     """A finished sweep: what each combination of settings reached."""
 
-    def __init__(self, folder: Path, config: SweepConfig) -> None:
+    def __init__(self, folder: Path, config: Any) -> None:
         """The run in `folder`, which `config` made."""
         self.folder, self.config = folder, config
 
@@ -237,6 +247,45 @@ def sweep(
     return SweepResult(_carried_out(config, sweeps.study(config), about, out, quiet), config)
 
 
+class TuneResult(SweepResult):
+    """A finished search of settings."""
+
+    def __repr__(self) -> str:
+        return "\n".join([f"TuneResult in {self.folder}", *sweeps.ranked(self.ranking)])
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The settings of the best mean, to be passed to `learn` with other seeds."""
+        return self.ranking[0]["values"]
+
+
+def tune(
+    agent: str,
+    env: Any,
+    space: Mapping[str, tuple[float, float]],
+    *,
+    trials: int = 32,
+    at_once: int = 8,
+    out: str | Path | None = None,
+    quiet: bool = False,
+    logger: str | Sequence[str] = (),
+    **changes: Any,
+) -> TuneResult:
+    """Search a `space` of the agent's numbers, from and to, by optuna's TPE; else as `learn`.
+
+    Trials of a round, `at_once`, are lanes of one program; what a round tries depends on those before. A
+    range whose ends are ten times apart is drawn from by its logarithm. Raises `MissingExtra` without the
+    extra `optuna`, ValueError for a number that decides what the program is.
+    """
+    train = recipe(agent, _named(env), **changes)
+    config = TuneConfig(
+        train, tuple((f, (float(a), float(b))) for f, (a, b) in space.items()), trials, at_once
+    )
+    call = _called("tune", agent, train.env, {"space": dict(config.space), "trials": trials, **changes})
+    about = _manifest(config, call, logger)
+    return TuneResult(_carried_out(config, tunes.study(config), about, out, quiet), config)
+
+
 def _called(function: str, agent: str, env: str, changes: Mapping[str, Any]) -> str:
     """A call as it may be typed again."""
     given = [repr(agent), repr(env), *(f"{name}={value!r}" for name, value in changes.items())]
@@ -244,7 +293,7 @@ def _called(function: str, agent: str, env: str, changes: Mapping[str, Any]) -> 
 
 
 def _carried_out(
-    config: TrainConfig | SweepConfig, study: Any, about: dict[str, Any], out: str | Path | None, quiet: bool
+    config: AnyConfig, study: Any, about: dict[str, Any], out: str | Path | None, quiet: bool
 ) -> Path:
     """The folder of a run that is finished now, whatever was of it before."""
     if out is not None and config.train.env.startswith(f"{OWN}/") and folders.kind_of(Path(out)):
@@ -290,16 +339,19 @@ def load(folder: str | Path) -> Result | SweepResult | library.LoadedPolicy:
     folders.check_ours(place, "run")
     about = _read(place / folders.MANIFEST)
     kind, _, rest = about["source"].partition("/")
-    if kind not in ("train", "sweep"):
+    if kind not in KIND_OF.values():
         raise ValueError(
-            f"{place}: got a run of {about['source']}, expected one of `jaxagent train` or sweep."
+            f"{place}: got a run of {about['source']}, expected one of `jaxagent train`, sweep or tune."
         )
     if f"/{OWN}/" in f"/{rest}":
         raise ValueError(f"{place}: got a run on an object, expected a name; see `envs.register`.")
     if not (place / "summary.json").exists():
         raise ValueError(f"{place}: got an unfinished run, expected a finished one; resume it.")
     config = from_dict(config_of(about["source"]), about["config"])
-    return Result(place, config) if isinstance(config, TrainConfig) else SweepResult(place, config)
+    return RESULTS[kind](place, config)
+
+
+RESULTS = {"train": Result, "sweep": SweepResult, "tune": TuneResult}
 
 
 def is_training(folder: Path) -> bool:
@@ -307,7 +359,7 @@ def is_training(folder: Path) -> bool:
     return folders.kind_of(folder) == "run" and manifest.read(folder)["source"].startswith(f"{SOURCE}/")
 
 
-def _manifest(config: TrainConfig | SweepConfig, call: str, logger: str | Sequence[str]) -> dict[str, Any]:
+def _manifest(config: AnyConfig, call: str, logger: str | Sequence[str]) -> dict[str, Any]:
     loggers = [logger] if isinstance(logger, str) else list(logger)
     check_loggers(loggers)
     source, train = source_of(config), config.train

@@ -1,6 +1,6 @@
 """A sweep as a study: all combinations as lanes of one program, in parts, then ranked."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,13 @@ def study(config: SweepConfig) -> Study:
     env, task = envs.make(train.env, **dict(train.change))
     refuse(env, train)
     kind = kind_of(train)
-    lanes_of = partial(_lanes, config, kind, env, task)
-    for field, values in config.grid:  # before anything runs: what no lane can have of its own
-        cost(sweeps.fit("try", lanes_of, task, {field: values[:1]}, [0], "try"), with_memory=False)
+    lanes_of = partial(lanes, train, kind, env, task)
+    require_lanes(lanes_of, task, {field: values[0] for field, values in config.grid})
     steps: list[Step] = []
     for number, names in enumerate(parts(config)):
         values = {f: [config.combinations[name][f] for name in names] for f, _ in config.grid}
-        fit = sweeps.fit(f"train/{number}", lanes_of, task, values, list(train.seeds), f"train/{train.env}")
+        own = partial(_as_given, values)
+        fit = sweeps.fit(f"train/{number}", lanes_of, task, own, list(train.seeds), f"train/{train.env}")
         steps += [fit, Measure(f"evaluate/{number}", partial(evaluate, config, kind, env, task, fit, names))]
     return Study(
         dict.fromkeys(config.combinations, ""),
@@ -54,20 +54,32 @@ def study(config: SweepConfig) -> Study:
     )
 
 
+def require_lanes(lanes_of: Callable, task: Any, values: Mapping[str, float]) -> None:
+    """Raise ValueError, before anything runs, for a number that no lane can have of its own."""
+    for field, value in values.items():
+        one = partial(_as_given, {field: [value]})
+        cost(sweeps.fit("try", lanes_of, task, one, [0], "try"), with_memory=False)
+
+
+def _as_given(values: Mapping[str, Sequence[float]], folder: Any) -> Mapping[str, Sequence[float]]:
+    del folder
+    return values
+
+
 def parts(config: SweepConfig) -> list[list[str]]:
     """Combinations by name, as many together as make `at_once` agents."""
     names, size = list(config.combinations), max(1, config.at_once // len(config.train.seeds))
     return [names[i : i + size] for i in range(0, len(names), size)]
 
 
-def _lanes(config: SweepConfig, kind: Kind, env: Any, task: Any, values: Mapping[str, Any]) -> Lanes:
+def lanes(train: TrainConfig, kind: Kind, env: Any, task: Any, values: Mapping[str, Any]) -> Lanes:
     """An agent's with numbers of its own, which may be traced."""
-    return kind.fit("train", env, task, _changed(config, values), f"train/{config.train.env}").lanes(None)
+    return kind.fit("train", env, task, changed(train, values), f"train/{train.env}").lanes(None)
 
 
-def _changed(config: SweepConfig, values: Mapping[str, Any]) -> TrainConfig:
-    """The training with numbers of its own."""
-    return sweeps.with_values(config.train, {"fit": sweeps.with_values(config.train.fit, values)})
+def changed(train: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
+    """A training with numbers of its own."""
+    return sweeps.with_values(train, {"fit": sweeps.with_values(train.fit, values)})
 
 
 def evaluate(
@@ -82,16 +94,22 @@ def evaluate(
 ) -> dict[str, Any]:
     """Returns `[snapshots][seeds]` of every combination of a part, over the same episodes."""
     del place
-    train, kept, seeds = config.train, fit.load(folder), list(config.train.seeds)
-    key = keys.derive(0, f"evaluate/{train.env}")
-    played = {}
-    for number, name in enumerate(names):
-        changed = _changed(config, config.combinations[name])
+    values = [config.combinations[name] for name in names]
+    return dict(zip(names, play_all(config.train, kind, env, task, fit.load(folder), values), strict=True))
+
+
+def play_all(
+    train: TrainConfig, kind: Kind, env: Any, task: Any, kept: Any, values: Sequence[Mapping[str, float]]
+) -> list[dict[str, Any]]:
+    """What `training.played` says of each of N values, whose agents `kept [snapshots, N seeds, ...]` are."""
+    seeds, key = list(train.seeds), keys.derive(0, f"evaluate/{train.env}")
+    told = []
+    for number, one in enumerate(values):
         own = slice(number * len(seeds), (number + 1) * len(seeds))
         arena = agents.arena(env, task, seeds, train.episodes, key)
-        snapshots = agents.take(kept, slice(None), own)
-        played[name] = training.played(train, arena, kind.policy(env, changed), snapshots)
-    return played
+        policy = kind.policy(env, changed(train, one))
+        told.append(training.played(train, arena, policy, agents.take(kept, slice(None), own)))
+    return told
 
 
 def _played(config: SweepConfig, found: Found) -> dict[str, Any]:

@@ -68,26 +68,27 @@ def fit(
     name: str,
     lanes_of: Callable[[Mapping[str, Any]], Lanes],
     task: Any,
-    values: Mapping[str, Sequence[float]],
+    values_of: Callable[[Any], Mapping[str, Sequence[float]]],
     seeds: Sequence[int],
     purpose: str,
 ) -> Fit:
     """An agent for each of N values and each seed, values first; snapshots `[chunks + 1, N seeds, ...]`.
 
+    `values_of(folder)` are the values by field, which may depend on what earlier steps found there.
     `lanes_of(values)` are an agent's of one lane (`agents.seeded`). Agents of a seed begin alike and draw
     alike, as if each were trained by itself.
     """
-    count = len(next(iter(values.values())))
-    plain = lanes_of({field: numbers[0] for field, numbers in values.items()})
-    every = [seed for _ in range(count) for seed in seeds]
-
-    def inputs() -> tuple[Any, ...]:
-        lane_keys = jnp.stack([keys.derive(seed, f"{purpose}/init") for seed in every])
-        numbers = {f: jnp.asarray(np.repeat(np.float32(v), len(seeds))) for f, v in values.items()}
-        return lane_keys, stack([task] * len(every)), numbers
 
     def lanes(folder: Any) -> Lanes:
-        del folder
+        values = values_of(folder)
+        every = [seed for _ in next(iter(values.values())) for seed in seeds]
+
+        def inputs() -> tuple[Any, ...]:
+            lane_keys = jnp.stack([keys.derive(seed, f"{purpose}/init") for seed in every])
+            numbers = {f: jnp.asarray(np.repeat(np.float32(v), len(seeds))) for f, v in values.items()}
+            return lane_keys, stack([task] * len(every)), numbers
+
+        plain = lanes_of({field: numbers[0] for field, numbers in values.items()})
         loop = swept(lambda numbers: lanes_of(numbers).loop)
         return dataclasses.replace(plain, loop=loop, inputs=inputs, ids=every)
 
