@@ -56,7 +56,7 @@ def start(
         about = manifest.describe(room.name, room.source, preset, config, command)
         asked = registration.asked(room.name, preset, config, study)
         about["frozen"] = registration.status(frozen_place(room, preset), asked, code_of(room))
-        about |= {"seeds": asked["seeds"], "loggers": list(loggers)}
+        about |= {"seeds": asked["seeds"], "loggers": list(loggers), "asks": room.config.DESCRIPTION}
         machine = f"{config.runtime.matmul_precision}, {config.runtime.devices} of {jax.devices()}"
         with folders.begin(out, about, replace=replace, within=within):
             print(

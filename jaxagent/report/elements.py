@@ -15,11 +15,16 @@ DASH = "\N{EN DASH}"  # stands for a missing value
 
 
 def table_of(head: Sequence[str], rows: Iterable[Sequence[str]], numeric_from: int = 99) -> str:
-    """A table of ready HTML cells; the head is escaped here. Scrolls sideways if too wide."""
+    """A table of ready HTML cells; the head is escaped here.
+
+    Scrolls sideways if too wide; on a phone a row is a block, its cells under each other with their names.
+    """
 
     def cell(tag: str, index: int, content: str) -> str:
         css = ' class="number"' if index >= numeric_from else ""
-        return f"<{tag}{css}>{content}</{tag}>"
+        name = head[index] if index < len(head) else ""
+        of = f' data-name="{escaped(name)}"' if tag == "td" and name else ""
+        return f"<{tag}{css}{of}>{content}</{tag}>"
 
     top = "".join(cell("th", i, escaped(name)) for i, name in enumerate(head))
     body = "".join(

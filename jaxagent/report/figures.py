@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from jaxagent.evaluate import statistics
 from jaxagent.report.series import (
     MAX_THIN_SEEDS,
     Series,
@@ -232,7 +233,7 @@ def per_task_bars(
     title: str = "",
     y_label: str = "normalised score",
 ) -> str:
-    """Draws every task's arms side by side: a faint bar to the mean, and a dot for each seed.
+    """Draws every task's arms side by side: a faint bar to the IQM of the seeds, and a dot for each.
 
     Shapes: scores [task, arm, seed], ragged in seed -> an "<svg ...>" string.
     """
@@ -347,8 +348,8 @@ def _color_bar(
 
 
 def _draw_groups(axes: Axes, places: np.ndarray, groups: Sequence[np.ndarray], color: str, width: float):
-    """Draws a faint bar to each group's mean, its end as a line, and the range of its seeds."""
-    means = [float(seeds.mean()) if len(seeds) else 0.0 for seeds in groups]
+    """Draws a faint bar to each group's IQM, its end as a line, and the range of its seeds."""
+    means = [float(statistics.iqm(seeds[None])) if len(seeds) else 0.0 for seeds in groups]
     handle = axes.bar(places, means, width, color=color, alpha=0.3, linewidth=0)
     for place, seeds, mean in zip(places, groups, means, strict=True):
         if len(seeds):

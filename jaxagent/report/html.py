@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +45,13 @@ from jaxagent.report.render import write_atomically
 from jaxagent.report.run_folder import PICTURE_TYPES, Run, read_run
 from jaxagent.report.training_curves import draw_curves
 
+HOW_TO_READ = (
+    "Arms are the agents that are compared: trained alike, on the same seeds, but for what their line says. "
+    "A score is a mean return, 0 of random play and 1 of an expert, unless the axis says otherwise. IQM is "
+    "the mean of the middle half of the seeds, task by task, then averaged over tasks. P(improvement) is the "
+    "chance that a seed of one arm scores more than one of the other. A claim passes where the interval "
+    "of the difference lies above 0 and the difference is no less than its margin."
+)
 MAX_PICTURES = 48
 MAX_PICTURE_BYTES = 4_000_000
 
@@ -105,9 +111,19 @@ def _header(run: Run, name: Any) -> str:
     notes = "".join(map(noted, run.notes))
     return (
         f"<h1>{escaped(name)}</h1>"
+        f"{_asked(run)}"
         f'<p class="headline">{_headline(run, claims)}</p>'
         f'<p class="badges">{badges}</p><p class="muted">{line}</p>{notes}'
     )
+
+
+def _asked(run: Run) -> str:
+    """What the experiment asks, and how its page is read; nothing of a training, which claims nothing."""
+    asks = run.manifest.get("asks")
+    if not asks or _trained(run) is not None:
+        return ""
+    asks = str(asks)
+    return f'<p>{escaped(asks[:1].upper() + asks[1:])}</p><p class="muted">{escaped(HOW_TO_READ)}</p>'
 
 
 def _headline(run: Run, claims: Sequence[Mapping]) -> str:
@@ -192,19 +208,21 @@ def _scores(run: Run) -> str:
 
 
 def _interval_figure(run: Run, names: Sequence[str], tasks: Sequence[str]) -> str:
-    """IQM and interval per arm; a dot is one seed's mean over the tasks."""
+    """IQM and interval per arm; of one task a dot is a seed, of several the next figure has them."""
     arms, scores = dict_at(run.summary, "arms"), dict_at(run.summary, "scores")
     rows = []
     for name in names:
         arm = dict_at(arms, name)
         low, high = pair_of(arm.get("interval"))
-        seeds = _seed_means(dict_at(scores, name), tasks)
+        seeds = numbers_of(dict_at(scores, name).get(tasks[0])) if len(tasks) == 1 else []
         rows.append((name, number_of(arm.get("iqm")), low, high, seeds))
     label = _score_label(run)
     own = {"x_label": label, "marks": (0.0,)} if label else {}
     title = str(run.summary.get("score_title") or "IQM over tasks and seeds")
     svg = figures.score_intervals(rows, title, **own)
-    caption = "Line: IQM; band: its interval; dots: each seed's mean over the tasks."
+    caption = "Line: IQM of the seeds; band: its 95 % interval; dots: seeds."
+    if len(tasks) != 1:
+        caption = "Line: IQM of each task's seeds, averaged over tasks; band: its 95 % interval."
     return card(svg, caption)
 
 
@@ -213,7 +231,7 @@ def _task_figure(run: Run, names: Sequence[str], tasks: Sequence[str]) -> str:
     cells = [[numbers_of(dict_at(scores, arm).get(task)) for arm in names] for task in tasks]
     own = {"y_label": label} if label else {}
     svg = figures.per_task_bars(tasks, names, cells, title="Scores by task", **own)
-    return card(svg, "Bar: mean over seeds; thin line: their range; dots: seeds.")
+    return card(svg, "Bar: IQM of the seeds; thin line: their range; dots: seeds.")
 
 
 def _score_label(run: Run) -> str:
@@ -428,17 +446,6 @@ def _section(title: str, draw: Callable[[Run], str], run: Run) -> str:
 
 
 # --- reading the run ---------------------------------------------------------------------------
-
-
-def _seed_means(by_task: Mapping[str, Any], tasks: Sequence[str]) -> list[float]:
-    """Each seed's mean over the tasks it has."""
-    columns = [[number_of(value) for value in items_of(by_task.get(task))] for task in tasks]
-    count = max(map(len, columns), default=0)
-    means = []
-    for seed in range(count):
-        values = [c[seed] for c in columns if seed < len(c) and math.isfinite(c[seed])]
-        means.append(sum(values) / len(values) if values else math.nan)
-    return means
 
 
 def _task_names(run: Run) -> list[str]:

@@ -49,6 +49,12 @@ details { margin: 8px 0; }
 summary { cursor: pointer; color: var(--muted); }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 10px;
   overflow-x: auto; font: 13px/1.45 ui-monospace, Menlo, Consolas, monospace; }
+@media (max-width: 640px) {
+  thead { display: none; }
+  tbody tr { display: block; padding: 6px 0; }
+  td, td.number { display: block; text-align: left; padding: 2px 12px; }
+  td[data-name]::before { content: attr(data-name) ": "; color: var(--muted); }
+  .prose { display: inline; } }
 @media print { details { display: block; } .scroll { overflow: visible; } }
 """
 

@@ -10,6 +10,8 @@ import warnings
 
 from matplotlib.figure import Figure
 
+NAMESPACE = "http://www.w3.org/2000/svg"  # without which a figure that is saved alone does not open
+
 
 def to_svg(figure: Figure, title: str) -> str:
     """Writes a figure as an inline "<svg>": no prolog, no date, no link, ids unique to it."""
@@ -38,7 +40,7 @@ def _opening_tag(figure: Figure, title: str) -> str:
     style += ";stroke-linejoin:round;stroke-linecap:butt"  # matplotlib's, kept to this figure
     view = f"0 0 {width * 72:.4g} {height * 72:.4g}"
     label = html.escape(title, quote=True)
-    return f'<svg viewBox="{view}" role="img" aria-label="{label}" style="{style}">'
+    return f'<svg xmlns="{NAMESPACE}" viewBox="{view}" role="img" aria-label="{label}" style="{style}">'
 
 
 def _round_path(path: str) -> str:

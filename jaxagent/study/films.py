@@ -53,10 +53,11 @@ def paint(
     states, rewards, num_steps = episode
     shown = np.unique(np.linspace(0, int(num_steps) - 1, MAX_FRAMES).astype(int))
     returns = np.cumsum(rewards)
+    how = "the end" if num_steps < env.max_steps else "time is up"
     frames = [
         caption(
             env.render(jax.tree.map(lambda x, i=i: x[i], states), task),
-            f"{label}  step {i + 1}  return {returns[i]:.0f}",
+            f"{label}  step {i + 1}  return {returns[i]:.0f}{f'  {how}' if i + 1 == num_steps else ''}",
         )
         for i in shown
     ]
