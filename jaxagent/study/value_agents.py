@@ -20,7 +20,7 @@ from jaxagent.types import Agent, Loop, Policy
 
 
 def loop(env: Any, config: RainbowConfig) -> Loop:
-    """Rainbow on a pure environment of boards, whose cells are kept as bits."""
+    """Rainbow on a pure environment of pictures; boards whose every cell is one of two are kept as bits."""
     agent = rainbow.rainbow(env.obs_shape, env.obs_dtype, env.action_spec, config)
     return loops.replay(
         agent,
@@ -28,12 +28,18 @@ def loop(env: Any, config: RainbowConfig) -> Loop:
         optimizer_of(agent, config),
         config,
         explore=actions.uniform(env.action_spec),
-        as_steps=partial(rainbow.as_steps, dtype=jnp.bool_),
+        as_steps=partial(rainbow.as_steps, dtype=kept_as(env)),
         slow=loops.SlowCopy(*rainbow.copying(config)),
         memory=prioritized_windows(config.window, config.priority_exponent),
         acts_by=acts_by(config),
         is_normalized=False,
     )
+
+
+def kept_as(env: Any) -> Any:
+    """The dtype in which a replay keeps observations without loss: bits of cells that are one of two."""
+    is_binary = all(c.kind == "category" and c.cardinality == 2 for c in env.obs_spec)
+    return jnp.bool_ if is_binary else env.obs_dtype
 
 
 def optimizer_of(agent: Agent, config: RainbowConfig) -> optax.GradientTransformation:
