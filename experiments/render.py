@@ -150,6 +150,10 @@ def _policies(run: Path) -> list[library.LoadedPolicy]:
 def render(env_id: str, out: Path, policy_name: str, num_steps: int, seed: int) -> int:
     """Write a GIF (or a PNG of the last frame, by the suffix of `out`)."""
     env, params = envs.make(env_id)
+    if env.is_hosted:
+        raise UnknownName(
+            f"{env_id}: got an environment on the host, expected one whose states can be painted."
+        )
     act = policy(policy_name, env, params)
     started = [time.monotonic()]
 

@@ -20,6 +20,8 @@ def _check_siblings() -> None:
     for name in SIBLINGS:
         spec = importlib.util.find_spec(name)
         places = [Path(place).resolve() for place in (spec and spec.submodule_search_locations) or ()]
+        if not places and spec is not None and spec.origin:  # a module, such as envs.py
+            places = [Path(spec.origin).resolve()]
         if places and home / name not in places:
             raise ImportError(
                 f"jaxagent: got the package {name!r} of {places[0]}, expected {home / name}, which jaxagent "

@@ -28,7 +28,7 @@ from jaxagent.agents import memory_policy, rainbow, raw_cloning, sequence
 from jaxagent.config import MemoryConfig, PPOConfig, RainbowConfig, TransformerConfig, from_dict
 from jaxagent.data import normalize, tree_file
 from jaxagent.data.frames import channels_last
-from jaxagent.files import write_json
+from jaxagent.files import sha256_file, write_json
 from jaxagent.nn import transformer
 from jaxagent.nn.q_network import q_network
 from jaxagent.nn.sequence_model import token_model
@@ -161,7 +161,9 @@ def export(
         made = portable.program(policy, params, _seen(description), num_lanes)
     folder.mkdir(parents=True, exist_ok=True)
     files = portable.write(folder, made)
-    tree_file.save(folder / f"{PARAMS}.{params_as}", params)
+    name = f"{PARAMS}.{params_as}"
+    tree_file.save(folder / name, params)
+    files[name] = sha256_file(folder / name)
     description = description._replace(num_lanes=made.num_lanes, files=files)
     (folder / CARD).write_text(card(description, sum(x.size for x in jax.tree.leaves(params))))
     _describe(folder, description)  # last: without it there is no policy here
@@ -230,7 +232,9 @@ def load(run: str | Path, task: str | None = None, arm: str | None = None) -> Lo
         raise tree_file.TreeFileError(f"{place}: got no parameters, expected {PARAMS}.npz or .safetensors.")
     if isinstance(description, ProgramDescription):
         program = portable.read(place, description.files or {}, description.num_lanes)
-        return LoadedPolicy(description, program.policy, _params_of(params, program))
+        return LoadedPolicy(
+            description, program.policy, [jnp.asarray(x) for x in tree_file.read(params).values()]
+        )
     policy, template = rebuild(description)
     # Arrays of JAX: a closure over numpy cannot be indexed by tracers, so `act` would not jit.
     return LoadedPolicy(description, policy, jax.tree.map(jnp.asarray, tree_file.load(params, template)))
@@ -244,14 +248,6 @@ def _place(run: Path, task: str | None, arm: str | None) -> Path:
     if task is None:
         task = next((n.split("--")[1] for n in names if n.startswith(f"{arm}--")), "")
     return run / FOLDER / check_name(f"policy in {run}", f"{arm}--{task}", names)
-
-
-def _params_of(path: Path, program: portable.Program) -> list[jax.Array]:
-    arrays = [jnp.asarray(x) for x in tree_file.read(path).values()]
-    found, expected = ([(x.shape, x.dtype) for x in of] for of in (arrays, program.params))
-    if found != expected:
-        raise tree_file.TreeFileError(f"{path}: got {found}, expected the parameters {expected}.")
-    return arrays
 
 
 def card(about: ProgramDescription, num_params: int) -> str:
@@ -286,7 +282,8 @@ A policy trained by jaxagent: {num_params:,} parameters, seed {about.seed}.
 | products in | {about.precision} |
 | versions | {", ".join(f"{name} {number}" for name, number in about.versions.items())} |
 
-The return is of the environment and the seeds that it was trained on.
+The return is of the environment that it was trained on; where it is the best of several seeds, it was
+chosen by these very episodes.
 
 ```python
 from jaxagent import library

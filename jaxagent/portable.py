@@ -59,11 +59,6 @@ class Program(NamedTuple):
     num_lanes: int | None  # that it takes; None: any number
 
     @property
-    def params(self) -> list[Any]:
-        """Shapes of the parameters that it takes."""
-        return list(self.step.in_avals[: -3 - len(self.begin.out_avals)])
-
-    @property
     def policy(self) -> Policy:
         """A policy of a list of parameters. Raises ValueError for another number of lanes than its own."""
 
@@ -115,10 +110,13 @@ def write(folder: Path, made: Program) -> dict[str, str]:
 
 
 def read(folder: Path, files: Mapping[str, str], num_lanes: int | None) -> Program:
-    """Read what `write` wrote. Raises ValueError for another file, `MissingExtra` without `export`."""
+    """Read what `write` wrote, and check all `files`, their SHA-256 by name.
+
+    Raises ValueError for a file that is another, `MissingExtra` without the extra `export`.
+    """
     _import("flatbuffers", EXPORT_FIX)
     for name, expected in files.items():
-        found = sha256_file(folder / name)
+        found = sha256_file(folder / name) if (folder / name).is_file() else "no file"
         if found != expected:
             raise ValueError(f"{folder / name}: got SHA-256 {found}, expected {expected}; fetch it again.")
     begin, step = (jax.export.deserialize((folder / name).read_bytes()) for name in (BEGIN, STEP))

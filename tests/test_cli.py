@@ -238,7 +238,7 @@ def test_a_new_room_says_nothing_of_the_example_and_overwrites_nothing(outside, 
     assert "example" not in text
     assert "BELIEF" not in text
     assert "from mypaper.config import Config, TaskConfig" in text
-    for place, hint in ((outside, "expected an empty folder"), (tmp_path / "json", "rename the folder")):
+    for place, hint in ((outside, "Name a new folder"), (tmp_path / "json", "rename the folder")):
         assert cli.main(["new", str(place)]) == cli.USAGE
         assert hint in capsys.readouterr().err
 

@@ -115,7 +115,7 @@ def test_damage_and_occupied_folders_are_refused(recurrent, tmp_path):
         library.load(tmp_path / "again")
     step.write_bytes(intact)
     tree_file.save(tmp_path / "again" / "params.npz", again.params[:-1])
-    with pytest.raises(tree_file.TreeFileError, match="expected the parameters"):
+    with pytest.raises(ValueError, match=r"params\.npz: got SHA-256"):
         library.load(tmp_path / "again")
     (tmp_path / "again" / "params.npz").unlink()
     with pytest.raises(tree_file.TreeFileError, match="got no parameters"):
@@ -138,6 +138,12 @@ def test_trees_come_back_in_order_and_shape(suffix, tmp_path):
 def test_another_suffix_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"expected \.npz or \.safetensors"):
         tree_file.save(tmp_path / "tree.pkl", {})
+
+
+def test_a_dtype_that_no_file_holds_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="of bfloat16, expected a dtype"):
+        tree_file.save(tmp_path / "tree.npz", {"w": jnp.zeros(2, jnp.bfloat16)})
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

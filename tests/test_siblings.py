@@ -22,6 +22,13 @@ def test_a_folder_of_a_name_of_ours_is_told_with_both_paths_and_the_fix(tmp_path
     assert "rename the folder" in last
 
 
+def test_a_module_of_a_name_of_ours_is_told_too(tmp_path):
+    (tmp_path / "envs.py").write_text("")
+    (tmp_path / "script.py").write_text("import jaxagent\n")
+    run = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert f"got the package 'envs' of {tmp_path / 'envs.py'}" in run.stderr
+
+
 def test_the_command_works_beside_them(tmp_path):
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "__init__.py").write_text("")

@@ -14,7 +14,7 @@ LINES = [
     {
         "stage": "train",
         "step": step,
-        "env_steps": 64 * step,
+        "env_steps": 3 * 32 * step,  # of three lanes
         "env_steps_per_second": 10.0,
         "train/loss": 1.0 / step,
         "train/return": [1.0 * step, None, 3.0 * step],
@@ -38,7 +38,7 @@ def run(tmp_path):
 
 def test_a_line_is_read_by_lane_over_its_unit():
     now = trackers.said(LINES[0])
-    assert (now.stage, now.unit, now.x, now.time) == ("train", "env_steps", 128, 1.7e9 + 2)
+    assert (now.stage, now.unit, now.x, now.time) == ("train", "env_steps", 64, 1.7e9 + 2)  # of one lane
     assert now.means["train/return"] == 4.0
     assert "train/seen" not in now.means
     assert [lane.get("train/return") for lane in now.lanes] == [2.0, None, 6.0]
@@ -64,15 +64,22 @@ def test_tensorboard_has_env_steps_true_times_and_a_run_a_lane(run):
         trackers.export(["tensorboard"], run)
     told = events(run / "tensorboard")
     assert [x for x in told if x[0] == "train/train/return"] == [
-        ("train/train/return", 4.0, 128, 1.7e9 + 2),
-        ("train/train/return", 8.0, 256, 1.7e9 + 4),
+        ("train/train/return", 4.0, 64, 1.7e9 + 2),
+        ("train/train/return", 8.0, 128, 1.7e9 + 4),
     ]
     lanes = sorted(p.name for p in (run / "tensorboard").glob("lane-*"))
     assert lanes == ["lane-0", "lane-2"]
     assert events(run / "tensorboard" / "lane-2") == [
-        ("train/train/return", 6.0, 128, 1.7e9 + 2),
-        ("train/train/return", 12.0, 256, 1.7e9 + 4),
+        ("train/train/return", 6.0, 64, 1.7e9 + 2),
+        ("train/train/return", 12.0, 128, 1.7e9 + 4),
     ]
+
+
+def test_what_a_stopped_run_does_again_stands_once_in_tensorboard(run):
+    followed = trackers.follow(["tensorboard"], run, told_before=["tensorboard"])
+    followed.tell(LINES[1])  # again
+    followed.close(True)
+    assert [x[2] for x in events(run / "tensorboard") if x[0] == "train/train/loss"] == [64, 128]
 
 
 def test_a_tracker_that_fails_is_left_out_and_the_others_go_on(run, monkeypatch, capsys):
@@ -84,18 +91,24 @@ def test_a_tracker_that_fails_is_left_out_and_the_others_go_on(run, monkeypatch,
 
     opened = {
         "broken": lambda folder: 1 / 0,
-        "flaky": lambda folder: trackers.Tracker(tell, lambda: heard.append("closed")),
-        "sound": lambda folder: trackers.Tracker(lambda line: heard.append(line["step"]), lambda: None),
+        "flaky": lambda folder: trackers.Tracker(tell, lambda is_done: heard.append("closed")),
+        "sound": lambda folder: trackers.Tracker(
+            lambda line: heard.append(line["step"]), lambda is_done: heard.append(is_done)
+        ),
     }
     monkeypatch.setattr(trackers, "OPENERS", opened)
-    followed = trackers.follow(["broken", "flaky", "sound"], run)
+    names = ["broken", "flaky", "sound", "sound"]  # twice is once
+    followed = trackers.follow(names, run, told_before=names)
     for line in LINES:
         followed.tell(line)
-    followed.close()
-    assert heard == [2, 4]
+    followed.close(False)
+    assert heard == [2, 4, False]
+    heard.clear()
+    trackers.follow(names, run).close(True)  # what was said before is told, and a failure once
+    assert heard == [2, 4, True]
     told = capsys.readouterr().err
-    assert "logger broken: ZeroDivisionError" in told
-    assert "logger flaky: ConnectionError: no network" in told
+    assert told.count("logger broken: ZeroDivisionError") == 2
+    assert told.count("logger flaky: ConnectionError: no network") == 2
 
 
 def test_what_is_not_there_is_refused(monkeypatch, capsys):
@@ -119,10 +132,10 @@ def test_mlflow_keeps_steps_and_times(run, monkeypatch, tmp_path):
     (found,) = client.search_runs([experiment.experiment_id])
     history = client.get_metric_history(found.info.run_id, "train/train/return/lane-2")
     assert [(m.value, m.step, m.timestamp) for m in history] == [
-        (6.0, 128, 1_700_000_002_000),
-        (12.0, 256, 1_700_000_004_000),
+        (6.0, 64, 1_700_000_002_000),
+        (12.0, 128, 1_700_000_004_000),
     ]
-    trackers.follow(["mlflow"], run).close()  # goes on with the same run
+    trackers.follow(["mlflow"], run, told_before=["mlflow"]).close(False)  # goes on with the same run
     assert len(client.search_runs([experiment.experiment_id])) == 1
 
 
@@ -144,7 +157,7 @@ def test_wandb_writes_a_run_offline(run, monkeypatch, tmp_path):
         told += [{"/".join(i.nested_key) or i.key: i.value_json for i in record.history.item}]
         at += 7 + size
     told = [x for x in told if "train/env_steps" in x]
-    assert [x["train/env_steps"] for x in told] == ["128", "256"]
+    assert [x["train/env_steps"] for x in told] == ["64.0", "128.0"]
     assert [float(x["train/train/return"]) for x in told] == [4.0, 8.0]
 
 
@@ -159,4 +172,4 @@ def test_trackio_keeps_steps(run, monkeypatch, tmp_path):
     (name,) = SQLiteStorage.get_runs(tmp_path.parent.name)
     logs = SQLiteStorage.get_logs(tmp_path.parent.name, name)
     assert [x["train/train/return"] for x in logs] == [4.0, 8.0]
-    assert [x["step"] for x in logs] == [128, 256]
+    assert [x["step"] for x in logs] == [64, 128]

@@ -62,6 +62,7 @@ class HostedEnvironment(Environment):
         self.max_steps = limit or MAX_STEPS
         self._make_one, self._lock = make_one, threading.Lock()
         self._live: dict[int, gymnasium.Env] = {}  # by handle
+        self._times: dict[int, int] = {}  # steps taken, by handle
         self._idle, self._next = [first], 0  # environments without an episode; the next handle
 
     @property
@@ -93,7 +94,7 @@ class HostedEnvironment(Environment):
         time = state.time + 1
         call = self._on_host(partial(self._advance, goes_on))
         handle, obs, final_obs, reward, terminated, truncated = call(
-            state.handle, action, time >= params.max_steps, _seed(key)
+            state.handle, state.time, action, time >= params.max_steps, _seed(key)
         )
         time = jnp.where((terminated | truncated) & goes_on, 0, time)
         return obs, HostedState(handle, time), reward, terminated, truncated, final_obs
@@ -133,12 +134,19 @@ class HostedEnvironment(Environment):
         return np.array([h for h, _ in begun], np.int32), np.stack([obs for _, obs in begun])
 
     def _advance(
-        self, goes_on: bool, handles: np.ndarray, actions: np.ndarray, is_late: np.ndarray, seeds: np.ndarray
+        self,
+        goes_on: bool,
+        handles: np.ndarray,
+        times: np.ndarray,
+        actions: np.ndarray,
+        is_late: np.ndarray,
+        seeds: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
         rows = []
         with self._lock:
             for lane, handle in enumerate(handles.tolist()):
                 action = unflatten(self._action_layout, np.clip(actions[lane], *self._bounds))
+                self._check_now(handle, int(times[lane]))
                 rows.append(self._one(goes_on, handle, action, bool(is_late[lane]), int(seeds[lane])))
         handle, obs, final_obs, reward, terminated, truncated = zip(*rows, strict=True)
         flags = np.array(terminated, bool), np.array(truncated, bool)
@@ -150,16 +158,28 @@ class HostedEnvironment(Environment):
             *flags,
         )
 
+    def _check_now(self, handle: int, time: int) -> None:
+        """Raise where an episode has moved on since the state that is stepped."""
+        if handle in self._live and self._times[handle] != time:
+            raise RuntimeError(
+                f"{self.name}: got the state of step {time} of an episode that is at step "
+                f"{self._times[handle]}, expected the last one; an episode on the host goes one way, so "
+                "nothing may look ahead in it."
+            )
+
     def _one(self, goes_on: bool, handle: int, action: Any, is_late: bool, seed: int) -> tuple:
         if handle not in self._live:
             return self._over(handle)
         env = self._live[handle]
         obs, reward, terminated, truncated, _ = env.step(action)
+        self._times[handle] += 1
+        reward, terminated, truncated = (self._scalar(x) for x in (reward, terminated, truncated))
         final_obs = self._observation(obs)
         terminated, truncated = bool(terminated), bool(truncated or is_late) and not terminated
         if not terminated and not truncated:
             return handle, final_obs, final_obs, reward, False, False
         self._idle.append(self._live.pop(handle))
+        del self._times[handle]
         then = self._new(seed) if goes_on else (handle, final_obs)
         return (*then, final_obs, reward, terminated, truncated)
 
@@ -174,11 +194,26 @@ class HostedEnvironment(Environment):
         return handle, blank, blank, 0.0, True, False
 
     def _new(self, seed: int) -> tuple[int, np.ndarray]:
-        env = self._idle.pop() if self._idle else self._make_one()
+        env = self._idle.pop() if self._idle else self._another()
         obs, _ = env.reset(seed=seed)
         handle, self._next = self._next, self._next + 1
-        self._live[handle] = env
+        self._live[handle], self._times[handle] = env, 0
         return handle, self._observation(obs)
+
+    def _another(self) -> gymnasium.Env:
+        env = self._make_one()
+        if any(env is one for one in self._live.values()):
+            raise RuntimeError(
+                f"{self.name}: got one object for two lanes, expected a new one each time that its function "
+                "is called; make it inside the function."
+            )
+        return env
+
+    def _scalar(self, value: Any) -> Any:
+        """A reward or flag as one number."""
+        if np.size(value) != 1:
+            raise RuntimeError(f"{self.name}: got a reward or flag {value!r}, expected one number.")
+        return np.asarray(value).reshape(()).item()
 
     def _observation(self, obs: Any) -> np.ndarray:
         return observe(self._obs_layout, obs, self.obs_dtype)
@@ -190,19 +225,20 @@ def make(env_id: str, **overrides: Any) -> tuple[HostedEnvironment, HostedTask]:
     Raises `UnknownName` for an id that gymnasium does not know, ValueError where it cannot be made.
     """
     name = env_id.partition("/")[2]
+    whole = {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in overrides.items()}
     try:
         gymnasium.spec(name)
     except gymnasium.error.Error as error:
         raise UnknownName(f"environment {env_id}: {error}") from None
     try:
-        env = HostedEnvironment(env_id, partial(gymnasium.make, name, **overrides))
-    except (gymnasium.error.Error, TypeError) as error:  # a package that is missing, or an argument
+        env = HostedEnvironment(env_id, partial(gymnasium.make, name, **whole))
+    except Exception as error:  # of many kinds: a package that is missing, an argument, a space
         raise ValueError(f"environment {env_id} with {overrides}: {error}") from error
     return env, env.default_params
 
 
 def maker_of(name: str, env: Any) -> Callable[[], Any]:
-    """A function that makes environments like this one, as every lane needs one.
+    """A function that makes environments as this one was made; what was changed of it since is not known.
 
     Raises ValueError for one that gymnasium did not make, or of several lanes.
     """
@@ -214,7 +250,7 @@ def maker_of(name: str, env: Any) -> Callable[[], Any]:
     if getattr(env, "spec", None) is None:
         raise ValueError(
             f"environment {name}: got {type(env).__name__} that gymnasium did not make, expected an id or a "
-            "function that makes one, as every lane needs its own; pass the class, or lambda: it."
+            "function that makes a new one each time, as every lane needs its own; pass the class."
         )
     return partial(gymnasium.make, env.spec)
 

@@ -97,7 +97,12 @@ class Wrapper(Environment):
         is_random: bool = False,
         **specs: Any,
     ):
-        """Wrap `env`; `own` are the nominal params of the wrapper."""
+        """Wrap `env`; `own` are the nominal params of the wrapper. Raises ValueError for one on the host."""
+        if env.is_hosted:
+            raise ValueError(
+                f"{env.name}: got an environment on the host, expected a pure one; wrap it as gymnasium "
+                "does, and pass a function that makes it."
+            )
         self.inner = env
         self._own, self._begin, self._act, self._after = own, begin, act, after
         self.name = f"{env.name} + {name}"

@@ -22,7 +22,7 @@ from envs.common.names import MissingExtra, UnknownName, check_name
 from envs.registry import check_env, registered
 from experiments.cli import grids, rooms
 from jaxagent import folders
-from jaxagent.api.config import AGENTS, AnyConfig, SweepConfig, TuneConfig, recipe, source_of
+from jaxagent.api.config import AGENTS, AnyConfig, SweepConfig, TuneConfig, config_of, recipe, source_of
 from jaxagent.config import check, fingerprint, from_dict
 from jaxagent.folders import Locked, NotOurs
 from jaxagent.report.loggers import check_loggers
@@ -216,7 +216,10 @@ def _trained(arguments: argparse.Namespace) -> AnyConfig:
         print(arguments.usage())
         flags = ["--help"]
     given = {name: getattr(arguments, name) for name in ("dataset", "begin")}
-    made = recipe(arguments.agent, arguments.env, **{name: text for name, text in given.items() if text})
+    if arguments.help:  # without the dataset that some need
+        made = config_of(f"train/{check_name('agent', arguments.agent, AGENTS)}/{arguments.env}").train
+    else:
+        made = recipe(arguments.agent, arguments.env, **{name: text for name, text in given.items() if text})
     prog, about = f"jaxagent {arguments.command} {made.agent} {made.env}", AGENTS[made.agent]
     config = dataclasses.replace(
         made,

@@ -119,17 +119,18 @@ def new(path: Path) -> list[Path]:
     folder that holds something.
     """
     _check_importable(path)
-    folders.check_new(path, "room")
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise folders.NotOurs(f"{path}: holds something; nothing was touched. Name a new folder.")
     path.mkdir(parents=True, exist_ok=True)
     written = []
     for name in ("config.py", "study.py"):
         text = (HOME / "example" / name).read_text()
-        (path / name).write_text(_renamed(text, path.resolve().name))
+        (path / name).write_text(_renamed(text, path.resolve().name, path))
         written.append(path / name)
     return written
 
 
-def _renamed(text: str, name: str) -> str:
+def _renamed(text: str, name: str, path: Path) -> str:
     """A file of the example as one of a room `name`, without what is believed of the example's rows."""
     start = text.find("BELIEF = ")
     if start >= 0:
@@ -138,7 +139,9 @@ def _renamed(text: str, name: str) -> str:
     text = text.replace("experiments.example", name).replace("Copy this folder.", "Change it into yours.")
     text = text.replace("the example, importable", f"{name}, importable").replace("the worked example: ", "")
     text = text.replace("The worked example: ", "A study of my own: ")
-    return text.replace('"example/', f'"{name}/').replace("jaxagent run example", f"jaxagent run ./{name}")
+    return text.replace('"example/', f'"{name}/').replace(
+        "jaxagent run example", f"jaxagent run {path if path.is_absolute() else Path('.') / path}"
+    )
 
 
 def default_preset(of: Room | Training) -> str:

@@ -5,13 +5,13 @@
 # what is measured and what is claimed. It runs at once; change it into yours.
 
 # %%
-import shutil
+import tempfile
 from pathlib import Path
 
 from experiments.cli import main
 
-place = Path("runs/examples/my_study")
-shutil.rmtree(place, ignore_errors=True)
+folder = Path(tempfile.mkdtemp())  # a folder of yours, such as Path("."), keeps it
+place = folder / "my_study"
 assert main(["new", str(place)]) == 0
 print(*(place / "study.py").read_text().splitlines()[:12], sep="\n")
 
@@ -19,7 +19,6 @@ print(*(place / "study.py").read_text().splitlines()[:12], sep="\n")
 # The smallest preset shows that all of it works; its verdicts mean nothing.
 
 # %%
-out = Path("runs/examples/my_study_smoke")
-shutil.rmtree(out, ignore_errors=True)
+out = folder / "smoke"
 assert main(["run", str(place), "--preset", "smoke", "--out", str(out)]) == 0
 print(out / "report.html")

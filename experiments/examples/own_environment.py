@@ -75,7 +75,7 @@ print(result)
 print("the best possible is", 1 - 0.01 * 6)
 
 # %% [markdown]
-# Its numbers are a task, which may be changed: here the corridor is twice as long.
+# Its numbers are a task, which may be changed: here the corridor has ten steps.
 
 # %%
 far = jaxagent.learn(

@@ -5,27 +5,21 @@
 # layout in HDF5 or npz, and stores of this library.
 
 # %%
-import shutil
+import tempfile
 
 import jaxagent
 
-shutil.rmtree("runs/examples/pretrain", ignore_errors=True)
+place = tempfile.mkdtemp()  # a folder of yours keeps what is written
 expert = jaxagent.learn("ppo", "classic/CartPole-v1", seeds=1, num_updates=60)
 print(expert)
-expert.record("runs/examples/pretrain/long", episodes=16)
+expert.record(f"{place}/long", episodes=16)
 
 # %% [markdown]
 # The action-state transformer learns the next token of everything: states and actions, a token a scalar.
 
 # %%
 SIZE = {"num_updates": 400, "updates_per_chunk": 100, "episodes": 8}
-base = jaxagent.learn(
-    "sequence",
-    "classic/CartPole-v1",
-    dataset="runs/examples/pretrain/long",
-    out="runs/examples/pretrain/base",
-    **SIZE,
-)
+base = jaxagent.learn("sequence", "classic/CartPole-v1", dataset=f"{place}/long", out=f"{place}/base", **SIZE)
 print(base)
 
 # %% [markdown]
@@ -35,12 +29,12 @@ print(base)
 # %%
 LONGER = {"change": {"length": 0.8}, "seeds": 2}
 teacher = jaxagent.learn("ppo", "classic/CartPole-v1", num_updates=60, **LONGER)
-teacher.record("runs/examples/pretrain/few", episodes=3)
-few = {"dataset": "runs/examples/pretrain/few", **SIZE, **LONGER}
+teacher.record(f"{place}/few", episodes=3)
+few = {"dataset": f"{place}/few", **SIZE, **LONGER}
 tuned = jaxagent.learn(
     "sequence",
     "classic/CartPole-v1",
-    begin="runs/examples/pretrain/base",
+    begin=f"{place}/base",
     tuning="lora",
     targets="actions",
     learning_rate=5e-3,

@@ -108,6 +108,12 @@ class TrainConfig(Checked):
         require(
             is_met, f"dataset of {self.agent}", self.dataset, needs, f"{', '.join(OFFLINE)} are fitted to one"
         )
+        if self.agent == "sequence":
+            has_base = bool(self.begin) or self.fit.tuning == "all"
+            require(
+                has_base, "tuning", self.fit.tuning, "all", "or a run to `begin` with, whose model is tuned"
+            )
+            _check_begun(self.begin, self.fit)
         takes = self.memory == "none" or self.agent in REMEMBERS
         require(takes, f"memory of {self.agent}", self.memory, "none", f"take {' or '.join(REMEMBERS)}")
 
@@ -135,6 +141,7 @@ class SweepConfig(Checked):
     def check(self) -> None:
         """Raise for a field that is no number of the agent's, a value twice, or one that is illegal."""
         fit = self.train.fit
+        _check_has_lanes(self.train.agent)
         require(bool(self.grid), "grid", self.grid, "a field with its values", "such as learning_rate")
         require_unlike("fields of the grid", [field for field, _ in self.grid])
         for field, values in self.grid:
@@ -176,6 +183,7 @@ class TuneConfig(Checked):
     def check(self) -> None:
         """Raise for a field that is no number of the agent's, an empty range, or ends that are illegal."""
         fit = self.train.fit
+        _check_has_lanes(self.train.agent)
         require(bool(self.space), "space", self.space, "a field with its ends", "such as learning_rate")
         require_unlike("fields of the space", [field for field, _ in self.space])
         for field, (low, high) in self.space:
@@ -184,6 +192,11 @@ class TuneConfig(Checked):
             for end in (low, high):
                 replace(fit, **{field: end})  # checks itself
         require_divides("TuneConfig.trials", self.at_once, self.trials, "rounds are of at_once trials")
+
+
+def _check_has_lanes(agent: str) -> None:
+    online = [name for name in AGENTS if name not in OFFLINE]
+    require(agent in online, "agent", agent, f"one of {', '.join(online)}", "train each setting by itself")
 
 
 def is_log(low: float, high: float) -> bool:
@@ -286,7 +299,7 @@ def recipe(agent: str, env: str, **changes: Any) -> TrainConfig:
         if isinstance(getattr(fit, name), float) and isinstance(changes[name], Real):
             changes[name] = float(changes[name])  # 1 and 1.0 are one setting
     if changes.get("dataset"):
-        changes["dataset"] = str(changes["dataset"])
+        changes["dataset"] = str(Path(changes["dataset"]).resolve())
         changes["dataset_sha256"] = place.digest(changes["dataset"])
     if changes.get("begin"):
         require(agent == "sequence", f"begin of {agent}", changes["begin"], "none", 'take "sequence"')
@@ -305,12 +318,24 @@ def _begun(changes: dict[str, Any]) -> dict[str, Any]:
     about = json.loads((run / MANIFEST).read_text())["config"]
     if about.get("agent") != "sequence":
         raise ValueError(f'begin: got a run of {about.get("agent")}, expected one of the agent "sequence".')
-    model = from_dict(TransformerConfig(), about["fit"]["model"])
-    tokens = from_dict(TokenConfig(), about["fit"]["tokens"])
-    for name, value in (("model", model), ("tokens", tokens)):
-        given = changes.get(name, value)
-        require(given == value, name, given, f"{value} of {run}", "leave it out")
-    return changes | {"begin": str(run), "begin_sha256": sha256_file(kept), "model": model, "tokens": tokens}
+    return _of_begun(run) | changes | {"begin": str(run.resolve()), "begin_sha256": sha256_file(kept)}
+
+
+def _of_begun(run: Path) -> dict[str, Any]:
+    """The model and tokens of a run of the agent "sequence"; empty where it is no longer there."""
+    if not (run / MANIFEST).is_file():
+        return {}
+    fit = json.loads((run / MANIFEST).read_text())["config"]["fit"]
+    return {
+        "model": from_dict(TransformerConfig(), fit["model"]),
+        "tokens": from_dict(TokenConfig(), fit["tokens"]),
+    }
+
+
+def _check_begun(begin: str, fit: Any) -> None:
+    """Raise where a model is not that of the run it begins with."""
+    for name, value in (_of_begun(Path(begin)) if begin else {}).items():
+        require(getattr(fit, name) == value, name, getattr(fit, name), f"{value} of {begin}", "leave it out")
 
 
 def _of_family(agent: str, env: str) -> Any:

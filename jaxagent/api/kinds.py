@@ -24,6 +24,8 @@ class Kind(NamedTuple):
     refuse: Callable[[Any, TrainConfig], None]  # raises ValueError for what it cannot read
     fit: Callable[[str, Any, Any, TrainConfig, str], Fit]  # (stage, env, task, config, purpose)
     policy: Callable[[Any, TrainConfig], Policy]  # greedy, of what the fit keeps of one seed
+    # A function of a key that makes what one seed keeps; None: shapes come from the fit, which reads no data.
+    kept: Callable[[Any, TrainConfig], Callable] | None = None
 
 
 def kind_of(config: TrainConfig) -> Kind:
@@ -191,8 +193,8 @@ KINDS = {
     "sac": Kind(_continuous, _fit_sac, _play_sac),
     "rainbow": Kind(_pictures_one_category, _fit_rainbow, _play_rainbow),
     "muzero": Kind(_one_category, _fit_muzero, _play_muzero),
-    "td3_bc": Kind(_offline_reals, offline.fit_values, offline.play_values),
-    "iql": Kind(_offline_reals, offline.fit_values, offline.play_values),
-    "bc": Kind(offline.refuse, offline.fit_clone, offline.play_clone),
-    "sequence": Kind(offline.refuse, offline.fit_sequence, offline.play_sequence),
+    "td3_bc": Kind(_offline_reals, offline.fit_values, offline.play_values, offline.kept_values),
+    "iql": Kind(_offline_reals, offline.fit_values, offline.play_values, offline.kept_values),
+    "bc": Kind(offline.refuse, offline.fit_clone, offline.play_clone, offline.kept_clone),
+    "sequence": Kind(offline.refuse, offline.fit_sequence, offline.play_sequence, offline.kept_sequence),
 }

@@ -32,6 +32,8 @@ from jaxagent.api.config import (
 from jaxagent.api.kinds import kind_of
 from jaxagent.config import fingerprint, from_dict, to_dict
 from jaxagent.data import foreign_arrays, store
+from jaxagent.files import write_json
+from jaxagent.report import trackers
 from jaxagent.report.loggers import check_loggers
 from jaxagent.study import agents, execution, films, histories
 from jaxagent.train import manifest
@@ -48,8 +50,10 @@ class Result:
         """The run in `folder`, which `config` made."""
         self.folder, self.config = folder, config
         self.env, self.task = envs.make(config.env, **dict(config.change))
-        self._fit = studies.study(config).steps[0]
-        self._policy = kind_of(config).policy(self.env, config)
+        kind = kind_of(config)
+        self._fit = kind.fit("train", self.env, self.task, config, f"train/{config.env}")
+        self._policy = kind.policy(self.env, config)
+        self._kept = kind.kept(self.env, config) if kind.kept else None  # a dataset may be gone by now
 
     def __repr__(self) -> str:
         return (
@@ -77,7 +81,7 @@ class Result:
     @cached_property
     def params(self) -> Any:
         """What acts after the last update, leaves `[seeds, ...]`."""
-        return agents.last(self._fit.load(self.folder))
+        return agents.last(self._fit.load(self.folder, self._kept))
 
     @property
     def report(self) -> Path:
@@ -143,19 +147,24 @@ class Result:
         return path
 
     def record(self, folder: str | Path, episodes: int = 32, seed: int | None = None) -> Path:
-        """Play whole episodes without chance and write them as a store, which `jaxagent.data.load` reads.
+        """Play whole episodes without chance and write them as a new store, which `jaxagent.data.load` reads.
 
-        `seed` is of the training, by default the best's. An episode that has no end within the
-        environment's time limit is left out. Raises ValueError where none has.
+        `seed` is of the training, by default the best's. Raises `NotOurs` for a folder that holds something,
+        ValueError where an episode has no end within the task's time limit.
         """
+        folders.check_new(Path(folder), "store")
         place = self._place(seed)
         params = agents.take(self.params, slice(place, place + 1))
-        steps, key = int(np.max(self.env.max_steps)), keys.derive(0, f"record/{self.config.env}")
+        limit = getattr(self.task, "max_steps", self.env.max_steps)  # of the task, which `change` may move
+        steps, key = int(np.max([limit, self.env.max_steps])), keys.derive(0, f"record/{self.config.env}")
         with jax.default_matmul_precision(self.config.runtime.matmul_precision):
             played = histories.roll_out(self.env, self._policy, params, self.task, episodes, steps, key)
         whole = histories.first_episodes(agents.take(played, 0))
-        if not whole:
-            raise ValueError(f"record: got no episode of {self.config.env} that ends within {steps} steps.")
+        if len(whole) < episodes:  # to leave out the longest would bias what is learned of the rest
+            raise ValueError(
+                f"record: got {len(whole)} of {episodes} episodes of {self.env.name} that end within {steps} "
+                "steps, expected all; give the environment a time limit, as `max_steps` of its task."
+            )
         flat = jax.tree.map(lambda *x: np.concatenate([y[:, 0] for y in x]), *whole)
         meta = {"source": str(self.folder), "env": self.config.env, "agent": self.config.agent}
         return store.write(Path(folder), foreign_arrays.shards(flat, meta, foreign_arrays.SHARD_STEPS))
@@ -311,10 +320,17 @@ def _carried_out(
                 execution.execute(place, study, runtime, quiet=quiet)
         else:
             _check_same(place, config)
+            before = manifest.read(place)
+            new = [name for name in about["loggers"] if name not in before.get("loggers", ())]
             if not (place / "summary.json").exists():
                 manifest.check_same_machine(place, about)
                 with folders.hold(place, "run"):
-                    execution.execute(place, study, runtime, quiet=quiet)
+                    loggers = [*before.get("loggers", ()), *new]
+                    write_json(place / folders.MANIFEST, before | {"loggers": loggers})
+                    execution.execute(place, study, runtime, quiet=quiet, told_before=set(loggers) - set(new))
+            elif new:
+                with folders.hold(place, "run"):
+                    trackers.export(new, place)
     return place
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,9 +23,14 @@ from jaxagent.data import normalize, place, reading, replay, tree_file
 from jaxagent.data.store import Shard
 from jaxagent.files import sha256_file
 from jaxagent.folders import MANIFEST
+from jaxagent.nn import sequence_model
+from jaxagent.nn.sequence_model import SequenceModel
 from jaxagent.study import agents, corpus
 from jaxagent.study.corpus import Corpus
 from jaxagent.study.study import Fit, Lanes
+from jaxagent.tokens import component
+from jaxagent.tokens.component import Codec, Domain
+from jaxagent.tokens.scalar import Bins
 from jaxagent.train import loops, optimizer
 from jaxagent.types import Policy, Trajectory
 
@@ -49,8 +55,18 @@ def dataset(config: TrainConfig) -> list[Trajectory]:
 
 
 def refuse(env: Any, config: TrainConfig) -> None:
-    """Raise ValueError where a dataset is not of the environment."""
-    for t in dataset(config):
+    """Raise ValueError where a dataset is not of the environment, as far as it says or its numbers do.
+
+    A store names the environment that it was recorded in; of other files shapes, dtypes, categories and the
+    bounds of actions are all there is to compare.
+    """
+    for shard in _read(config.dataset, config.dataset_sha256):
+        named = str(shard.meta.get("env") or "")
+        if "/" in named and named.split("/")[-1] != env.name.split("/")[-1]:
+            raise ValueError(
+                f"dataset {config.dataset}: got play of {named}, expected of {env.name}; pass that one."
+            )
+        t = shard.trajectory
         obs, action = t.obs.shape[2:], t.action.shape[2:]
         blank = blank_action(env.action_spec)
         is_one = np.prod(obs) == len(env.obs_spec) and action == blank.shape
@@ -60,11 +76,18 @@ def refuse(env: Any, config: TrainConfig) -> None:
                 f"{list(action)}, expected {list(env.obs_shape)} and {blank.dtype} {list(blank.shape)} of "
                 f"{env.name}; pass the environment that it was recorded in."
             )
-        if env.is_discrete and int(t.action.max()) >= env.action_spec[0].cardinality:
-            raise ValueError(
-                f"dataset {config.dataset}: got action {int(t.action.max())}, expected less than "
-                f"{env.action_spec[0].cardinality} of {env.name}; it is of another environment."
-            )
+        columns = t.action.reshape(-1, len(env.action_spec))
+        for one, column in zip(env.action_spec, columns.T, strict=True):
+            low, high = one.low, one.high
+            if one.kind == "category":
+                low, high = 0, one.cardinality - 1
+            slack = 1e-3 * max(1.0, high - low) if np.isfinite(high - low) else 0.0
+            if column.min() < low - slack or column.max() > high + slack:
+                raise ValueError(
+                    f"dataset {config.dataset}: got {one.name} from {column.min():g} to {column.max():g}, "
+                    f"expected {low:g} to {high:g} of {env.name}; it is of another environment, or its "
+                    "actions are to be scaled."
+                )
 
 
 def limits(config: TrainConfig) -> tuple[str, ...]:
@@ -124,6 +147,12 @@ def play_values(env: Any, config: TrainConfig) -> Policy:
     return _of_vectors(memory_policy.standardised(env, _agent(env, config).policy))
 
 
+def kept_values(env: Any, config: TrainConfig) -> Callable[[jax.Array], Any]:
+    """What one seed of TD3+BC or IQL keeps, of a key."""
+    agent = _agent(env, config)
+    return lambda key: (agent.init(key)._replace(critics=()), normalize.init((len(env.obs_spec),)))
+
+
 def _of_vectors(policy: Policy) -> Policy:
     """A policy that is given observations of any shape as vectors."""
 
@@ -154,9 +183,26 @@ def _shape(config: TrainConfig) -> TransformerConfig:
     return TransformerConfig(context=config.fit.context)
 
 
-def _network(env: Any, config: TrainConfig, of: Corpus) -> raw_cloning.RawNetwork:
-    vocabulary, size = of.model.vocabulary, config.fit.hidden_size
-    return raw_cloning.RawNetwork(of.domains[0], vocabulary.num_bins, vocabulary.size, (size, size))
+def _model(env: Any, config: TrainConfig, shape: TransformerConfig) -> tuple[SequenceModel, Domain]:
+    """The model and the domain of an environment, which no data decide."""
+    (domain,) = component.domains([(env.obs_spec, env.action_spec)])
+    return sequence_model.model(shape, config.fit.tokens, (domain,)), domain
+
+
+def _network(env: Any, config: TrainConfig) -> raw_cloning.RawNetwork:
+    model, domain = _model(env, config, _shape(config))
+    vocabulary, size = model.vocabulary, config.fit.hidden_size
+    return raw_cloning.RawNetwork(domain, vocabulary.num_bins, vocabulary.size, (size, size))
+
+
+def _codec(env: Any, config: TrainConfig) -> Codec:
+    """Bins of an environment's components, all 0."""
+    domain, count = _model(env, config, TransformerConfig())[1], config.fit.tokens.num_bins
+
+    def bins(size: int) -> Bins:
+        return Bins(jnp.zeros((size, count + 1)), jnp.zeros((size, count)))
+
+    return Codec(bins(domain.obs_size), () if all(domain.action_sizes) else bins(domain.action_size))
 
 
 def fit_clone(stage: str, env: Any, task: Any, config: TrainConfig, purpose: str) -> Fit:
@@ -167,7 +213,7 @@ def fit_clone(stage: str, env: Any, task: Any, config: TrainConfig, purpose: str
     def lanes(folder: Path | None) -> Lanes:
         del folder
         of = _corpus(env, config, _shape(config))
-        network, moments = _network(env, config, of), of.moments[0]
+        network, moments = _network(env, config), of.moments[0]
 
         def loss(params: Any, batch: Any, data: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
             del data
@@ -185,8 +231,13 @@ def fit_clone(stage: str, env: Any, task: Any, config: TrainConfig, purpose: str
 
 def play_clone(env: Any, config: TrainConfig) -> Policy:
     """The policy of `raw_cloning.RawParams`."""
-    of = _corpus(env, config, _shape(config))
-    return raw_cloning.raw_policy(_network(env, config, of), config.fit.rule)
+    return raw_cloning.raw_policy(_network(env, config), config.fit.rule)
+
+
+def kept_clone(env: Any, config: TrainConfig) -> Callable[[jax.Array], raw_cloning.RawParams]:
+    """What one seed of a clone keeps, of a key."""
+    network, codec, moments = _network(env, config), _codec(env, config), normalize.init((len(env.obs_spec),))
+    return lambda key: raw_cloning.RawParams(network.init(key), codec, moments)
 
 
 def fit_sequence(stage: str, env: Any, task: Any, config: TrainConfig, purpose: str) -> Fit:
@@ -254,8 +305,13 @@ def _begun(config: TrainConfig, of: Corpus) -> sequence.SequenceParams:
 
 def play_sequence(env: Any, config: TrainConfig) -> Policy:
     """The policy of `sequence.SequenceParams`, through its cache."""
-    of = _corpus(env, config, config.fit.model)
-    return sequence.policy(of.model, of.domains[0], config.fit.rule)
+    return sequence.policy(*_model(env, config, config.fit.model), config.fit.rule)
+
+
+def kept_sequence(env: Any, config: TrainConfig) -> Callable[[jax.Array], sequence.SequenceParams]:
+    """What one seed of the transformer keeps, of a key."""
+    model, codec = _model(env, config, config.fit.model)[0], _codec(env, config)
+    return lambda key: sequence.SequenceParams(model.init(key), codec)
 
 
 def _first(init: Any, ids: tuple[int, ...], purpose: str) -> Any:

@@ -165,7 +165,8 @@ def _ends(path: Path, arrays: Arrays, max_steps: int | None) -> tuple[np.ndarray
     else:
         raise StoreError(
             f"{path}: got no timeouts, expected them or max_episode_steps; pass the limit under "
-            "which the file was recorded (1000 for MuJoCo's)."
+            "which the file was recorded (1000 for MuJoCo's) to `jaxagent.data.load`, and keep what it "
+            "returns (`jaxagent.data.store.write`)."
         )
     truncated[-1] |= not terminated[-1]
     return terminated, truncated

@@ -20,9 +20,15 @@ class TreeFileError(ValueError):
 def save(path: Path, tree: Any) -> None:
     """Write all leaves, named by their number and path in the tree, atomically; the suffix says how.
 
-    Raises `MissingExtra` for safetensors without the extra `export`, ValueError for another suffix.
+    Raises `MissingExtra` for safetensors without the extra `export`, ValueError for another suffix or a dtype
+    that neither format can hold, such as bfloat16.
     """
     arrays = _named(jax.device_get(tree))
+    strange = [
+        f"{name} of {x.dtype}" for name, x in arrays.items() if np.asarray(x).dtype.kind not in "biufc"
+    ]
+    if strange:
+        raise ValueError(f"{path}: got {strange[0]}, expected a dtype of numpy's own; cast it to float32.")
     if path.suffix == ".safetensors":
         content = _safetensors().save({name: np.asarray(x, order="C") for name, x in arrays.items()})
     elif path.suffix == ".npz":

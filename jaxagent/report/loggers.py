@@ -13,4 +13,5 @@ def check_loggers(names: Sequence[str]) -> None:
     for name in names:
         check_name("logger", name, PACKAGES)
         if importlib.util.find_spec(PACKAGES[name]) is None:
-            raise MissingExtra(f"logger {name}: not installed; pip install 'jaxagent[{name}]'")
+            what = f"jaxagent[{name}]" if name != "tensorboard" else PACKAGES[name]  # which all have
+            raise MissingExtra(f"logger {name}: not installed; pip install '{what}'")

@@ -1,14 +1,15 @@
 """Experiment trackers, told every line of metrics.jsonl, which stays the truth.
 
-The x axis is the stage's own unit (env steps, tokens, transitions), times are those at which a chunk
-ended; of several lanes each is told beside their mean.
+The x axis is the stage's own unit (env steps, tokens, transitions) of one lane, times are those at which a
+chunk ended; of several lanes each is told beside their mean. What a stopped run does again after its last
+checkpoint, it says again.
 """
 
 import hashlib
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ class Tracker(NamedTuple):
     """One way to follow a run."""
 
     tell: Callable[[Line], None]
-    close: Callable[[], None]
+    close: Callable[[bool], None]  # whether the run was finished
 
 
 class Said(NamedTuple):
@@ -33,7 +34,7 @@ class Said(NamedTuple):
 
     stage: str
     unit: str  # of its x axis, such as env_steps
-    x: int
+    x: float  # of one lane
     time: float  # seconds since 1970
     means: dict[str, float]  # by name, of all lanes
     lanes: list[dict[str, float]]  # by name, of each lane
@@ -50,7 +51,9 @@ def said(line: Line) -> Said:
     width = max((len(value) for value in several.values()), default=0)
     lanes = [{n: v[i] for n, v in several.items() if i < len(v) and v[i] is not None} for i in range(width)]
     known = {name: value for name, value in means.items() if math.isfinite(value)}
-    return Said(line["stage"], unit, line[unit], line.get(metrics_log.TIME, 0.0), known, lanes)
+    return Said(
+        line["stage"], unit, line[unit] / max(width, 1), line.get(metrics_log.TIME, 0.0), known, lanes
+    )
 
 
 def _mean(value: Any) -> float:
@@ -58,8 +61,8 @@ def _mean(value: Any) -> float:
     return float(np.mean(seen)) if seen else math.nan
 
 
-def follow(names: Sequence[str], folder: Path, *, again: bool = False) -> Tracker:
-    """All trackers of a run as one; with `again` they are told what the run has said so far.
+def follow(names: Sequence[str], folder: Path, *, told_before: Collection[str] = ()) -> Tracker:
+    """All trackers of a run as one; those not `told_before` hear first what the run has said so far.
 
     Whatever a tracker raises is told once and ends it: no run is lost by a tracker.
     """
@@ -77,40 +80,49 @@ def follow(names: Sequence[str], folder: Path, *, again: bool = False) -> Tracke
         for name, tracker in list(opened.items()):
             attempt(name, lambda tracker=tracker: tracker.tell(line))
 
-    def close() -> None:
+    def close(is_done: bool) -> None:
         for name, tracker in list(opened.items()):
-            attempt(name, tracker.close)
+            attempt(name, lambda tracker=tracker: tracker.close(is_done))
 
-    lines = metrics_log.read(folder / "metrics.jsonl")
-    for name in names:
+    def tell_all(tracker: Tracker) -> None:
+        for line in metrics_log.read(folder / "metrics.jsonl"):
+            tracker.tell(line)
+
+    for name in dict.fromkeys(names):
         tracker = attempt(name, lambda name=name: OPENERS[name](folder))
         if tracker is not None:
             opened[name] = tracker
-            for line in lines if again or name == "tensorboard" else ():  # whose files are made anew
-                attempt(name, lambda tracker=tracker, line=line: tracker.tell(line))
+            if name not in told_before or name == "tensorboard":  # whose files are made anew
+                attempt(name, lambda tracker=tracker: tell_all(tracker))
     return Tracker(tell, close)
 
 
 def export(names: Sequence[str], folder: Path) -> None:
     """Tell trackers all of a run, finished or not."""
     check_loggers(names)
-    follow(names, folder, again=True).close()
+    follow(names, folder).close((folder / "summary.json").exists())
 
 
 def _open_tensorboard(folder: Path) -> Tracker:
-    """Events in `folder/tensorboard`; each lane is a run of its own there, under the same tags."""
+    """Events in `folder/tensorboard`; each lane is a run of its own there, under the same tags.
+
+    They are written anew at the beginning and at the end, as what a stopped run did again stands there twice.
+    """
     from tensorboardX import SummaryWriter
 
     target = folder / "tensorboard"
-    for old in target.rglob("events.*") if target.exists() else ():
-        old.unlink()
     writers: dict[str, Any] = {}
+
+    def clear() -> None:
+        for old in target.rglob("events.*") if target.exists() else ():
+            old.unlink()
+        writers.clear()
 
     def write(place: str, about: Said, values: Mapping[str, float]) -> None:
         if values and place not in writers:
             writers[place] = SummaryWriter(str(target / place))
         for name, value in values.items():
-            writers[place].add_scalar(f"{about.stage}/{name}", value, about.x, walltime=about.time)
+            writers[place].add_scalar(f"{about.stage}/{name}", value, round(about.x), walltime=about.time)
 
     def tell(line: Line) -> None:
         about = said(line)
@@ -120,7 +132,21 @@ def _open_tensorboard(folder: Path) -> Tracker:
         for writer in writers.values():
             writer.flush()
 
-    return Tracker(tell, lambda: [writer.close() for writer in writers.values()])
+    def all_anew() -> None:
+        clear()
+        for line in metrics_log.read(folder / "metrics.jsonl"):
+            tell(line)
+
+    def close(is_done: bool) -> None:
+        del is_done
+        for writer in writers.values():
+            writer.close()
+        all_anew()
+        for writer in writers.values():
+            writer.close()
+
+    clear()
+    return Tracker(tell, close)
 
 
 def _flat(about: Said) -> dict[str, float]:
@@ -160,7 +186,7 @@ def _open_wandb(folder: Path) -> Tracker:
             run.define_metric(f"{now.stage}/*", step_metric=axis)
         run.log(_flat(now) | {axis: now.x})
 
-    return Tracker(tell, run.finish)
+    return Tracker(tell, lambda is_done: run.finish(exit_code=0 if is_done else 1))
 
 
 def _open_mlflow(folder: Path) -> Tracker:
@@ -182,11 +208,14 @@ def _open_mlflow(folder: Path) -> Tracker:
 
     def tell(line: Line) -> None:
         now = said(line)
-        values = [Metric(_safe(k), v, int(now.time * 1000), now.x) for k, v in _flat(now).items()]
+        values = [Metric(_safe(k), v, int(now.time * 1000), round(now.x)) for k, v in _flat(now).items()]
         for start in range(0, len(values), 1000):  # as many as a server takes
             client.log_batch(run, metrics=values[start : start + 1000])
 
-    return Tracker(tell, lambda: client.set_terminated(run))
+    def close(is_done: bool) -> None:
+        client.set_terminated(run, status="FINISHED" if is_done else "FAILED")
+
+    return Tracker(tell, close)
 
 
 def _safe(name: str) -> str:
@@ -204,9 +233,9 @@ def _open_trackio(folder: Path) -> Tracker:
 
     def tell(line: Line) -> None:
         now = said(line)
-        run.log(_flat(now) | {f"{now.stage}/{now.unit}": now.x}, step=now.x)
+        run.log(_flat(now) | {f"{now.stage}/{now.unit}": now.x}, step=round(now.x))
 
-    return Tracker(tell, run.finish)
+    return Tracker(tell, lambda is_done: run.finish())
 
 
 OPENERS = {

@@ -1,5 +1,6 @@
 """A study carried out in a run folder: its stages, then what it tells, as `summary.json` and a page."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,18 @@ from jaxagent.train.emulator_loop import EmulatorError
 ENDS = (runs.Diverged, runs.StageError, ForeignCheckpoint, EmulatorError, ValueError)
 
 
-def execute(out: Path, study: Study, runtime: Any, *, quiet: bool = False) -> dict[str, Any]:
+def execute(
+    out: Path, study: Study, runtime: Any, *, quiet: bool = False, told_before: Collection[str] | None = None
+) -> dict[str, Any]:
     """Run what is unfinished in `out`, a run that the caller holds; returns the content of its summary.
 
-    The trackers that its manifest names follow it. Where it ends by one of `ENDS`, the page shows how far
-    it came.
+    The trackers that its manifest names follow it; those that are not among `told_before` (None: all are)
+    hear first what it has said so far. Where it ends by one of `ENDS`, the page shows how far it came.
     """
     about = manifest.read(out)
-    followed = trackers.follow(about.get("loggers", ()), out)
+    names = about.get("loggers", ())
+    followed = trackers.follow(names, out, told_before=names if told_before is None else told_before)
+    is_done = False
     try:
         ordered = stages(study, runtime.devices)
         if not study.resumes:
@@ -32,11 +37,12 @@ def execute(out: Path, study: Study, runtime: Any, *, quiet: bool = False) -> di
         options = {"chunks_per_save": runtime.chunks_per_save, "quiet": quiet, "tell": followed.tell}
         runs.run(out, ordered, **options)
         told = summary(study, out, about["preset"]) | _record(out, about, ordered)
+        is_done = True
     except ENDS:
         write_report(out)
         raise
     finally:
-        followed.close()
+        followed.close(is_done)
     write_json(out / "summary.json", told)
     folders.finish(out)
     write_report(out)

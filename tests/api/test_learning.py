@@ -25,6 +25,7 @@ from jaxagent.api.config import AGENTS, OFFLINE, RECIPES, recipe
 from jaxagent.api.kinds import KINDS
 from jaxagent.api.learning import load
 from jaxagent.config import PPOConfig
+from jaxagent.data import store
 from jaxagent.folders import NotOurs
 
 TINY = {"num_envs": 4, "num_steps": 4, "num_updates": 4, "updates_per_chunk": 2, "hidden_size": 8}
@@ -44,6 +45,18 @@ def test_its_curve_is_a_picture(trained, tmp_path):
         assert content.startswith((b"\x89PNG", b"<?xml"))
     with pytest.raises(ValueError, match="not supported"):
         trained.plot(tmp_path / "curve.txt")
+
+
+def test_its_play_is_recorded_whole_and_over_nothing(trained, tmp_path):
+    assert len(store.read(trained.record(tmp_path / "play", episodes=2))) == 1
+    with pytest.raises(NotOurs):
+        trained.record(tmp_path / "play")
+
+
+def test_a_tracker_that_is_asked_for_later_hears_all(trained):
+    options = {"seeds": 2, "episodes": 2, "out": trained.folder, "quiet": True, **TINY}
+    jaxagent.learn("ppo", CARTPOLE, logger="tensorboard", **options)
+    assert list((trained.folder / "tensorboard").rglob("events.*"))
 
 
 def test_its_policy_is_exported_and_opened(trained, tmp_path):

@@ -11,6 +11,7 @@ from experiments import cli
 from jaxagent.api import offline
 from jaxagent.api.config import recipe
 from jaxagent.config import TransformerConfig
+from jaxagent.data import reading, store
 
 CARTPOLE, PENDULUM = "classic/CartPole-v1", "classic/Pendulum-v1"
 FAST = {"num_updates": 120, "updates_per_chunk": 60, "learning_rate": 0.01, "episodes": 2, "quiet": True}
@@ -59,13 +60,16 @@ def test_a_clone_does_what_was_shown(data, tmp_path):
     assert np.mean(chosen(result, NEW) == pushed(NEW)) > 0.9
     assert result.curve["steps"].tolist() == [0, 60, 120]
     assert "120 updates" in repr(result)
-    assert jaxagent.load(tmp_path / "bc").returns == result.returns
+    (data / "cartpole.npz").rename(data / "away.npz")  # a finished run needs its dataset no more
+    opened = jaxagent.load(tmp_path / "bc")
+    np.testing.assert_array_equal(chosen(opened, NEW), chosen(result, NEW))
+    (data / "away.npz").rename(data / "cartpole.npz")
     page = result.report.read_text()
     assert "Cloned from" not in page  # twenty episodes are not few
     assert "Loss while fitting" in page
 
 
-def test_a_transformer_is_pretrained_then_tuned_whole_or_by_adapters(data, tmp_path):
+def test_a_transformer_is_pretrained_then_tuned_whole_or_by_adapters(data, tmp_path, capsys):
     options = {"dataset": data / "cartpole.npz", **FAST}
     first = jaxagent.learn("sequence", CARTPOLE, out=tmp_path / "first", model=MODEL, **options)
     assert np.mean(chosen(first, NEW) == pushed(NEW)) > 0.65  # half by chance
@@ -83,6 +87,10 @@ def test_a_transformer_is_pretrained_then_tuned_whole_or_by_adapters(data, tmp_p
     assert not all(jax.tree.leaves(moved))  # adapters leave what is no matrix alone
     with pytest.raises(ValueError, match=r"model: got .*leave it out"):
         jaxagent.learn("sequence", CARTPOLE, **options | {"model": TransformerConfig()})
+    model = ["--model.num-heads", "4"]
+    given = ["--dataset", str(data / "cartpole.npz"), "--begin", str(tmp_path / "first"), *model]
+    assert cli.main(["train", "sequence", CARTPOLE, *given, "--out", str(tmp_path / "b")]) == cli.USAGE
+    assert "leave it out" in capsys.readouterr().err
     wrong = options | {"dataset": data / "pendulum.npz"}
     with pytest.raises(ValueError, match="reads other components"):
         jaxagent.learn("sequence", PENDULUM, **wrong)
@@ -121,11 +129,26 @@ def test_what_does_not_fit_is_refused(data, tmp_path, capsys):
         jaxagent.learn("bc", CARTPOLE)
     with pytest.raises(ValueError, match="dataset of ppo"):
         jaxagent.learn("ppo", CARTPOLE, dataset=place)
+    with pytest.raises(ValueError, match="a run to `begin` with"):
+        jaxagent.learn("sequence", CARTPOLE, dataset=place, tuning="lora")
+    with pytest.raises(ValueError, match="train each setting by itself"):
+        jaxagent.sweep("bc", CARTPOLE, {"learning_rate": [0.1]}, dataset=place)
+    far = {**np.load(data / "pendulum.npz")}
+    np.savez(tmp_path / "far.npz", **far | {"actions": 50 * far["actions"]})
+    with pytest.raises(ValueError, match="actions are to be scaled"):
+        jaxagent.learn("td3_bc", PENDULUM, dataset=tmp_path / "far.npz")
+    named = reading.load(data / "pendulum.npz")
+    store.write(tmp_path / "s", [one._replace(meta={"env": "brax/hopper"}) for one in named])
+    with pytest.raises(ValueError, match="got play of brax/hopper"):
+        jaxagent.learn("td3_bc", PENDULUM, dataset=tmp_path / "s")
     with pytest.raises(ValueError, match='take "sequence"'):
         jaxagent.learn("bc", CARTPOLE, dataset=place, begin=_finished(tmp_path))
     assert not (tmp_path / "a").exists()
     assert cli.main(["train", "bc", CARTPOLE, "--dataset", str(tmp_path / "none.npz")]) == cli.USAGE
     assert "got nothing there" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["train", "bc", CARTPOLE, "--help"])
+    assert "--hidden-size" in capsys.readouterr().out
 
 
 def _finished(folder):

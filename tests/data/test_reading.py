@@ -67,7 +67,7 @@ def test_a_dict_of_other_parts_than_stated_is_refused(tmp_path):
     minari(tmp_path, {"goal": np.zeros((3, 1)), "body": np.zeros((3, 2))})
     with h5py.File(tmp_path / "main_data.hdf5", "a") as file:
         del file["episode_0/observations/goal"]
-    with pytest.raises(StoreError, match=r"got|has \['body'\], expected observation_space's"):
+    with pytest.raises(StoreError, match=r"observations has \['body'\], expected observation_space's"):
         reading.load(tmp_path)
 
 

@@ -12,6 +12,7 @@ from envs import registry
 from envs.adapters.bridge import HostedEnvironment
 from envs.common.names import UnknownName
 from envs.vector import VectorEnv, broadcast_params
+from envs.wrappers import frame_stack
 
 
 class Counts(gymnasium.Env):
@@ -137,12 +138,56 @@ def test_a_state_of_another_process_is_refused(counts):
         )
 
 
+def test_nothing_may_look_ahead(counts):
+    """A state is good for one step: two steps from one state are refused, the second."""
+    task = counts.default_params
+    _, state = counts.reset(jax.random.key(0), task)
+    counts.step(jax.random.key(1), state, jnp.int32(0), task)
+    with pytest.raises(Exception, match="may look ahead"):
+        counts.step(jax.random.key(2), state, jnp.int32(0), task)
+    with pytest.raises(ValueError, match="got an environment on the host"):
+        frame_stack(counts, task, 2)
+
+
+def test_one_object_for_two_lanes_is_refused():
+    one = Counts()
+    env = HostedEnvironment("mine/One", lambda: one)
+    with pytest.raises(Exception, match="got one object for two lanes"):
+        jax.vmap(env.reset, in_axes=(0, None))(jax.random.split(jax.random.key(0), 2), env.default_params)
+
+
+class Several(Counts):
+    """Pictures as bytes, and two categories at once."""
+
+    observation_space = spaces.Box(0, 255, (2, 2, 1), np.uint8)
+    action_space = spaces.MultiDiscrete([2, 3])
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        self.time += 1
+        return self._obs(), np.array([action.sum()], np.float32), False, self.time >= 5, {}
+
+    def _obs(self):
+        return np.full((2, 2, 1), self.time, np.uint8)
+
+
+def test_pictures_and_several_categories():
+    env = HostedEnvironment("mine/Several", Several)
+    assert (env.obs_dtype, env.obs_shape) == (np.uint8, (2, 2, 1))
+    actions = jnp.array([[[1, 2]], [[0, 1]]], jnp.int32)
+    _, out = played(env, actions, broadcast_params(env.default_params, 1), jax.random.key(0))
+    assert out.obs.dtype == jnp.uint8
+    np.testing.assert_array_equal(out.reward[:, 0], [3, 1])
+    np.testing.assert_array_equal(out.final_obs[:, 0, 0, 0, 0], [1, 2])
+
+
 def test_what_cannot_be_made_is_named(monkeypatch):
     monkeypatch.setattr(registry, "_own", {})
     with pytest.raises(UnknownName, match="CartPol"):
         envs.make("gymnasium/CartPol-v1")
     with pytest.raises(ValueError, match="sutton"):
         envs.make("gymnasium/CartPole-v1", sutton=1)
+    assert envs.make("gymnasium/CartPole-v1", max_episode_steps=50.0)[0].max_steps == 50
     envs.register("mine/One", Counts())
     with pytest.raises(ValueError, match="got Counts that gymnasium did not make"):
         envs.make("mine/One")
