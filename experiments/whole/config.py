@@ -28,7 +28,10 @@ from jaxagent.config import (
 from jaxagent.study.config import ChangedEnvConfig, SeedConfig
 
 DESCRIPTION = "tokens, self-prediction, pretraining and search in one agent: what is each part worth?"
-BELIEF = ""
+BELIEF = """
+Where memory matters all parts together learn what a perceptron cannot from as many steps ({W1}; {=whole} and
+{=mlp}); pretraining adds little ({W2}), search at play nothing ({W5}). `cpu-full` asks of the other parts.
+"""
 ALL_ARMS = (
     *("whole", "raw", "fresh", "without spr", "by ppo", "transformer", "modality", "mlp", "mlp, longer"),
     *("muzero", "mixed lanes", "shuffled"),
