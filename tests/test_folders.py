@@ -237,7 +237,7 @@ class Toy(NamedTuple):
     name: str = "toy"
     source: str = "toy"
     is_outside = False
-    config = SimpleNamespace(ABLATED="only")
+    config = SimpleNamespace(ABLATED="only", DESCRIPTION="a stand-in")
 
     def study(self, config):
         return self.build(config)

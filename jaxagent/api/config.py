@@ -263,7 +263,8 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "memory/PositionCartPole": replace(_RECALLS, reward_scale=0.1),
         "brax/": _ROBOTS,
     },
-    "pqn": {"": PQNConfig()},
+    # Of 12 settings on CartPole and Acrobot, two seeds each, those that are good on both.
+    "pqn": {"": PQNConfig(), "gymnax/": PQNConfig(reward_scale=0.1), "classic/": PQNConfig(reward_scale=0.1)},
     "sac": {"": SACConfig()},
     "rainbow": {"": _RAINBOW},
     "rainbow-spr": {"": replace(_RAINBOW, spr=SPRConfig(tau=0.01), model=replace(_BOARD, dropout=0.5))},
