@@ -157,7 +157,7 @@ def test_wandb_writes_a_run_offline(run, monkeypatch, tmp_path):
         told += [{"/".join(i.nested_key) or i.key: i.value_json for i in record.history.item}]
         at += 7 + size
     told = [x for x in told if "train/env_steps" in x]
-    assert [x["train/env_steps"] for x in told] == ["64.0", "128.0"]
+    assert [float(x["train/env_steps"]) for x in told] == [64.0, 128.0]
     assert [float(x["train/train/return"]) for x in told] == [4.0, 8.0]
 
 

@@ -290,7 +290,8 @@ def tune(
     config = TuneConfig(
         train, tuple((f, (float(a), float(b))) for f, (a, b) in space.items()), trials, at_once
     )
-    call = _called("tune", agent, train.env, {"space": dict(config.space), "trials": trials, **changes})
+    asked = {"space": dict(config.space), "trials": trials, "at_once": at_once, **changes}
+    call = _called("tune", agent, train.env, asked)
     about = _manifest(config, call, logger)
     return TuneResult(_carried_out(config, tunes.study(config), about, out, quiet), config)
 
@@ -322,15 +323,17 @@ def _carried_out(
             _check_same(place, config)
             before = manifest.read(place)
             new = [name for name in about["loggers"] if name not in before.get("loggers", ())]
-            if not (place / "summary.json").exists():
+            is_finished = (place / "summary.json").exists()
+            if not is_finished:
                 manifest.check_same_machine(place, about)
+            if new or not is_finished:
                 with folders.hold(place, "run"):
-                    loggers = [*before.get("loggers", ()), *new]
-                    write_json(place / folders.MANIFEST, before | {"loggers": loggers})
-                    execution.execute(place, study, runtime, quiet=quiet, told_before=set(loggers) - set(new))
-            elif new:
-                with folders.hold(place, "run"):
-                    trackers.export(new, place)
+                    old = before.get("loggers", [])
+                    write_json(place / folders.MANIFEST, before | {"loggers": [*old, *new]})
+                    if is_finished:
+                        trackers.export(new, place)
+                    else:
+                        execution.execute(place, study, runtime, quiet=quiet, told_before=old)
     return place
 
 

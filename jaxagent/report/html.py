@@ -52,6 +52,7 @@ HOW_TO_READ = (
     "chance that a seed of one arm scores more than one of the other. A claim passes where the interval "
     "of the difference lies above 0 and the difference is no less than its margin."
 )
+TRAININGS = {"train": "", "sweep": ": a sweep", "tune": ": a search of settings"}  # kind -> end of the title
 MAX_PICTURES = 48
 MAX_PICTURE_BYTES = 4_000_000
 
@@ -85,11 +86,11 @@ def render_page(run: Run) -> str:
 
 
 def _trained(run: Run) -> str | None:
-    """What was trained, where a run does no more: its source is train/AGENT/ENV, or sweep/AGENT/ENV."""
+    """What was trained, where a run does no more: its source is train/AGENT/ENV, or sweep/ or tune/ such."""
     kind, _, rest = str(run.manifest.get("source", "")).partition("/")
-    if kind not in ("train", "sweep") or "/" not in rest:
+    if kind not in TRAININGS or "/" not in rest:
         return None
-    return " on ".join(rest.split("/", 1)) + (": a sweep" if kind == "sweep" else "")
+    return " on ".join(rest.split("/", 1)) + TRAININGS[kind]
 
 
 # --- sections ------------------------------------------------------------------------------------

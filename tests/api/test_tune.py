@@ -80,7 +80,9 @@ def test_a_search_is_ranked_opened_and_goes_on_as_it_would_have(tmp_path):
     assert len(found.ranking) == 4
     assert set(found.best) == {"learning_rate", "clip"}
     assert "trial " in repr(found)
-    assert "learning_rate=" in found.report.read_text()
+    page = found.report.read_text()
+    assert "learning_rate=" in page
+    assert "<h2>Claims</h2>" not in page
     before = (tmp_path / "run" / "summary.json").read_text()
     for name in ("summary.json", "stages/train/1/done.json", "stages/evaluate/1/done.json"):
         (tmp_path / "run" / name).unlink()
