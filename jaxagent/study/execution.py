@@ -35,7 +35,7 @@ def execute(
         if not study.resumes:
             _refuse_halves(out, ordered)
         options = {"chunks_per_save": runtime.chunks_per_save, "quiet": quiet, "tell": followed.tell}
-        runs.run(out, ordered, **options)
+        runs.run(out, ordered, resumes=study.resumes, **options)
         told = summary(study, out, about["preset"]) | _record(out, about, ordered)
         is_done = True
     except ENDS:

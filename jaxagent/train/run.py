@@ -61,8 +61,10 @@ class Stage(NamedTuple):
 class Stop:
     """First SIGINT or SIGTERM: stop at the next chunk border. Second: at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, resumes: bool = True) -> None:
         self.received: int | None = None
+        anew = "its environments go with this process: begin anew."
+        self._then = "`jaxagent resume` continues from here." if resumes else anew
         is_main = threading.current_thread() is threading.main_thread()  # no other may catch them
         caught = (signal.SIGINT, signal.SIGTERM) if is_main else ()
         self._old = {s: signal.signal(s, self._receive) for s in caught}
@@ -76,7 +78,7 @@ class Stop:
     def exit_if_received(self) -> None:
         """Leave the process with 130 (SIGINT) or 143 (SIGTERM)."""
         if self.received is not None:
-            print("\nstopped at a chunk border; `jaxagent resume` continues from here.")
+            print(f"\nstopped at a chunk border; {self._then}")
             raise SystemExit(128 + self.received)
 
     def restore(self) -> None:
@@ -109,14 +111,16 @@ def run(
     chunks_per_save: int,
     quiet: bool = False,
     tell: Callable[[dict[str, Any]], None] = unheard,
+    resumes: bool = True,
 ) -> None:
     """Run all unfinished stages in `folder`, a run that the caller holds (`jaxagent.folders`).
 
-    `tell` hears every line of the metrics file once it is written.
+    `tell` hears every line of the metrics file once it is written; a run that does not resume says so where
+    it is stopped.
     Raises `Diverged`, `StageError`, `ForeignCheckpoint`, or SystemExit after a signal.
     """
     fingerprint = manifest.read(folder)["fingerprint"]
-    stop, before = Stop(), ""
+    stop, before = Stop(resumes=resumes), ""
     run = _Run(folder, fingerprint, chunks_per_save, stop, CompileClock(), quiet, tell)
     try:
         for stage in stages:

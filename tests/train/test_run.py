@@ -290,3 +290,13 @@ def test_metrics_of_lanes_become_lists():
 def test_warnings_are_errors_here():
     with pytest.raises(UserWarning):
         warnings.warn("a warning", UserWarning, stacklevel=1)
+
+
+@pytest.mark.parametrize(("resumes", "said"), [(True, "`jaxagent resume` continues"), (False, "begin anew")])
+def test_a_stop_says_what_comes_of_the_run(resumes, said, capsys):
+    stop = runs.Stop(resumes=resumes)
+    stop.restore()
+    stop.received = 2
+    with pytest.raises(SystemExit):
+        stop.exit_if_received()
+    assert said in capsys.readouterr().out
