@@ -2,6 +2,7 @@
 
 import atexit
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,7 @@ from jaxagent.api.config import (
     source_of,
 )
 from jaxagent.api.kinds import kind_of
-from jaxagent.config import fingerprint, from_dict, to_dict
+from jaxagent.config import RuntimeConfig, fingerprint, from_dict, to_dict
 from jaxagent.data import foreign_arrays, store
 from jaxagent.files import write_json
 from jaxagent.report import trackers
@@ -201,6 +202,7 @@ def learn(
     follow it (`jaxagent.report.loggers`). Raises `UnknownName` for an agent, environment or setting that is
     none, ValueError for what the agent cannot read, `NotOurs` where something else lies in `out`.
     """
+    _check_obeyed(changes.get("runtime"))
     config = recipe(agent, _named(env), **changes)
     call = _called("learn", agent, config.env, changes)
     about = _manifest(config, call, logger)
@@ -249,6 +251,7 @@ def sweep(
     `at_once` agents share one program, and its memory. Raises ValueError for a number that decides what
     the program is.
     """
+    _check_obeyed(changes.get("runtime"))
     train = recipe(agent, _named(env), **changes)
     config = SweepConfig(train, tuple((f, tuple(map(float, v))) for f, v in grid.items()), at_once)
     call = _called("sweep", agent, train.env, {"grid": dict(config.grid), "at_once": at_once, **changes})
@@ -286,6 +289,7 @@ def tune(
     range whose ends are ten times apart is drawn from by its logarithm. Raises `MissingExtra` without the
     extra `optuna`, ValueError for a number that decides what the program is.
     """
+    _check_obeyed(changes.get("runtime"))
     train = recipe(agent, _named(env), **changes)
     config = TuneConfig(
         train, tuple((f, (float(a), float(b))) for f, (a, b) in space.items()), trials, at_once
@@ -294,6 +298,26 @@ def tune(
     call = _called("tune", agent, train.env, asked)
     about = _manifest(config, call, logger)
     return TuneResult(_carried_out(config, tunes.study(config), about, out, quiet), config)
+
+
+def _check_obeyed(runtime: RuntimeConfig | None) -> None:
+    """Raise ValueError for a part of a given `runtime` that a call from Python would not obey."""
+    if runtime is None:
+        return
+    flags = os.environ.get("XLA_FLAGS", "")
+    level = f"optimization_level={runtime.optimization_level}"
+    obeyed = {
+        "deterministic": not runtime.deterministic or "deterministic" in flags,
+        "optimization_level": runtime.optimization_level == 3 or level in flags,  # 3 is XLA's own
+        "lanes_in_turn": not runtime.lanes_in_turn,
+        "needs_accelerator": not runtime.needs_accelerator,
+    }
+    for name, is_obeyed in obeyed.items():
+        if not is_obeyed:
+            raise ValueError(
+                f"RuntimeConfig.{name}: got {getattr(runtime, name)}, expected what a call in a process that runs "
+                "can obey; leave it out, or where it is a flag of XLA set XLA_FLAGS before JAX starts."
+            )
 
 
 def _called(function: str, agent: str, env: str, changes: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from jaxagent.agents.recollection import Seen
 from jaxagent.api.config import AGENTS, OFFLINE, RECIPES, recipe
 from jaxagent.api.kinds import KINDS
 from jaxagent.api.learning import load
-from jaxagent.config import PPOConfig
+from jaxagent.config import PPOConfig, RuntimeConfig
 from jaxagent.data import store
 from jaxagent.folders import NotOurs
 
@@ -37,6 +37,22 @@ ROOT = Path(__file__).parents[2]
 def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "first"
     return jaxagent.learn("ppo", CARTPOLE, seeds=2, episodes=2, out=out, quiet=True, **TINY)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"deterministic": True},
+        {"optimization_level": 1},
+        {"lanes_in_turn": True},
+        {"needs_accelerator": True},
+    ],
+)
+def test_what_a_running_process_cannot_obey_is_refused(part, tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    with pytest.raises(ValueError, match=f"RuntimeConfig.{next(iter(part))}: got"):
+        jaxagent.learn("ppo", CARTPOLE, runtime=RuntimeConfig(**part), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_its_curve_is_a_picture(trained, tmp_path):
