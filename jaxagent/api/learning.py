@@ -315,7 +315,7 @@ def _check_obeyed(runtime: RuntimeConfig | None) -> None:
     for name, is_obeyed in obeyed.items():
         if not is_obeyed:
             raise ValueError(
-                f"RuntimeConfig.{name}: got {getattr(runtime, name)}, expected what a call in a process that runs "
+                f"RuntimeConfig.{name}: got {getattr(runtime, name)}, expected what a running process "
                 "can obey; leave it out, or where it is a flag of XLA set XLA_FLAGS before JAX starts."
             )
 
