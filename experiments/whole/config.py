@@ -29,8 +29,9 @@ from jaxagent.study.config import ChangedEnvConfig, SeedConfig
 
 DESCRIPTION = "tokens, self-prediction, pretraining and search in one agent: what is each part worth?"
 BELIEF = """
-Where memory matters all parts together learn what a perceptron cannot from as many steps ({W1}; {=whole} and
-{=mlp}); pretraining adds little ({W2}), search at play nothing ({W5}). `cpu-full` asks of the other parts.
+The worth is the transformer's memory: all parts beat a perceptron ({cpu-full: W1}, {cpu-full: W10}), not PPO
+on the same network ({cpu-full: W11}; nor does any part alone show what was claimed of it: {cpu-full: W3} of
+self-prediction, {cpu-full: W5} of search at play). Longer training and larger worlds would change this.
 """
 ALL_ARMS = (
     *("whole", "raw", "fresh", "without spr", "by ppo", "transformer", "modality", "mlp", "mlp, longer"),
