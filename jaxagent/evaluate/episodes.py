@@ -114,6 +114,8 @@ class Recording(NamedTuple):
     rewards: jax.Array  # [T], or [T, 2] of two players
     num_steps: jax.Array  # int32 []: how many of them are real
     extras: Any  # leaves [T, ...]: what the policy told beside its actions
+    terminated: jax.Array  # bool []: its task ended
+    truncated: jax.Array  # bool []: its clock ran out; neither: `record` stopped before
 
 
 def record(
@@ -132,8 +134,10 @@ def record(
         obs, env_state, reward, terminated, truncated, _ = env.step(key_env, env_state, action[0], task)
         now_over = is_over | terminated | truncated
         extras = jax.tree.map(lambda x: x[0], extras)
-        return (env_state, obs, carry, now_over), (env_state, reward, ~is_over, extras)
+        ends = ~is_over & terminated, ~is_over & truncated
+        return (env_state, obs, carry, now_over), (env_state, reward, ~is_over, extras, *ends)
 
     first = (first_state, obs, policy.init(1), jnp.array(False))
-    _, (states, rewards, is_real, extras) = jax.lax.scan(step, first, jnp.arange(num_steps))
-    return Recording(states, rewards, jnp.sum(is_real, dtype=jnp.int32), extras)
+    _, told = jax.lax.scan(step, first, jnp.arange(num_steps))
+    states, rewards, is_real, extras, *ends = told
+    return Recording(states, rewards, jnp.sum(is_real, dtype=jnp.int32), extras, *map(jnp.any, ends))

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from envs.pictures import caption
-from jaxagent.evaluate.episodes import record
+from jaxagent.evaluate.episodes import Recording, record
 from jaxagent.report.render import write_gif
 from jaxagent.types import Policy, see_obs
 
@@ -34,11 +34,11 @@ def write(
     The shown return is that of the first player where a reward is a vector.
     """
     play = jax.jit(partial(record, env, policy, num_steps=env.max_steps, see=see))
-    states, rewards, num_steps, _ = jax.device_get(play(params=params, task=task, key=key))
-    rewards = rewards if rewards.ndim == 1 else rewards[:, 0]
+    episode, task = jax.device_get((play(params=params, task=task, key=key), task))
+    if episode.rewards.ndim > 1:
+        episode = episode._replace(rewards=episode.rewards[:, 0])
     path = folder / "pictures" / f"{name}.gif"
-    episode = states, rewards, num_steps
-    return paint(path, env, jax.device_get(task), episode, label or name.split("--")[0], fps)
+    return paint(path, env, task, episode, label or name.split("--")[0], fps)
 
 
 def key(of: jax.Array) -> jax.Array:
@@ -46,18 +46,15 @@ def key(of: jax.Array) -> jax.Array:
     return jax.random.fold_in(of, 1)
 
 
-def paint(
-    path: Path, env: Any, task: Any, episode: tuple[Any, np.ndarray, int], label: str, fps: float
-) -> Path:
-    """Paint an episode, states `[T, ...]`, rewards `[T]` and steps, as at most `MAX_FRAMES` even frames."""
-    states, rewards, num_steps = episode
-    shown = np.unique(np.linspace(0, int(num_steps) - 1, MAX_FRAMES).astype(int))
-    returns = np.cumsum(rewards)
-    how = "the end" if num_steps < env.max_steps else "time is up"
+def paint(path: Path, env: Any, task: Any, episode: Recording, label: str, fps: float) -> Path:
+    """Paint an episode, rewards `[T]`, as at most `MAX_FRAMES` even frames; the last says how it ended."""
+    states, num_steps, returns = episode.states, int(episode.num_steps), np.cumsum(episode.rewards)
+    shown = np.unique(np.linspace(0, num_steps - 1, MAX_FRAMES).astype(int))
+    how = "  the end" if episode.terminated else "  time is up" if episode.truncated else ""
     frames = [
         caption(
             env.render(jax.tree.map(lambda x, i=i: x[i], states), task),
-            f"{label}  step {i + 1}  return {returns[i]:.0f}{f'  {how}' if i + 1 == num_steps else ''}",
+            f"{label}  step {i + 1}  return {returns[i]:.0f}{how if i + 1 == num_steps else ''}",
         )
         for i in shown
     ]
