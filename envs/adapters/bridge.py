@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import io_callback
 
-from envs.adapters.gymnasium import layout_of
+from envs.adapters.gymnasium import dtype_of, layout_of
 from envs.common.names import UnknownName
 from envs.common.spaces import observe, shape_of, spec_of, unflatten
 from envs.types import Environment
@@ -51,9 +51,7 @@ class HostedEnvironment(Environment):
         self._obs_layout = layout_of(first.observation_space, "obs")
         self._action_layout = layout_of(first.action_space, "action")
         self.obs_spec, self.obs_shape = spec_of(self._obs_layout, "obs"), shape_of(self._obs_layout)
-        space = first.observation_space
-        is_picture = isinstance(space, gymnasium.spaces.Box) and space.dtype == np.uint8
-        self.obs_dtype = np.uint8 if is_picture else np.float32
+        self.obs_dtype = dtype_of(first.observation_space)
         self.action_spec = spec_of(self._action_layout, "action")
         ends = [(0, c.cardinality - 1) if c.kind == "category" else (c.low, c.high) for c in self.action_spec]
         low, high = np.array(ends, np.float32).T

@@ -47,7 +47,7 @@ class HostVector:
         self._action_layout = layout_of(source.single_action_space, "action")
         self.obs_spec = spec_of(self._obs_layout, "obs")
         self.obs_shape = shape_of(self._obs_layout)
-        self.obs_dtype = np.uint8 if isinstance(space, spaces.Box) and space.dtype == np.uint8 else np.float32
+        self.obs_dtype = dtype_of(space)
         self.action_spec = spec_of(self._action_layout, "action")
 
     def reset(self, seed: int | None = None) -> np.ndarray:
@@ -161,6 +161,11 @@ def play(host: HostVector, policy_fn: PolicyFn, num_episodes: int, seed: int) ->
         finished = finished + (transition.terminated | transition.truncated)
         obs = transition.obs
     return episodes
+
+
+def dtype_of(space: Any) -> Any:
+    """The dtype of observations of a space: bytes of a lone picture, else reals."""
+    return np.uint8 if isinstance(space, spaces.Box) and space.dtype == np.uint8 else np.float32
 
 
 def layout_of(space: Any, name: str) -> Layout:

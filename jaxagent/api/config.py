@@ -55,7 +55,8 @@ AGENTS = {
     "sequence": "the action-state transformer on a dataset: pretrained, cloned, or tuned (LoRA)",
 }
 OFFLINE = ("td3_bc", "iql", "bc", "sequence")  # agents that are fitted to a dataset
-KEPT = "stages/train/kept.npz"  # what a training leaves of every snapshot
+STAGE = "train"  # of a training, before its evaluation
+KEPT = f"stages/{STAGE}/kept.npz"  # what it leaves of every snapshot
 REMEMBERS = ("ppo", "pqn")  # agents that take a memory
 
 

@@ -8,7 +8,7 @@ from envs.vector import VectorEnv
 from jaxagent.agents import actor_critic, memory_policy, muzero, pqn, rainbow, soft_actor_critic
 from jaxagent.agents.planning import gumbel_search
 from jaxagent.api import offline
-from jaxagent.api.config import TrainConfig
+from jaxagent.api.config import STAGE, TrainConfig
 from jaxagent.config import MemoryConfig, TransformerConfig
 from jaxagent.study import agents, memory_agents, muzero_agents, value_agents
 from jaxagent.study.study import Fit
@@ -31,6 +31,11 @@ class Kind(NamedTuple):
 def kind_of(config: TrainConfig) -> Kind:
     """The family of an agent."""
     return KINDS[config.agent.partition("-")[0]]
+
+
+def fit_of(env: Any, task: Any, config: TrainConfig) -> Fit:
+    """The training of a configuration: the same draws alone, as one of a sweep, and opened again."""
+    return kind_of(config).fit(STAGE, env, task, config, f"train/{config.env}")
 
 
 def refuse(env: Any, config: TrainConfig) -> None:

@@ -30,7 +30,7 @@ from jaxagent.api.config import (
     recipe,
     source_of,
 )
-from jaxagent.api.kinds import kind_of
+from jaxagent.api.kinds import fit_of, kind_of
 from jaxagent.config import RuntimeConfig, fingerprint, from_dict, to_dict
 from jaxagent.data import foreign_arrays, store
 from jaxagent.files import write_json
@@ -52,7 +52,7 @@ class Result:
         self.folder, self.config = folder, config
         self.env, self.task = envs.make(config.env, **dict(config.change))
         kind = kind_of(config)
-        self._fit = kind.fit("train", self.env, self.task, config, f"train/{config.env}")
+        self._fit = fit_of(self.env, self.task, config)
         self._policy = kind.policy(self.env, config)
         self._kept = kind.kept(self.env, config) if kind.kept else None  # a dataset may be gone by now
 

@@ -1,7 +1,6 @@
 """Agents that are fitted to a dataset: what each takes of it, how it is fitted and played."""
 
 import functools
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -17,12 +16,11 @@ from jaxagent import keys
 from jaxagent.adapt import lora
 from jaxagent.agents import iql, memory_policy, raw_cloning, sequence, td3_bc
 from jaxagent.agents.pretraining import next_scalars
-from jaxagent.api.config import KEPT, TrainConfig
+from jaxagent.api.config import KEPT, STAGE, TrainConfig
 from jaxagent.config import NUM_SHARDS, TransformerConfig
 from jaxagent.data import normalize, place, reading, replay, tree_file
 from jaxagent.data.store import Shard
 from jaxagent.files import sha256_file
-from jaxagent.folders import MANIFEST
 from jaxagent.nn import sequence_model
 from jaxagent.nn.sequence_model import SequenceModel
 from jaxagent.study import agents, corpus
@@ -32,6 +30,7 @@ from jaxagent.tokens import component
 from jaxagent.tokens.component import Codec, Domain
 from jaxagent.tokens.scalar import Bins
 from jaxagent.train import loops, optimizer
+from jaxagent.train.run import read_done
 from jaxagent.types import Policy, Trajectory
 
 FEW = 10  # episodes, below which a clone is told to be one of few
@@ -254,7 +253,7 @@ def fit_sequence(stage: str, env: Any, task: Any, config: TrainConfig, purpose: 
         of = _corpus(env, config, fit.model)
         codec, base = of.codecs[0], ()
         if config.begin:
-            base, codec = _begun(config, of)
+            base, codec = _begun(env, config)
             of = of._replace(tokenizers=[of.tokenizers[0]._replace(codec=codec)])
 
         def loss(params: Any, batch: Any, data: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -279,7 +278,7 @@ def fit_sequence(stage: str, env: Any, task: Any, config: TrainConfig, purpose: 
     return Fit(stage, lanes)
 
 
-def _begun(config: TrainConfig, of: Corpus) -> sequence.SequenceParams:
+def _begun(env: Any, config: TrainConfig) -> sequence.SequenceParams:
     """What the best seed of another run was after its last update."""
     run = Path(config.begin)
     found = sha256_file(run / KEPT)
@@ -287,20 +286,15 @@ def _begun(config: TrainConfig, of: Corpus) -> sequence.SequenceParams:
         raise ValueError(
             f"begin: got SHA-256 {found[:12]}... of {run}, expected {config.begin_sha256[:12]}...."
         )
-    returns = json.loads((run / "stages" / "evaluate" / "done.json").read_text())["summary"]["returns"]
-    network = jax.eval_shape(of.model.init, jax.random.key(0))
-    one = sequence.SequenceParams(network, of.codecs[0])
-    snapshots = json.loads((run / MANIFEST).read_text())["config"]["fit"]
-    lead = snapshots["num_updates"] // snapshots["updates_per_chunk"] + 1, len(returns[-1])
-    template = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype), one)
     try:
-        kept = tree_file.load(run / KEPT, template)
+        kept = fit_sequence(STAGE, env, None, config, "").load(run, kept_sequence(env, config))
     except tree_file.TreeFileError as error:
         raise ValueError(
             f"begin: got {run}, whose model reads other components than this dataset's ({error}); expected "
             "one of the same observations and actions."
         ) from error
-    return jax.tree.map(jnp.asarray, agents.take(agents.last(kept), int(np.argmax(returns[-1]))))
+    best = int(np.argmax(read_done(run, "evaluate")["summary"]["returns"][-1]))
+    return jax.tree.map(jnp.asarray, agents.take(agents.last(kept), best))
 
 
 def play_sequence(env: Any, config: TrainConfig) -> Policy:

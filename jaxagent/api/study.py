@@ -1,5 +1,6 @@
 """Training one agent as a study: one fit, its snapshots played, policies and a film kept."""
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ import envs
 from jaxagent import keys
 from jaxagent.api import offline
 from jaxagent.api.config import AGENTS, TrainConfig
-from jaxagent.api.kinds import kind_of, refuse
+from jaxagent.api.kinds import fit_of, kind_of, refuse
 from jaxagent.report.figure import Curve, curves, line
 from jaxagent.study import agents, films
-from jaxagent.study.study import Found, Measure, Study
+from jaxagent.study.study import Found, Measure, Step, Study
 from jaxagent.study.verdicts import Scores
 
 ROWS = 11  # snapshots that are played, evenly spaced, the first and the last among them
@@ -28,24 +29,35 @@ def study(config: TrainConfig) -> Study:
     """The fit, and its snapshots played without chance. Raises ValueError for what the agent cannot read."""
     env, task = envs.make(config.env, **dict(config.change))
     refuse(env, config)
-    kind = kind_of(config)
-    fit = kind.fit("train", env, task, config, f"train/{config.env}")
-    policy = kind.policy(env, config)
-    measure = Measure("evaluate", partial(evaluate, config, env, task, fit, policy))
-    return Study(
+    fit = fit_of(env, task, config)
+    measure = Measure(
+        "evaluate", partial(evaluate, config, env, task, fit, kind_of(config).policy(env, config))
+    )
+    return of_returns(
+        config,
+        env,
         {config.agent: AGENTS[config.agent]},
-        [config.task],
         [fit, measure],
         partial(scores, config),
-        [],
         figures=partial(figures, config),
-        curves=curves_of(config),
         limits=offline.limits(config) if config.dataset else (),
         label="episode return of the last snapshot",
-        title="Return of the last snapshot",
-        scale=None,
-        resumes=not env.is_hosted,
     )
+
+
+def of_returns(
+    config: TrainConfig,
+    env: Any,
+    arms: Mapping[str, str],
+    steps: Sequence[Step],
+    scores: Callable[[Found], Scores],
+    **more: Any,
+) -> Study:
+    """What trainings, sweeps and searches have in common: returns of last snapshots, and no claim."""
+    told = {"label": "mean episode return of the last snapshot", "curves": curves_of(config)} | more
+    title = "Return of the last snapshot"
+    shown = {"title": title, "scale": None, "resumes": not env.is_hosted}
+    return Study(arms, [config.task], steps, scores, [], **told, **shown)
 
 
 def curves_of(config: TrainConfig) -> list[Curve]:

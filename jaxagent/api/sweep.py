@@ -11,7 +11,7 @@ import envs
 from jaxagent import keys
 from jaxagent.api import study as training
 from jaxagent.api.config import SweepConfig, TrainConfig
-from jaxagent.api.kinds import Kind, kind_of, refuse
+from jaxagent.api.kinds import Kind, fit_of, kind_of, refuse
 from jaxagent.evaluate import statistics
 from jaxagent.report.figure import line
 from jaxagent.study import agents, sweeps
@@ -29,7 +29,7 @@ def study(config: SweepConfig) -> Study:
     env, task = envs.make(train.env, **dict(train.change))
     refuse(env, train)
     kind = kind_of(train)
-    lanes_of = partial(lanes, train, kind, env, task)
+    lanes_of = partial(lanes, train, env, task)
     require_lanes(lanes_of, task, {field: values[0] for field, values in config.grid})
     steps: list[Step] = []
     for number, names in enumerate(parts(config)):
@@ -37,19 +37,14 @@ def study(config: SweepConfig) -> Study:
         own = partial(_as_given, values)
         fit = sweeps.fit(f"train/{number}", lanes_of, task, own, list(train.seeds), f"train/{train.env}")
         steps += [fit, Measure(f"evaluate/{number}", partial(evaluate, config, kind, env, task, fit, names))]
-    return Study(
+    return training.of_returns(
+        train,
+        env,
         dict.fromkeys(config.combinations, ""),
-        [train.task],
         steps,
         partial(scores, config),
-        [],
         figures=partial(figures, config),
-        curves=training.curves_of(train),
         limits=LIMITS,
-        label="mean episode return of the last snapshot",
-        title="Return of the last snapshot",
-        scale=None,
-        resumes=not env.is_hosted,
         extras=lambda found, table: {"ranking": ranking(table)},
     )
 
@@ -72,9 +67,9 @@ def parts(config: SweepConfig) -> list[list[str]]:
     return [names[i : i + size] for i in range(0, len(names), size)]
 
 
-def lanes(train: TrainConfig, kind: Kind, env: Any, task: Any, values: Mapping[str, Any]) -> Lanes:
+def lanes(train: TrainConfig, env: Any, task: Any, values: Mapping[str, Any]) -> Lanes:
     """An agent's with numbers of its own, which may be traced."""
-    return kind.fit("train", env, task, changed(train, values), f"train/{train.env}").lanes(None)
+    return fit_of(env, task, changed(train, values)).lanes(None)
 
 
 def changed(train: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:

@@ -32,7 +32,7 @@ def study(config: TuneConfig) -> Study:
     env, task = envs.make(train.env, **dict(train.change))
     refuse(env, train)
     kind = kind_of(train)
-    lanes_of = partial(sweep.lanes, train, kind, env, task)
+    lanes_of = partial(sweep.lanes, train, env, task)
     sweep.require_lanes(lanes_of, task, config.middle)
     steps: list[Step] = []
     for number in range(config.num_rounds):
@@ -41,19 +41,14 @@ def study(config: TuneConfig) -> Study:
         fit = sweeps.fit(f"train/{number}", lanes_of, task, values_of, list(train.seeds), purpose)
         measure = partial(evaluate, config, kind, env, task, fit, number)
         steps += [fit, Measure(f"evaluate/{number}", measure)]
-    return Study(
+    return training.of_returns(
+        train,
+        env,
         {name_of(i): "" for i in range(config.trials)},
-        [train.task],
         steps,
         partial(scores, config),
-        [],
         figures=partial(figures, config),
-        curves=training.curves_of(train),
         limits=sweep.LIMITS,
-        label="mean episode return of the last snapshot",
-        title="Return of the last snapshot",
-        scale=None,
-        resumes=not env.is_hosted,
         extras=partial(extras, config),
     )
 

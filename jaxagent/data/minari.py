@@ -30,10 +30,11 @@ from jaxagent.data.foreign_arrays import (
     reals,
     shards,
 )
+from jaxagent.data.place import MAIN_FILE
 from jaxagent.data.store import FIELDS, Shard, StoreError
 from jaxagent.types import Trajectory
 
-MAIN_FILE, METADATA = "main_data.hdf5", "metadata.json"
+METADATA = "metadata.json"
 
 
 class Spaces(NamedTuple):
@@ -52,7 +53,7 @@ def read(path: Path | str, *, shard_steps: int = SHARD_STEPS) -> list[Shard]:
     episode always. Raises `StoreError` naming file, episode and offset, and `MissingExtra` without
     h5py.
     """
-    path = main_file(Path(path))
+    path = _main_file(Path(path))
     with open_hdf5(path) as file:
         about = _metadata(path, file)
         spaces = Spaces(*(_described(path, about, f"{s}_space") for s in Spaces._fields))
@@ -67,8 +68,7 @@ def read(path: Path | str, *, shard_steps: int = SHARD_STEPS) -> list[Shard]:
     return shards(Trajectory(**flat), {**meta, "sha256": digest(path)}, shard_steps)
 
 
-def main_file(path: Path) -> Path:
-    """The file of a dataset; raises `StoreError` where there is none."""
+def _main_file(path: Path) -> Path:
     for candidate in (path, path / MAIN_FILE, path / "data" / MAIN_FILE):
         if candidate.is_file():
             return candidate

@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxagent.data import d4rl, minari, store
 from jaxagent.data.foreign_arrays import open_hdf5
+from jaxagent.data.place import MAIN_FILE
 from jaxagent.data.store import Shard, StoreError
 from jaxagent.folders import INDEX
 
@@ -31,7 +32,7 @@ def kind_of(path: Path) -> str:
     """Which of "store", "minari" and "d4rl" a dataset is. Raises `StoreError` for anything else."""
     if (path / INDEX).is_file():
         return "store"
-    if path.is_dir() or path.name == minari.MAIN_FILE:
+    if path.is_dir() or path.name == MAIN_FILE:
         return "minari"
     if not path.is_file():
         raise StoreError(f"{path}: got nothing there, expected a dataset: a store, Minari, HDF5 or npz.")

@@ -194,8 +194,8 @@ def _open_mlflow(folder: Path) -> Tracker:
     from mlflow.entities import Metric, Param
 
     client, about, own = MlflowClient(), manifest.read(folder), identity(folder)
-    found = client.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
+    found = client.get_experiment_by_name(name)
     experiment = found.experiment_id if found else client.create_experiment(name)
     runs = client.search_runs([experiment], f"tags.`jaxagent.id` = '{own}'")
     if runs:
