@@ -76,7 +76,7 @@ SMOKE = Config(
     ),
     MatchConfig(games=4, rating_games=2, num_snapshots=2, search=_FEW),
     SeedConfig(1000, 2),
-    RuntimeConfig(chunks_per_save=1, optimization_level=1),
+    RuntimeConfig(chunks_per_save=1, optimization_level=0),
 )
 
 # One accelerator: convolutions, wider batches, deeper opponents. Never run so far.

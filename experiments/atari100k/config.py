@@ -93,6 +93,6 @@ GPU_SHORT = Config(("boxing",), rainbow=_SHORT, episodes=20, seeds=SeedConfig(20
 _TINY_REPLAY = {"num_gradient_steps": 1, "batch_size": 4, "capacity": 128, "warmup_steps": 32}
 _TINY_PARTS = {"model": QNetworkConfig("nature", hidden_size=8, num_atoms=11), "spr": SPRConfig(num_steps=2)}
 _TINY = LearnerConfig(num_td_steps=3, num_updates=96, updates_per_chunk=48, **_TINY_REPLAY, **_TINY_PARTS)
-_QUICK = RuntimeConfig(chunks_per_save=1, optimization_level=1)
+_QUICK = RuntimeConfig(chunks_per_save=1, optimization_level=0)
 SMOKE = Config(("pong",), rainbow=_TINY, episodes=1, eval_lanes=1, seeds=SeedConfig(1000, 2), runtime=_QUICK)
 PRESETS = {"smoke": SMOKE, "gpu-short": GPU_SHORT, "gpu": GPU}

@@ -32,5 +32,10 @@ class Config:
 _PPO = PPOConfig(num_envs=16, num_steps=32, num_updates=30, updates_per_chunk=10, reward_scale=0.1)
 CPU = Config((TaskConfig("gymnax/CartPole-v1", _PPO),))
 _TINY = dataclasses.replace(_PPO, num_envs=4, num_steps=8, num_updates=2, updates_per_chunk=1)
-SMOKE = Config((TaskConfig("gymnax/CartPole-v1", _TINY),), SeedConfig(1000, 2), episodes=2)
+SMOKE = Config(
+    (TaskConfig("gymnax/CartPole-v1", _TINY),),
+    SeedConfig(1000, 2),
+    episodes=2,
+    runtime=RuntimeConfig(optimization_level=0),
+)
 PRESETS = {"smoke": SMOKE, "cpu": CPU}

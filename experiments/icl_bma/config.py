@@ -74,7 +74,7 @@ SMOKE = Config(
     saboteur_updates=2,
     seeds=SeedConfig(1000, 2),
     num_prompts=8,
-    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
+    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=0),
 )
 # One accelerator: the brief's pool, four depths, a scan over tokens. Never run so far.
 GPU = Config(

@@ -76,7 +76,7 @@ SMOKE = Config(
     theory=TheoryConfig(num_starts=2, least_gap=1e-4),
     seeds=SeedConfig(1000, 2),
     num_prompts=8,
-    runtime=RuntimeConfig(optimization_level=1),
+    runtime=RuntimeConfig(optimization_level=0),
 )
 # One accelerator: the published width and context, nine sizes, three MLPs. Never run so far.
 GPU = Config(

@@ -100,7 +100,7 @@ SMOKE = Config(
     transformer=_SMALL,
     episodes=2,
     seeds=SeedConfig(1000, 2),
-    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
+    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=0),
 )
 
 # One accelerator, for what is published of Craftax-Classic; the state is one token. Never run so far.

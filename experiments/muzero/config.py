@@ -103,7 +103,7 @@ SMOKE = Config(
     num_snapshots=2,
     num_averaged=1,
     seeds=SeedConfig(1000, 2),
-    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
+    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=0),
 )
 
 # One accelerator: MinAtar at 100k steps, convolutions. Never run so far.

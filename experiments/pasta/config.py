@@ -342,7 +342,7 @@ SMOKE = replace(
         iql=IQLConfig(**_OFFLINE, critic_hidden_size=8),
         ppo=PPOConfig(num_envs=4, num_steps=8, num_updates=2, updates_per_chunk=1, hidden_size=8),
     ),
-    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
+    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=0),
 )
 
 _GRAVITIES = (0.5, 0.75, 1.25, 1.5)

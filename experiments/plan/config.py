@@ -94,7 +94,7 @@ SMOKE = Config(
     pretrain=_TINY,
     world=ModelConfig(replace(_TINY, batch_size=8), hidden_size=8),
     plan=PlanConfig((2, 4), num_samples=2, episodes=2, seeds=SeedConfig(1000, 2)),
-    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
+    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=0),
 )
 # One accelerator: more search, episodes and seeds, a wider model. Never run so far.
 GPU = Config(

@@ -110,6 +110,6 @@ SMOKE = Config(
     num_agents=2,
     num_snapshots=2,
     episodes=2,
-    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
+    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=0),
 )
 PRESETS = {"smoke": SMOKE, "cpu": CPU, "gpu": GPU}

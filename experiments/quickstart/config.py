@@ -30,8 +30,8 @@ class TaskConfig(parts.LearnedEnvConfig):
 class AdaptConfig:
     """The comparison."""
 
-    # 0 to 4 were seen before the MLP had its own updates.
-    seeds: parts.SeedConfig = parts.SeedConfig(100, 5)
+    # 0 to 4 were seen in another quickstart, of three tasks.
+    seeds: parts.SeedConfig = parts.SeedConfig(100, 8)
     lora_rank: Count = 2
     lora_learning_rate: Positive = 5.0  # multiple of the cloning learning rate
     mlp_hidden_size: Count = 128
@@ -39,7 +39,7 @@ class AdaptConfig:
     mlp_updates: Count = 300  # on every task: in a network's few updates an MLP learns nothing
     episodes: Count = 16  # per seed and arm
     decoding: Literal["argmax", "sample", "mean"] = "sample"  # of every arm
-    margin: Positive = 0.10
+    margin: Positive = 0.15  # what eight development seeds show
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,15 +67,12 @@ def _task(task: parts.LearnedEnvConfig, demonstrations: int, cloning: FitConfig,
 CPU = Config(
     tasks=(
         _task(parts.CARTPOLE, 4, _cloning(60), demonstration_steps=100),
-        # One episode and ten updates already teach a fresh network to push with the velocity,
-        # which is nearly all there is to it.
-        _task(parts.ACROBOT, 1, _cloning(4)),
         # The first quarter of an episode shows the way up.
-        _task(parts.PENDULUM, 20, _cloning(300, learning_rate=3e-3), demonstration_steps=50),
+        _task(parts.PENDULUM, 10, _cloning(140, learning_rate=3e-3), demonstration_steps=50),
     ),
     tokens=TokenConfig(num_bins=64),
     model=TransformerConfig(width=64, num_layers=2, num_heads=4, context=4),
-    pretrain=FitConfig(num_updates=1000, updates_per_chunk=100),
+    pretrain=FitConfig(num_updates=700, updates_per_chunk=100),
     # Half of the run is compilation; on two cores the programs ran as fast as at level 3.
     runtime=RuntimeConfig(optimization_level=1),
 )
@@ -87,7 +84,7 @@ SMOKE = Config(
     tokens=TokenConfig(num_bins=16),
     pretrain=FitConfig(num_updates=6, updates_per_chunk=2, batch_size=4, warmup_updates=2),
     adapt=AdaptConfig(parts.SeedConfig(1000, 2), episodes=2, mlp_hidden_size=16, mlp_updates=4),
-    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
+    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=0),
 )
 # One accelerator: more agents, a wider and deeper model, more seeds. Never run so far.
 GPU = Config(

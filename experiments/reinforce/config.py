@@ -74,6 +74,6 @@ SMOKE = Config(
     episodes=2,
     snapshots=2,
     seeds=parts.SeedConfig(1000, 2),
-    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
+    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=0),
 )
 PRESETS = {"smoke": SMOKE, "cpu": CPU, "cpu-full": FULL}

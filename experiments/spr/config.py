@@ -173,7 +173,7 @@ SMOKE = Config(
     tasks=(TaskConfig("minatar/Breakout", _TINY_AGENT),),
     episodes=2,
     seeds=SeedConfig(1000, 2),
-    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
+    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=0),
 )
 
 

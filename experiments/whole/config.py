@@ -199,6 +199,6 @@ SMOKE = Config(
     episodes=2,
     averaged=1,
     seeds=SeedConfig(1000, 2),
-    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=1),
+    runtime=RuntimeConfig(chunks_per_save=1, optimization_level=0),
 )
 PRESETS = {"smoke": SMOKE, "cpu": CPU, "cpu-full": CPU_FULL, "gpu": GPU}

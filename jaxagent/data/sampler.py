@@ -99,6 +99,7 @@ def _shuffle(data: Windows, key: jax.Array, num_real: int) -> Windows:
     return data._replace(unit=unit, obs=seen[:, :num_obs])
 
 
+@partial(jax.jit, static_argnames=("sizes", "num_bins"))
 def renamed(data: Windows, key: jax.Array, sizes: tuple[int, ...], num_bins: int) -> Windows:
     """Another saboteur's data: every value stands where another should, always the same one.
 

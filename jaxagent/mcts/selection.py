@@ -15,6 +15,7 @@ from jaxagent.mcts.tree import Node, prior_probs
 
 TIE_BREAK = 1e-7
 FIRST_VISIT = 1e9  # score of an action that UCB1 has yet to try
+NEAR = 1e-6  # share of the largest score, within which another may be the same one, rounded otherwise
 LOW_LOGIT = -1e9  # of an action that is considered whatever its logit
 
 
@@ -47,9 +48,19 @@ def first_argmax(scores: jax.Array) -> jax.Array:
     Two plain reductions: on a CPU a fifth of `jnp.argmax`, whose pair of carries is not vectorised.
     """
     scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
+    return _first_of(scores, jnp.max(scores, axis=-1, keepdims=True))
+
+
+def _first_of(scores: jax.Array, largest: jax.Array) -> jax.Array:
+    """The first that is `largest [..., 1]`, int32 `[...]` of `scores [..., A]`, or is nearly where none is.
+
+    None is where the compiler computes the scores twice, for the largest and here, and rounds in two ways.
+    """
     size = scores.shape[-1]
-    best = scores == jnp.max(scores, axis=-1, keepdims=True)
-    return jnp.min(jnp.where(best, jnp.arange(size, dtype=jnp.int32), size), axis=-1)
+    place, near = jnp.arange(size, dtype=jnp.int32), largest - NEAR * jnp.abs(largest)
+    found = jnp.where(scores == largest, place, jnp.where(scores >= near, place + size, 2 * size - 1))
+    index = jnp.min(found, axis=-1)
+    return jnp.where(index < size, index, index - size)
 
 
 def muzero_action_selection(

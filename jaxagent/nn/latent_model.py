@@ -15,13 +15,39 @@ from jaxagent.nn.policy_value import Head, Trunk, as_input, check_board, encoder
 from jaxagent.nn.token_trunk import TokenTransition
 
 MIN_RANGE = 1e-5  # of a latent, below which it is not stretched
+NEAR = 1e-6  # of the largest number, within which another is as large
 
 
 def rescale(latent: jax.Array) -> jax.Array:
     """Latents `[B, ...]` to [0, 1], one by one (MuZero, Schrittwieser et al. 2020, appendix G)."""
+    low, high = _ends(latent)
+    return (latent - low) / jnp.maximum(high - low, MIN_RANGE)
+
+
+@jax.custom_jvp
+def _ends(latent: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The least and the largest number `[B, 1, ...]` of latents `[B, ...]`."""
     axes = tuple(range(1, latent.ndim))
     low, high = (f(latent, axis=axes, keepdims=True) for f in (jnp.min, jnp.max))
-    return (latent - low) / jnp.maximum(high - low, MIN_RANGE)
+    return low, high
+
+
+@_ends.defjvp
+def _ends_jvp(primals: tuple, tangents: tuple) -> tuple:
+    """As JAX has it, those at an end share in it, but they are found by being near.
+
+    Found by being equal, none is where the compiler computes `latent` twice and rounds it in two ways: 0 / 0.
+    """
+    (latent,), (change,) = primals, tangents
+    axes = tuple(range(1, latent.ndim))
+    low, high = _ends(latent)
+    near = NEAR * jnp.maximum(jnp.abs(low), jnp.abs(high))
+
+    def share(is_end: jax.Array) -> jax.Array:
+        count = jnp.sum(is_end, axis=axes, keepdims=True, dtype=latent.dtype)
+        return jnp.sum(jnp.where(is_end, change, 0.0), axis=axes, keepdims=True) / jnp.maximum(count, 1.0)
+
+    return (low, high), (share(latent <= low + near), share(latent >= high - near))
 
 
 class Transition(nn.Module):

@@ -16,11 +16,11 @@ from jaxagent.data import sampler, store
 from jaxagent.data.sampler import Windows
 from jaxagent.data.store import Shard
 from jaxagent.evaluate import statistics
-from jaxagent.study import agents, histories
+from jaxagent.study import agents, films, histories
 from jaxagent.study import corpus as corpora
 from jaxagent.study.config import CollectConfig, LearnedEnvConfig
 from jaxagent.study.corpus import Corpus, corpus
-from jaxagent.study.study import Fit, Lanes
+from jaxagent.study.study import Fit, Lanes, Measure
 from jaxagent.train.run import stage_folder
 from jaxagent.types import Trajectory
 
@@ -35,6 +35,20 @@ def agents_of(task: LearnedEnvConfig, sizes: CollectConfig, seed: int) -> Fit:
     _, changed = envs.make(task.env, **task.overrides)
     tasks = [nominal] * sizes.num_nominal + [changed] * sizes.demonstrators
     return agents.population(f"agents/{task.name}", env, tasks, task.ppo, seed)
+
+
+def watched(task: LearnedEnvConfig, fit: Fit, seed: int) -> Measure:
+    """A film of the task's first agent as it learned to be, before anything else is made of it."""
+
+    def watch(folder: Path, place: Path) -> dict[str, Any]:
+        del place
+        env, nominal = envs.make(task.env)
+        policy = agents.as_policy(env, task.ppo, is_greedy=True)
+        first, key = agents.take(fit.load(folder), -1, 0), keys.derive(seed, f"watch/{task.env}")
+        films.write(folder, f"ppo--{task.name}", env, policy, first, nominal, key)
+        return {}
+
+    return Measure(f"watch/{task.name}", watch)
 
 
 def collect(

@@ -173,7 +173,8 @@ def _steps(of: sampler.Windows) -> jax.Array:
 def unigram(model: SequenceModel, layout: Layout, seen: jax.Array, held_out: jax.Array) -> float:
     """Cross-entropy (nats) of scalars' tokens `[N, P]` under smoothed frequencies in `seen [M, P]`."""
     sizes, num_bins, size = layout.domain.sizes, model.vocabulary.num_bins, model.vocabulary.size
-    columns = (np.asarray(component.tokens_of(sizes, num_bins, unit)).T for unit in (seen, held_out))
+    tokens = jax.jit(partial(component.tokens_of, sizes, num_bins))
+    columns = (np.asarray(tokens(unit)).T for unit in (seen, held_out))
     losses = []
     for train_column, column in zip(*columns, strict=True):
         counts = np.bincount(train_column, minlength=size) + 1.0

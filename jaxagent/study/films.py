@@ -1,7 +1,6 @@
 """Films of agents in their environments."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from jaxagent.report.render import write_gif
 from jaxagent.types import Policy, see_obs
 
 MAX_FRAMES = 100
+# One program for all agents that are filmed by one policy.
+_play = jax.jit(record, static_argnames=("env", "policy", "num_steps", "see"))
 
 
 def write(
@@ -33,8 +34,8 @@ def write(
 
     The shown return is that of the first player where a reward is a vector.
     """
-    play = jax.jit(partial(record, env, policy, num_steps=env.max_steps, see=see))
-    episode, task = jax.device_get((play(params=params, task=task, key=key), task))
+    played = _play(env, policy, params, task, key, num_steps=env.max_steps, see=see)
+    episode, task = jax.device_get((played, task))
     if episode.rewards.ndim > 1:
         episode = episode._replace(rewards=episode.rewards[:, 0])
     path = folder / "pictures" / f"{name}.gif"

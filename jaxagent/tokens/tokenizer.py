@@ -13,6 +13,9 @@ from jaxagent.tokens import component, scalar
 from jaxagent.tokens.component import Codec, Domain
 from jaxagent.tokens.scalar import Bins
 
+# As one program: whole data sets go through it, and each operation of its own would be compiled apart.
+_to_unit = jax.jit(component.to_unit, static_argnums=1)
+
 
 class TokenizerError(ValueError):
     """A tokenizer that meets data of another domain."""
@@ -50,12 +53,12 @@ class Tokenizer(NamedTuple):
 
     def unit_of_obs(self, obs: jax.Array) -> jax.Array:
         """Scalars `[..., n]` of observations `[..., n]`."""
-        return component.to_unit(self.codec.obs, self.domain.obs_sizes, obs)
+        return _to_unit(self.codec.obs, self.domain.obs_sizes, obs)
 
     def unit_of_action(self, action: jax.Array) -> jax.Array:
         """Scalars `[..., m]` of actions `[..., m]`, `[...]` of a lone category."""
         columns = action[..., None] if self.domain.action_cardinality else action
-        return component.to_unit(self.codec.action, self.domain.action_sizes, columns)
+        return _to_unit(self.codec.action, self.domain.action_sizes, columns)
 
     def action_of_unit(self, unit: jax.Array) -> jax.Array:
         """Actions `[..., m]` of scalars `[..., m]`: float32, a category's id a whole number."""

@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,11 +28,16 @@ class Progress:
         """Show a metrics line."""
         self._say(self._describe(line))
 
-    def close(self, seconds: float, compile_seconds: float, recompiled: int = 0) -> None:
+    def close(
+        self, seconds: float, compile_seconds: float, recompiled: int = 0, pictures: Sequence[Path] = ()
+    ) -> None:
         """End the stage's line; `recompiled` counts programs compiled after the first chunk."""
         text = f"done in {seconds:.1f} s (compiling {compile_seconds:.1f} s)"
         if recompiled:
             text += f"; {recompiled} programs were compiled after the first chunk"
+        if pictures:
+            more = f" and {len(pictures) - 1} more" if len(pictures) > 1 else ""
+            text += f"; see {pictures[0]}{more}"
         self._say(text, end="\n")
 
     def _describe(self, line: dict[str, Any]) -> str:

@@ -174,6 +174,7 @@ def _run_stage(run: _Run, stage: Stage, before: str) -> None:
     sweep(place)
     log = folder / "metrics.jsonl"
     start, compiled_before = time.perf_counter(), clock.seconds
+    drawn = {*folder.glob("pictures/*")}
     work = stage.prepare(folder)
     progress = Progress(stage.name, work.num_chunks * work.updates_per_chunk, clock, run.quiet)
     state, first_chunk = _restore(run, place / "checkpoints", stage.name, work)
@@ -208,7 +209,8 @@ def _run_stage(run: _Run, stage: Stage, before: str) -> None:
             "recompiled_programs": recompiled,
         },
     )
-    progress.close(seconds, clock.seconds - compiled_before, recompiled)
+    pictures = sorted({*folder.glob("pictures/*")} - drawn)
+    progress.close(seconds, clock.seconds - compiled_before, recompiled, pictures)
     stop.exit_if_received()
 
 

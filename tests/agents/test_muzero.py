@@ -18,6 +18,7 @@ from jaxagent.agents import actions, latent_heads, muzero, planning
 from jaxagent.agents.muzero import MuZeroStep
 from jaxagent.config import LatentConfig, MuZeroConfig, SearchConfig, TrunkConfig
 from jaxagent.data import replay as replays
+from jaxagent.nn import latent_model
 from jaxagent.nn.latent_model import rescale
 from jaxagent.objectives.value import squash
 from jaxagent.train import loops, parallel
@@ -248,6 +249,28 @@ def test_latents_lie_between_0_and_1_and_a_constant_one_is_finite():
     latent = jnp.array([[3.0, -1.0, 1.0], [2.0, 2.0, 2.0]])
     np.testing.assert_allclose(rescale(latent), [[1, 0, 0.5], [0, 0, 0]])
     assert np.isfinite(jax.grad(lambda x: rescale(x).sum())(latent)).all()
+
+
+def test_the_gradient_of_a_rescaled_latent_is_jaxs():
+    latent, weight = (
+        jnp.array([[0.3, 0.0, 0.0, 0.7], [-1.25, 2.5, 2.5, 2.5]]),
+        jnp.array([[1.0, -2.0, 0.5, 3.0]]),
+    )
+
+    def plain(x):
+        low, high = x.min(1, keepdims=True), x.max(1, keepdims=True)
+        return jnp.sum(weight * (x - low) / (high - low))
+
+    ours = jax.grad(lambda x: jnp.sum(weight * rescale(x)))(latent)
+    np.testing.assert_allclose(ours, jax.grad(plain)(latent), rtol=1e-6)
+
+
+def test_the_ends_of_a_latent_are_found_where_another_program_rounded_them(monkeypatch):
+    latent = np.array([[0.3, 0.0, 0.1, 0.7]], np.float32)
+    low, high = latent.min(1, keepdims=True), np.nextafter(latent.max(1, keepdims=True), np.float32(1))
+    monkeypatch.setattr(latent_model, "_ends", lambda x: (low, high))
+    _, shares = latent_model._ends_jvp((latent,), (np.array([[1.0, 2.0, 3.0, 4.0]], np.float32),))
+    np.testing.assert_array_equal(shares, [[[2.0]], [[4.0]]])  # not 0 / 0
 
 
 @pytest.mark.slow

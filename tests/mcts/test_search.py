@@ -10,6 +10,7 @@ import pytest
 from search_models import mask, normal, problem, run
 
 from jaxagent import mcts
+from jaxagent.mcts import selection
 
 POLICIES = ("muzero", "gumbel")
 
@@ -255,3 +256,30 @@ def test_no_loop_copies_or_selects_a_tree(policy):
     assert f"f32[{rows},{num_actions}]" in text  # the trees are there
     entry = text.index("\nENTRY")
     assert not big.findall(text[:entry]), "in a loop or a fusion of one"
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([0.1, 0.7, 0.7], 1),
+        ([np.nan, -np.inf, 2.0], 2),
+        ([np.nan, np.nan, np.nan], 0),
+        ([-np.inf, -np.inf, -np.inf], 0),
+        ([-3.0, np.inf, np.inf], 1),
+        ([-0.7, -0.7 - 1e-7, -2.0], 0),  # near is not the same
+    ],
+)
+def test_the_first_of_the_largest_is_chosen(scores, expected):
+    scores = np.array(scores, np.float32)
+    assert selection.first_argmax(scores) == expected
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"), [([0.1, 0.7, 0.7], 1), ([-3.0, -0.7, -2.0], 1), ([2.0, 0.5, 1.0], 0)]
+)
+def test_it_is_found_where_another_program_rounded_the_largest(scores, expected):
+    scores = np.array(scores, np.float32)
+    for up in (-np.inf, np.inf):
+        largest = np.nextafter(scores.max(keepdims=True), np.float32(up))
+        assert selection._first_of(scores, largest) == expected
+    assert selection._first_of(scores, np.array([np.nan], np.float32)) == 2  # one that is there
