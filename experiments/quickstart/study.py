@@ -7,7 +7,7 @@ clones them on the same windows, networks with the same number of updates and th
 
 Claim Q1. Pretrained + fine-tuned beats the same network from scratch (superiority, margin 0.15).
 Saboteurs. The same pretraining on shuffled steps (Q2), and on values that were permuted, so that what
-follows what can be learned and what it means cannot (Q4). Limit: one pretraining seed.
+follows what can be learned and what it means cannot (Q3). Limit: one pretraining seed.
 
     jaxagent run quickstart --preset cpu        # 150 seconds on two idle cores
 """
@@ -27,6 +27,7 @@ from jaxagent.study.verdicts import Scores, all_between, iqm_by_task, normalised
 
 LIMITS = (
     "One pretraining seed: the claim is about downstream seeds given this pretrained model.",
+    "The MLP on raw observations is at the ceiling of both tasks, so that no claim is made against it.",
     "The tasks are small classic-control problems; absolute numbers mean nothing elsewhere.",
     "Pretrained arms are not charged for the env steps of the agents that left the data.",
     "Demonstrations, updates, bins and decoding were chosen on development seeds (1000 and up).",
@@ -89,8 +90,7 @@ def claims(margin: float) -> list[Claim]:
     return [
         better("Q1", "pretrained + fine-tuned beats from scratch", arm_b="scratch"),
         aside("Q2", "intact steps pretrain better than shuffled ones", arm_b="saboteur"),
-        aside("Q3", "it beats the raw-observation MLP", arm_b="mlp"),
-        aside("Q4", "values pretrain better than permuted ones", arm_b="renamed"),
+        aside("Q3", "values pretrain better than permuted ones", arm_b="renamed"),
     ]
 
 
