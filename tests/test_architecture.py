@@ -155,7 +155,7 @@ LINES = {  # of a room: what is more belongs to the library
     "pasta": 1795,  # six objectives, two granularities, seven ways to adapt, tests, learning from rewards
     "plan": 385,
     "populations": 210,
-    "quickstart": 470,
+    "quickstart": 476,
     "spr": 865,  # two programs: a probe, and agents on games
     "whole": 561,  # twelve arms of three kinds, their pretrainings and presets
 }

@@ -15,6 +15,12 @@ from jaxagent.config import (
 from jaxagent.study import config as parts
 
 DESCRIPTION = "PPO agents -> early trajectories -> one pretrained transformer -> few-shot cloning"
+BELIEF = """
+Pretraining on early trajectories helps to clone a changed task from few demonstrations ({Q1}: {=finetune}
+against {=scratch} from scratch), and what helps is the order of steps ({Q2}) and what values mean ({Q3}). It
+is worth this to a network that reads tokens: an MLP on raw observations has {=mlp}. Tasks where it fails
+would change this.
+"""
 
 
 @dataclasses.dataclass(frozen=True)

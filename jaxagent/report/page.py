@@ -54,7 +54,7 @@ pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px
   tbody tr { display: block; padding: 6px 0; }
   td, td.number { display: block; text-align: left; padding: 2px 12px; }
   td[data-name]::before { content: attr(data-name) ": "; color: var(--muted); }
-  .prose { display: inline; } }
+  .prose { display: inline; } .muted.prose { display: block; } }
 @media print { details { display: block; } .scroll { overflow: visible; } }
 """
 
