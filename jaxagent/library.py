@@ -102,6 +102,7 @@ class ProgramDescription(NamedTuple):
     returns: dict[str, Any] | None = None  # "mean", "episodes", "after"
     num_lanes: int | None = None  # that it takes; None: any number
     files: dict[str, str] | None = None  # of the program, with their SHA-256
+    reads: str = "obs"  # "view": `types.View`, as it searches with the environment itself
     kind: str = "program"
 
 
@@ -120,13 +121,21 @@ class LoadedPolicy(NamedTuple):
         return self.policy.init(batch_size)
 
     def act(self, carry: Any, obs: jax.Array, is_first: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
-        """Actions `[B, ...]` for `obs [B, ...]`, and the memory; `is_first [B]` marks lanes that begin."""
+        """Actions `[B, ...]` for `obs [B, ...]`, and the memory; `is_first [B]` marks lanes that begin.
+
+        Who searches with the environment itself sees `types.View` in place of `obs`.
+        """
         action, _, carry = self.policy.act(self.params, carry, obs, is_first, key)
         return action, carry
 
     def export(self, path: str | Path, *, params_as: str = "npz", num_lanes: int = 1) -> Path:
         """Write it as a program that needs no code of the agent (`export`), or as `NAME.onnx`."""
         about = _program(self.description)
+        if about.reads == "view":
+            raise ValueError(
+                f"export: got {about.arm}, which searches with {about.env} itself, expected a policy that "
+                "reads observations alone; `result.save(folder)` keeps the run, which `jaxagent.load` opens."
+            )
         if Path(path).suffix == ".onnx":
             with jax.default_matmul_precision(about.precision):
                 return portable.write_onnx(Path(path), self.policy, self.params, _seen(about))

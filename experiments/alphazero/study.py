@@ -115,7 +115,7 @@ def fits_of(config: Config, game: GameConfig) -> Fits:
     plans = {"gumbel": gumbel, "puct": puct, "saboteur": planning.taking_losses_for_wins(gumbel)}
     fits = {}
     for name in game.kinds:
-        loop, task = games.self_play_loop(made, plans[name])
+        loop, task = games.self_play_loop(made.env, made.task, made.network, plans[name], game.fit)
         # A search copies its trees under vmap: lanes in turn, too.
         stage, purpose = f"train/{game.name}/{name}", f"games/{game.name}"
         fits[name] = agents.seeded(stage, loop, task, game.fit, config.seeds, purpose, in_turn=True)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from envs.common.names import check_name
 from jaxagent.config import (
+    AlphaZeroConfig,
     Bound,
     Checked,
     CloningConfig,
@@ -49,6 +50,7 @@ AGENTS = {
     "rainbow": "Rainbow on boards and frames, one category of actions",
     "rainbow-spr": "Rainbow with self-prediction (SPR)",
     "muzero": "Gumbel MuZero, one category of actions",
+    "alphazero": "Gumbel AlphaZero on a board game of two, by self-play with search",
     "td3_bc": "TD3+BC on a dataset, real actions",
     "iql": "implicit Q-learning on a dataset, real actions",
     "bc": "behavioural cloning of a dataset by an MLP, any actions",
@@ -250,6 +252,9 @@ _MUZERO = MuZeroConfig(
     model=LatentConfig(TrunkConfig(width=64, num_blocks=1), num_bins=41, reach=6.0, projection_size=64),
     search=SearchConfig(num_simulations=8, value_range=3.0),
 )
+_ALPHAZERO = AlphaZeroConfig(
+    num_steps=32, num_gradient_steps=32, search=SearchConfig(num_simulations=32, value_range=1.0)
+)
 # The longest beginning of an id decides; "" is what is taken of an environment of no known family.
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "ppo": {
@@ -270,6 +275,11 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "rainbow": {"": _RAINBOW},
     "rainbow-spr": {"": replace(_RAINBOW, spr=SPRConfig(tau=0.01), model=replace(_BOARD, dropout=0.5))},
     "muzero": {"": _MUZERO},
+    "alphazero": {
+        "": _ALPHAZERO,
+        "pgx/tic_tac_toe": replace(_ALPHAZERO, num_steps=16, num_updates=80, updates_per_chunk=8),
+        "pgx/connect_four": replace(_ALPHAZERO, num_explored=8, num_updates=32, updates_per_chunk=4),
+    },
     "td3_bc": {"": TD3BCConfig(num_updates=10_000)},
     "iql": {"": IQLConfig(num_updates=10_000)},
     "bc": {"": CloningConfig()},

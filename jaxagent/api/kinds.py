@@ -1,20 +1,21 @@
 """The agents that are trained by name: what each can read, how it is fitted, how it is played."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from envs.types import is_one_category
 from envs.vector import VectorEnv
 from jaxagent.agents import actor_critic, memory_policy, muzero, pqn, rainbow, soft_actor_critic
-from jaxagent.agents.planning import gumbel_search
+from jaxagent.agents.planning import gumbel_search, planner
 from jaxagent.api import offline
 from jaxagent.api.config import STAGE, TrainConfig
-from jaxagent.config import MemoryConfig, TransformerConfig
-from jaxagent.study import agents, memory_agents, muzero_agents, value_agents
+from jaxagent.config import MemoryConfig, TransformerConfig, TrunkConfig
+from jaxagent.study import agents, games, memory_agents, muzero_agents, value_agents
 from jaxagent.study.study import Fit
 from jaxagent.train import loops, optimizer
-from jaxagent.types import Policy
+from jaxagent.types import Policy, View, see_obs
 
+HIDDEN = ("kuhn_poker", "leduc_holdem")  # games whose state holds what a player may not see
 FRAMES = 36  # pixels on a side: from here on a picture is a frame, and no board
 
 
@@ -26,6 +27,18 @@ class Kind(NamedTuple):
     policy: Callable[[Any, TrainConfig], Policy]  # greedy, of what the fit keeps of one seed
     # A function of a key that makes what one seed keeps; None: shapes come from the fit, which reads no data.
     kept: Callable[[Any, TrainConfig], Callable] | None = None
+    score: str = "episode return"
+    arena: Callable[..., Any] = agents.arena  # where it is scored: (env, task, seeds, episodes, key)
+    reads: Literal["obs", "view"] = "obs"  # "view": `types.View`, of the game that it searches with
+
+    @property
+    def fps(self) -> float:
+        """Frames a second of its films; a move of a game is one."""
+        return 1 if self.reads == "view" else 20
+
+    def shown(self, env: Any, policy: Policy) -> tuple[Policy, Callable]:
+        """What moves in a film, of the policy's parameters, and what it sees."""
+        return (games.against_random(env, policy), View) if self.reads == "view" else (policy, see_obs)
 
 
 def kind_of(config: TrainConfig) -> Kind:
@@ -41,10 +54,12 @@ def fit_of(env: Any, task: Any, config: TrainConfig) -> Fit:
 def refuse(env: Any, config: TrainConfig) -> None:
     """Raise ValueError for an environment that the agent cannot read, or that nobody here can learn.
 
-    What is trained by name sees neither masks of legal actions nor another player.
+    But for AlphaZero, who is trained by name sees neither masks of legal actions nor another player.
     """
     _require(env.is_pure, env, config.agent, "a pure environment", "of ALE, see jaxagent run atari100k")
-    _require(env.num_players == 1, env, config.agent, "one player", "of games, see jaxagent run alphazero")
+    if kind_of(config).reads == "view":
+        return kind_of(config).refuse(env, config)
+    _require(env.num_players == 1, env, config.agent, "one player", "of board games of two, take alphazero")
     fix = "build the loop yourself (`types.see_legal`)"
     _require(not env.has_legal_actions, env, config.agent, "actions that are always legal", fix)
     categories = [c.name for c in env.obs_spec if c.cardinality > 2]  # of two, a number says as much
@@ -179,6 +194,28 @@ def _play_muzero(env: Any, config: TrainConfig) -> Policy:
     return muzero.policy(model, gumbel_search(config.fit.search, gumbel_scale=0.0), config.fit)
 
 
+# --- AlphaZero ---------------------------------------------------------------------------------------
+
+
+def _game(env: Any, config: TrainConfig) -> None:
+    is_open = env.num_players == 2 and env.name.split("/")[-1] not in HIDDEN
+    what, fix = "a board game of two that hides nothing", "take muzero, ppo or sac of one player"
+    _require(is_open, env, config.agent, what, fix)
+    _one_category(env, config)
+    games.check_even(config.episodes)
+
+
+def _fit_alphazero(stage: str, env: Any, task: Any, config: TrainConfig, purpose: str) -> Fit:
+    network, plan = games.network_of(env, TrunkConfig()), gumbel_search(config.fit.search)
+    loop, task = games.self_play_loop(env, task, network, plan, config.fit)
+    return agents.seeded(stage, loop, task, config.fit, config.seeds, purpose, in_turn=True)
+
+
+def _play_alphazero(env: Any, config: TrainConfig) -> Policy:
+    plan = gumbel_search(config.fit.search, gumbel_scale=0.0)
+    return planner(env, games.network_of(env, TrunkConfig()), plan, discount=config.fit.discount)
+
+
 def _normalised_params(learner: loops.Learner) -> tuple[Any, Any]:
     return learner.params, learner.normalizer
 
@@ -198,6 +235,14 @@ KINDS = {
     "sac": Kind(_continuous, _fit_sac, _play_sac),
     "rainbow": Kind(_pictures_one_category, _fit_rainbow, _play_rainbow),
     "muzero": Kind(_one_category, _fit_muzero, _play_muzero),
+    "alphazero": Kind(
+        _game,
+        _fit_alphazero,
+        _play_alphazero,
+        score="points a game against random play",
+        arena=games.random_matches,
+        reads="view",
+    ),
     "td3_bc": Kind(_offline_reals, offline.fit_values, offline.play_values, offline.kept_values),
     "iql": Kind(_offline_reals, offline.fit_values, offline.play_values, offline.kept_values),
     "bc": Kind(offline.refuse, offline.fit_clone, offline.play_clone, offline.kept_clone),

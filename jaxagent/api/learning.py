@@ -107,6 +107,7 @@ class Result:
             precision=self.config.runtime.matmul_precision,
             recipe=to_dict(self.config),
             returns=returns,
+            reads=kind_of(self.config).reads,
         )
         params = jax.tree.map(jnp.asarray, agents.take(self.params, place))
         return library.LoadedPolicy(about, self._policy, params)
@@ -114,7 +115,7 @@ class Result:
     def evaluate(self, episodes: int = 64, seed: int = 0) -> np.ndarray:
         """Mean returns `[seeds]` of the last snapshot over new episodes, the same for all of them."""
         key = keys.derive(seed, f"evaluate again/{self.config.env}")
-        arena = agents.arena(self.env, self.task, self.config.seeds, episodes, key)
+        arena = kind_of(self.config).arena(self.env, self.task, self.config.seeds, episodes, key)
         with jax.default_matmul_precision(self.config.runtime.matmul_precision):  # as it was trained
             return arena.returns(self._policy, self.params)
 
@@ -125,8 +126,10 @@ class Result:
             raise ValueError(f"file: got {path}, expected a name that ends in .gif.")
         params = agents.take(self.params, self._place(seed))
         with tempfile.TemporaryDirectory() as place:
-            key = keys.derive(0, "render")
-            made = films.write(Path(place), self.config.agent, self.env, self._policy, params, self.task, key)
+            key, kind = keys.derive(0, "render"), kind_of(self.config)
+            shown, see = kind.shown(self.env, self._policy)
+            told = self.config.agent, self.env, shown, params, self.task, key
+            made = films.write(Path(place), *told, see=see, fps=kind.fps)
             path.parent.mkdir(parents=True, exist_ok=True)
             return Path(shutil.move(made, path))
 
@@ -139,7 +142,7 @@ class Result:
         axes.plot(steps, returns.mean(axis=1), color="tab:blue", linewidth=2)
         axes.set(
             xlabel=self.config.unit,
-            ylabel="episode return",
+            ylabel=kind_of(self.config).score,
             title=f"{self.config.agent} on {self.config.env}",
         )
         axes.spines[["top", "right"]].set_visible(False)
@@ -153,6 +156,10 @@ class Result:
         `seed` is of the training, by default the best's. Raises `NotOurs` for a folder that holds something,
         ValueError where an episode has no end within the task's time limit.
         """
+        if self.env.num_players != 1:
+            raise ValueError(
+                f"record: got {self.env.name}, a game of two, expected one player; a store has no sides."
+            )
         folders.check_new(Path(folder), "store")
         place = self._place(seed)
         params = agents.take(self.params, slice(place, place + 1))

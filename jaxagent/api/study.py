@@ -19,6 +19,7 @@ from jaxagent.study.verdicts import Scores
 
 ROWS = 11  # snapshots that are played, evenly spaced, the first and the last among them
 CURVE = Curve("train/return", ("train*",), "Return while training", "env_steps", "episode return")
+BY_SEARCH = Curve("train/loss", ("train*",), "Loss of what search found", "env_steps", "loss", "moves")
 LOSSES = {
     unit: Curve("train/loss", ("train*",), "Loss while fitting", unit, "loss")
     for unit in ("transitions", "tokens")
@@ -41,7 +42,7 @@ def study(config: TrainConfig) -> Study:
         partial(scores, config),
         figures=partial(figures, config),
         limits=offline.limits(config) if config.dataset else (),
-        label="episode return of the last snapshot",
+        label=f"{kind_of(config).score} of the last snapshot",
     )
 
 
@@ -54,7 +55,10 @@ def of_returns(
     **more: Any,
 ) -> Study:
     """What trainings, sweeps and searches have in common: returns of last snapshots, and no claim."""
-    told = {"label": "mean episode return of the last snapshot", "curves": curves_of(config)} | more
+    told = {
+        "label": f"mean {kind_of(config.train).score} of the last snapshot",
+        "curves": curves_of(config),
+    } | more
     title = "Return of the last snapshot"
     shown = {"title": title, "scale": None, "resumes": not env.is_hosted}
     return Study(arms, [config.task], steps, scores, [], **told, **shown)
@@ -62,6 +66,8 @@ def of_returns(
 
 def curves_of(config: TrainConfig) -> list[Curve]:
     """What is drawn of the training's own metrics."""
+    if kind_of(config).reads == "view":
+        return [BY_SEARCH]
     if not config.dataset:
         return [CURVE]
     return [LOSSES["transitions" if config.agent in offline.ALGORITHMS else "tokens"]]
@@ -82,14 +88,14 @@ def evaluate(
 ) -> dict[str, Any]:
     """Returns `[snapshots][seeds]` over the same episodes, after how many env steps, and a film."""
     del place
-    key = keys.derive(0, f"evaluate/{config.env}")
-    arena, kept = agents.arena(env, task, config.seeds, config.episodes, key), fit.load(folder)
+    key, kind = keys.derive(0, f"evaluate/{config.env}"), kind_of(config)
+    arena, kept = kind.arena(env, task, config.seeds, config.episodes, key), fit.load(folder)
     found = played(config, arena, policy, kept)
     best = int(np.argmax(found["returns"][-1]))
     film = agents.take(agents.last(kept), best)
-    name = f"{config.agent}--{config.task}"
+    name, (shown, see) = f"{config.agent}--{config.task}", kind.shown(env, policy)
     try:
-        films.write(folder, name, env, policy, film, task, films.key(key))
+        films.write(folder, name, env, shown, film, task, films.key(key), see=see, fps=kind.fps)
     except NotImplementedError:  # an environment of one's own that nobody draws
         best = None
     return found | {"filmed": best}
@@ -109,4 +115,4 @@ def figures(config: TrainConfig, found: Found) -> list[dict[str, Any]]:
 def snapshots(config: TrainConfig, lines: list[dict[str, Any]]) -> dict[str, Any]:
     """A figure of returns of snapshots over `config.unit`."""
     told = f"Snapshots without chance over {config.episodes} episodes; a line a seed."
-    return curves(f"Return on {config.task}", told, config.unit, "return", lines)
+    return curves(f"Return on {config.task}", told, config.unit, kind_of(config).score, lines)

@@ -30,12 +30,12 @@ def study(config: SweepConfig) -> Study:
     refuse(env, train)
     kind = kind_of(train)
     lanes_of = partial(lanes, train, env, task)
-    require_lanes(lanes_of, task, {field: values[0] for field, values in config.grid})
+    require_lanes(lanes_of, {field: values[0] for field, values in config.grid})
     steps: list[Step] = []
     for number, names in enumerate(parts(config)):
         values = {f: [config.combinations[name][f] for name in names] for f, _ in config.grid}
         own = partial(_as_given, values)
-        fit = sweeps.fit(f"train/{number}", lanes_of, task, own, list(train.seeds), f"train/{train.env}")
+        fit = sweeps.fit(f"train/{number}", lanes_of, own, list(train.seeds), f"train/{train.env}")
         steps += [fit, Measure(f"evaluate/{number}", partial(evaluate, config, kind, env, task, fit, names))]
     return training.of_returns(
         train,
@@ -49,11 +49,11 @@ def study(config: SweepConfig) -> Study:
     )
 
 
-def require_lanes(lanes_of: Callable, task: Any, values: Mapping[str, float]) -> None:
+def require_lanes(lanes_of: Callable, values: Mapping[str, float]) -> None:
     """Raise ValueError, before anything runs, for a number that no lane can have of its own."""
     for field, value in values.items():
         one = partial(_as_given, {field: [value]})
-        cost(sweeps.fit("try", lanes_of, task, one, [0], "try"), with_memory=False)
+        cost(sweeps.fit("try", lanes_of, one, [0], "try"), with_memory=False)
 
 
 def _as_given(values: Mapping[str, Sequence[float]], folder: Any) -> Mapping[str, Sequence[float]]:
@@ -101,7 +101,7 @@ def play_all(
     told = []
     for number, one in enumerate(values):
         own = slice(number * len(seeds), (number + 1) * len(seeds))
-        arena = agents.arena(env, task, seeds, train.episodes, key)
+        arena = kind.arena(env, task, seeds, train.episodes, key)
         policy = kind.policy(env, changed(train, one))
         told.append(training.played(train, arena, policy, agents.take(kept, slice(None), own)))
     return told

@@ -33,12 +33,12 @@ def study(config: TuneConfig) -> Study:
     refuse(env, train)
     kind = kind_of(train)
     lanes_of = partial(sweep.lanes, train, env, task)
-    sweep.require_lanes(lanes_of, task, config.middle)
+    sweep.require_lanes(lanes_of, config.middle)
     steps: list[Step] = []
     for number in range(config.num_rounds):
         values_of = partial(_values_of, config, number)
         purpose = f"train/{train.env}"
-        fit = sweeps.fit(f"train/{number}", lanes_of, task, values_of, list(train.seeds), purpose)
+        fit = sweeps.fit(f"train/{number}", lanes_of, values_of, list(train.seeds), purpose)
         measure = partial(evaluate, config, kind, env, task, fit, number)
         steps += [fit, Measure(f"evaluate/{number}", measure)]
     return training.of_returns(

@@ -10,11 +10,13 @@ import numpy as np
 
 import envs
 from envs.experts import minimax
+from envs.types import sample_action
 from envs.vector import VectorEnv, broadcast_params
 from envs.wrappers import self_play
 from jaxagent import keys
 from jaxagent.agents import alphazero, planning
-from jaxagent.evaluate.matches import play_match, points
+from jaxagent.config import AlphaZeroConfig, TrunkConfig, require
+from jaxagent.evaluate.matches import opposed, play_match, points
 from jaxagent.evaluate.ratings import elo
 from jaxagent.nn.policy_value import PolicyValue, policy_value
 from jaxagent.study import agents
@@ -46,16 +48,16 @@ class Game(NamedTuple):
 def game_of(config: BoardGameConfig) -> Game:
     """Build game and network."""
     env, task = envs.make(f"pgx/{config.name}")
-    num_actions = env.action_spec[0].cardinality
-    return Game(config, env, task, policy_value(config.trunk, env.obs_shape, num_actions, is_bounded=True))
+    return Game(config, env, task, network_of(env, config.trunk))
 
 
-def self_play_loop(game: Game, plan: planning.Plan) -> tuple[Loop, Any]:
-    """AlphaZero's loop on a game, by a kind of search, and its task."""
-    fit = game.config.fit
-    env, task = self_play(game.env, game.task)
+def self_play_loop(
+    game: Any, task: Any, network: PolicyValue, plan: planning.Plan, fit: AlphaZeroConfig
+) -> tuple[Loop, Any]:
+    """AlphaZero's loop on a game of two, by a kind of search, and its task."""
+    env, task = self_play(game, task)
     loop = loops.replay(
-        alphazero.alphazero(env, game.network, plan, fit, symmetries=game.env.symmetries),
+        alphazero.alphazero(env, network, plan, fit, symmetries=game.symmetries),
         VectorEnv(env, pool_size=POOL),
         optimizer.adam(optimizer.linear_decay(fit), fit.max_gradient_norm),
         fit,
@@ -67,6 +69,68 @@ def self_play_loop(game: Game, plan: planning.Plan) -> tuple[Loop, Any]:
         in_turn=True,
     )
     return loop, task
+
+
+def network_of(env: Any, trunk: TrunkConfig) -> PolicyValue:
+    """What judges positions of a game: its policy, and its result in [-1, 1]."""
+    return policy_value(trunk, env.obs_shape, env.action_spec[0].cardinality, is_bounded=True)
+
+
+def against_random(env: Any, policy: Policy) -> Policy:
+    """A player that has the first side against uniform legal moves, as one policy of its parameters."""
+    both = opposed(env, policy, random_player(env), jnp.zeros((1,), jnp.int32))
+
+    def act(params: Any, *asked: Any) -> tuple[jax.Array, Any, Any]:
+        return both.act((params, ()), *asked)
+
+    return Policy(both.init, act)
+
+
+def random_player(env: Any) -> Policy:
+    """Uniform legal moves, on `types.View`."""
+
+    def choose(key: jax.Array, state: Any, task: Any) -> jax.Array:
+        return sample_action(key, (), env.legal_actions(state, task)[None])[0]
+
+    return planning.scripted(choose)
+
+
+class RandomMatches(NamedTuple):
+    """As `agents.Arena`, of a game of two: points a game against random play, 1 for a win, 0.5 for a draw."""
+
+    env: Any
+    task: Any
+    lane_keys: jax.Array  # [seeds]
+    episodes: int  # games of each seed, an even number, half of them with each side
+
+    def returns(self, policy: Policy, params: Any) -> np.ndarray:
+        """Mean points `[seeds]` of parameters `[seeds, ...]`."""
+        return self.curve(policy, jax.tree.map(lambda x: x[None], params))[0]
+
+    def curve(self, policy: Policy, snapshots: Any) -> np.ndarray:
+        """Mean points `[snapshots, seeds]`, of leaves likewise."""
+        tasks, sides = broadcast_params(self.task, self.episodes), (policy, random_player(self.env))
+
+        def one(lane: tuple[Any, jax.Array]) -> jax.Array:
+            params, key = lane
+            games = play_match(self.env, sides, (params, ()), tasks, key)
+            return jnp.mean(points(games.returns))
+
+        def of_snapshot(params: Any) -> jax.Array:
+            return jax.lax.map(one, (params, jax.random.clone(self.lane_keys)))
+
+        return np.asarray(jax.jit(partial(jax.lax.map, of_snapshot))(snapshots))
+
+
+def random_matches(env: Any, task: Any, seeds: Sequence[int], episodes: int, key: jax.Array) -> RandomMatches:
+    """Matches whose games of a seed depend on `key` and the seed alone; ValueError for an odd number."""
+    check_even(episodes)
+    return RandomMatches(env, task, keys.per_index(key, jnp.array(tuple(seeds))), episodes)
+
+
+def check_even(episodes: int) -> None:
+    """Raise ValueError for games of which one would have no second leg."""
+    require(episodes % 2 == 0, "episodes", episodes, "an even number", "each game is played with both sides")
 
 
 def opponent(game: Game) -> Policy:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxagent import keys
 from jaxagent.config import NUM_SHARDS
-from jaxagent.study.agents import stack
+from jaxagent.study.agents import stack, take
 from jaxagent.study.study import Fit, Lanes
 from jaxagent.types import Loop
 
@@ -67,7 +67,6 @@ def _within(values: Mapping[str, Any], loop_of: Callable, part: str, *args: Any)
 def fit(
     name: str,
     lanes_of: Callable[[Mapping[str, Any]], Lanes],
-    task: Any,
     values_of: Callable[[Any], Mapping[str, Sequence[float]]],
     seeds: Sequence[int],
     purpose: str,
@@ -82,13 +81,14 @@ def fit(
     def lanes(folder: Any) -> Lanes:
         values = values_of(folder)
         every = [seed for _ in next(iter(values.values())) for seed in seeds]
+        plain = lanes_of({field: numbers[0] for field, numbers in values.items()})
 
         def inputs() -> tuple[Any, ...]:
             lane_keys = jnp.stack([keys.derive(seed, f"{purpose}/init") for seed in every])
             numbers = {f: jnp.asarray(np.repeat(np.float32(v), len(seeds))) for f, v in values.items()}
-            return lane_keys, stack([task] * len(every)), numbers
+            _, tasks = plain.inputs()  # as the agent meets it
+            return lane_keys, stack([take(tasks, 0)] * len(every)), numbers
 
-        plain = lanes_of({field: numbers[0] for field, numbers in values.items()})
         loop = swept(lambda numbers: lanes_of(numbers).loop)
         return dataclasses.replace(plain, loop=loop, inputs=inputs, ids=every)
 

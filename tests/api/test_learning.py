@@ -155,7 +155,7 @@ def test_the_command_line_trains_the_same(trained, tmp_path, capsys):
         ("ppo", CARTPOLE, {"change": {"lenth": 1.0}}, "length"),
         ("ppo", "probe/LegalActions", {}, "actions that are always legal for ppo"),
         ("pqn", "probe/LegalActions", {}, "actions that are always legal for pqn"),
-        ("ppo", "pgx/tic_tac_toe", {}, "one player for ppo; of games, see jaxagent run alphazero"),
+        ("ppo", "pgx/tic_tac_toe", {}, "one player for ppo; of board games of two, take alphazero"),
         ("muzero", "pgx/2048", {}, "actions that are always legal"),
         ("ppo", "ale/pong", {}, "a pure environment for ppo"),
         ("ppo", "xminigrid/MiniGrid-Empty-5x5", {}, "pictures of numbers"),
