@@ -9,9 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from extras import need
 
+import experiments
+from envs.common.names import UnknownName
 from experiments import cli
 from experiments.cli import grids, rooms
 from experiments.quickstart import config as quickstart
@@ -224,6 +229,7 @@ def test_a_room_outside_is_run_resumed_and_recorded(outside, tmp_path, capsys):
     assert "exploratory: its claims were not frozen" in capsys.readouterr().out
     assert cli.main(["resume", str(out)]) == 0
     assert len(list((out / "pictures").iterdir())) == 2
+    assert_its_arms_play_again(out, capsys)
     # Its seeds are development seeds, and too few to say what others could show.
     assert cli.main(["freeze", str(outside), "smoke", "--development", str(out)]) == cli.FAILED
     assert "expected claim seeds below 1000" in capsys.readouterr().err
@@ -231,6 +237,23 @@ def test_a_room_outside_is_run_resumed_and_recorded(outside, tmp_path, capsys):
     (out / "summary.json").unlink()
     assert cli.main(["freeze", str(outside), "smoke", "--development", str(out)]) == cli.USAGE
     assert "got an unfinished run" in capsys.readouterr().err
+
+
+def assert_its_arms_play_again(out, capsys):
+    run, task = experiments.load(out), "CartPole-v1"
+    assert run.players == [("ppo", task), ("myopic", task)]
+    returns = run.evaluate("myopic", task, episodes=2)
+    np.testing.assert_array_equal(returns, run.evaluate("myopic", task, episodes=2))
+    policy = run.policy("myopic", task, seed=1001)
+    action, _ = policy.act(policy.init(3), jnp.zeros((3, 4)), jnp.ones(3, bool), jax.random.key(0))
+    assert action.shape == (3,)
+    assert (policy.description.seed, policy.description.arm) == (1001, "myopic")
+    with pytest.raises(ValueError, match=r"seed: got 7, expected one of \[1000, 1001\]"):
+        run.policy("ppo", task, seed=7)
+    with pytest.raises(UnknownName, match="Did you mean ppo"):
+        run.evaluate("pp", task)
+    assert cli.main(["eval", str(out), "--episodes", "2"]) == 0
+    assert f"myopic, {task}" in capsys.readouterr().out
 
 
 def test_a_new_room_says_nothing_of_the_example_and_overwrites_nothing(outside, tmp_path, capsys):

@@ -12,7 +12,7 @@ import numpy as np
 
 import envs
 from envs.vector import broadcast_params
-from experiments import results
+from experiments import results, runs
 from experiments.cli import BUSY, FAILED, USAGE
 from experiments.cli.rooms import Room, code_of
 from jaxagent import folders, keys, library
@@ -155,7 +155,7 @@ def evaluate(out: Path, episodes: int, seed: int) -> int:
         return _evaluate_trained(out, episodes, seed)
     names = library.available(out)
     if not names:
-        return failed(ValueError(f"{out}: holds no policies; finish the run first."))
+        return _exit_code(lambda: _evaluate_study(out, episodes, seed))
     print(f"{'policy':36s} {'seed':>4s} {'return':>9s}  95 % interval over {episodes} episodes")
     for count, name in enumerate(names, start=1):
         print(f"[{count}/{len(names)}] {name}", file=sys.stderr, flush=True)
@@ -166,6 +166,18 @@ def evaluate(out: Path, episodes: int, seed: int) -> int:
         number = loaded.description.seed
         print(f"{name:36s} {number:4d} {returns.mean():9.2f}  [{low:.2f}, {high:.2f}]", flush=True)
     return 0
+
+
+def _evaluate_study(out: Path, episodes: int, seed: int) -> None:
+    """The same of every arm of an experiment, a line an arm and task: the mean of its seeds."""
+    run = runs.load(out)
+    told = f"95 % interval over {len(run.seeds)} seeds, {episodes} episodes each"
+    print(f"{'arm, task':56s} {'return':>9s}  {told}")
+    for count, (arm, task) in enumerate(run.players, start=1):
+        print(f"[{count}/{len(run.players)}] {arm}, {task}", file=sys.stderr, flush=True)
+        returns = run.evaluate(arm, task, episodes, seed)
+        low, high = statistics.interval_of_mean(returns) if len(returns) > 1 else (np.nan, np.nan)
+        print(f"{f'{arm}, {task}':56s} {returns.mean():9.2f}  [{low:.2f}, {high:.2f}]", flush=True)
 
 
 def _evaluate_trained(out: Path, episodes: int, seed: int) -> int:

@@ -20,7 +20,7 @@ from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.figure import Curve
 from jaxagent.study import agents, films
 from jaxagent.study.budget import Spent
-from jaxagent.study.study import Found, Study
+from jaxagent.study.study import Found, Player, Study
 from jaxagent.study.verdicts import Scores, all_between, iqm_by_task, of_tasks
 
 ARMS = {"ppo": "PPO with a discount of 0.99", "myopic": "saboteur: PPO with a discount of 0.3"}
@@ -34,7 +34,8 @@ def study(config: Config) -> Study:
     scores = partial(of_tasks, tasks=config.tasks, arms=ARMS)
     names = [task.name for task in config.tasks]
     spent = {arm: Spent((f"train/*/{arm}",)) for arm in ARMS}
-    return Study(ARMS, names, steps, scores, [claim], partial(checks, names), curves=[CURVE], spent=spent)
+    more = {"curves": [CURVE], "spent": spent, "player": partial(player, config)}
+    return Study(ARMS, names, steps, scores, [claim], partial(checks, names), **more)
 
 
 def fits_of(config: Config, task: TaskConfig) -> agents.Fits:
@@ -61,6 +62,13 @@ def evaluate(
         returns[arm] = arena.returns(policy, last).tolist()
         films.write(folder, f"{arm}--{task.name}", env, policy, agents.take(last, 0), params, films.key(key))
     return {"returns": returns}
+
+
+def player(config: Config, folder: Path, arm: str, task: str) -> Player:
+    """An arm as it ended."""
+    of = agents.task_of(config.tasks, task)
+    last = agents.last(fits_of(config, of)[arm].load(folder))
+    return Player(*envs.make(of.env), agents.as_policy(envs.make(of.env)[0], of.ppo, is_greedy=True), last)
 
 
 def checks(names: list[str], found: Found, table: Scores) -> list[Precondition]:

@@ -36,7 +36,7 @@ from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.figure import curves, line, return_curve
 from jaxagent.study import agents, films, memory_agents
 from jaxagent.study.budget import Spent
-from jaxagent.study.study import Found, Study
+from jaxagent.study.study import Found, Player, Study
 from jaxagent.study.verdicts import Scores, all_between, iqm_by_task, of_tasks
 from jaxagent.types import Agent, Policy
 
@@ -86,7 +86,7 @@ def study(config: Config) -> Study:
     learned = [return_curve(f"train/{name}/*", f"Return on {name} while training") for name in names]
     limits, checked = (*LIMITS, BARS) if names == ["Classic-Symbolic"] else LIMITS, partial(checks, names)
     spent = {name: Spent((f"train/*/{name}",)) for name in config.arms}
-    more = {"is_partial": config.arms != ALL_ARMS, "spent": spent}
+    more = {"is_partial": config.arms != ALL_ARMS, "spent": spent, "player": partial(player, config)}
     return Study(about, names, steps, table, claims(), checked, drawn, learned, limits, **more)
 
 
@@ -144,6 +144,13 @@ def evaluate(
             film = f"{name}--{task.name}"
             films.write(folder, film, env, policy, agents.take(last, 0), params, films.key(key), fps=4)
     return {"returns": returns}
+
+
+def player(config: Config, folder: Path, arm: str, task: str) -> Player:
+    """An arm as it ended."""
+    of = agents.task_of(config.tasks, task)
+    env, params, _, policy = made(config, of, ARMS[arm])
+    return Player(env, params, policy, agents.last(fits_of(config, of)[arm].load(folder)))
 
 
 def save(config: Config, task: TaskConfig, name: str, params: Any, folder: Path) -> None:

@@ -32,13 +32,13 @@ from envs.wrappers import flat_observations
 from experiments.muzero.config import MODELS, Config, TaskConfig
 from jaxagent import keys
 from jaxagent.agents import muzero, planning
-from jaxagent.config import MuZeroConfig, SearchConfig
+from jaxagent.config import MuZeroConfig
 from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.figure import Curve, curves, level, line
 from jaxagent.study import agents, films, muzero_agents
 from jaxagent.study.agents import Arena, Fits
 from jaxagent.study.budget import Spent
-from jaxagent.study.study import Fit, Found, Study
+from jaxagent.study.study import Fit, Found, Player, Study
 from jaxagent.study.verdicts import Scores, all_between, iqm_by_task, of_tasks
 from jaxagent.types import Policy, Trajectory
 
@@ -86,6 +86,7 @@ def study(config: Config) -> Study:
         LIMITS,
         is_partial=True,
         spent=spent(config),
+        player=partial(player, config),
     )
 
 
@@ -170,22 +171,16 @@ def evaluate(config: Config, task: TaskConfig, fits: Fits, folder: Path, place: 
     env, params = envs.make(task.env)
     fit, key = task.muzero, keys.derive(0, f"muzero/{task.name}/evaluate")
     arena = agents.arena(env, params, config.seeds, config.episodes, key)
-    model = muzero.model_of(env.obs_shape, env.action_spec, fit.model)
-
-    def searching(search: SearchConfig) -> Policy:
-        return muzero.policy(model, planning.gumbel_search(search, gumbel_scale=0.0), fit)
-
-    search = searching(fit.search)
-    raw = muzero.policy(model, planning.no_search(is_greedy=True), fit)
+    by = partial(policy_of, task, env)
     rows = agents.even_rows(fit.num_chunks, config.num_snapshots + 1)
     late = rows[-config.num_averaged :]
     models = {arm: fits[arm].load(folder) for arm in ("muzero", *config.models)}
-    by_rule = {"stretched": searching(fit_of(task, "stretched").search)}
-    played = {arm: arena.history(by_rule.get(arm, search), kept, rows, fit) for arm, kept in models.items()}
-    played["raw"] = arena.history(raw, models["muzero"], rows, fit)
+    search = by("muzero")
+    rules = {"stretched": by("stretched")}
+    played = {arm: arena.history(rules.get(arm, search), kept, rows, fit) for arm, kept in models.items()}
+    played["raw"] = arena.history(by("raw"), models["muzero"], rows, fit)
     for n in config.simulations:
-        policy = searching(dataclasses.replace(fit.search, num_simulations=n))
-        played[f"muzero, {n}"] = arena.history(policy, models["muzero"], late, fit)
+        played[f"muzero, {n}"] = arena.history(by(f"muzero, {n}"), models["muzero"], late, fit)
     played["ppo"] = ppo_history(config, task, fits["ppo"].load(folder), arena)
     first = agents.take(models["muzero"], -1, 0)
     films.write(folder, f"muzero--{task.name}", env, search, first, params, films.key(key))
@@ -193,6 +188,29 @@ def evaluate(config: Config, task: TaskConfig, fits: Fits, folder: Path, place: 
     returns = {arm: mean_between(curve, *ends) for arm, curve in played.items()}
     returns |= {"untrained": played["muzero"]["returns"][0], "ppo, all steps": played["ppo"]["returns"][-1]}
     return {"returns": returns, "curves": played}
+
+
+def policy_of(task: TaskConfig, env: Any, arm: str) -> Policy:
+    """How an arm with a model is played, without chance."""
+    fit = task.muzero
+    name, _, simulations = arm.partition(", ")
+    search = fit_of(task, "stretched").search if name == "stretched" else fit.search
+    search = dataclasses.replace(search, num_simulations=int(simulations)) if simulations else search
+    plan = planning.no_search(is_greedy=True) if name == "raw" else None
+    model = muzero.model_of(env.obs_shape, env.action_spec, fit.model)
+    return muzero.policy(model, plan or planning.gumbel_search(search, gumbel_scale=0.0), fit)
+
+
+def player(config: Config, folder: Path, arm: str, task: str) -> Player:
+    """An arm as it ended; PPO after as many steps as MuZero's, or after all."""
+    of = agents.task_of(config.tasks, task)
+    name = {"raw": "muzero", "untrained": "muzero"}.get(arm, arm.partition(",")[0])
+    (env, params), kept = envs.make(of.env), fits_of(config, of)[name].load(folder)
+    if name == "ppo":
+        steps = of.ppo.env_steps if arm == "ppo, all steps" else min(of.muzero.env_steps, of.ppo.env_steps)
+        last = agents.take(kept, steps // of.ppo.env_steps_per_chunk)
+        return Player(*flat_observations(env, params), agents.as_policy(env, of.ppo, is_greedy=True), last)
+    return Player(env, params, policy_of(of, env, arm), agents.take(kept, 0 if arm == "untrained" else -1))
 
 
 def ppo_history(config: Config, task: TaskConfig, kept: Any, arena: Arena) -> dict[str, Any]:

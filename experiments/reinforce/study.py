@@ -32,7 +32,7 @@ from jaxagent.study import agents, collection, films, memory_agents
 from jaxagent.study.budget import Spent
 from jaxagent.study.collection import PRETRAINED
 from jaxagent.study.memory_agents import Begin
-from jaxagent.study.study import Fit, Found, Measure, Step, Study
+from jaxagent.study.study import Fit, Found, Measure, Player, Step, Study
 from jaxagent.study.verdicts import Scores, all_between, iqm_by_task, normalised, of_tasks
 from jaxagent.types import Agent, Policy
 
@@ -85,7 +85,8 @@ def study(config: Config) -> Study:
         for name, arm in ARMS.items()
     }
     steps = [*first, *steps]
-    return Study(about, names, steps, table, claims(), checked, drawn, learned, LIMITS, label, spent=spent)
+    more = {"spent": spent, "player": partial(player, pretrain, config)}
+    return Study(about, names, steps, table, claims(), checked, drawn, learned, LIMITS, label, **more)
 
 
 def claims() -> list[Claim]:
@@ -153,6 +154,14 @@ def evaluate(
             film_key = jax.random.fold_in(key, 1)
             films.write(folder, f"{name}--{task.name}", env, policy, first, changed, film_key)
     return result
+
+
+def player(pretrain: Fit, config: Config, folder: Path, arm: str, task: str) -> Player:
+    """An arm as it ended."""
+    of = agents.task_of(config.tasks, task)
+    _, policy = made(config, of, ARMS[arm], pretrain, folder)
+    last = agents.last(fits_of(config, of, pretrain)[arm].load(folder))
+    return Player(*envs.make(of.env, **of.overrides), policy, last)
 
 
 def checks(config: Config, found: Found, table: Scores) -> list[Precondition]:

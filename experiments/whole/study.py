@@ -44,7 +44,7 @@ from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.report.figure import curves, line, return_curve
 from jaxagent.study import agents, films, memory_agents, muzero_agents, planner_agents
 from jaxagent.study.budget import Spent
-from jaxagent.study.study import Fit, Found, Lanes, Measure, Step, Study
+from jaxagent.study.study import Fit, Found, Lanes, Measure, Player, Step, Study
 from jaxagent.study.verdicts import Scores, all_between, iqm_by_task, of_tasks
 from jaxagent.types import Agent, Policy
 
@@ -114,7 +114,7 @@ def study(config: Config) -> Study:
     told = OTHERS | {name: arm.about for name, arm in PLANNERS.items()}
     about = {arm: told[arm] for arm in config.arms}
     table, checked = partial(of_tasks, tasks=config.tasks, arms=config.arms), partial(checks, config)
-    more = {"is_partial": config.arms != ALL_ARMS, "spent": spent(config)}
+    more = {"is_partial": config.arms != ALL_ARMS, "spent": spent(config), "player": partial(player, config)}
     drawn = partial(figures, config)
     return Study(about, names, steps, table, claims(), checked, drawn, learned, LIMITS, **more)
 
@@ -317,7 +317,7 @@ def evaluate(
     for name in config.arms:
         env, params = world_of(task, name)
         arena = agents.arena(env, params, config.seeds, config.episodes, key)
-        kept = fits[PLANNERS[name].fit or name if name in PLANNERS else name].load(folder)
+        kept = fits[stage_arm(name)].load(folder)
         policy = policy_of(config, task, name, folder)
         played[name] = arena.history(policy, kept, rows, MLPS[name](task) if name in MLPS else ppo)
         last = agents.take(kept, -1, 0)
@@ -333,6 +333,18 @@ def evaluate(
         )
     late = {name: np.mean(c["returns"][-config.averaged :], axis=0).tolist() for name, c in played.items()}
     return {"returns": late, "curves": played, "moments": moments}
+
+
+def player(config: Config, folder: Path, arm: str, task: str) -> Player:
+    """An arm as it ended."""
+    of = agents.task_of(config.tasks, task)
+    fit = fits_of(config, of, pretrainings(config, of))[stage_arm(arm)]
+    return Player(*world_of(of, arm), policy_of(config, of, arm, folder), agents.last(fit.load(folder)))
+
+
+def stage_arm(arm: str) -> str:
+    """The arm whose networks an arm plays."""
+    return (PLANNERS[arm].fit if arm in PLANNERS else "") or arm
 
 
 def checks(config: Config, found: Found, table: Scores) -> list[Precondition]:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs.common.names import check_name
 from envs.types import sample_action
 from envs.vector import VectorEnv, broadcast_params
 from jaxagent import keys
@@ -184,6 +185,12 @@ def task_steps(
         fits = fits_of(config, task)
         steps += [*fits.values(), Measure(f"evaluate/{task.name}", partial(evaluate, config, task, fits))]
     return steps
+
+
+def task_of(tasks: Sequence[Any], name: str) -> Any:
+    """The task of a name. Raises `UnknownName` with the nearest."""
+    check_name("task", name, [task.name for task in tasks])
+    return next(task for task in tasks if task.name == name)
 
 
 def at_once(fn: Callable, lanes: Any) -> Any:

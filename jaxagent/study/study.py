@@ -26,7 +26,7 @@ from jaxagent.study.verdicts import Scores, judged
 from jaxagent.train import history, loops, metrics_log, parallel
 from jaxagent.train.flops import flops_of
 from jaxagent.train.run import Stage, Work, read_done, stage_folder
-from jaxagent.types import Loop, RunState
+from jaxagent.types import Loop, Policy, RunState
 
 KEPT = "kept.npz"  # what a fit leaves
 
@@ -213,6 +213,15 @@ class Custom:
 Step = Fit | Driven | Measure | Custom
 
 
+class Player(NamedTuple):
+    """An arm as it ended on a task: its policy, parameters of every seed, and the world it is scored in."""
+
+    env: Any
+    task: Any
+    policy: Policy
+    params: Any  # leaves [seeds, ...]
+
+
 def _load_lanes(folder: Path, name: str, init: Callable[[jax.Array], Any]) -> Any:
     """What a stage kept of lanes that `init` makes, behind the axes that the stage told of; traced."""
     axes = read_done(folder, name)["summary"]["axes"]
@@ -271,6 +280,7 @@ class Study:
     is_partial: bool = False  # claims about arms that this configuration does not run are left out
     spent: Mapping[str, Spent] = field(default_factory=dict)  # by arm; one that is not named is not told
     extras: Callable[[Found, Scores], dict[str, Any]] = lambda found, scores: {}  # of the summary
+    player: Callable[[Path, str, str], Player] | None = None  # (folder, arm, task); None: no arm plays again
     resumes: bool = True  # False: environments live on the host, and are not saved
 
     def __post_init__(self) -> None:
