@@ -26,6 +26,7 @@ from envs.types import sample_action
 from jaxagent import keys, library
 from jaxagent.api import learning
 from jaxagent.report.render import contact_sheet, write_gif, write_png
+from jaxagent.types import View
 
 SHEET = Path(envs.__file__).with_name("environments.png")
 COLUMNS, CELL = 6, (240, 180)  # of the sheet; pixels of a picture
@@ -113,11 +114,11 @@ def policy(name: str, env: Any, params: Any) -> Act:
     if name == "expert":
         act = jax.jit(expert(env.name))
         return lambda state, obs, is_first, key: act(state, params)
-    return _trained(Path(name), env)
+    return _acting(_trained(Path(name), env), params)
 
 
-def _trained(run: Path, env: Any) -> Act:
-    """The policy of a folder whose task is `env`, of the fine-tuned arm where there is one."""
+def _trained(run: Path, env: Any) -> library.LoadedPolicy:
+    """The policy of a folder whose task is of `env`, of the fine-tuned arm where there is one."""
     if not run.is_dir():
         expected = "'random', 'expert' or the folder of a finished run"
         raise UnknownName(f"--policy: got {run}, expected {expected}.")
@@ -127,13 +128,19 @@ def _trained(run: Path, env: Any) -> Act:
         tasks = sorted({p.description.env for p in found})
         raise UnknownName(f"{run}: got no policy of {env.name}, expected one of its tasks {tasks}.")
     chosen = next((p for p in fitting if p.description.arm == "finetune"), fitting[0])
-    print(f"policy {chosen.description.arm} of {run}", flush=True)
-    memory = [chosen.init(1)]
-    step = jax.jit(chosen.act)
+    print(f"policy {chosen.description.arm} of {run}, on {chosen.description.task}", flush=True)
+    return chosen
+
+
+def _acting(chosen: library.LoadedPolicy, params: Any) -> Act:
+    """A policy as a player of one environment, which remembers between its calls."""
+    memory, step = [chosen.init(1)], jax.jit(chosen.act)
+    reads_view = getattr(chosen.description, "reads", "obs") == "view"
 
     def act(state, obs, is_first, key):
-        del state
-        action, memory[0] = step(memory[0], obs[None], jnp.array([is_first]), key)
+        seen = View(obs, state, params) if reads_view else obs
+        seen = jax.tree.map(lambda x: jnp.asarray(x)[None], seen)
+        action, memory[0] = step(memory[0], seen, jnp.array([is_first]), key)
         return action[0]
 
     return act
@@ -154,7 +161,12 @@ def render(env_id: str, out: Path, policy_name: str, num_steps: int, seed: int) 
         raise UnknownName(
             f"{env_id}: got an environment on the host, expected one whose states can be painted."
         )
-    act = policy(policy_name, env, params)
+    if policy_name in ("random", "expert"):
+        act = policy(policy_name, env, params)
+    else:
+        chosen = _trained(Path(policy_name), env)
+        env, params = envs.make(env_id, **chosen.description.overrides)  # the task that it learned
+        act = _acting(chosen, params)
     started = [time.monotonic()]
 
     def progress(text: str) -> None:

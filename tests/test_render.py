@@ -1,6 +1,7 @@
 """`jaxagent render`: random, expert and trained policies become pictures; what is wrong is said."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -52,7 +53,7 @@ def test_a_policy_of_a_run_is_played(tmp_path, monkeypatch):
     seen = []
 
     class Loaded:
-        description = type("About", (), {"env": env.name, "arm": "finetune"})
+        description = type("About", (), {"env": env.name, "arm": "finetune", "task": "CartPole-v1"})
 
         def init(self, batch_size):
             assert batch_size == 1
@@ -70,6 +71,17 @@ def test_a_policy_of_a_run_is_played(tmp_path, monkeypatch):
     assert [c for c, _ in seen] == list(range(40))
     assert seen[0][1]
     assert 1 < sum(first for _, first in seen) < 10
+
+
+def test_a_policy_is_filmed_on_the_task_that_it_learned(tmp_path, monkeypatch):
+    about = {"env": "classic/CartPole-v1", "arm": "ppo", "task": "changed", "overrides": {"length": 1.25}}
+    loaded = type("Loaded", (), {"description": type("About", (), about), "init": lambda self, size: ()})
+    loaded.act = lambda self, carry, obs, is_first, key: (jnp.zeros(1, jnp.int32), carry)
+    monkeypatch.setattr(render, "_policies", lambda run: [loaded()])
+    lengths, play = [], render.play
+    monkeypatch.setattr(render, "play", lambda e, *a: lengths.append(float(e.params.length)) or play(e, *a))
+    assert render.render("classic/CartPole-v1", tmp_path / "film.gif", str(tmp_path), 3, 0) == 0
+    assert lengths == [1.25]
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,8 @@ def test_a_policy_moves_legally_and_films_itself(trained, tmp_path):
     assert np.take_along_axis(np.asarray(jax.vmap(env.legal_actions)(state, task)), action[:, None], 1).all()
     assert trained.render(tmp_path / "game.gif").stat().st_size > 0
     assert cli.main(["eval", str(trained.folder), "--episodes", "2"]) == 0
+    film = ["--steps", "9", "--out", str(tmp_path / "again.gif")]
+    assert cli.main(["render", GAME, "--policy", str(trained.folder), *film]) == 0
 
 
 @pytest.mark.slow
