@@ -44,11 +44,6 @@ class StudyRun:
         return json.loads((self.folder / "summary.json").read_text())["scores"]
 
     @property
-    def seeds(self) -> list[int]:
-        """Of every arm."""
-        return list(self.config.seeds)
-
-    @property
     def players(self) -> list[tuple[str, str]]:
         """Arms and tasks that play."""
         return [(arm, task) for arm in self.scores for task in self.scores[arm]]
@@ -66,7 +61,7 @@ class StudyRun:
         It reads what the arm's world shows, which a study may wrap. Raises ValueError for another seed.
         """
         player = self.player(arm, task)
-        seeds = self.seeds
+        seeds = list(player.seeds)
         best = seeds[int(np.argmax(self.scores[arm][task]))]
         chosen = best if seed is None else seed
         if chosen not in seeds:
@@ -88,7 +83,7 @@ class StudyRun:
         """Mean returns `[seeds]` over new episodes, which arms of a seed share."""
         player = self.player(arm, task)
         key = keys.derive(seed, f"evaluate again/{task}")
-        arena = agents.arena(player.env, player.task, self.seeds, episodes, key)
+        arena = agents.arena(player.env, player.task, player.seeds, episodes, key)
         with jax.default_matmul_precision(self.precision):
             return arena.returns(player.policy, player.params)
 

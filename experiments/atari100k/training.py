@@ -24,7 +24,7 @@ from jaxagent.report.render import write_gif
 from jaxagent.study import value_agents
 from jaxagent.study.agents import take
 from jaxagent.study.study import Driven
-from jaxagent.study.value_agents import Player
+from jaxagent.study.value_agents import ValuePlayer
 from jaxagent.train import loops
 from jaxagent.train.emulator_loop import EmulatorLoop
 from jaxagent.types import RunState
@@ -45,10 +45,10 @@ def fit_of(config: Config, agent: str) -> RainbowConfig:
     return fit
 
 
-def player_of(config: Config, name: str, agent: str, **options: Any) -> Player:
+def player_of(config: Config, name: str, agent: str, **options: Any) -> ValuePlayer:
     """What plays a game; `options` are the environment's."""
     (env, _), fit = envs.make(f"ale/{name}", **options), fit_of(config, agent)
-    return Player(env, rainbow.network_of((*SIZE, DEPTH), env.action_spec, fit), fit)
+    return ValuePlayer(env, rainbow.network_of((*SIZE, DEPTH), env.action_spec, fit), fit)
 
 
 def seeds(config: Config) -> jax.Array:
@@ -119,7 +119,7 @@ def evaluate(config: Config, name: str, fits: dict[str, Driven], folder: Path, p
     return {"returns": returns}
 
 
-def play_games(config: Config, player: Player, name: str, params: Any) -> np.ndarray:
+def play_games(config: Config, player: ValuePlayer, name: str, params: Any) -> np.ndarray:
     """Returns `[seeds, episodes]` of policies `params`, leaves `[seeds, ...]`."""
     key_games, key_act = jax.random.split(keys.derive(0, f"atari100k/{name}/evaluate"))
     seed_keys = keys.per_index(key_games, seeds(config))
@@ -130,7 +130,7 @@ def play_games(config: Config, player: Player, name: str, params: Any) -> np.nda
     return returns.T.reshape(num_seeds, config.eval_lanes * count)
 
 
-def acting(config: Config, player: Player, params: Any, key: jax.Array) -> Callable:
+def acting(config: Config, player: ValuePlayer, params: Any, key: jax.Array) -> Callable:
     """`act(obs [N E, ...], count)` of N policies with E lanes each, as `emulator.play` takes it."""
     policy, params = player.policy, jax.tree.map(jnp.asarray, params)
     num_seeds = jax.tree.leaves(params)[0].shape[0]
@@ -147,7 +147,7 @@ def acting(config: Config, player: Player, params: Any, key: jax.Array) -> Calla
     return partial(act, params)
 
 
-def film(config: Config, player: Player, name: str, params: Any, path: Path) -> None:
+def film(config: Config, player: ValuePlayer, name: str, params: Any, path: Path) -> None:
     """The first seed's first game, or its beginning."""
     key_game, key_act = jax.random.split(keys.derive(0, f"atari100k/{name}/film"))
     act = acting(config, player, take(params, slice(1)), key_act)

@@ -171,7 +171,7 @@ def evaluate(out: Path, episodes: int, seed: int) -> int:
 def _evaluate_study(out: Path, episodes: int, seed: int) -> None:
     """The same of every arm of an experiment, a line an arm and task: the mean of its seeds."""
     run = runs.load(out)
-    told = f"95 % interval over {len(run.seeds)} seeds, {episodes} episodes each"
+    told = f"95 % interval over seeds, {episodes} episodes each"
     print(f"{'arm, task':56s} {'return':>9s}  {told}")
     for count, (arm, task) in enumerate(run.players, start=1):
         print(f"[{count}/{len(run.players)}] {arm}, {task}", file=sys.stderr, flush=True)

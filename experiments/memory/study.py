@@ -150,7 +150,7 @@ def player(config: Config, folder: Path, arm: str, task: str) -> Player:
     """An arm as it ended."""
     of = agents.task_of(config.tasks, task)
     env, params, _, policy = made(config, of, ARMS[arm])
-    return Player(env, params, policy, agents.last(fits_of(config, of)[arm].load(folder)))
+    return Player(env, params, policy, agents.last(fits_of(config, of)[arm].load(folder)), config.seeds)
 
 
 def save(config: Config, task: TaskConfig, name: str, params: Any, folder: Path) -> None:

@@ -209,8 +209,10 @@ def player(config: Config, folder: Path, arm: str, task: str) -> Player:
     if name == "ppo":
         steps = of.ppo.env_steps if arm == "ppo, all steps" else min(of.muzero.env_steps, of.ppo.env_steps)
         last = agents.take(kept, steps // of.ppo.env_steps_per_chunk)
-        return Player(*flat_observations(env, params), agents.as_policy(env, of.ppo, is_greedy=True), last)
-    return Player(env, params, policy_of(of, env, arm), agents.take(kept, 0 if arm == "untrained" else -1))
+        policy = agents.as_policy(env, of.ppo, is_greedy=True)
+        return Player(*flat_observations(env, params), policy, last, config.seeds)
+    last = agents.take(kept, 0 if arm == "untrained" else -1)
+    return Player(env, params, policy_of(of, env, arm), last, config.seeds)
 
 
 def ppo_history(config: Config, task: TaskConfig, kept: Any, arena: Arena) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from jaxagent.study import agents, collection, films
 from jaxagent.study import corpus as corpora
 from jaxagent.study.collection import PRETRAINED
 from jaxagent.study.corpus import Corpus
-from jaxagent.study.study import Fit, Lanes
+from jaxagent.study.study import Fit, Lanes, Player
 from jaxagent.tokens.component import Domain
 from jaxagent.types import Trajectory
 
@@ -209,14 +209,9 @@ def play(problem: Problem, arms: dict[str, Any], network: str, folder: Path) -> 
 
     Arms of a seed meet the same first states. The first seed's policy and an episode of it stay.
     """
-    task, codec = problem.task, problem.corpus.codecs[problem.domain.index]
+    task, dress = problem.task, partial(dressed, problem, network)
     env, changed = envs.make(task.env, **task.overrides)
     policy, _ = library.rebuild(describe(problem, next(iter(arms))))
-
-    def dress(params: Any) -> Any:
-        if network == "raw":
-            return raw_cloning.RawParams(params, codec, problem.corpus.moments[problem.domain.index])
-        return sequence.SequenceParams(params, codec)
 
     @jax.jit
     def run(params: Any, task: Any, lane_keys: jax.Array) -> jax.Array:
@@ -231,6 +226,28 @@ def play(problem: Problem, arms: dict[str, Any], network: str, folder: Path) -> 
         library.save(folder, describe(problem, name), first)
         films.write(folder, f"{name}--{task.name}", env, policy, first, changed, film_key)
     return dict(zip(arms, returns.reshape(len(arms), -1).tolist(), strict=True))
+
+
+def dressed(problem: Problem, network: str, params: Any) -> Any:
+    """What acts of one seed's network: with the bins it reads, or the moments."""
+    codec = problem.corpus.codecs[problem.domain.index]
+    if network == "raw":
+        return raw_cloning.RawParams(params, codec, problem.corpus.moments[problem.domain.index])
+    return sequence.SequenceParams(params, codec)
+
+
+def player(
+    config: Config, pretrain: Fit, fits: Sequence[dict[str, Fit]], folder: Path, arm: str, task: str
+) -> Player:
+    """An arm as it was fitted, on the changed task."""
+    of = agents.task_of(config.tasks, task)
+    index = config.tasks.index(of)
+    corpus, _ = collection.load(config.tasks, config.tokens, config.model, folder)
+    problem = Problem(of, config.adapt, corpus, corpus.domains[index])
+    params = arm_params(problem, pretrain, fits[index], folder)[arm]
+    every = jax.jit(jax.vmap(partial(dressed, problem, ARMS[arm].network)))(params)
+    policy, _ = library.rebuild(describe(problem, arm))
+    return Player(*envs.make(of.env, **of.overrides), policy, every, config.adapt.seeds)
 
 
 def describe(problem: Problem, arm: str) -> library.Description:

@@ -69,6 +69,7 @@ def study(config: Config) -> Study:
         limits=LIMITS,
         spent=spent(config),
         extras=partial(extras, config),
+        player=partial(cloning.player, config, pretrain, fits),
     )
 
 

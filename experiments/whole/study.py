@@ -339,7 +339,9 @@ def player(config: Config, folder: Path, arm: str, task: str) -> Player:
     """An arm as it ended."""
     of = agents.task_of(config.tasks, task)
     fit = fits_of(config, of, pretrainings(config, of))[stage_arm(arm)]
-    return Player(*world_of(of, arm), policy_of(config, of, arm, folder), agents.last(fit.load(folder)))
+    return Player(
+        *world_of(of, arm), policy_of(config, of, arm, folder), agents.last(fit.load(folder)), config.seeds
+    )
 
 
 def stage_arm(arm: str) -> str:

@@ -220,6 +220,7 @@ class Player(NamedTuple):
     task: Any
     policy: Policy
     params: Any  # leaves [seeds, ...]
+    seeds: Sequence[int]
 
 
 def _load_lanes(folder: Path, name: str, init: Callable[[jax.Array], Any]) -> Any:

@@ -63,7 +63,7 @@ def without_prediction(config: RainbowConfig) -> RainbowConfig:
     return dataclasses.replace(config, spr=dataclasses.replace(config.spr, weight=0.0))
 
 
-class Player(NamedTuple):
+class ValuePlayer(NamedTuple):
     """An environment, the network that acts in it, and how that is fitted."""
 
     env: Any

@@ -7,7 +7,7 @@ from test_games_and_models import call
 
 import experiments
 
-ROOMS = ("memory", "muzero", "reinforce", "whole")
+ROOMS = ("memory", "quickstart", "muzero", "reinforce", "whole")
 
 
 @pytest.mark.slow
@@ -19,5 +19,5 @@ def test_every_arm_plays_again(tmp_path, name):
     assert {arm for arm, _ in run.players} == {*run.study.arms}
     for arm, task in run.players:
         player = run.player(arm, task)
-        assert {len(leaf) for leaf in jax.tree.leaves(player.params)} == {len(run.seeds)}
+        assert {len(leaf) for leaf in jax.tree.leaves(player.params)} == {len(player.seeds)}
         assert np.isfinite(run.evaluate(arm, task, episodes=2)).all()
