@@ -106,15 +106,13 @@ def play(
 
 
 def policy(name: str, env: Any, params: Any) -> Act:
-    """Uniform legal actions ("random"), the scripted expert, or a policy of a run folder."""
+    """Uniform legal actions ("random"), or the scripted expert's."""
     if name == "random":
         draw = jax.jit(lambda key, legal: sample_action(key, env.action_spec, legal))
         legal_of = env.legal_actions if env.has_legal_actions else lambda state, params: None
         return lambda state, obs, is_first, key: draw(key, legal_of(state, params))
-    if name == "expert":
-        act = jax.jit(expert(env.name))
-        return lambda state, obs, is_first, key: act(state, params)
-    return _acting(_trained(Path(name), env), params)
+    act = jax.jit(expert(env.name))
+    return lambda state, obs, is_first, key: act(state, params)
 
 
 def _trained(run: Path, env: Any) -> library.LoadedPolicy:
@@ -128,6 +126,11 @@ def _trained(run: Path, env: Any) -> library.LoadedPolicy:
         tasks = sorted({p.description.env for p in found})
         raise UnknownName(f"{run}: got no policy of {env.name}, expected one of its tasks {tasks}.")
     chosen = next((p for p in fitting if p.description.arm == "finetune"), fitting[0])
+    if getattr(chosen.description, "reads", "obs") == "wrapped":
+        raise UnknownName(
+            f"{run}: got a policy of {env.name} as its study wraps it, expected one that reads what the "
+            "environment shows; experiments.load(RUN).evaluate plays it."
+        )
     print(f"policy {chosen.description.arm} of {run}, on {chosen.description.task}", flush=True)
     return chosen
 

@@ -256,7 +256,7 @@ def _about(row: dict[str, Any]) -> str:
     old += "Of development seeds, by which settings were chosen. " if registration.is_development(row) else ""
     device, standing = row["device"].get("kind", "cpu"), standing_of(row)
     return (
-        f"{old}{_stale(row)}{standing[:1].upper()}{standing[1:]}.{_rules(row)} Preset "
+        f"{old}{_stale(row)}{_again(row)}{standing[:1].upper()}{standing[1:]}.{_rules(row)} Preset "
         f"`{row['preset']}`, {row['started'][:10]}, {device}{flags}, config {row['fingerprint']}{state}, "
         f"{versions}, {row['wall_seconds']:.0f} s wall "
         f"({row['compile_seconds']:.0f} s compiling):"
@@ -272,6 +272,11 @@ def _stale(row: dict[str, Any]) -> str:
     then, now = row.get("smoke"), smoke_numbers().get(row["experiment"])
     is_known = then is not None and now is not None
     return "Stale: the code computes other numbers now. " if is_known and not are_alike(then, now) else ""
+
+
+def _again(row: dict[str, Any]) -> str:
+    """Why the numbers that tell whether its code still stands were noted anew, of a row that says so."""
+    return f"{row['smoke_noted_again']} " if "smoke_noted_again" in row and "superseded" not in row else ""
 
 
 def _rules(row: dict[str, Any]) -> str:

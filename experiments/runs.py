@@ -2,9 +2,9 @@
 
 import experiments
 
-run = experiments.load("runs/whole")
+run = experiments.load("runs/whole-cpu")
 run.evaluate("mlp", "PositionCartPole")  # mean returns [seeds] over new episodes
-run.policy("whole", "PositionCartPole", seed=101).export("FOLDER")
+run.policy("whole", "PositionCartPole").export("FOLDER")  # of the seed that scored best
 """
 
 import json
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import envs
 from envs.common.names import UnknownName, check_name
 from experiments.cli import rooms
 from jaxagent import folders, keys, library
@@ -58,7 +59,8 @@ class StudyRun:
     def policy(self, arm: str, task: str, seed: int | None = None) -> library.LoadedPolicy:
         """The policy of a seed, by default of the one that scored best: it has `init`, `act` and `export`.
 
-        It reads what the arm's world shows, which a study may wrap. Raises ValueError for another seed.
+        It reads what the arm's world shows; where a study wraps it, the description says so. Raises
+        ValueError for another seed.
         """
         player = self.player(arm, task)
         seeds = list(player.seeds)
@@ -71,10 +73,11 @@ class StudyRun:
             player.task,
             arm=arm,
             task=task,
-            overrides={},
+            overrides=dict(player.overrides),
             seed=chosen,
             precision=self.precision,
             recipe=to_dict(self.config),
+            reads="obs" if _is_plain(player) else "wrapped",
         )
         own = agents.take(player.params, seeds.index(chosen))
         return library.LoadedPolicy(about, player.policy, jax.tree.map(jnp.asarray, own))
@@ -86,6 +89,12 @@ class StudyRun:
         arena = agents.arena(player.env, player.task, player.seeds, episodes, key)
         with jax.default_matmul_precision(self.precision):
             return arena.returns(player.policy, player.params)
+
+
+def _is_plain(player: Player) -> bool:
+    """Whether the world of an arm is what its name makes."""
+    plain, _ = envs.make(player.env.name, **player.overrides)
+    return (plain.obs_spec, plain.action_spec) == (player.env.obs_spec, player.env.action_spec)
 
 
 def load(folder: str | Path) -> StudyRun:
@@ -105,8 +114,9 @@ def load(folder: str | Path) -> StudyRun:
         raise ValueError(f"{place}: got an unfinished run, expected a finished one; resume it.")
     run = StudyRun(place, room, about)
     if run.study.player is None:
+        left = ", ".join(library.available(place))
+        fix = f"jaxagent.library.load opens what it left: {left}." if left else "it left no policies."
         raise ValueError(
-            f"{place}: got a run of {about['source']}, expected one whose arms are played again; "
-            "jaxagent.library.load opens the policies that it left."
+            f"{place}: got a run of {about['source']}, expected one whose arms play again; {fix}"
         )
     return run

@@ -102,7 +102,8 @@ class ProgramDescription(NamedTuple):
     returns: dict[str, Any] | None = None  # "mean", "episodes", "after"
     num_lanes: int | None = None  # that it takes; None: any number
     files: dict[str, str] | None = None  # of the program, with their SHA-256
-    reads: str = "obs"  # "view": `types.View`, as it searches with the environment itself
+    # "view": `types.View`, as it searches with the environment itself; "wrapped": what a study shows of it.
+    reads: str = "obs"
     kind: str = "program"
 
 
@@ -269,6 +270,7 @@ def card(about: ProgramDescription, num_params: int) -> str:
     settings = "\n".join(f"| {name} | {value} |" for name, value in _settings(about.recipe))
     changes = f" with {about.overrides}" if about.overrides else ""
     returned = "not measured"
+    wrapped = ", as a study wraps the environment" if about.reads == "wrapped" else ""
     if about.returns:
         returned = "{mean:.4g} over {episodes} episodes, after {after}".format(**about.returns)
     lanes = "any number" if about.num_lanes is None else str(about.num_lanes)
@@ -284,7 +286,7 @@ A policy trained by jaxagent: {num_params:,} parameters, seed {about.seed}.
 | | |
 | --- | --- |
 | environment | `{about.env}`{changes} |
-| observations | {about.obs_dtype} {about.obs_shape} |
+| observations | {about.obs_dtype} {about.obs_shape}{wrapped} |
 | actions | {actions} |
 | mean return | {returned} |
 | lanes a call | {lanes} |

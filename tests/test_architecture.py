@@ -149,13 +149,13 @@ LINES = {  # of a room: what is more belongs to the library
     "example": 120,
     "icl_bma": 620,
     "icl_rational": 540,
-    "memory": 317,  # of which 40 are presets for Craftax
+    "memory": 323,  # of which 40 are presets for Craftax
     "reinforce": 269,  # a corpus, a pretraining and six ways to begin
     "muzero": 406,  # five models of a task, played with five numbers of simulations
     "pasta": 1795,  # six objectives, two granularities, seven ways to adapt, tests, learning from rewards
     "plan": 385,
     "populations": 210,
-    "quickstart": 494,
+    "quickstart": 496,
     "spr": 866,  # two programs: a probe, and agents on games
     "whole": 575,  # twelve arms of three kinds, their pretrainings and presets
 }

@@ -65,7 +65,7 @@ def test_a_policy_of_a_run_is_played(tmp_path, monkeypatch):
 
     monkeypatch.setattr(render.library, "available", lambda run: ["finetune--CartPole-v1"])
     monkeypatch.setattr(render.library, "load", lambda run, task, arm: Loaded())
-    act = render.policy(str(tmp_path), env, params)
+    act = render._acting(render._trained(tmp_path, env), params)
     render.play(render.Episode(env, params), act, 40, 0)
     jax.effects_barrier()
     assert [c for c, _ in seen] == list(range(40))

@@ -154,8 +154,13 @@ def evaluate(out: Path, episodes: int, seed: int) -> int:
     if learning.is_training(out):
         return _evaluate_trained(out, episodes, seed)
     names = library.available(out)
-    if not names:
-        return _exit_code(lambda: _evaluate_study(out, episodes, seed))
+    try:
+        run = runs.load(out)
+    except ValueError as error:  # of a study that left policies of first seeds, or none
+        if not names:
+            return failed(error)
+    else:
+        return _evaluate_study(run, episodes, seed)
     print(f"{'policy':36s} {'seed':>4s} {'return':>9s}  95 % interval over {episodes} episodes")
     for count, name in enumerate(names, start=1):
         print(f"[{count}/{len(names)}] {name}", file=sys.stderr, flush=True)
@@ -168,9 +173,8 @@ def evaluate(out: Path, episodes: int, seed: int) -> int:
     return 0
 
 
-def _evaluate_study(out: Path, episodes: int, seed: int) -> None:
+def _evaluate_study(run: runs.StudyRun, episodes: int, seed: int) -> int:
     """The same of every arm of an experiment, a line an arm and task: the mean of its seeds."""
-    run = runs.load(out)
     told = f"95 % interval over seeds, {episodes} episodes each"
     print(f"{'arm, task':56s} {'return':>9s}  {told}")
     for count, (arm, task) in enumerate(run.players, start=1):
@@ -178,6 +182,7 @@ def _evaluate_study(out: Path, episodes: int, seed: int) -> None:
         returns = run.evaluate(arm, task, episodes, seed)
         low, high = statistics.interval_of_mean(returns) if len(returns) > 1 else (np.nan, np.nan)
         print(f"{f'{arm}, {task}':56s} {returns.mean():9.2f}  [{low:.2f}, {high:.2f}]", flush=True)
+    return 0
 
 
 def _evaluate_trained(out: Path, episodes: int, seed: int) -> int:

@@ -110,9 +110,14 @@ def memory_of(config: Config, arm: Arm) -> MemoryConfig | TransformerConfig:
     return MemoryConfig(arm.kind, config.width, config.recurrence_layers, config.stack, last_action=hears)
 
 
+def revealing(arm: Arm) -> dict[str, bool]:
+    """How the world of an arm differs from others'."""
+    return {"reveal": True} if arm.is_oracle else {}
+
+
 def made(config: Config, task: TaskConfig, arm: Arm) -> tuple[Any, Any, Agent, Policy]:
     """The world of an arm and its task, what learns in it, and what is played."""
-    env, params = envs.make(task.env, **task.overrides, **({"reveal": True} if arm.is_oracle else {}))
+    env, params = envs.make(task.env, **task.overrides, **revealing(arm))
     forget = config.forget if arm.forgets else 0.0
     return env, params, *learner_and_player(env, task.ppo, memory_of(config, arm), forget)
 
@@ -150,13 +155,14 @@ def player(config: Config, folder: Path, arm: str, task: str) -> Player:
     """An arm as it ended."""
     of = agents.task_of(config.tasks, task)
     env, params, _, policy = made(config, of, ARMS[arm])
-    return Player(env, params, policy, agents.last(fits_of(config, of)[arm].load(folder)), config.seeds)
+    last = agents.last(fits_of(config, of)[arm].load(folder))
+    return Player(env, params, policy, last, config.seeds, of.overrides | revealing(ARMS[arm]))
 
 
 def save(config: Config, task: TaskConfig, name: str, params: Any, folder: Path) -> None:
     """Keep the first seed's policy of an arm, for `jaxagent eval`."""
     arm, seed = ARMS[name], config.seeds.first
-    world = task.overrides | ({"reveal": True} if arm.is_oracle else {})
+    world = task.overrides | revealing(arm)
     forget, how = config.forget if arm.forgets else 0.0, (to_dict(task.ppo), to_dict(memory_of(config, arm)))
     about = library.ActorDescription(name, task.name, task.env, world, seed, *how, forget)
     library.save(folder, about, params)

@@ -207,7 +207,7 @@ def player(config: Config, folder: Path, arm: str, task: str) -> Player:
     name = {"raw": "muzero", "untrained": "muzero"}.get(arm, arm.partition(",")[0])
     (env, params), kept = envs.make(of.env), fits_of(config, of)[name].load(folder)
     if name == "ppo":
-        steps = of.ppo.env_steps if arm == "ppo, all steps" else min(of.muzero.env_steps, of.ppo.env_steps)
+        steps = of.ppo.env_steps if arm == "ppo, all steps" else of.muzero.env_steps
         last = agents.take(kept, steps // of.ppo.env_steps_per_chunk)
         policy = agents.as_policy(env, of.ppo, is_greedy=True)
         return Player(*flat_observations(env, params), policy, last, config.seeds)

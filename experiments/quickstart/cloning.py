@@ -220,11 +220,12 @@ def play(problem: Problem, arms: dict[str, Any], network: str, folder: Path) -> 
     lanes = jax.tree.map(lambda *x: np.concatenate(x), *jax.device_get(list(arms.values())))
     lane_keys = [keys.derive(seed, f"evaluate/{task.env}") for seed in problem.adapt.seeds]
     returns = np.asarray(run(lanes, changed, jnp.stack(lane_keys * len(arms))))
+    filmed = films.player(env, policy)
     for name, params in arms.items():
         first = dress(agents.take(params, 0))
         film_key = keys.derive(problem.adapt.seeds.first, f"picture/{task.env}")
         library.save(folder, describe(problem, name), first)
-        films.write(folder, f"{name}--{task.name}", env, policy, first, changed, film_key)
+        films.write(folder, f"{name}--{task.name}", env, policy, first, changed, film_key, play=filmed)
     return dict(zip(arms, returns.reshape(len(arms), -1).tolist(), strict=True))
 
 
@@ -247,7 +248,7 @@ def player(
     params = arm_params(problem, pretrain, fits[index], folder)[arm]
     every = jax.jit(jax.vmap(partial(dressed, problem, ARMS[arm].network)))(params)
     policy, _ = library.rebuild(describe(problem, arm))
-    return Player(*envs.make(of.env, **of.overrides), policy, every, config.adapt.seeds)
+    return Player(*envs.make(of.env, **of.overrides), policy, every, config.adapt.seeds, of.overrides)
 
 
 def describe(problem: Problem, arm: str) -> library.Description:

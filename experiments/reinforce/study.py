@@ -161,7 +161,7 @@ def player(pretrain: Fit, config: Config, folder: Path, arm: str, task: str) -> 
     of = agents.task_of(config.tasks, task)
     _, policy = made(config, of, ARMS[arm], pretrain, folder)
     last = agents.last(fits_of(config, of, pretrain)[arm].load(folder))
-    return Player(*envs.make(of.env, **of.overrides), policy, last, config.seeds)
+    return Player(*envs.make(of.env, **of.overrides), policy, last, config.seeds, of.overrides)
 
 
 def checks(config: Config, found: Found, table: Scores) -> list[Precondition]:

@@ -94,6 +94,7 @@ LIMITS = (
     "MuZero chooses among levels of a real action, as it has discrete ones alone.",
     "Transformers with a token a scalar read bins, those with one of all read standardised numbers.",
     "The model tells a reward and a value, and not that an episode ends.",
+    "The saboteur that mixes lanes loses what search sees ahead, worth nothing on PositionCartPole.",
 )
 
 
@@ -339,9 +340,8 @@ def player(config: Config, folder: Path, arm: str, task: str) -> Player:
     """An arm as it ended."""
     of = agents.task_of(config.tasks, task)
     fit = fits_of(config, of, pretrainings(config, of))[stage_arm(arm)]
-    return Player(
-        *world_of(of, arm), policy_of(config, of, arm, folder), agents.last(fit.load(folder)), config.seeds
-    )
+    policy, last = policy_of(config, of, arm, folder), agents.last(fit.load(folder))
+    return Player(*world_of(of, arm), policy, last, config.seeds, of.overrides)
 
 
 def stage_arm(arm: str) -> str:

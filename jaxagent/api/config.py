@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, get_args
 
 from envs.common.names import check_name
 from jaxagent.config import (
-    AlphaZeroConfig,
     Bound,
     Checked,
     CloningConfig,
@@ -26,6 +25,7 @@ from jaxagent.config import (
     RuntimeConfig,
     SACConfig,
     SearchConfig,
+    SelfPlayConfig,
     SequenceConfig,
     SPRConfig,
     TD3BCConfig,
@@ -252,7 +252,7 @@ _MUZERO = MuZeroConfig(
     model=LatentConfig(TrunkConfig(width=64, num_blocks=1), num_bins=41, reach=6.0, projection_size=64),
     search=SearchConfig(num_simulations=8, value_range=3.0),
 )
-_ALPHAZERO = AlphaZeroConfig(
+_ALPHAZERO = SelfPlayConfig(
     num_steps=32, num_gradient_steps=32, search=SearchConfig(num_simulations=32, value_range=1.0)
 )
 # The longest beginning of an id decides; "" is what is taken of an environment of no known family.

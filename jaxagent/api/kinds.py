@@ -9,7 +9,7 @@ from jaxagent.agents import actor_critic, memory_policy, muzero, pqn, rainbow, s
 from jaxagent.agents.planning import gumbel_search, planner
 from jaxagent.api import offline
 from jaxagent.api.config import STAGE, TrainConfig
-from jaxagent.config import MemoryConfig, TransformerConfig, TrunkConfig
+from jaxagent.config import MemoryConfig, TransformerConfig
 from jaxagent.study import agents, games, memory_agents, muzero_agents, value_agents
 from jaxagent.study.study import Fit
 from jaxagent.train import loops, optimizer
@@ -198,22 +198,23 @@ def _play_muzero(env: Any, config: TrainConfig) -> Policy:
 
 
 def _game(env: Any, config: TrainConfig) -> None:
-    is_open = env.num_players == 2 and env.name.split("/")[-1] not in HIDDEN
-    what, fix = "a board game of two that hides nothing", "take muzero, ppo or sac of one player"
+    is_open = env.num_players == 2 and env.name.split("/")[-1] not in HIDDEN and not env.is_step_random
+    what, fix = "a board game of two without dice that hides nothing", "of one player take muzero, ppo or sac"
     _require(is_open, env, config.agent, what, fix)
     _one_category(env, config)
     games.check_even(config.episodes)
 
 
 def _fit_alphazero(stage: str, env: Any, task: Any, config: TrainConfig, purpose: str) -> Fit:
-    network, plan = games.network_of(env, TrunkConfig()), gumbel_search(config.fit.search)
+    network, plan = games.network_of(env, config.fit.trunk), gumbel_search(config.fit.search)
     loop, task = games.self_play_loop(env, task, network, plan, config.fit)
     return agents.seeded(stage, loop, task, config.fit, config.seeds, purpose, in_turn=True)
 
 
 def _play_alphazero(env: Any, config: TrainConfig) -> Policy:
     plan = gumbel_search(config.fit.search, gumbel_scale=0.0)
-    return planner(env, games.network_of(env, TrunkConfig()), plan, discount=config.fit.discount)
+    network = games.network_of(env, config.fit.trunk)
+    return planner(env, network, plan, discount=config.fit.discount)
 
 
 def _normalised_params(learner: loops.Learner) -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ from jaxagent.config.checks import (
     require_replay,
     require_whole_lanes,
 )
-from jaxagent.config.networks import LatentConfig, QNetworkConfig
+from jaxagent.config.networks import LatentConfig, QNetworkConfig, TrunkConfig
 
 
 class Acting(Checked):
@@ -177,6 +177,13 @@ class AlphaZeroConfig(Acting):
         require_fraction(self, "discount", "trace", "final_learning_rate", "exploration")
         self.search.check()
         require_replay(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class SelfPlayConfig(AlphaZeroConfig):
+    """AlphaZero by name: how it learns, and its network."""
+
+    trunk: TrunkConfig = TrunkConfig()
 
 
 OnPolicyConfig = PPOConfig | PQNConfig

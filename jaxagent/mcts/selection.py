@@ -15,7 +15,7 @@ from jaxagent.mcts.tree import Node, prior_probs
 
 TIE_BREAK = 1e-7
 FIRST_VISIT = 1e9  # score of an action that UCB1 has yet to try
-NEAR = 1e-6  # share of the largest score, within which another may be the same one, rounded otherwise
+NEAR = 1e-5  # of the largest score and of 1: within it another may be the same one, rounded otherwise
 LOW_LOGIT = -1e9  # of an action that is considered whatever its logit
 
 
@@ -57,7 +57,7 @@ def _first_of(scores: jax.Array, largest: jax.Array) -> jax.Array:
     None is where the compiler computes the scores twice, for the largest and here, and rounds in two ways.
     """
     size = scores.shape[-1]
-    place, near = jnp.arange(size, dtype=jnp.int32), largest - NEAR * jnp.abs(largest)
+    place, near = jnp.arange(size, dtype=jnp.int32), largest - NEAR * (1.0 + jnp.abs(largest))
     found = jnp.where(scores == largest, place, jnp.where(scores >= near, place + size, 2 * size - 1))
     index = jnp.min(found, axis=-1)
     return jnp.where(index < size, index, index - size)

@@ -15,7 +15,7 @@ from jaxagent.nn.policy_value import Head, Trunk, as_input, check_board, encoder
 from jaxagent.nn.token_trunk import TokenTransition
 
 MIN_RANGE = 1e-5  # of a latent, below which it is not stretched
-NEAR = 1e-6  # of the largest number, within which another is as large
+NEAR, NEAREST = 1e-6, 0.01  # of the largest number and of the range, within which another is as large
 
 
 def rescale(latent: jax.Array) -> jax.Array:
@@ -41,7 +41,7 @@ def _ends_jvp(primals: tuple, tangents: tuple) -> tuple:
     (latent,), (change,) = primals, tangents
     axes = tuple(range(1, latent.ndim))
     low, high = _ends(latent)
-    near = NEAR * jnp.maximum(jnp.abs(low), jnp.abs(high))
+    near = jnp.minimum(NEAR * jnp.maximum(jnp.abs(low), jnp.abs(high)), NEAREST * (high - low))
 
     def share(is_end: jax.Array) -> jax.Array:
         count = jnp.sum(is_end, axis=axes, keepdims=True, dtype=latent.dtype)

@@ -1,6 +1,7 @@
 """Films of agents in their environments."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from jaxagent.report.render import write_gif
 from jaxagent.types import Policy, see_obs
 
 MAX_FRAMES = 100
-# One program for all agents that are filmed by one policy.
-_play = jax.jit(record, static_argnames=("env", "policy", "num_steps", "see"))
+
+
+def player(env: Any, policy: Policy, see: Callable = see_obs) -> Callable:
+    """What plays an episode, of (params, task, key): one program for all films of agents that act alike."""
+    return jax.jit(partial(record, env, policy, num_steps=env.max_steps, see=see))
 
 
 def write(
@@ -29,13 +33,15 @@ def write(
     label: str = "",
     see: Callable = see_obs,
     fps: float = 20,
+    play: Callable | None = None,
 ) -> Path:
     """Play one episode and write it as `folder/pictures/NAME.gif`; the label is NAME's beginning.
 
-    The shown return is that of the first player where a reward is a vector.
+    The shown return is that of the first player where a reward is a vector. Films may share a `play`, which
+    `player` made of the same environment and policy.
     """
-    played = _play(env, policy, params, task, key, num_steps=env.max_steps, see=see)
-    episode, task = jax.device_get((played, task))
+    play = play or player(env, policy, see)
+    episode, task = jax.device_get((play(params=params, task=task, key=key), task))
     if episode.rewards.ndim > 1:
         episode = episode._replace(rewards=episode.rewards[:, 0])
     path = folder / "pictures" / f"{name}.gif"

@@ -8,6 +8,7 @@ Stages, resume, cost, verdicts, budgets and the page follow from it; nothing is 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -221,6 +222,7 @@ class Player(NamedTuple):
     policy: Policy
     params: Any  # leaves [seeds, ...]
     seeds: Sequence[int]
+    overrides: Mapping[str, Any] = MappingProxyType({})  # of the task, by which the name makes it again
 
 
 def _load_lanes(folder: Path, name: str, init: Callable[[jax.Array], Any]) -> Any:

@@ -86,7 +86,11 @@ def fit(
         def inputs() -> tuple[Any, ...]:
             lane_keys = jnp.stack([keys.derive(seed, f"{purpose}/init") for seed in every])
             numbers = {f: jnp.asarray(np.repeat(np.float32(v), len(seeds))) for f, v in values.items()}
-            _, tasks = plain.inputs()  # as the agent meets it
+            _, tasks, *given = plain.inputs()  # tasks as the agent meets them
+            if given:
+                raise ValueError(
+                    f"{name}: got an agent that is given something, expected one that begins fresh."
+                )
             return lane_keys, stack([take(tasks, 0)] * len(every)), numbers
 
         loop = swept(lambda numbers: lanes_of(numbers).loop)

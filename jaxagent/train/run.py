@@ -174,7 +174,7 @@ def _run_stage(run: _Run, stage: Stage, before: str) -> None:
     sweep(place)
     log = folder / "metrics.jsonl"
     start, compiled_before = time.perf_counter(), clock.seconds
-    drawn = {*folder.glob("pictures/*")}
+    drawn = _pictures(folder)
     work = stage.prepare(folder)
     progress = Progress(stage.name, work.num_chunks * work.updates_per_chunk, clock, run.quiet)
     state, first_chunk = _restore(run, place / "checkpoints", stage.name, work)
@@ -209,9 +209,14 @@ def _run_stage(run: _Run, stage: Stage, before: str) -> None:
             "recompiled_programs": recompiled,
         },
     )
-    pictures = sorted({*folder.glob("pictures/*")} - drawn)
+    pictures = sorted(path for path, _ in _pictures(folder) - drawn)
     progress.close(seconds, clock.seconds - compiled_before, recompiled, pictures)
     stop.exit_if_received()
+
+
+def _pictures(folder: Path) -> set[tuple[Path, int]]:
+    """The run's pictures, and when each was written."""
+    return {(path, path.stat().st_mtime_ns) for path in folder.glob("pictures/*")}
 
 
 def _restore(run: _Run, place: Path, name: str, work: Work) -> tuple[Any, int]:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from extras import need
 from front_door import as_users_run_it  # noqa: F401, it is used by all
 
 import jaxagent
@@ -11,6 +12,7 @@ from experiments import cli
 from jaxagent.config import SearchConfig
 from jaxagent.types import View
 
+need("pgx")
 GAME = "pgx/tic_tac_toe"
 SMALL = {"num_envs": 4, "num_steps": 8, "num_gradient_steps": 1, "batch_size": 8, "warmup_steps": 64}
 TINY = SMALL | {"capacity": 256, "num_updates": 2, "updates_per_chunk": 1}
@@ -65,9 +67,14 @@ def test_what_needs_one_player_is_refused(trained, tmp_path):
 @pytest.mark.parametrize(
     ("env", "more", "message"),
     [
-        ("classic/CartPole-v1", {}, "board game of two that hides nothing for alphazero; take muzero"),
+        (
+            "classic/CartPole-v1",
+            {},
+            "board game of two without dice that hides nothing for alphazero; of one",
+        ),
         ("pgx/kuhn_poker", {}, "hides nothing"),
         ("pgx/2048", {}, "board game of two"),
+        ("pgx/backgammon", {}, "without dice"),
         (GAME, {"episodes": 3}, "episodes: got 3, expected an even number"),
     ],
 )

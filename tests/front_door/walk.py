@@ -150,8 +150,11 @@ class Walk:
             "install jupytext and nbconvert",
             self.python, "-m", "pip", "install", "--quiet", "jupytext", "nbconvert", "ipykernel",
         )  # fmt: skip
+        books = self.place / "notebooks"
+        books.mkdir()
         for name in names:
-            page, notebook = HOME / "experiments" / "examples" / f"{name}.py", self.place / f"{name}.ipynb"
+            # In a folder of its own: a study that was written beside it would be another module.
+            page, notebook = HOME / "experiments" / "examples" / f"{name}.py", books / f"{name}.ipynb"
             self.step(
                 f"notebook {name}", self.python, "-m", "jupytext", "--to", "notebook", page, "-o", notebook
             )

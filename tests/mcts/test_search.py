@@ -282,4 +282,8 @@ def test_it_is_found_where_another_program_rounded_the_largest(scores, expected)
     for up in (-np.inf, np.inf):
         largest = np.nextafter(scores.max(keepdims=True), np.float32(up))
         assert selection._first_of(scores, largest) == expected
-    assert selection._first_of(scores, np.array([np.nan], np.float32)) == 2  # one that is there
+
+
+def test_what_is_found_is_legal_where_the_largest_is_what_is_left_of_large_numbers():
+    scores = np.array([1e-6, -1.0, -2.0, np.finfo(np.float32).min], np.float32)
+    assert selection._first_of(scores, np.array([4e-6], np.float32)) == 0  # 16 + 1e-6 - 16, rounded otherwise

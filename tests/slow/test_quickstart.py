@@ -82,7 +82,7 @@ def test_resume_of_a_finished_run_changes_nothing(run):
 def test_eval_and_report(run):
     played = call("eval", str(run), "--episodes", "4")
     assert played.returncode == 0, played.stderr
-    assert "finetune--CartPole-v1" in played.stdout
+    assert "finetune, CartPole-v1" in played.stdout
     assert call("report", str(run), "--logger", "tensorboard").returncode == 0
     assert list((run / "tensorboard").glob("events.*"))
 

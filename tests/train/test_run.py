@@ -95,6 +95,23 @@ def test_every_line_is_told_as_it_is_written(tmp_path):
     assert heard == metrics_log.read(tmp_path / "metrics.jsonl")
 
 
+def test_a_finished_stage_names_the_pictures_that_it_left(tmp_path, capsys):
+    pictures = tmp_path / "pictures"
+
+    def draw(place):
+        pictures.mkdir(exist_ok=True)
+        for name in ("b.gif", "a.gif"):
+            (pictures / name).write_text(str(place))
+        return {}
+
+    drawing = [runs.Stage("draw", lambda folder: runs.Work(lambda state, place: draw(place)))]
+    go(tmp_path, drawing, quiet=False)
+    assert f"see {pictures / 'a.gif'} and 1 more" in capsys.readouterr().out
+    (tmp_path / "stages" / "draw" / "done.json").unlink()  # redone, it writes the same names
+    go(tmp_path, drawing, quiet=False)
+    assert "and 1 more" in capsys.readouterr().out
+
+
 def test_programs_are_dropped_between_stages_where_there_are_too_many(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(runs, "relieve", lambda: asked.append(None))
