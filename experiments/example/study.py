@@ -68,9 +68,8 @@ def player(config: Config, folder: Path, arm: str, task: str) -> Player:
     """An arm as it ended."""
     of = agents.task_of(config.tasks, task)
     last = agents.last(fits_of(config, of)[arm].load(folder))
-    return Player(
-        *envs.make(of.env), agents.as_policy(envs.make(of.env)[0], of.ppo, is_greedy=True), last, config.seeds
-    )
+    env, params = envs.make(of.env)
+    return Player(env, params, agents.as_policy(env, of.ppo, is_greedy=True), last, config.seeds)
 
 
 def checks(names: list[str], found: Found, table: Scores) -> list[Precondition]:

@@ -144,7 +144,7 @@ def spent(config: Config) -> dict[str, Spent]:
     result, searched = {}, max(task.play.num_simulations for task in config.tasks)
     for name in config.arms:
         arm = PLANNERS.get(name, Arm("", "", searches=name == "muzero"))
-        stages = [f"train/*/{stage_of(arm.fit or name)}"]
+        stages = [f"train/*/{stage_of(stage_arm(name))}"]
         stages += [f"pretrain/*/{arm.pretrained}"] if arm.pretrained else []
         stages += ["train/*/mlp"] if arm.pretrained and config.history.players == "mlp" else []
         result[name] = Spent(tuple(stages), 1 + searched * arm.searches, TRIALS.get(name, TRIED))
@@ -303,7 +303,7 @@ def policy_of(config: Config, task: TaskConfig, name: str, folder: Path) -> Poli
         return muzero.policy(model, gumbel_search(task.muzero.search, gumbel_scale=0.0), task.muzero)
     arm = PLANNERS[name]
     plan = gumbel_search(task.play, gumbel_scale=0.0) if arm.searches else None
-    policy = planner_of(config, task, arm.fit or name, folder).policy(plan)
+    policy = planner_of(config, task, stage_arm(name), folder).policy(plan)
     return standardised(env, policy) if arm.has_modalities else policy
 
 

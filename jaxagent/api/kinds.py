@@ -1,7 +1,10 @@
 """The agents that are trained by name: what each can read, how it is fitted, how it is played."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+import jax
 
 from envs.types import is_one_category
 from envs.vector import VectorEnv
@@ -10,10 +13,10 @@ from jaxagent.agents.planning import gumbel_search, planner
 from jaxagent.api import offline
 from jaxagent.api.config import STAGE, TrainConfig
 from jaxagent.config import MemoryConfig, TransformerConfig
-from jaxagent.study import agents, games, memory_agents, muzero_agents, value_agents
+from jaxagent.study import agents, films, games, memory_agents, muzero_agents, value_agents
 from jaxagent.study.study import Fit
 from jaxagent.train import loops, optimizer
-from jaxagent.types import Policy, View, see_obs
+from jaxagent.types import Policy, View
 
 HIDDEN = ("kuhn_poker", "leduc_holdem")  # games whose state holds what a player may not see
 FRAMES = 36  # pixels on a side: from here on a picture is a frame, and no board
@@ -31,14 +34,14 @@ class Kind(NamedTuple):
     arena: Callable[..., Any] = agents.arena  # where it is scored: (env, task, seeds, episodes, key)
     reads: Literal["obs", "view"] = "obs"  # "view": `types.View`, of the game that it searches with
 
-    @property
-    def fps(self) -> float:
-        """Frames a second of its films; a move of a game is one."""
-        return 1 if self.reads == "view" else 20
-
-    def shown(self, env: Any, policy: Policy) -> tuple[Policy, Callable]:
-        """What moves in a film, of the policy's parameters, and what it sees."""
-        return (games.against_random(env, policy), View) if self.reads == "view" else (policy, see_obs)
+    def film(
+        self, folder: Path, name: str, env: Any, policy: Policy, params: Any, task: Any, key: jax.Array
+    ) -> Path:
+        """An episode as `films.write` has it; of a game one against random play, a move a second."""
+        if self.reads == "obs":
+            return films.write(folder, name, env, policy, params, task, key)
+        both = games.against_random(env, policy)
+        return films.write(folder, name, env, both, params, task, key, see=View, fps=1)
 
 
 def kind_of(config: TrainConfig) -> Kind:

@@ -36,7 +36,7 @@ from jaxagent.data import foreign_arrays, store
 from jaxagent.files import write_json
 from jaxagent.report import trackers
 from jaxagent.report.loggers import check_loggers
-from jaxagent.study import agents, execution, films, histories
+from jaxagent.study import agents, execution, histories
 from jaxagent.train import manifest
 
 PRESET = "cpu"  # a name that manifests ask for
@@ -126,10 +126,8 @@ class Result:
             raise ValueError(f"file: got {path}, expected a name that ends in .gif.")
         params = agents.take(self.params, self._place(seed))
         with tempfile.TemporaryDirectory() as place:
-            key, kind = keys.derive(0, "render"), kind_of(self.config)
-            shown, see = kind.shown(self.env, self._policy)
-            told = self.config.agent, self.env, shown, params, self.task, key
-            made = films.write(Path(place), *told, see=see, fps=kind.fps)
+            told = self.config.agent, self.env, self._policy, params, self.task, keys.derive(0, "render")
+            made = kind_of(self.config).film(Path(place), *told)
             path.parent.mkdir(parents=True, exist_ok=True)
             return Path(shutil.move(made, path))
 

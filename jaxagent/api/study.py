@@ -93,9 +93,9 @@ def evaluate(
     found = played(config, arena, policy, kept)
     best = int(np.argmax(found["returns"][-1]))
     film = agents.take(agents.last(kept), best)
-    name, (shown, see) = f"{config.agent}--{config.task}", kind.shown(env, policy)
+    name = f"{config.agent}--{config.task}"
     try:
-        films.write(folder, name, env, shown, film, task, films.key(key), see=see, fps=kind.fps)
+        kind.film(folder, name, env, policy, film, task, films.key(key))
     except NotImplementedError:  # an environment of one's own that nobody draws
         best = None
     return found | {"filmed": best}
