@@ -8,7 +8,7 @@ run.policy("whole", "PositionCartPole").export("FOLDER")  # of the seed that sco
 """
 
 import json
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -77,18 +77,18 @@ class StudyRun:
             seed=chosen,
             precision=self.precision,
             recipe=to_dict(self.config),
-            reads="obs" if _is_plain(player) else "wrapped",
+            reads=player.reads if _is_plain(player) else "wrapped",
         )
         own = agents.take(player.params, seeds.index(chosen))
         return library.LoadedPolicy(about, player.policy, jax.tree.map(jnp.asarray, own))
 
     def evaluate(self, arm: str, task: str, episodes: int = 32, seed: int = 0) -> np.ndarray:
-        """Mean returns `[seeds]` over new episodes, which arms of a seed share."""
+        """Mean returns `[seeds]` over new episodes, which arms of a seed share; of games of two, points."""
         player = self.player(arm, task)
+        arena = player.arena or partial(agents.arena, player.env, player.task)
         key = keys.derive(seed, f"evaluate again/{task}")
-        arena = agents.arena(player.env, player.task, player.seeds, episodes, key)
         with jax.default_matmul_precision(self.precision):
-            return arena.returns(player.policy, player.params)
+            return arena(player.seeds, episodes, key).returns(player.policy, player.params)
 
 
 def _is_plain(player: Player) -> bool:

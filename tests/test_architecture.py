@@ -152,11 +152,11 @@ LINES = {  # of a room: what is more belongs to the library
     "memory": 323,  # of which 40 are presets for Craftax
     "reinforce": 269,  # a corpus, a pretraining and six ways to begin
     "muzero": 406,  # five models of a task, played with five numbers of simulations
-    "pasta": 1795,  # six objectives, two granularities, seven ways to adapt, tests, learning from rewards
+    "pasta": 1835,  # six objectives, two granularities, seven ways to adapt, tests, learning from rewards
     "plan": 385,
     "populations": 210,
     "quickstart": 496,
-    "spr": 879,  # two programs: a probe, and agents on games
+    "spr": 890,  # two programs: a probe, and agents on games
     "whole": 575,  # twelve arms of three kinds, their pretrainings and presets
 }
 NEW_PAPER = 210

@@ -30,7 +30,7 @@ from jaxagent.report.figure import Curve, curves, level, line, maps
 from jaxagent.study import agents, films, games
 from jaxagent.study.agents import Fits
 from jaxagent.study.budget import Spent
-from jaxagent.study.study import Found, Study
+from jaxagent.study.study import Found, Player, Study
 from jaxagent.study.verdicts import Scores, all_between, iqm_by_task
 from jaxagent.types import View
 
@@ -90,6 +90,7 @@ def study(config: Config) -> Study:
         shared_seeds=True,
         is_partial=True,
         spent=spent(config),
+        player=partial(player, config),
         extras=lambda found, table: {"points": {name: found[f"evaluate/{name}"]["points"] for name in names}},
     )
 
@@ -141,6 +142,15 @@ def evaluate(config: Config, game: GameConfig, fits: Fits, folder: Path, place: 
         "between": opponents.tolist(),
         "ratings": games.rate_snapshots(config.evaluation, made, kept["gumbel"], opponents, config.seeds),
     }
+
+
+def player(config: Config, folder: Path, arm: str, task: str) -> Player:
+    """An arm as it ended at a game, with the opponent of a task."""
+    name, opponent = task.split(", ")
+    game, (kind, row, how) = agents.task_of(config.games, name), PLAYERS[arm]
+    made, networks = games.game_of(game), agents.take(fits_of(config, game)[kind].load(folder), row)
+    policy, arena = games.player(config.evaluation, made, how), partial(games.matches, made, opponent)
+    return Player(made.env, made.task, policy, networks, config.seeds, reads="view", arena=arena)
 
 
 def film(config: Config, game: games.Game, network: Any, folder: Path) -> None:

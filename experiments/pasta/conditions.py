@@ -24,7 +24,10 @@ from jaxagent.agents.window import Window
 from jaxagent.evaluate.episodes import play
 from jaxagent.study import films
 from jaxagent.study.agents import Arena, stack, take
+from jaxagent.study.study import Player
 from jaxagent.types import Policy
+
+ZERO_SHOT = "zero-shot"
 
 
 class Condition(NamedTuple):
@@ -127,8 +130,24 @@ def evaluate(config: Config, domain: DomainConfig, folder: Path, place: Path) ->
                 policy, first = under(jax.tree.map(jnp.asarray, nominal)), take(lanes, 0)
                 films.write(folder, f"{arm}--{domain.name}", robot.env, policy, first, robot.task, key)
     if zero := zero_shot(config, domain, data, folder):
-        result["zero-shot"] = {"nominal": zero}
+        result[ZERO_SHOT] = {"nominal": zero}
     return {"returns": result}
+
+
+def player(config: Config, domain: DomainConfig, arm: str, folder: Path) -> Player:
+    """An arm as it ended on a domain, as it was tested nominal."""
+    data, count = pretraining.load(config, folder), len(config.adapt.seeds)
+    robot = data[domain.name]
+    if arm == ZERO_SHOT:
+        policy, params = zero_shot_policy(config, domain, data, folder)
+    else:
+        group = next(g for g in imitation.groups(config, domain) if arm in g.arms)
+        nominal = jax.tree.map(jnp.asarray, take(conditions(domain, robot)[1], 0))
+        policy = policy_under(group, robot, imitation.actor(group, data, folder), nominal)
+        begin = list(group.arms).index(arm) * count
+        params = take(imitation.learned(group, data, folder), slice(begin, begin + count))
+    overrides = {"max_steps": domain.horizon}
+    return Player(robot.env, robot.task, policy, params, config.adapt.seeds, overrides)
 
 
 def _network_of(config: Config, group: Group) -> Any:
@@ -140,17 +159,26 @@ def _network_of(config: Config, group: Group) -> Any:
     return network, tokens, model.domains, model.is_causal, pool
 
 
-def zero_shot(config: Config, domain: DomainConfig, data: dict[str, RobotData], folder: Path) -> list[float]:
-    """Returns `[seeds]` of the main model as it is, decoding actions through its cache.
-
-    Empty where the main model is no causal component model of bins, which has none to decode.
-    """
+def decodes(config: Config) -> bool:
+    """Whether the main model decodes actions as it is: a causal component model of bins does."""
     model = config.main
-    if (model.objective, model.granularity, model.values) != ("gpt", "component", "bins"):
-        return []
-    reader = pretraining.reader_of(config, model, data)
+    return (model.objective, model.granularity, model.values) == ("gpt", "component", "bins")
+
+
+def zero_shot_policy(
+    config: Config, domain: DomainConfig, data: dict[str, RobotData], folder: Path
+) -> tuple[Policy, SequenceParams]:
+    """The main model as it is, decoding actions through its cache, and its parameters `[seeds, ...]`."""
+    reader = pretraining.reader_of(config, config.main, data)
     policy = sequence.policy(reader.model, reader.layouts[domain.name].domain, "sample")
     codec = jax.tree.map(jnp.asarray, reader.tokenizers[domain.name].codec)
     networks = pretraining.networks(config, reader, folder)
-    params = stack([SequenceParams(n, codec) for n in networks])
+    return policy, stack([SequenceParams(n, codec) for n in networks])
+
+
+def zero_shot(config: Config, domain: DomainConfig, data: dict[str, RobotData], folder: Path) -> list[float]:
+    """Returns `[seeds]` of the main model as it is; empty where it has no actions to decode."""
+    if not decodes(config):
+        return []
+    policy, params = zero_shot_policy(config, domain, data, folder)
     return arena(config, domain, data[domain.name]).returns(policy, params).tolist()

@@ -18,6 +18,7 @@ of larger presets all others, such as another saboteur, pretrained on values tha
 from collections.abc import Mapping
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -32,9 +33,9 @@ from jaxagent.evaluate.claims import Claim, Precondition
 from jaxagent.nn import transformer
 from jaxagent.report import figure
 from jaxagent.report.figure import Curve
-from jaxagent.study import budget
+from jaxagent.study import agents, budget
 from jaxagent.study.budget import Spent
-from jaxagent.study.study import Found, Measure, Step, Study
+from jaxagent.study.study import Found, Measure, Player, Step, Study
 from jaxagent.study.verdicts import Scores, all_between, iqm_by_task, normalised
 
 LIMITS = (
@@ -91,7 +92,18 @@ def study(config: Config) -> Study:
         is_partial=True,
         shared_seeds=True,  # a pretraining serves all domains
         spent=spent(config),
+        player=partial(player, config),
     )
+
+
+def player(config: Config, folder: Path, arm: str, task: str) -> Player:
+    """An arm as it ended on a domain; its seeds stand as scores do, by pretraining."""
+    domain = agents.task_of(config.domains, task)
+    made_of, _ = SINGLE.get(arm, (arm, ""))
+    ended = conditions.player(config, domain, made_of.format(domain.name), folder)
+    seeds = nested(config, np.array([*ended.seeds])[None]).ravel()
+    order = seeds - config.adapt.seeds.first
+    return ended._replace(params=agents.take(ended.params, order), seeds=seeds.tolist())
 
 
 def spent(config: Config) -> dict[str, Spent]:

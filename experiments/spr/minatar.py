@@ -14,6 +14,7 @@ from jaxagent.config import RainbowConfig
 from jaxagent.nn.q_network import QNetwork
 from jaxagent.study import agents, films, value_agents
 from jaxagent.study.agents import Fits
+from jaxagent.study.study import Player
 from jaxagent.train import loops, parallel
 
 PREDICTS = "rainbow + spr"  # the twin's predictor never learns, so that its predictions mean nothing
@@ -64,6 +65,15 @@ def evaluate(config: Config, task: TaskConfig, fits: Fits, folder: Path, place: 
         films.write(folder, f"{name}--{task.name}", env, player.policy, last, params, films.key(key))
     steps = agents.env_steps_at(range(task.rainbow.num_chunks + 1), task.rainbow)
     return {"steps": steps, "returns": returns, "diagnoses": numbers}
+
+
+def player(config: Config, folder: Path, arm: str, task: str) -> Player:
+    """An agent as it ended."""
+    of = agents.task_of(config.tasks, task)
+    env, params = probe.noisy(*envs.make(of.env), of.noise)
+    network, fit = rainbow.network_of(env.obs_shape, env.action_spec, of.rainbow), configs_of(of)[arm]
+    last = agents.last(fits_of(config, of)[arm].load(folder))
+    return Player(env, params, value_agents.ValuePlayer(env, network, fit).policy, last, config.seeds)
 
 
 def diagnoses(network: QNetwork, kept: Any, data: probe.Measured) -> dict[str, Any]:

@@ -104,7 +104,8 @@ def study(config: Config) -> Study:
     best = "Rainbow on clean boards" if any(task.reached for task in config.tasks) else "the reference policy"
     label = f"normalised return (0: random play, 1: {best})"
     games = [task.name for task in config.tasks]
-    return Study(AGENTS, games, label=label, shown=lambda table, arm: table["returns", arm], **common)
+    common |= {"shown": lambda table, arm: table["returns", arm], "player": partial(minatar.player, config)}
+    return Study(AGENTS, games, label=label, **common)
 
 
 def spent(config: Config) -> dict[str, Spent]:

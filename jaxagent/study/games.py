@@ -95,13 +95,16 @@ def random_player(env: Any) -> Policy:
     return planning.scripted(choose)
 
 
-class RandomMatches(NamedTuple):
-    """As `agents.Arena`, of a game of two: points a game against random play, 1 for a win, 0.5 for a draw."""
+class Matches(NamedTuple):
+    """As `agents.Arena`, of a game of two: points a game against a rival, 1 for a win, 0.5 for a draw."""
 
     env: Any
     task: Any
     lane_keys: jax.Array  # [seeds]
     episodes: int  # games of each seed, an even number, half of them with each side
+    rival: Policy
+    level: Any = ()  # the rival's parameters
+    opening: int = 0  # moves drawn before a match
 
     def returns(self, policy: Policy, params: Any) -> np.ndarray:
         """Mean points `[seeds]` of parameters `[seeds, ...]`."""
@@ -109,11 +112,11 @@ class RandomMatches(NamedTuple):
 
     def curve(self, policy: Policy, snapshots: Any) -> np.ndarray:
         """Mean points `[snapshots, seeds]`, of leaves likewise."""
-        tasks, sides = broadcast_params(self.task, self.episodes), (policy, random_player(self.env))
+        tasks, sides = broadcast_params(self.task, self.episodes), (policy, self.rival)
 
         def one(lane: tuple[Any, jax.Array]) -> jax.Array:
             params, key = lane
-            games = play_match(self.env, sides, (params, ()), tasks, key)
+            games = play_match(self.env, sides, (params, self.level), tasks, key, opening=self.opening)
             return jnp.mean(points(games.returns))
 
         def of_snapshot(params: Any) -> jax.Array:
@@ -122,10 +125,21 @@ class RandomMatches(NamedTuple):
         return np.asarray(jax.jit(partial(jax.lax.map, of_snapshot))(snapshots))
 
 
-def random_matches(env: Any, task: Any, seeds: Sequence[int], episodes: int, key: jax.Array) -> RandomMatches:
-    """Matches whose games of a seed depend on `key` and the seed alone; ValueError for an odd number."""
+def random_matches(env: Any, task: Any, seeds: Sequence[int], episodes: int, key: jax.Array) -> Matches:
+    """Against random play; games of a seed depend on `key` and the seed. ValueError for an odd number."""
     check_even(episodes)
-    return RandomMatches(env, task, keys.per_index(key, jnp.array(tuple(seeds))), episodes)
+    lane_keys = keys.per_index(key, jnp.array(tuple(seeds)))
+    return Matches(env, task, lane_keys, episodes, random_player(env))
+
+
+def matches(game: Game, name: str, seeds: Sequence[int], episodes: int, key: jax.Array) -> Matches:
+    """Against one of a game's opponents, with its opening; likewise."""
+    check_even(episodes)
+    lane_keys, level = (
+        keys.per_index(key, jnp.array(tuple(seeds))),
+        game.levels[game.config.opponents.index(name)],
+    )
+    return Matches(game.env, game.task, lane_keys, episodes, opponent(game), level, game.config.opening)
 
 
 def check_even(episodes: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -223,6 +223,9 @@ class Player(NamedTuple):
     params: Any  # leaves [seeds, ...]
     seeds: Sequence[int]
     overrides: Mapping[str, Any] = MappingProxyType({})  # of the task, by which the name makes it again
+    reads: Literal["obs", "view"] = "obs"  # "view": `types.View`, of the game that it searches with
+    # `(seeds, episodes, key)` to who plays it, with `returns(policy, params)`; None: `agents.arena`.
+    arena: Callable[..., Any] | None = None
 
 
 def _load_lanes(folder: Path, name: str, init: Callable[[jax.Array], Any]) -> Any:
