@@ -1,1 +1,13 @@
-"""Kernels: one folder a hot loop, a Pallas kernel beside its plain XLA twin (none so far)."""
+"""Kernels: one folder a hot loop, a Pallas kernel beside its plain XLA twin, which is the specification.
+
+`kernels/README.md` says how to add one.
+"""
+
+from kernels import dispatch, linear_recurrence, scan
+
+ALL = (scan.KERNEL, linear_recurrence.KERNEL)
+
+
+def choices() -> dict[str, str]:
+    """What runs where `implementation` is "auto": "xla", "pallas" or "interpret" by kernel."""
+    return dispatch.choices(ALL)

@@ -22,6 +22,8 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1]
 import jax
 import pytest
 
+from kernels import dispatch
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
@@ -91,10 +93,20 @@ def keep(config, items, is_kept) -> None:
     items[:] = [i for i in items if is_kept(i)]
 
 
+def skip_without_accelerator(items) -> None:
+    """Say so where a test needs a GPU or TPU that the kernels lower for."""
+    waiting = [item for item in items if item.get_closest_marker("accelerator")]
+    if waiting and dispatch.platform() not in ("cuda", "tpu"):
+        why = f"needs a Hopper GPU or a TPU; this machine has a {dispatch.platform()}"
+        for item in waiting:
+            item.add_marker(pytest.mark.skip(reason=why))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config, items):
     """Tiers before `-m` selects among them, parts and first ids after it."""
     mark_slow(items)
+    skip_without_accelerator(items)
     yield
     if config.getoption("--first-ids"):
         first = {}

@@ -3,7 +3,7 @@
 A carry belongs to lanes that may stand anywhere in their episodes: it is forgotten where `is_first`
 says that a lane has just been reset, in the middle of a window too, so that learning replays what
 acting did. `unroll` is one pass over a window; of the GRU only what depends on the state is stepped,
-and the linear recurrence is an associative scan.
+and the linear recurrence is a scan of its own (`kernels.linear_recurrence`).
 """
 
 import math
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxagent.config import MemoryConfig
 from jaxagent.nn.dense import Dense
 from jaxagent.nn.initializers import orthogonal
+from kernels.linear_recurrence import Complex, recurrence
 
 RADII = (0.9, 0.999)  # moduli that eigenvalues of a linear recurrence begin between
 PHASE = math.pi / 10  # and below which phase (Orvieto et al. 2023, section 3.4: long memories)
@@ -208,31 +209,11 @@ class LinearRecurrence(nn.Module):
         drive = Complex(*jnp.split(drive, 2, axis=-1))
         eigenvalue = Complex(decay * jnp.cos(phase), decay * jnp.sin(phase))
         factor = Complex(*(jnp.where(is_first[..., None], 0.0, part[wide]) for part in eigenvalue))
-        before = product(Complex(*(part[0] for part in factor)), Complex(state[:, 0], state[:, 1]))
-        drive = Complex(*(d.at[0].add(b) for d, b in zip(drive, before, strict=True)))
-        _, states = jax.lax.associative_scan(_compose, (factor, drive))
+        states = recurrence(factor, drive, Complex(state[:, 0], state[:, 1]))
         states = jnp.concatenate(states, axis=-1)
         out = states @ self.param("c", nn.initializers.normal(1.0 / math.sqrt(size)), (2 * size, size))
         out = out + x * self.param("d", nn.initializers.normal(1.0), (size,))[wide]
         return out, states.reshape(*x.shape[:2], 2, size)
-
-
-class Complex(NamedTuple):
-    """Complex numbers as two arrays: not every accelerator has the type."""
-
-    real: jax.Array  # [...]
-    imag: jax.Array  # [...]
-
-
-def product(a: Complex, b: Complex) -> Complex:
-    """Element-wise product `[...]`."""
-    return Complex(a.real * b.real - a.imag * b.imag, a.real * b.imag + a.imag * b.real)
-
-
-def _compose(early: tuple[Complex, Complex], late: tuple[Complex, Complex]) -> tuple[Complex, Complex]:
-    """Two affine maps `h -> factor h + drive`, one after the other."""
-    moved = product(late[0], early[1])
-    return product(early[0], late[0]), Complex(moved.real + late[1].real, moved.imag + late[1].imag)
 
 
 def _log_decay(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

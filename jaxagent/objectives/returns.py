@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from kernels.scan import scan
+
 
 def gae(
     reward: jax.Array,
@@ -30,7 +32,7 @@ def gae(
         advantage = delta_t + keeps_t * advantage
         return advantage, advantage
 
-    _, advantage = jax.lax.scan(backward, jnp.zeros_like(delta[0]), (delta, keeps_trace), reverse=True)
+    _, advantage = scan(backward, jnp.zeros_like(delta[0]), (delta, keeps_trace), reverse=True)
     return advantage
 
 
@@ -48,7 +50,7 @@ def lambda_returns(
         following = reward_t + discount_t * ((1.0 - trace) * value_t + trace * following)
         return following, following
 
-    _, returns = jax.lax.scan(backward, next_value[-1], (reward, discount, next_value), reverse=True)
+    _, returns = scan(backward, next_value[-1], (reward, discount, next_value), reverse=True)
     return returns
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+import kernels
 from jaxagent.config import fingerprint, to_dict
 from jaxagent.folders import KIND, MANIFEST
 
@@ -62,6 +63,7 @@ def describe(
         "versions": versions(),
         "device": {"platform": device.platform, "kind": device.device_kind, "count": len(jax.devices())},
         "precision": jax.config.jax_default_matmul_precision or "default",
+        "kernels": kernels.choices(),
         "prng": jax.config.jax_default_prng_impl,
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "cores": len(os.sched_getaffinity(0)),
@@ -86,6 +88,12 @@ def check_same_machine(folder: Path, now: dict[str, Any]) -> None:
         f"{key}: was {then.get(key)!r}, is {now.get(key)!r}"
         for key in (*MUST_AGREE, "precision", "fingerprint")
         if then.get(key) != now.get(key)
+    ]
+    ran = then.get("kernels", {})  # those that it does not name came later: then XLA ran
+    differing += [
+        f"kernel {name}: was {ran.get(name, 'xla')!r}, is {how!r}"
+        for name, how in now["kernels"].items()
+        if ran.get(name, "xla") != how
     ]
     if differing:
         raise ManifestError(

@@ -1,0 +1,50 @@
+"""Which implementation runs, who says so, and where it stands."""
+
+import logging
+
+import pytest
+
+import kernels
+from kernels import dispatch
+
+KERNEL = dispatch.Kernel("none", ("cuda",))
+
+
+@pytest.fixture(autouse=True)
+def unsaid(monkeypatch):
+    monkeypatch.delenv(dispatch.VARIABLE, raising=False)
+    monkeypatch.setattr(dispatch, "_said", set())
+
+
+def test_the_reference_runs_where_nothing_was_measured(monkeypatch):
+    assert dispatch.choose(KERNEL) == "xla"
+    kind = dispatch.jax.devices()[0].device_kind
+    assert dispatch.choose(KERNEL._replace(wins_on=(kind,))) == "pallas"
+
+
+def test_a_variable_forces_one_for_a_whole_run_and_an_argument_stands_above_it(monkeypatch):
+    monkeypatch.setenv(dispatch.VARIABLE, "interpret")
+    assert dispatch.choose(KERNEL) == "interpret"
+    assert dispatch.choose(KERNEL, "xla") == "xla"
+    assert kernels.choices() == {kernel.name: "interpret" for kernel in kernels.ALL}
+    monkeypatch.setenv(dispatch.VARIABLE, "auto")
+    assert dispatch.choose(KERNEL) == "xla"
+
+
+def test_what_is_no_implementation_is_refused(monkeypatch):
+    with pytest.raises(ValueError, match="implementation: got 'triton', expected one of auto, xla"):
+        dispatch.choose(KERNEL, "triton")
+    monkeypatch.setenv(dispatch.VARIABLE, "fast")
+    with pytest.raises(ValueError, match=f"{dispatch.VARIABLE}: got 'fast', expected one of"):
+        dispatch.choose(KERNEL)
+
+
+def test_a_choice_is_said_once_and_a_platform_without_the_kernel_warns_once(caplog):
+    with caplog.at_level(logging.INFO, logger="kernels.dispatch"):
+        for _ in range(2):
+            dispatch.choose(KERNEL, "pallas")
+            assert dispatch.by_platform(KERNEL, {"cuda": lambda x: x + 1}, lambda x: x, 3) == 3
+    assert [(r.levelname, r.message) for r in caplog.records] == [
+        ("INFO", "kernel none: pallas"),
+        ("WARNING", "kernel none: none for cpu, its reference runs where it is lowered for that"),
+    ]

@@ -1,0 +1,88 @@
+"""`kernels.linear_recurrence` against numbers that are complex, and the memory policy that uses it."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from machines import CALLS, num_calls
+
+from jaxagent.config import MemoryConfig
+from jaxagent.nn.memory import memory
+from kernels import dispatch
+from kernels.linear_recurrence import Complex, cost, recurrence
+
+
+def data(shape, seed=0):
+    rng = np.random.default_rng(seed)
+
+    def complex_(*shape):
+        return rng.normal(size=shape) + 1j * rng.normal(size=shape)
+
+    factor = 0.9 * np.exp(1j * rng.random(shape)) * (rng.random(shape) > 0.2)
+    return factor, complex_(*shape), complex_(*shape[1:])
+
+
+def parts(*arrays):
+    return [Complex(jnp.asarray(x.real, jnp.float32), jnp.asarray(x.imag, jnp.float32)) for x in arrays]
+
+
+@pytest.mark.parametrize("implementation", ["xla", "interpret"])
+@pytest.mark.parametrize("shape", [(1, 2), (13, 3, 5)])
+def test_states_are_those_of_complex_numbers(implementation, shape):
+    factor, drive, state = data(shape)
+    expected, now = [], state
+    for f, d in zip(factor, drive, strict=True):
+        now = f * now + d
+        expected.append(now)
+    got = recurrence(*parts(factor, drive, state), implementation=implementation)
+    np.testing.assert_allclose(got.real, np.real(expected), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(got.imag, np.imag(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_equal_those_of_the_reference():
+    def gradients(implementation):
+        def total(*args):
+            return sum(jnp.sum(jnp.sin(x)) for x in recurrence(*args, implementation=implementation))
+
+        return jax.grad(total, argnums=(0, 1, 2))(*parts(*data((9, 3))))
+
+    for got, expected in zip(*map(jax.tree.leaves, map(gradients, ("interpret", "xla"))), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_it_lowers_for_accelerators():
+    run = partial(recurrence, implementation="pallas")
+    for platform in CALLS:
+        assert num_calls(run, *parts(*data((9, 3))), platform=platform)
+
+
+def test_a_factor_that_is_not_broadcast_is_refused():
+    factor, drive, state = parts(*data((4, 2, 3)))
+    with pytest.raises(ValueError, match=r"got \(4, 2, 1\) beside a state of \(2, 3\), expected \[T, 2, 3\]"):
+        recurrence(Complex(factor.real[..., :1], factor.imag), drive, state)
+
+
+def test_a_memory_learns_the_same_by_the_kernel(monkeypatch):
+    network = memory(MemoryConfig("lru", width=4, num_layers=2), 3)
+    params = network.init(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (6, 2, 3))
+    is_first = jnp.zeros((6, 2), bool).at[3, 1].set(True)
+
+    def loss(params):
+        return jnp.mean(
+            jnp.square(network.unroll(params, network.init_carry(2), x, is_first)[0][..., 0] - 1.0)
+        )
+
+    plain = jax.value_and_grad(loss)(params)
+    monkeypatch.setenv(dispatch.VARIABLE, "interpret")
+    jaxpr = str(jax.make_jaxpr(loss)(params))
+    assert "pallas_call" in jaxpr
+    by_kernel = jax.value_and_grad(loss)(params)
+    for got, expected in zip(*map(jax.tree.leaves, (by_kernel, plain)), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_its_cost_counts_each_array_once():
+    assert cost(10, 100) == (8000, 24000)
