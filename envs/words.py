@@ -8,7 +8,7 @@ that XLA fuses into the arithmetic that uses them.
 import abc
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from envs.tasks import make_task
 from envs.types import Component, Environment, Params, State, blank_action, clip_category, is_one_category
 
 Words = tuple[jax.Array, ...]  # uint32, [] or [B] each
+Seed = tuple[jax.Array, jax.Array]  # uint32, of one key
 
 GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: neighbouring counters land far apart
 RESET_STREAM, STEP_STREAM, ACTION_STREAM = 0x0, 0x5BD1E995, 0x27D4EB2F  # what the words are for
@@ -118,12 +119,52 @@ def lane_words(key: jax.Array, num_lanes: int, num_words: int, stream: int) -> W
     copies of one sequence. Both halves are mixed themselves first: the keys of small seeds differ
     in few bits.
     """
+    return words_of(seed_of(key), jnp.arange(num_lanes, dtype=jnp.uint32), num_words, stream)
+
+
+def seed_of(key: jax.Array) -> Seed:
+    """The two words of keys `[...]` that `words_of` hashes; `consume` tells that they are spent."""
     data = jax.random.key_data(key)
-    before = _mix(data[..., 0] ^ jnp.uint32(stream ^ GOLDEN))
-    inside = _mix(data[..., -1] + before + jnp.uint32(2 * GOLDEN % 2**32))
-    lanes = jnp.arange(num_lanes, dtype=jnp.uint32) * jnp.uint32(num_words)
+    return data[..., 0], data[..., -1]
+
+
+def words_of(seed: Seed, lane: jax.Array, num_words: int, stream: int) -> Words:
+    """The words of lanes alone, uint32, shaped as `lane`: element-wise, so that a kernel may draw them."""
+    before = _mix(seed[0] ^ jnp.uint32(stream ^ GOLDEN))
+    inside = _mix(seed[1] + before + jnp.uint32(2 * GOLDEN % 2**32))
+    lanes = lane * jnp.uint32(num_words)
     counters = (lanes + jnp.uint32(i) for i in range(num_words))
     return tuple(_mix(c * jnp.uint32(GOLDEN) + before, inside) for c in counters)
+
+
+class LaneStep(NamedTuple):
+    """What came of a step; fields `[]` or `[B]`."""
+
+    action: jax.Array
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+
+
+def lane_step(
+    env: WordEnvironment, act: Callable[[Words, State], jax.Array], params: Params
+) -> Callable[[State, jax.Array, Seed], tuple[State, LaneStep]]:
+    """`step(state, lane, seed)` of lanes alone, as `VectorEnv.step` has them by the key of the seed.
+
+    A lane that ends is reset. `act(words, state)` is a policy of a category, which sees the state; its
+    word is of `ACTION_STREAM`, as `lane_actions` has it. Fields are `[]` or `[B]`.
+    """
+
+    def step(state: State, lane: jax.Array, seed: Seed) -> tuple[State, LaneStep]:
+        action = act(words_of(seed, lane, 1, ACTION_STREAM), state)
+        words = words_of(seed, lane, env.num_step_words, STEP_STREAM)
+        stepped, reward, terminated, truncated = env.step_words(words, state, action, params)
+        fresh = env.first(words_of(seed, lane, env.num_reset_words, RESET_STREAM), params)
+        is_over = terminated | truncated
+        state = jax.tree.map(lambda new, old: jnp.where(is_over, new, old), fresh, stepped)
+        return state, LaneStep(action, reward, terminated, truncated)
+
+    return step
 
 
 def _mix(x: jax.Array, inside: jax.Array | None = None) -> jax.Array:

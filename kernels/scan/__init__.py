@@ -15,10 +15,9 @@ from jax.extend import core
 
 from kernels import dispatch
 from kernels.scan import elementwise, reference
-from kernels.scan.elementwise import FlatBody
 
 KERNEL = dispatch.Kernel("scan", ("cuda", "tpu"))
-DTYPES = ("float32", "bfloat16", "int32", "uint32", "int8", "bool")
+DTYPES = ("float32", "bfloat16", "int32", "uint32", "bool")
 
 
 def scan(
@@ -31,8 +30,9 @@ def scan(
 ) -> tuple[Any, Any]:
     """As `jax.lax.scan(body, init, inputs, reverse=reverse)`, with gradients of any order.
 
-    Leaves of `init` are `[...]`, all alike, those of `inputs` `[T, ...]`. What `body(carry, x)` makes of a
-    lane depends on that lane alone; it may close over scalars. What it takes: `cost`.
+    Leaves of `init` are `[...]`, all alike, those of `inputs` `[T, ...]`, or `[T]`, the same for all lanes.
+    What `body(carry, x)` makes of a lane depends on that lane alone; it may close over scalars. What it
+    takes: `cost`.
     Raises ValueError for leaves of other shapes or types, and for a body that mixes lanes.
     """
     how = dispatch.choose(KERNEL, implementation)
@@ -45,10 +45,9 @@ def scan(
     one, scalars, (after, y) = _of_one_lane(body, init, inputs)
     count = int(np.prod(lanes, dtype=int))
     carry = [x.reshape(count) for x in jax.tree.leaves(init)]
-    carry += [jnp.broadcast_to(scalar, (count,)) for scalar in scalars]
-    xs = [x.reshape(length, count) for x in jax.tree.leaves(inputs)]
-    last, ys = _differentiable(_Program(one, reverse, how), carry, xs)
-    last = [x.reshape(lanes) for x in last[: len(jax.tree.leaves(after))]]
+    xs = [_of_lanes(x, length, count) for x in jax.tree.leaves(inputs)]
+    last, ys = _differentiable(_Program(one, reverse, how), scalars, carry, xs)
+    last = [x.reshape(lanes) for x in last]
     ys = [x.reshape(length, *lanes) for x in ys]
     return jax.tree.unflatten(jax.tree.structure(after), last), jax.tree.unflatten(jax.tree.structure(y), ys)
 
@@ -58,17 +57,24 @@ def cost(length: int, lanes: int, *, num_inputs: int, num_outputs: int, operatio
     return length * lanes * operations, 4 * length * lanes * (num_inputs + num_outputs)
 
 
+def _of_lanes(x: jax.Array, length: int, count: int) -> jax.Array:
+    """An input `[T, B]`; `[T]` where all lanes share it, and no cotangent would be a sum over them."""
+    if x.size == length and count > 1:
+        return jnp.broadcast_to(x[:, None], (length, count)) if _is_float(x) else x
+    return x.reshape(length, count)
+
+
 def _sizes(carry: list, xs: list) -> tuple[tuple[int, ...], int]:
     """The shape of lanes and the number of steps. Raises ValueError as `scan` does."""
     if not carry or not xs or not xs[0].ndim:
         got = f"{len(carry)} leaves of a carry and {len(xs)} of inputs"
         raise ValueError(f"scan: got {got}, expected at least one of each, of inputs [T, ...].")
     lanes, length = carry[0].shape, xs[0].shape[0]
-    for name, leaves, shape in (("init", carry, lanes), ("inputs", xs, (length, *lanes))):
+    for name, leaves, shapes in (("init", carry, [lanes]), ("inputs", xs, [(length, *lanes), (length,)])):
         for leaf in leaves:
-            if leaf.shape != shape:
+            if leaf.shape not in shapes:
                 raise ValueError(
-                    f"scan: {name} has a leaf of shape {leaf.shape}, expected {shape}; broadcast it."
+                    f"scan: {name} has a leaf of shape {leaf.shape}, expected {shapes[0]}; broadcast it."
                 )
             if leaf.dtype.name not in DTYPES:
                 raise ValueError(
@@ -81,13 +87,13 @@ def _sizes(carry: list, xs: list) -> tuple[tuple[int, ...], int]:
 class _Program(NamedTuple):
     """What runs: a function of one lane, a direction, and "pallas" or "interpret"."""
 
-    one: FlatBody  # `(carry, x) -> (carry, y)`, lists of scalars
+    one: Callable[[list, list, list], tuple[list, list]]  # `(scalars, carry, x) -> (carry, y)`
     reverse: bool
     how: str
 
 
-def _of_one_lane(body: Callable, init: Any, inputs: Any) -> tuple[FlatBody, list, tuple[Any, Any]]:
-    """A body of flat scalars, the scalars that it closed over (more of its carry), and what it returns."""
+def _of_one_lane(body: Callable, init: Any, inputs: Any) -> tuple[Callable, list, tuple[Any, Any]]:
+    """A body of flat scalars, as in `_Program`, the scalars that it closed over, and what it returns."""
     whole = [jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree) for tree in (init, inputs)]
     step = whole[0], jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), whole[1])
     if found := elementwise.mixing(jax.make_jaxpr(body)(*step).jaxpr):
@@ -101,86 +107,97 @@ def _of_one_lane(body: Callable, init: Any, inputs: Any) -> tuple[FlatBody, list
     if any(scalar.ndim for scalar in scalars):
         shapes = [scalar.shape for scalar in scalars]
         raise ValueError(
-            f"scan: got a body that closes over arrays of shapes {shapes}, expected scalars alone."
+            f"scan: got a body that closes over arrays of shapes {shapes}, expected scalars alone; give them "
+            "as inputs or as carry."
         )
     size = len(expected)
 
-    def one(carry: list, x: list) -> tuple[list, list]:
-        consts = carry[size:]
-        out = core.jaxpr_as_fun(core.ClosedJaxpr(closed.jaxpr, consts))(*carry[:size], *x)
-        return [*out[:size], *consts], out[size:]
+    def one(scalars: list, carry: list, x: list) -> tuple[list, list]:
+        out = core.jaxpr_as_fun(core.ClosedJaxpr(closed.jaxpr, scalars))(*carry, *x)
+        return out[:size], out[size:]
 
     return one, scalars, made
 
 
-def _run(program: _Program, carry: list, xs: list) -> tuple[list, list]:
+def _run(program: _Program, scalars: list, carry: list, xs: list) -> tuple[list, list]:
     """All lanes `[B]` over all steps `[T, B]`."""
     from kernels.scan import pallas  # slow to import, and rarely used
 
     if not carry:  # of a derivative by inputs alone
-        idle = jnp.zeros(xs[0].shape[1:], jnp.int32)
+        idle = jnp.zeros(next(x for x in xs if x.ndim > 1).shape[1:], jnp.int32)
         one = program.one
-        program = program._replace(one=lambda carry, x: (carry, one([], x)[1]))
-        return [], _run(program, [idle], xs)[1]
-    body = jax.vmap(program.one)
+        program = program._replace(one=lambda scalars, carry, x: (carry, one(scalars, [], x)[1]))
+        return [], _run(program, scalars, [idle], xs)[1]
+    body = jax.vmap(program.one, in_axes=(None, 0, [0 if x.ndim > 1 else None for x in xs]))
     if program.how == "interpret":
-        return pallas.padded(pallas.interpreted, body, carry, xs, reverse=program.reverse)
+        return pallas.padded(pallas.interpreted, body, scalars, carry, xs, reverse=program.reverse)
     programs = {
         name: partial(pallas.padded, of, body, reverse=program.reverse)
         for name, of in (("cuda", pallas.gpu), ("tpu", pallas.tpu))
     }
-    plain = partial(jax.lax.scan, body, reverse=program.reverse)
-    return dispatch.by_platform(KERNEL, programs, plain, carry, xs)
+
+    def plain(scalars: list, carry: list, xs: list) -> tuple[list, list]:
+        return reference.scan(partial(body, scalars), carry, xs, reverse=program.reverse)
+
+    return dispatch.by_platform(KERNEL, programs, plain, scalars, carry, xs)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _differentiable(program: _Program, carry: list, xs: list) -> tuple[list, list]:
-    return _run(program, carry, xs)
+def _differentiable(program: _Program, scalars: list, carry: list, xs: list) -> tuple[list, list]:
+    return _run(program, scalars, carry, xs)
 
 
-def _forward(program: _Program, carry: list, xs: list) -> tuple[tuple[list, list], tuple[list, list]]:
+def _forward(program: _Program, scalars: list, carry: list, xs: list) -> tuple[tuple[list, list], tuple]:
     """Keeps every step's carry."""
     size = len(carry)
 
-    def one(carry: list, x: list) -> tuple[list, list]:
-        after, y = program.one(carry, x)
+    def one(scalars: list, carry: list, x: list) -> tuple[list, list]:
+        after, y = program.one(scalars, carry, x)
         return after, [*carry, *y]
 
-    last, kept = _differentiable(program._replace(one=one), carry, xs)
-    return (last, kept[size:]), (kept[:size], xs)
+    last, kept = _differentiable(program._replace(one=one), scalars, carry, xs)
+    return (last, kept[size:]), (scalars, kept[:size], xs)
 
 
-def _backward(program: _Program, kept: tuple[list, list], cotangents: tuple[list, list]) -> tuple[list, list]:
-    """A scan in the other direction, whose carry is the carry's cotangent."""
-    (carries, xs), (of_last, of_ys) = kept, cotangents
-    floats_c, floats_x = _floats(carries), _floats(xs)
-    of_last = [of_last[i] for i in floats_c]
+def _backward(program: _Program, kept: tuple, cotangents: tuple[list, list]) -> tuple[list, list, list]:
+    """A scan in the other direction, whose carry are cotangents of the carry and, summed, of scalars."""
+    (scalars, carries, xs), (of_last, of_ys) = kept, cotangents
+    floats = [_floats(arrays) for arrays in (carries, xs, scalars)]
     floats_y = [i for i, ct in enumerate(of_ys) if ct.dtype != jax.dtypes.float0]
-    sizes = len(carries), len(xs)
+    sizes, num_carry = (len(carries), len(xs)), len(floats[0])
 
-    def one(cotangent: list, x: list) -> tuple[list, list]:
-        before, here, of_y = x[: sizes[0]], x[sizes[0] : sum(sizes)], x[sum(sizes) :]
+    def one(scalars: list, cotangent: list, x: list) -> tuple[list, list]:
+        values = x[: sizes[0]], x[sizes[0] : sum(sizes)], scalars
+        of_carry, totals = cotangent[:num_carry], cotangent[num_carry:]
 
-        def smooth(c: list, x: list) -> tuple[list, list]:
-            after, y = program.one(_put(before, floats_c, c), _put(here, floats_x, x))
-            return [after[i] for i in floats_c], [y[i] for i in floats_y]
+        def smooth(*moving: list) -> tuple[list, list]:
+            carry, x, scalars = map(_put, values, floats, moving)
+            after, y = program.one(scalars, carry, x)
+            return [after[i] for i in floats[0]], [y[i] for i in floats_y]
 
-        _, pull = jax.vjp(smooth, [before[i] for i in floats_c], [here[i] for i in floats_x])
-        return pull((cotangent, of_y))
+        moving = ([of[i] for i in places] for of, places in zip(values, floats, strict=True))
+        of_carry, of_x, more = jax.vjp(smooth, *moving)[1]((of_carry, x[sum(sizes) :]))
+        return [*of_carry, *(total + part for total, part in zip(totals, more, strict=True))], of_x
 
+    begin = [of_last[i] for i in floats[0]]
+    begin += [jnp.zeros(carries[0].shape[1:], scalars[i].dtype) for i in floats[2]]
     inputs = [*carries, *xs, *(of_ys[i] for i in floats_y)]
-    mirrored = _Program(one, not program.reverse, program.how)
-    first, of_xs = _differentiable(mirrored, of_last, inputs)
-    return _put([_nothing(c[0]) for c in carries], floats_c, first), _put(
-        [_nothing(x) for x in xs], floats_x, of_xs
-    )
+    first, of_xs = _differentiable(_Program(one, not program.reverse, program.how), scalars, begin, inputs)
+    of_carry = _put([_nothing(c[0]) for c in carries], floats[0], first[:num_carry])
+    totals = [jnp.sum(total) for total in first[num_carry:]]
+    nothing = [[_nothing(x) for x in of] for of in (xs, scalars)]
+    return _put(nothing[1], floats[2], totals), of_carry, _put(nothing[0], floats[1], of_xs)
 
 
 _differentiable.defvjp(_forward, _backward)
 
 
+def _is_float(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
 def _floats(arrays: Sequence[Any]) -> list[int]:
-    return [i for i, x in enumerate(arrays) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return [i for i, x in enumerate(arrays) if _is_float(x)]
 
 
 def _put(values: Sequence[Any], places: Sequence[int], new: Sequence[Any]) -> list:

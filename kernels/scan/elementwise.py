@@ -1,12 +1,11 @@
 """Functions that act on every lane alone: told apart, and put in the words that kernels have."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 from jax.extend import core
-
-FlatBody = Callable[[list, list], tuple[list, list]]  # `(carry, x) -> (carry, y)`, of arrays alike
 
 # An element of the result depends on the elements of the operands at its place. (`jnp.where` is jitted.)
 NAMES = """
@@ -40,25 +39,55 @@ def mixing(jaxpr: Any) -> str | None:
 def plain(fn: Any, *args: Any) -> Any:
     """`fn(*args)` in primitives that kernels have: nothing jitted, nothing of automatic differentiation."""
     closed, made = jax.make_jaxpr(fn, return_shape=True)(*args)
-    flat = _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args))
-    return jax.tree.unflatten(jax.tree.structure(made), flat)
+    flat = jax.tree.leaves(args)
+    values = _evaluate(closed.jaxpr, closed.consts, [_Value(x, x.ndim == 0) for x in flat])
+    return jax.tree.unflatten(jax.tree.structure(made), [value.array for value in values])
 
 
-def _evaluate(jaxpr: Any, consts: list, args: list) -> list:
-    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
+class _Value(NamedTuple):
+    array: Any
+    is_uniform: bool  # one number for all lanes
 
-    def read(var: Any) -> Any:
-        return var.val if isinstance(var, core.Literal) else values[var]
+
+def _evaluate(jaxpr: Any, consts: list, args: list[_Value]) -> list[_Value]:
+    known = [_Value(const, True) for const in consts]
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*known, *args], strict=True))
+
+    def read(var: Any) -> _Value:
+        return _Value(var.val, True) if isinstance(var, core.Literal) else values[var]
 
     for eqn in jaxpr.eqns:
         inputs = [read(var) for var in eqn.invars]
+        arrays = [value.array for value in inputs]
         inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
         if isinstance(inner, core.ClosedJaxpr):
             outputs = _evaluate(inner.jaxpr, inner.consts, inputs)
-        elif eqn.primitive.name == "add_any":
-            outputs = [inputs[0] + inputs[1]]
         else:
-            found = eqn.primitive.bind(*inputs, **eqn.params)
-            outputs = found if eqn.primitive.multiple_results else [found]
+            if eqn.primitive.name == "add_any":
+                found = arrays[0] + arrays[1]
+            elif eqn.primitive.name == "not" and arrays[0].dtype == jnp.bool_:
+                found = arrays[0] ^ True  # Mosaic GPU of JAX 0.11 turns whole bytes
+            elif eqn.primitive.name == "select_n":
+                found = _selected(inputs)
+            else:
+                found = eqn.primitive.bind(*arrays, **eqn.params)
+            is_uniform = all(value.is_uniform for value in inputs)
+            found = found if eqn.primitive.multiple_results else [found]
+            outputs = [_Value(x, is_uniform) for x in found]
         values.update(zip(eqn.outvars, outputs, strict=True))
     return [read(var) for var in jaxpr.outvars]
+
+
+def _selected(inputs: list[_Value]) -> Any:
+    """`select_n`, of integers written so that Mosaic GPU keeps their sign.
+
+    It takes the sign of what a varying condition chooses from the condition, which has none, where the
+    number that is chosen if true is the same for all lanes; comparisons would then be unsigned.
+    """
+    condition, if_false, if_true = inputs
+    chosen, other, is_true = if_true.array, if_false.array, condition.array
+    if other.dtype != jnp.int32 or condition.is_uniform or not if_true.is_uniform:
+        return lax.select_n(is_true, other, chosen)
+    if not if_false.is_uniform:
+        return lax.select_n(is_true ^ True, chosen, other)
+    return other + is_true.astype(jnp.int32) * (chosen - other)

@@ -4,9 +4,10 @@ Traffic is each input and output once. Inputs do not depend on the carry, so tha
 steps are on their way at once: what is serial is the body alone.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,80 +16,61 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from kernels.scan import elementwise
-from kernels.scan.elementwise import FlatBody
 
 LANES = 128  # of a block: one a thread of a warpgroup; a TPU's register has as many
-UNROLL = 8  # steps whose inputs are loaded ahead
+UNROLL = 8  # steps whose inputs a GPU loads ahead
 STEPS = 256  # of a block of time on a TPU, which stay in its memory together
+# `(scalars, carry, x) -> (carry, y)`, of lists of arrays [LANES], or [] where all lanes share them.
+Body = Callable[[list, list, list], tuple[list, list]]
 
 
-def _times(first: Any, count: int, length: int, reverse: bool) -> list[Any]:
-    """Indices of `count` steps from the `first` that is taken."""
-    steps = [first + i for i in range(count)]
-    return [length - 1 - step for step in steps] if reverse else steps
+class Given(NamedTuple):
+    """What a kernel reads: scalars `[1]`, a carry `[B]`, inputs `[T, B]` or `[T]`; B in whole blocks."""
+
+    scalars: list
+    carry: list
+    inputs: list
 
 
-def _loop(body: FlatBody, carry: list, length: int, reverse: bool, load: Callable, store: Callable) -> list:
-    """All steps of a block, `UNROLL` at a time, and what is left."""
-
-    def some(first: Any, count: int, carry: list) -> list:
-        times = _times(first, count, length, reverse)
-        for t, x in [(t, load(t)) for t in times]:
-            carry, y = body(carry, x)
-            store(t, y)
-        return carry
-
-    whole = length // UNROLL
-    if whole:
-        carry = lax.fori_loop(0, whole, lambda i, c: some(i * UNROLL, UNROLL, c), carry)
-    return some(whole * UNROLL, length % UNROLL, carry)
-
-
-def _kernel(body: FlatBody, sizes: tuple[int, int, int], reverse: bool, at: Any, refs: Sequence[Any]) -> None:
-    """Lanes `at` of all: refs are the carry's, the inputs', the last carry's and the outputs'."""
-    num_carry, num_inputs, length = sizes
-    begin, inputs = refs[:num_carry], refs[num_carry : num_carry + num_inputs]
-    ends = refs[num_carry + num_inputs :][:num_carry]
-    outputs = refs[2 * num_carry + num_inputs :]
-
-    def store(t: Any, values: list) -> None:
-        for ref, value in zip(outputs, values, strict=True):
-            ref[t, at] = value
-
-    carry = _loop(
-        body, [ref[at] for ref in begin], length, reverse, lambda t: [ref[t, at] for ref in inputs], store
-    )
-    for ref, value in zip(ends, carry, strict=True):
-        ref[at] = value
+def _split(values: Sequence[Any], counts: Sequence[int]) -> list[Sequence[Any]]:
+    """Parts of so many values, and the rest."""
+    ends = list(itertools.accumulate(counts, initial=0))
+    return [values[low:high] for low, high in zip(ends, [*ends[1:], len(values)], strict=True)]
 
 
 def padded(
-    implementation: Callable, body: FlatBody, carry: list, inputs: list, *, reverse: bool
+    implementation: Callable, body: Callable, scalars: list, carry: list, inputs: list, *, reverse: bool
 ) -> tuple[list, list]:
-    """Call `gpu`, `tpu` or `interpreted` on any number of lanes `[B]`, over steps `[T, B]`, of any type."""
+    """Call `gpu`, `tpu` or `interpreted` on any number of lanes `[B]`, over steps `[T, B]`, of any type.
+
+    `body(scalars, carry, x)` is of lanes, of `x` those that are `[T]` scalars.
+    """
     num_lanes, length = carry[0].shape[0], inputs[0].shape[0]
-    own = [x.dtype for x in carry], [x.dtype for x in inputs]
-    lanes = [[jax.ShapeDtypeStruct((LANES,), d) for d in dtypes] for dtypes in own]
-    types = [[s.dtype for s in made] for made in jax.eval_shape(body, *lanes)]
+    own = [[x.dtype for x in of] for of in (scalars, carry, inputs)]
+    one = [
+        [jax.ShapeDtypeStruct((LANES,) if of is carry or x.ndim > 1 else (), x.dtype) for x in of]
+        for of in (scalars, carry, inputs)
+    ]
+    types = [[s.dtype for s in made] for made in jax.eval_shape(body, *one)]
     stored = partial(_stored, implementation is gpu)
 
-    def stored_body(carry: list, x: list) -> tuple[list, list]:
-        after, y = elementwise.plain(body, _cast(carry, own[0]), _cast(x, own[1]))
+    def stored_body(scalars: list, carry: list, x: list) -> tuple[list, list]:
+        after, y = elementwise.plain(body, *map(_cast, (scalars, carry, x), own))
         return _cast(after, map(stored, types[0])), _cast(y, map(stored, types[1]))
 
-    def ready(arrays: list) -> list:
-        # A lane of its own kind: zeros might divide.
-        extra = -num_lanes % LANES
-        return [
-            jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, extra)], mode="edge").astype(stored(x.dtype))
-            for x in arrays
-        ]
+    def ready(x: jax.Array) -> jax.Array:
+        # What is added is a lane of its own kind: zeros might divide.
+        more = [(0, 0)] * (x.ndim - 1) + [(0, -num_lanes % LANES)]
+        return jnp.pad(x, more, mode="edge").astype(stored(x.dtype))
 
-    begin, xs = ready(carry), ready(inputs)
+    begin = [ready(x) for x in carry]
+    xs = [ready(x) if x.ndim > 1 else x.astype(stored(x.dtype)) for x in inputs]
+    fixed = [x.astype(stored(x.dtype))[None] for x in scalars]
     size = begin[0].shape[0]
     shapes = [jax.ShapeDtypeStruct((size,), stored(d)) for d in types[0]]
     shapes += [jax.ShapeDtypeStruct((length, size), stored(d)) for d in types[1]]
-    result = [x[..., :num_lanes] for x in implementation(stored_body, begin, xs, shapes, reverse=reverse)]
+    result = implementation(stored_body, Given(fixed, begin, xs), shapes, reverse=reverse)
+    result = [x[..., :num_lanes] for x in result]
     return _cast(result[: len(carry)], types[0]), _cast(result[len(carry) :], types[1])
 
 
@@ -96,47 +78,65 @@ def _stored(is_gpu: bool, dtype: Any) -> Any:
     """How a type lies in memory: nobody loads bits, and a TPU's rows are of 32 bits."""
     if is_gpu:
         return jnp.int8 if dtype == jnp.bool_ else dtype
-    return {"bool": jnp.int32, "int8": jnp.int32, "bfloat16": jnp.float32}.get(jnp.dtype(dtype).name, dtype)
+    return {"bool": jnp.int32, "bfloat16": jnp.float32}.get(jnp.dtype(dtype).name, dtype)
 
 
 def _cast(arrays: Iterable, dtypes: Iterable) -> list:
-    pairs = zip(arrays, dtypes, strict=True)
-    return [x if x.dtype == d else x != 0 if d == jnp.bool_ else x.astype(d) for x, d in pairs]
+    """In registers or memory, bits by way of words: Mosaic GPU computes with nothing in between."""
+
+    def cast(x: Any, dtype: Any) -> Any:
+        if x.dtype == dtype:
+            return x
+        if dtype == jnp.bool_:
+            return x.astype(jnp.int32) != 0
+        return x.astype(jnp.int32).astype(dtype) if x.dtype == jnp.bool_ else x.astype(dtype)
+
+    return [cast(x, dtype) for x, dtype in zip(arrays, dtypes, strict=True)]
 
 
-def gpu(
-    body: FlatBody, carry: list, inputs: list, outputs: list, *, reverse: bool, interpret: Any = None
-) -> list:
-    """On Mosaic GPU (Hopper and later). Arrays `[B]` and `[T, B]`, B a multiple of `LANES`.
-
-    `outputs` are the shapes of `[*carry, *y]`; so is the result.
-    """
+def gpu(body: Body, given: Given, outputs: list, *, reverse: bool, interpret: Any = None) -> list:
+    """On Mosaic GPU (Hopper and later); `outputs` are the shapes of `[*carry, *y]`, and so is the result."""
     from jax.experimental.pallas import mosaic_gpu as plgpu  # not with every build of JAX
 
-    sizes = len(carry), len(inputs), inputs[0].shape[0]
+    counts, length = (*map(len, given), len(given.carry)), given.inputs[0].shape[0]
 
     def kernel(*refs: Any) -> None:
-        _kernel(body, sizes, reverse, pl.ds(lax.axis_index("lanes") * LANES, LANES), refs)
+        at = pl.ds(lax.axis_index("lanes") * LANES, LANES)
+        scalars, begin, inputs, ends, outputs = _split(refs, counts)
+        fixed = [ref[0] for ref in scalars]
+
+        def some(first: Any, count: int, carry: list) -> list:
+            times = [length - 1 - first - i if reverse else first + i for i in range(count)]
+            loaded = [[ref[t, at] if ref.ndim > 1 else ref[t] for ref in inputs] for t in times]
+            for t, x in zip(times, loaded, strict=True):
+                carry, y = body(fixed, carry, x)
+                for ref, value in zip(outputs, y, strict=True):
+                    ref[t, at] = value
+            return carry
+
+        carry, whole = [ref[at] for ref in begin], length // UNROLL
+        if whole:
+            carry = lax.fori_loop(0, whole, lambda i, carry: some(i * UNROLL, UNROLL, carry), carry)
+        for ref, value in zip(ends, some(whole * UNROLL, length % UNROLL, carry), strict=True):
+            ref[at] = value
 
     options = {} if interpret is None else {"interpret": interpret}
-    grid = (carry[0].shape[0] // LANES,)
+    grid = (given.carry[0].shape[0] // LANES,)
     run = plgpu.kernel(kernel, out_type=tuple(outputs), grid=grid, grid_names=("lanes",), **options)
-    return list(run(*carry, *inputs))
+    return list(run(*itertools.chain(*given)))
 
 
-def tpu(
-    body: FlatBody, carry: list, inputs: list, outputs: list, *, reverse: bool, interpret: bool = False
-) -> list:
+def tpu(body: Body, given: Given, outputs: list, *, reverse: bool, interpret: bool = False) -> list:
     """On a TPU, or in the interpreter of any machine; as `gpu`. The grid goes along time last, in order."""
-    length, num_lanes = inputs[0].shape
+    length, num_lanes = given.inputs[0].shape[0], given.carry[0].shape[0]
+    num_scalars, num_carry, _ = map(len, given)
     steps = min(length, STEPS)
     num_blocks = pl.cdiv(length, steps)
-    num_carry, num_inputs = len(carry), len(inputs)
+    counts = *map(len, given), num_carry, len(outputs) - num_carry
 
     def kernel(*refs: Any) -> None:
-        begin, ins = refs[:num_carry], refs[num_carry : num_carry + num_inputs]
-        ends, outs = refs[num_carry + num_inputs :][:num_carry], refs[2 * num_carry + num_inputs : -num_carry]
-        kept, block = refs[-num_carry:], pl.program_id(1)
+        fixed, begin, ins, ends, outs, kept = _split(refs, counts)
+        block = pl.program_id(1)
 
         @pl.when(block == 0)
         def _() -> None:
@@ -146,19 +146,21 @@ def tpu(
         # The last block of time is cut, and in reverse it comes first.
         here = num_blocks - 1 - block if reverse else block
         is_cut = length % steps != 0
+        values = [ref[0] for ref in fixed]
 
-        def step(i: Any, values: list) -> list:
+        def step(i: Any, carry: list) -> list:
             t = steps - 1 - i if reverse else i
-            after, y = body(values, [ref[t, :] for ref in ins])
+            time = jnp.minimum(here * steps + t, length - 1)  # of scalars, which are there for all blocks
+            after, y = body(values, carry, [ref[t, :] if ref.ndim > 1 else ref[time] for ref in ins])
             if is_cut:
                 is_real = here * steps + t < length
-                after = [jnp.where(is_real, new, old) for new, old in zip(after, values, strict=True)]
+                after = [jnp.where(is_real, new, old) for new, old in zip(after, carry, strict=True)]
             for ref, value in zip(outs, y, strict=True):
                 ref[t, :] = value
             return after
 
-        values = lax.fori_loop(0, steps, step, [ref[0, :] for ref in kept])
-        for ref, end, value in zip(kept, ends, values, strict=True):
+        last = lax.fori_loop(0, steps, step, [ref[0, :] for ref in kept])
+        for ref, end, value in zip(kept, ends, last, strict=True):
             ref[0, :] = value
             end[0, :] = value
 
@@ -166,16 +168,19 @@ def tpu(
     by_time = pl.BlockSpec(
         (steps, LANES), lambda lanes, block: (num_blocks - 1 - block if reverse else block, lanes)
     )
+    shared = pl.BlockSpec(memory_space=pltpu.SMEM)
     rows = [jax.ShapeDtypeStruct((1, *s.shape), s.dtype) for s in outputs[:num_carry]]
     result = pl.pallas_call(
         kernel,
         grid=(num_lanes // LANES, num_blocks),
-        in_specs=[by_lane] * num_carry + [by_time] * num_inputs,
-        out_specs=[by_lane] * num_carry + [by_time] * (len(outputs) - num_carry),
+        in_specs=[shared] * num_scalars
+        + [by_lane] * num_carry
+        + [by_time if x.ndim > 1 else shared for x in given.inputs],
+        out_specs=[by_lane] * num_carry + [by_time] * counts[-1],
         out_shape=[*rows, *outputs[num_carry:]],
         scratch_shapes=[pltpu.VMEM((1, LANES), s.dtype) for s in outputs[:num_carry]],
         interpret=interpret,
-    )(*(x[None] for x in carry), *inputs)
+    )(*given.scalars, *(x[None] for x in given.carry), *given.inputs)
     return [x[0] for x in result[:num_carry]] + list(result[num_carry:])
 
 

@@ -146,11 +146,13 @@ def test_the_kernel_of_a_gpu_writes_all_and_races_nowhere():
     first = carries((2 * pallas.LANES,))[returned]
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (first, reward)]
 
-    def body(carry, x):
+    def body(scalars, carry, x):
         return tuple([value] for value in returned(carry[0], (x[0], x[1] != 0)))
 
     inputs = [reward, is_last.astype(jnp.int8)]
-    got = pallas.gpu(body, [first], inputs, shapes, reverse=True, interpret=gpu_interpreter())
+    got = pallas.gpu(
+        body, pallas.Given([], [first], inputs), shapes, reverse=True, interpret=gpu_interpreter()
+    )
     assert_equal(tuple(got), reference.scan(returned, first, (reward, is_last), reverse=True))
 
 

@@ -1,0 +1,49 @@
+"""`rollout`: T steps of an environment with its policy in one launch, states in registers throughout.
+
+The kernel is `kernels.scan`: what a step needs of memory are the two words that it draws its randomness
+from and the policy's parameters, so that lanes never wait for memory, and nothing is launched between.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kernels import dispatch
+from kernels.rollout.policies import linear, perceptron
+from kernels.scan import scan
+
+KERNEL = dispatch.Kernel("rollout", ("cuda", "tpu"))
+__all__ = ["KERNEL", "cost", "linear", "perceptron", "rollout"]
+
+
+def rollout(
+    step: Callable[[Any, jax.Array, Any], tuple[Any, Any]],
+    state: Any,
+    seeds: Any,
+    *,
+    implementation: str = "auto",
+) -> tuple[Any, Any]:
+    """The last state, leaves `[B]`, and what every step gave, leaves `[T, B]`.
+
+    `step(state, lane, seed)` moves lanes alone and resets them itself: `lane` is their number, uint32, and
+    `seed` a step's of `seeds`, integers `[T]`. `envs.words.lane_step` makes one. What is not asked for is not
+    written: let `step` sum up rewards in its state where the trajectory is not needed.
+    Raises ValueError as `scan` does.
+    """
+    how = dispatch.choose(KERNEL, implementation)
+    lanes = jnp.arange(jax.tree.leaves(state)[0].shape[0], dtype=jnp.uint32)
+
+    def body(carry: tuple[Any, jax.Array], seed: Any) -> tuple[tuple[Any, jax.Array], Any]:
+        state, lane = carry
+        state, told = step(state, lane, seed)
+        return (state, lane), told
+
+    (state, _), told = scan(body, (state, lanes), seeds, implementation=how)
+    return state, told
+
+
+def cost(length: int, lanes: int, *, num_fields: int, num_outputs: int, operations: int) -> tuple[int, int]:
+    """Operations and bytes, of fields and outputs of 4 bytes: states are read and written once in all."""
+    return length * lanes * operations, 4 * lanes * (2 * num_fields + length * num_outputs) + 8 * length
