@@ -156,7 +156,7 @@ LINES = {  # of a room: what is more belongs to the library
     "plan": 385,
     "populations": 210,
     "quickstart": 496,
-    "spr": 890,  # two programs: a probe, and agents on games
+    "spr": 898,  # two programs: a probe, and agents on games
     "whole": 575,  # twelve arms of three kinds, their pretrainings and presets
 }
 NEW_PAPER = 210

@@ -74,7 +74,10 @@ CLAIMS = [  # of the probe; margins were fixed before the claim seeds ran
     Claim("T3", "they depend on actions", "threshold", "tokens", **ACTS, gated=False),
     Claim("T4", "it trips no alarm", "threshold", "tokens", **QUIET),
 ]
-HELPS = Claim("R1", "Rainbow is better with self-prediction", "superiority", *AGENTS, 0.1, metric="returns")
+FEW = 0.21  # development: eight seeds of two games show 0.206, no less; what is smaller is left to gpu
+HELPS = partial(
+    Claim, "R1", "Rainbow is better with self-prediction", "superiority", *AGENTS, metric="returns"
+)
 
 
 def study(config: Config) -> Study:
@@ -91,7 +94,7 @@ def study(config: Config) -> Study:
     common = {
         "steps": steps,
         "scores": partial(scores, config),
-        "claims": (CLAIMS if config.has_probe else []) + ([HELPS] if config.tasks else []),
+        "claims": (CLAIMS if config.has_probe else []) + ([helps(config)] if config.tasks else []),
         "limits": limits,
         "figures": partial(figures, config),
         "spent": spent(config),
@@ -106,6 +109,11 @@ def study(config: Config) -> Study:
     games = [task.name for task in config.tasks]
     common |= {"shown": lambda table, arm: table["returns", arm], "player": partial(minatar.player, config)}
     return Study(AGENTS, games, label=label, **common)
+
+
+def helps(config: Config) -> Claim:
+    """The claim of Rainbow, of an effect that the seeds can show."""
+    return HELPS(margin=0.1 if len(config.seeds) >= 16 else FEW)
 
 
 def spent(config: Config) -> dict[str, Spent]:
