@@ -17,6 +17,7 @@ IMPLEMENTATIONS = ("auto", "xla", "pallas", "interpret")
 VARIABLE = "JAXAGENT_KERNELS"
 log = logging.getLogger(__name__)
 _said: set[str] = set()
+OLDER = "older cuda"
 HOPPER = 9.0  # the first compute capability that Mosaic GPU lowers for
 
 
@@ -24,7 +25,6 @@ class Kernel(NamedTuple):
     """A kernel by name, and where it was measured to win."""
 
     name: str
-    platforms: tuple[str, ...]  # that it lowers for: "cuda", "tpu"
     wins_on: tuple[str, ...] = ()  # `device_kind` of devices with a row in benchmarks/results/kernels.jsonl
 
 
@@ -54,11 +54,11 @@ def choices(kernels: Iterable[Kernel]) -> dict[str, str]:
 
 def by_platform(kernel: Kernel, programs: dict[str, Callable], reference: Callable, *args: Any) -> Any:
     """Call the program of the platform that is lowered for, or the reference where there is none."""
-    if (here := platform()) not in programs:
-        _say(
-            f"kernel {kernel.name}: none for {here}, its reference runs where it is lowered for that",
-            logging.WARNING,
-        )
+    here = platform()
+    if here not in programs:
+        _say(f"kernel {kernel.name}: none for {here}, where the reference runs", logging.WARNING)
+    if here == OLDER:  # it would be lowered for as any other
+        programs = {name: program for name, program in programs.items() if name != "cuda"}
     return jax.lax.platform_dependent(*args, default=reference, **programs)
 
 
@@ -67,7 +67,11 @@ def platform() -> str:
     device = jax.devices()[0]
     if device.platform != "gpu":
         return device.platform
-    return "cuda" if float(getattr(device, "compute_capability", 0)) >= HOPPER else "older cuda"
+    try:
+        capability = float(getattr(device, "compute_capability", 0))
+    except ValueError:  # of another maker: "gfx90a"
+        return "rocm"
+    return "cuda" if capability >= HOPPER else OLDER
 
 
 def _check(name: str, value: str) -> None:

@@ -9,7 +9,7 @@ from kernels.linear_recurrence import reference
 from kernels.linear_recurrence.complex import Complex, product
 from kernels.scan import scan
 
-KERNEL = dispatch.Kernel("linear_recurrence", ("cuda", "tpu"))
+KERNEL = dispatch.Kernel("linear_recurrence")
 
 
 def recurrence(factor: Complex, drive: Complex, state: Complex, *, implementation: str = "auto") -> Complex:

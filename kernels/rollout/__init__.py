@@ -14,7 +14,7 @@ from kernels import dispatch
 from kernels.rollout.policies import linear, perceptron
 from kernels.scan import scan
 
-KERNEL = dispatch.Kernel("rollout", ("cuda", "tpu"))
+KERNEL = dispatch.Kernel("rollout")
 __all__ = ["KERNEL", "cost", "linear", "perceptron", "rollout"]
 
 

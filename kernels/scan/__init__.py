@@ -16,7 +16,7 @@ from jax.extend import core
 from kernels import dispatch
 from kernels.scan import elementwise, reference
 
-KERNEL = dispatch.Kernel("scan", ("cuda", "tpu"))
+KERNEL = dispatch.Kernel("scan")
 DTYPES = ("float32", "bfloat16", "int32", "uint32", "bool")
 
 
@@ -28,12 +28,13 @@ def scan(
     reverse: bool = False,
     implementation: str = "auto",
 ) -> tuple[Any, Any]:
-    """As `jax.lax.scan(body, init, inputs, reverse=reverse)`, with gradients of any order.
+    """As `jax.lax.scan(body, init, inputs, reverse=reverse)`, with reverse-mode gradients of any order.
 
     Leaves of `init` are `[...]`, all alike, those of `inputs` `[T, ...]`, or `[T]`, the same for all lanes.
     What `body(carry, x)` makes of a lane depends on that lane alone; it may close over scalars. What it
     takes: `cost`.
-    Raises ValueError for leaves of other shapes or types, and for a body that mixes lanes.
+    Kernels raise ValueError for leaves of other shapes or types, and for a body that mixes lanes, loops, or
+    returns other shapes; the reference takes what `jax.lax.scan` takes.
     """
     how = dispatch.choose(KERNEL, implementation)
     if how == "xla":
@@ -96,8 +97,14 @@ def _of_one_lane(body: Callable, init: Any, inputs: Any) -> tuple[Callable, list
     """A body of flat scalars, as in `_Program`, the scalars that it closed over, and what it returns."""
     whole = [jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree) for tree in (init, inputs)]
     step = whole[0], jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), whole[1])
-    if found := elementwise.mixing(jax.make_jaxpr(body)(*step).jaxpr):
+    traced, returned = jax.make_jaxpr(body, return_shape=True)(*step)
+    if found := elementwise.mixing(traced.jaxpr):
         raise ValueError(f"scan: got a body with {found}, expected one that acts on every lane alone.")
+    lanes = jax.tree.leaves(whole[0])[0].shape
+    if wrong := [x.shape for x in jax.tree.leaves(returned) if x.shape != lanes]:
+        raise ValueError(
+            f"scan: got a body that returns an array of shape {wrong[0]}, expected {lanes}; broadcast it."
+        )
     lane = jax.tree.map(lambda x: jax.ShapeDtypeStruct((), x.dtype), step)
     closed, made = jax.make_jaxpr(body, return_shape=True)(*lane)
     got, expected = ([(x.shape, x.dtype.name) for x in jax.tree.leaves(tree)] for tree in (made[0], lane[0]))

@@ -18,20 +18,29 @@ NAMES = """
 _PRIMITIVES = frozenset(NAMES.split())
 
 
+# Primitives that call a function once; loops and branches are none of them.
+_CALLS = frozenset(["jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call"])
+
+
+def called(eqn: Any) -> core.ClosedJaxpr | None:
+    """What an equation calls once, with its operands."""
+    if eqn.primitive.name not in _CALLS:
+        return None
+    inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+    return inner if isinstance(inner, core.ClosedJaxpr) else None
+
+
 def mixing(jaxpr: Any) -> str | None:
-    """The first primitive that may mix lanes, or None; a scalar may be broadcast to lanes."""
+    """The first primitive that may mix lanes, or loops, or None; a scalar may be broadcast to lanes."""
     for eqn in jaxpr.eqns:
         name = eqn.primitive.name
-        inner = [p for p in eqn.params.values() if isinstance(p, core.ClosedJaxpr | core.Jaxpr)]
-        if name == "broadcast_in_dim":
+        if inner := called(eqn):
+            if found := mixing(inner.jaxpr):
+                return found
+        elif name == "broadcast_in_dim":
             if eqn.invars[0].aval.shape not in ((), eqn.outvars[0].aval.shape):
                 return name
-        elif inner:
-            for one in inner:
-                found = mixing(one.jaxpr if isinstance(one, core.ClosedJaxpr) else one)
-                if found:
-                    return found
-        elif name not in _PRIMITIVES:
+        elif (name == "select_n" and eqn.invars[0].aval.dtype != jnp.bool_) or name not in _PRIMITIVES:
             return name
     return None
 
@@ -59,8 +68,7 @@ def _evaluate(jaxpr: Any, consts: list, args: list[_Value]) -> list[_Value]:
     for eqn in jaxpr.eqns:
         inputs = [read(var) for var in eqn.invars]
         arrays = [value.array for value in inputs]
-        inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
-        if isinstance(inner, core.ClosedJaxpr):
+        if inner := called(eqn):
             outputs = _evaluate(inner.jaxpr, inner.consts, inputs)
         else:
             if eqn.primitive.name == "add_any":

@@ -2,12 +2,14 @@
 
 import logging
 
+import jax.numpy as jnp
 import pytest
+from machines import num_calls
 
 import kernels
 from kernels import dispatch
 
-KERNEL = dispatch.Kernel("none", ("cuda",))
+KERNEL = dispatch.Kernel("none")
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +33,13 @@ def test_a_variable_forces_one_for_a_whole_run_and_an_argument_stands_above_it(m
     assert dispatch.choose(KERNEL) == "xla"
 
 
+def test_a_gpu_before_hopper_takes_the_reference(monkeypatch):
+    monkeypatch.setattr(dispatch, "platform", lambda: dispatch.OLDER)
+    ones = jnp.ones((4, 3))
+    run = lambda: kernels.scan.scan(lambda c, x: (c + x, c), ones[0], ones, implementation="pallas")  # noqa: E731
+    assert num_calls(run, platform="cuda") == 0
+
+
 def test_what_is_no_implementation_is_refused(monkeypatch):
     with pytest.raises(ValueError, match="implementation: got 'triton', expected one of auto, xla"):
         dispatch.choose(KERNEL, "triton")
@@ -46,5 +55,5 @@ def test_a_choice_is_said_once_and_a_platform_without_the_kernel_warns_once(capl
             assert dispatch.by_platform(KERNEL, {"cuda": lambda x: x + 1}, lambda x: x, 3) == 3
     assert [(r.levelname, r.message) for r in caplog.records] == [
         ("INFO", "kernel none: pallas"),
-        ("WARNING", "kernel none: none for cpu, its reference runs where it is lowered for that"),
+        ("WARNING", "kernel none: none for cpu, where the reference runs"),
     ]

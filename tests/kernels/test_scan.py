@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax import lax
 from jax.test_util import check_grads
 from machines import CALLS, gpu_interpreter, num_calls
 
@@ -175,6 +176,9 @@ def test_it_lowers_for_accelerators(body):
         (lambda carry, now: (carry - jnp.mean(carry), carry), "a body with reduce_sum"),
         (lambda carry, now: (carry[::-1], carry), "a body with rev"),
         (lambda carry, now: (carry + jnp.arange(3, dtype=jnp.float32), carry), "a body with iota"),
+        (lambda carry, now: (lax.fori_loop(0, 3, lambda i, x: 2.0 * x, carry), carry), "a body with scan"),
+        (lambda carry, now: (jax.jit(lambda x: lax.map(jnp.sin, x))(carry), carry), "a body with scan"),
+        (lambda carry, now: (carry, 1.0), r"an array of shape \(\), expected \(3,\)"),
         (lambda carry, now: (carry > 0, carry), "a carry of"),
         (lambda carry, now: ((carry, carry), carry), "a carry of"),
     ],
