@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import envs
 from benchmarks.memory import seconds
 from benchmarks.rows import emit
-from envs.vector import VectorEnv
+from envs.vector import VectorEnv, num_lanes
 from envs.words import below, lane_step, seed_of
 from kernels import dispatch, linear_recurrence, rollout, scan
 
@@ -88,17 +88,12 @@ def game(name: str, length: int, lanes: int) -> Cell:
         return (state, carry[1] + told.reward), ()
 
     def run(state: Any, seeds: Any, *, implementation: str) -> Any:
-        begin = state, jnp.zeros(lanes_of(state))
+        begin = state, jnp.zeros(num_lanes(state))
         return rollout.rollout(summed, begin, seeds, implementation=implementation)[0]
 
     fields = len(jax.tree.leaves(state)) + 1
     num_bytes = rollout.cost(length, lanes, num_fields=fields, num_outputs=0, operations=0)[1]
     return Cell(f"rollout of {name}", (length, lanes), run, (state, seeds), num_bytes)
-
-
-def lanes_of(state: Any) -> int:
-    """Lanes of a state."""
-    return jax.tree.leaves(state)[0].shape[0]
 
 
 def _random(num_actions: int, words: tuple[jax.Array, ...], state: Any) -> jax.Array:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from envs.common.branch import select
 from envs.tasks import make_task
 from envs.types import Component, Environment, Params, State, blank_action, clip_category, is_one_category
 
@@ -160,8 +161,7 @@ def lane_step(
         words = words_of(seed, lane, env.num_step_words, STEP_STREAM)
         stepped, reward, terminated, truncated = env.step_words(words, state, action, params)
         fresh = env.first(words_of(seed, lane, env.num_reset_words, RESET_STREAM), params)
-        is_over = terminated | truncated
-        state = jax.tree.map(lambda new, old: jnp.where(is_over, new, old), fresh, stepped)
+        state = select(terminated | truncated, fresh, stepped)
         return state, LaneStep(action, reward, terminated, truncated)
 
     return step

@@ -47,7 +47,7 @@ LIMITS = (
 )
 ROOM = {  # where an effect can show
     "scratch": ("scratch is neither at floor nor at ceiling", 0.2, 0.8),
-    "zero-shot": ("zero-shot leaves room", -np.inf, 0.7),
+    conditions.ZERO_SHOT: ("zero-shot leaves room", -np.inf, 0.7),
 }
 LEARNED = {  # what pretraining must have done, on states that it never saw
     "loss": ("pretraining learned (loss over that of each component's frequencies)", 0.0, 0.85),
@@ -74,7 +74,7 @@ def study(config: Config) -> Study:
         steps += [imitation.fit_of(group) for group in imitation.groups(config, domain)]
         steps.append(Measure(f"evaluate/{domain.name}", partial(conditions.evaluate, config, domain)))
         steps += reward.fits_of(config, domain)
-    arms = {"zero-shot": "the pretrained model as it is, decoding actions"}
+    arms = {conditions.ZERO_SHOT: "the pretrained model as it is, decoding actions"}
     arms |= {name: arm.description for name, arm in config.arms.items()}
     arms |= {name: about for name, (_, about) in SINGLE.items()}
     return Study(
@@ -108,7 +108,7 @@ def player(config: Config, folder: Path, arm: str, task: str) -> Player:
 
 def spent(config: Config) -> dict[str, Spent]:
     """Pretraining and imitation of each arm, over all domains."""
-    result = {"zero-shot": Spent((f"pretrain/{config.main.name}",))}
+    result = {conditions.ZERO_SHOT: Spent((f"pretrain/{config.main.name}",))}
     result |= {
         name: Spent(stages_of(arm), trials=1 if name in LIKE_OTHERS else TRIALS)
         for name, arm in config.arms.items()
@@ -187,7 +187,7 @@ def scores(config: Config, found: Found) -> Scores:
     }
     result: dict[Any, np.ndarray] = {}
     nest = partial(nested, config)
-    for arm in (*config.arms, "zero-shot"):
+    for arm in (*config.arms, conditions.ZERO_SHOT):
         parts = {arm: "nominal", ("gravity", arm): "gravity", ("sensors", arm): "sensor"}
         for key, prefix in parts.items():
             rows = [row for (_, a, test), row in table.items() if a == arm and test.startswith(prefix)]

@@ -127,19 +127,18 @@ class Matches(NamedTuple):
 
 def random_matches(env: Any, task: Any, seeds: Sequence[int], episodes: int, key: jax.Array) -> Matches:
     """Against random play; games of a seed depend on `key` and the seed. ValueError for an odd number."""
-    check_even(episodes)
-    lane_keys = keys.per_index(key, jnp.array(tuple(seeds)))
-    return Matches(env, task, lane_keys, episodes, random_player(env))
+    return Matches(env, task, _lane_keys(seeds, episodes, key), episodes, random_player(env))
 
 
 def matches(game: Game, name: str, seeds: Sequence[int], episodes: int, key: jax.Array) -> Matches:
     """Against one of a game's opponents, with its opening; likewise."""
-    check_even(episodes)
-    lane_keys, level = (
-        keys.per_index(key, jnp.array(tuple(seeds))),
-        game.levels[game.config.opponents.index(name)],
-    )
+    lane_keys, level = _lane_keys(seeds, episodes, key), game.levels[game.config.opponents.index(name)]
     return Matches(game.env, game.task, lane_keys, episodes, opponent(game), level, game.config.opening)
+
+
+def _lane_keys(seeds: Sequence[int], episodes: int, key: jax.Array) -> jax.Array:
+    check_even(episodes)
+    return keys.per_index(key, jnp.array(tuple(seeds)))
 
 
 def check_even(episodes: int) -> None:

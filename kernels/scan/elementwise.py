@@ -8,16 +8,14 @@ from jax import lax
 from jax.extend import core
 
 # An element of the result depends on the elements of the operands at its place. (`jnp.where` is jitted.)
-NAMES = """
+_NAMES = """
     abs acos acosh add add_any and asin asinh atan atan2 atanh bitcast_convert_type cbrt ceil clamp clz
     convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt
     imag integer_pow is_finite le lgamma log log1p logistic lt max min mul ne neg nextafter not or
     population_count pow real reduce_precision rem round rsqrt select_n shift_left shift_right_arithmetic
     shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor
 """
-_PRIMITIVES = frozenset(NAMES.split())
-
-
+_PRIMITIVES = frozenset(_NAMES.split())
 # Primitives that call a function once; loops and branches are none of them.
 _CALLS = frozenset(["jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call"])
 
