@@ -30,6 +30,7 @@ from jaxagent.objectives import masking
 from jaxagent.objectives.latent import cosine_distance, squared_distance
 from jaxagent.objectives.sequence import scalar_loss, weighted_mean
 from jaxagent.tokens.layout import Layout
+from kernels.attention.masks import Sight
 
 BERT_RATE = 0.15
 
@@ -133,11 +134,11 @@ def predict_next(
 
 
 def predict_hidden(
-    model: SequenceModel, params: Any, layout: Layout, batch: Batch, hidden: jax.Array, attention: jax.Array
+    model: SequenceModel, params: Any, layout: Layout, batch: Batch, hidden: jax.Array, attention: Sight
 ) -> jax.Array:
     """Predictions `[B, K, P, ...]` of every scalar, read at its own token.
 
-    `hidden [B, K, G]` tokens are masked; `attention` is `[L, L]` or `[B, L, L]`.
+    `hidden [B, K, G]` tokens are masked.
     """
     size = layout.num_tokens
     batch_size, num_steps, _ = batch.unit.shape
@@ -303,7 +304,7 @@ def _state_tokens(model, params, layout, batch, num_steps: int) -> jax.Array:
     attention = masking.block_causal(num_steps, layout.kinds())
     attention = masking.within_episode(attention, is_real, size)
     last = (num_steps - 1) * size + num_obs
-    states = model.encode(params, layout, unit, attention[:, :last, :last], None, last)
+    states = model.encode(params, layout, unit, masking.first(attention, last), None, last)
     return states[:, -num_obs:]
 
 

@@ -10,6 +10,7 @@ from jaxagent.config import Pool
 from jaxagent.nn.readout import pooled
 from jaxagent.nn.sequence_model import SequenceModel
 from jaxagent.tokens.layout import Layout
+from kernels.attention import masks
 
 
 def states(model: SequenceModel, layout: Layout, *, is_causal: bool) -> Callable[..., Any]:
@@ -23,15 +24,16 @@ def states(model: SequenceModel, layout: Layout, *, is_causal: bool) -> Callable
 
     def apply(params: Any, unit: jax.Array, is_known: jax.Array, failure: Any = None) -> Any:
         length = (unit.shape[1] - 1) * size + num_tokens
-        order = jnp.arange(length)
-        sees = order[None, :] <= order[:, None] if is_causal else jnp.ones((length,) * 2, bool)
-        sees = sees[None] & is_known[:, order // size][:, None, :]
+        order = jnp.arange(length, dtype=jnp.int32)
+        is_seen = is_known[:, order // size]
         hidden, is_kept = None, jnp.ones((num_tokens,), bool)
         if failure is not None:
             is_hidden, is_dropped = (jnp.pad(x, (0, size - num_tokens)) for x in failure)
             hidden, is_kept = is_hidden[None, None], ~is_dropped[:num_tokens]
-            sees = sees & ~is_dropped[order % size][None, None]
-        attention = sees | jnp.eye(length, dtype=bool)[None]
+            is_seen = is_seen & ~is_dropped[order % size][None]
+        attention = masks.causal(length) if is_causal else masks.everyone(length)
+        attention = masks.both(attention, masks.those(length, is_seen))
+        attention = masks.either(attention, masks.same(order[None], order[None]))
         return model.encode(params, layout, unit, attention, hidden, length)[:, -num_tokens:], is_kept
 
     return apply

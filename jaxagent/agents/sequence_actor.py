@@ -29,6 +29,7 @@ from jaxagent.tokens import component, scalar, stream
 from jaxagent.tokens.component import Codec, Domain
 from jaxagent.tokens.patches import Patches
 from jaxagent.tokens.stream import Tokens
+from kernels.attention.masks import table
 
 REACH = 5.0  # standard deviations that bins of standardised observations span
 Way = Literal["full", "last_layer", "lora"]  # which parameters of a pretrained model learn
@@ -276,13 +277,9 @@ class SequenceActor:
     ) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
         """States `[B, L, D]` of the tokens of a window, and keys and values `[B, S, H, D / H]` by layer."""
         known, config, num_past = self.known(carry, tokens), self.model.config, carry.cache.order.shape[1]
-        visible = attention.window_mask(tokens.order, tokens.time, known.order, known.time, config.context)
-        same = tokens.segment[:, :, None] == known.segment[:, None, :]
+        visible = attention.window(tokens.order, tokens.time, known.order, known.time, config.context)
         # The action before an episode is seen by itself alone, as in `attention.cache_mask`.
-        size = tokens.order.shape[0]
-        is_self = jnp.pad(jnp.eye(size, dtype=bool), ((0, 0), (num_past, 0)))
-        mask = visible[None] & same | is_self[None]
-        mask = jax.lax.optimization_barrier(mask)  # else it is made anew for each head and layer
+        mask = attention.within_segment(visible, tokens.segment, known.segment)
         cache = carry.cache
         past = [Past(cache.keys[:, i], cache.values[:, i], None) for i in range(config.num_layers)]
         band = Band(num_past, (config.context + 1) * self.domain.period)
@@ -353,7 +350,7 @@ class SequenceActor:
         of_step = (start + step) * self.domain.period + self.domain.obs_size
         here = jnp.argmax(known.order == of_step - 1)  # what was seen last at that step
         context = self.model.config.context
-        visible = attention.window_mask(tokens.order, tokens.time, known.order, known.time, context)
+        visible = table(attention.window(tokens.order, tokens.time, known.order, known.time, context))[0]
         visible = visible & ((known.order < of_step) & (known.segment == known.segment[here]))[None]
         own = tokens.order[None] <= tokens.order[:, None]
         mask = jnp.concatenate([visible, own], axis=1)[None]

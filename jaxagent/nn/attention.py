@@ -8,6 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kernels import attention as kernel
+from kernels import dispatch
+from kernels.attention.masks import Sight, both, either, ordered, recent, same, table
+
 ROTARY_BASE = 10_000.0
 BAND_BLOCKS = 4  # 8 and more are slower again: their products are small
 BAND_ROWS = 24  # queries of a block, at least
@@ -83,12 +87,23 @@ def remember(past: Past | None, key: jax.Array, value: jax.Array) -> tuple[jax.A
     )
 
 
-def window_mask(
+def window(
     query_order: jax.Array, query_time: jax.Array, key_order: jax.Array, key_time: jax.Array, context: int
-) -> jax.Array:
-    """Causal and within the last `context` transitions: bool `[Lq, Lk]` from ids `[Lq]`, `[Lk]`."""
-    is_past = key_order[None, :] <= query_order[:, None]
-    return is_past & (query_time[:, None] - key_time[None, :] < context)
+) -> Sight:
+    """Causal and within the last `context` transitions, of ids int32 `[Lq]` and `[Lk]`."""
+    is_past = ordered(query_order[None], key_order[None])
+    return both(is_past, recent(query_time[None], key_time[None], context))
+
+
+def within_segment(sight: Sight, query_segment: jax.Array, key_segment: jax.Array) -> Sight:
+    """What is seen of the query's own segment, `[B, Lq]` and `[B, Lk]` int32; a token always sees itself.
+
+    The last queries are the last keys.
+    """
+    (num_queries, num_keys) = query_segment.shape[1], key_segment.shape[1]
+    place = jnp.arange(num_keys, dtype=jnp.int32)[None]
+    itself = same(place[:, num_keys - num_queries :], place)
+    return either(both(sight, same(query_segment, key_segment)), itself)
 
 
 def cache_mask(cache: Cache, order: jax.Array, time: jax.Array, context: int) -> jax.Array:
@@ -96,7 +111,7 @@ def cache_mask(cache: Cache, order: jax.Array, time: jax.Array, context: int) ->
 
     A token always sees itself, also the last action of an episode that is over: nobody sees it.
     """
-    visible = window_mask(order, time, cache.order, cache.token_time, context)
+    visible = table(window(order, time, cache.order, cache.token_time, context))[0]
     in_episode = cache.token_time[None, :] >= cache.start[:, None]
     is_self = cache.order[None, :] == order[:, None]
     return (visible[None] & in_episode[:, None, :]) | is_self[None]
@@ -154,14 +169,29 @@ def attend_linearly(query: jax.Array, key: jax.Array, value: jax.Array, mask: ja
 KINDS = {"softmax": attend, "linear": attend_linearly}
 
 
+def laid_out(kind: str, mask: jax.Array | Sight) -> jax.Array | Sight:
+    """A mask as layers of a kind read it: bool `[B or 1, Lq, Lk]`, or as it is where a kernel reads ids."""
+    by_kernel = kind == "softmax" and dispatch.choose(kernel.KERNEL) != "xla"
+    if by_kernel or not isinstance(mask, Sight):
+        return mask
+    return jax.lax.optimization_barrier(table(mask))  # else it is made anew for each head and layer
+
+
 def mix(
-    kind: str, query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, band: Band | None = None
+    kind: str,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | Sight,
+    band: Band | None = None,
 ) -> jax.Array:
     """Attention of one of `KINDS`: `[B, Lq, H, D]` from keys and values `[B, Lk, H, D]`.
 
-    `mask` is `[B, Lq, Lk]`. With a `band` queries go in blocks, each over the keys that it may see, and
-    most of what is masked is never computed.
+    `mask` is `[B, Lq, Lk]`, or a sight, which a kernel reads. With a `band` queries go in blocks, each over
+    the keys that it may see, and most of what is masked is never computed.
     """
+    if isinstance(mask, Sight):
+        return kernel.attention(query, key, value, mask)
     length = query.shape[1]
     num_blocks = min(BAND_BLOCKS, length // BAND_ROWS)
     if band is None or num_blocks < 2:

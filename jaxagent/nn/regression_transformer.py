@@ -32,8 +32,7 @@ class VectorTransformer(nn.Module):
         tokens = jnp.stack([inputs, targets], axis=2).reshape(batch_size, 2 * num_pairs, width)
         order = jnp.arange(2 * num_pairs, dtype=jnp.int32)
         time = order // 2
-        mask = attention.window_mask(order, time, order, time, self.config.context)
-        mask = jnp.broadcast_to(mask[None], (batch_size, *mask.shape))
+        mask = attention.window(order, time, order, time, self.config.context)
         hidden, _ = run_blocks(self.config, tokens, time, mask, None, attention.CAUSAL)
         return Dense(1, name="head")(hidden[:, ::2])[..., 0]
 

@@ -39,6 +39,7 @@ from jaxagent.tokens import component, stream
 from jaxagent.tokens.component import Domain
 from jaxagent.tokens.layout import Layout
 from jaxagent.tokens.stream import Tokens
+from kernels.attention.masks import Sight, both, same
 
 PART = 16  # width of one component inside a modality's token, on the way in
 READ = 64  # and on the way out
@@ -177,7 +178,7 @@ class SequenceNetwork(nn.Module):
         self,
         unit: jax.Array,
         hidden: jax.Array | None,
-        attention: jax.Array,
+        attention: jax.Array | Sight,
         layout: Layout,
         num_tokens: int | None,
         is_causal: bool,
@@ -195,11 +196,11 @@ class SequenceNetwork(nn.Module):
         return self.trunk(x, time, attention, None, CAUSAL if is_causal else None)[0]
 
     def of_tokens(
-        self, tokens: Tokens, mask: jax.Array, past: Sequence[Past] | None, band: Band | None
+        self, tokens: Tokens, mask: jax.Array | Sight, past: Sequence[Past] | None, band: Band | None
     ) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
-        """States `[B, L, D]` of tokens `[B, L]` under `mask [B, L, Lk]`, and keys and values by layer.
+        """States `[B, L, D]` of tokens `[B, L]`, and keys and values by layer.
 
-        `past` is None for a full pass.
+        `mask` is `[B, L, Lk]` or a sight, `past` None for a full pass.
         """
         return self.trunk(self.stem.embed(tokens), tokens.time, mask, past, band)
 
@@ -238,7 +239,7 @@ class SequenceModel(NamedTuple):
     """The network as plain functions of its parameters: of transitions, and of tokens that act."""
 
     init: Callable[[jax.Array], Any]  # key -> params
-    # (params, layout, unit [B, K, P], attention [B or 1, L, L], hidden [B, K, G] or None,
+    # (params, layout, unit [B, K, P], attention [B or 1, L, L] or a sight, hidden [B, K, G] or None,
     #  num_tokens: only the first so many of the K G tokens, is_causal: the mask hides what is later)
     # -> states [B, L, D]
     encode: Callable[..., jax.Array]
@@ -251,7 +252,7 @@ class SequenceModel(NamedTuple):
     # (params, tokens of the next chunk, slot of its first token, cache) -> states [B, L, D], cache;
     # it continues what one pass would compute
     advance: Callable[[Any, Tokens, jax.Array, Cache], tuple[jax.Array, Cache]]
-    # (params, tokens [B, L] to go behind the past, mask [B, L, slots + L], past, band of the mask)
+    # (params, tokens [B, L] to go behind the past, mask [B, L, slots + L] or a sight, past, its band)
     # -> states [B, L, D], keys and values [B, slots + L, H, D / H] by layer
     extend: Callable[..., tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]]
     init_cache: Callable[[int, int], Cache]  # batch size, tokens a transition
@@ -304,9 +305,9 @@ def _built(
         return network.apply({"params": params}, tokens, mask, past, band, method="of_tokens")
 
     def apply(params, tokens):
-        mask = attention.window_mask(tokens.order, tokens.time, tokens.order, tokens.time, config.context)
-        same_episode = tokens.segment[:, :, None] == tokens.segment[:, None, :]
-        return read(params, None, extend(params, tokens, mask[None] & same_episode, None, CAUSAL)[0])
+        mask = attention.window(tokens.order, tokens.time, tokens.order, tokens.time, config.context)
+        mask = both(mask, same(tokens.segment, tokens.segment))
+        return read(params, None, extend(params, tokens, mask, None, CAUSAL)[0])
 
     def advance(params, tokens, slot, cache):
         if config.positions == "learned":

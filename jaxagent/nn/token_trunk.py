@@ -12,6 +12,7 @@ from jaxagent.config import TransformerConfig, TrunkConfig
 from jaxagent.nn.dense import Dense
 from jaxagent.nn.transformer import run_blocks
 from jaxagent.tokens.patches import of_boards
+from kernels.attention.masks import everyone
 
 
 class TokenBlocks(nn.Module):
@@ -26,8 +27,7 @@ class TokenBlocks(nn.Module):
         config = TransformerConfig(
             width=c.width, num_layers=self.num_blocks, num_heads=c.num_heads, positions="none"
         )
-        everyone = jnp.ones((1, size, size), bool)
-        return run_blocks(config, x, jnp.zeros((size,), jnp.int32), everyone, None)[0]
+        return run_blocks(config, x, jnp.zeros((size,), jnp.int32), everyone(size), None)[0]
 
 
 class TokenEncoder(nn.Module):

@@ -20,6 +20,7 @@ from jaxagent.nn import attention
 from jaxagent.nn.dense import Dense, DenseGeneral
 from jaxagent.tokens.scalar import unit_centres
 from jaxagent.tokens.stream import OBS, Tokens
+from kernels.attention.masks import Sight
 
 GATE_BIAS = 2.0  # of gates: they begin at 0.12
 NUM_FREQUENCIES = 6  # sin and cos of pi 2^k u, k = 0..5, beside the bin centre u itself
@@ -104,7 +105,7 @@ def rms_norm(x: jax.Array, name: str) -> jax.Array:
 class Block(nn.Module):
     """Attention and MLP, each behind an RMS norm and added to the stream.
 
-    `x [B, L, D]`, `time [L]`, `mask [B, L, Lk]`; returns `x` and its keys and values.
+    `x [B, L, D]`, `time [L]`, `mask [B, L, Lk]` or a sight; returns `x` and its keys and values.
     """
 
     config: TransformerConfig
@@ -112,7 +113,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, time: jax.Array, mask: jax.Array, past: attention.Past | None
+        self, x: jax.Array, time: jax.Array, mask: jax.Array | Sight, past: attention.Past | None
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         c = self.config
         dense = functools.partial(DenseGeneral, use_bias=False, dtype=jnp.dtype(c.dtype))
@@ -163,15 +164,16 @@ def run_blocks(
     config: TransformerConfig,
     x: jax.Array,
     time: jax.Array,
-    mask: jax.Array,
+    mask: jax.Array | Sight,
     past: Sequence[attention.Past] | None,
     band: attention.Band | None = None,
 ) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
     """The trunk of every model here: positions, blocks, a final norm; called inside a module.
 
-    `x [B, L, D]` embedded tokens, `time [L]`, `mask [B, L, Lk]`; returns float32 `[B, L, D]` and
-    each layer's keys and values `[B, Lk, H, D / H]`. `band` as in `attention.mix`.
+    `x [B, L, D]` embedded tokens, `time [L]`, `mask [B, L, Lk]` or a sight; returns float32 `[B, L, D]`
+    and each layer's keys and values `[B, Lk, H, D / H]`. `band` as in `attention.mix`.
     """
+    mask = attention.laid_out(config.attention, mask)
     if config.positions == "learned":
         table = nn.Embed(config.context, config.width, name="position").embedding
         # A time beyond the table is NaN, not its last row.

@@ -1,8 +1,8 @@
-"""Masks and attention of a pretraining pass: arrays of booleans, no networks.
+"""Masks and attention of a pretraining pass: booleans and rules, no networks.
 
 Masks say True for what is *hidden* (`[B, K, G]` or `[K, G]`: K transitions of G tokens), attention
-True for what is *seen* (`[L, L]`, L = K G, row: who looks). The papers' conventions differ: MTM's
-arrays mark what is visible.
+True for what is *seen*, of L = K G tokens by L (`Sight`, whose `table` is the array).
+The papers' conventions differ: MTM's arrays mark what is visible.
 """
 
 from collections.abc import Sequence
@@ -11,69 +11,82 @@ import jax
 import jax.numpy as jnp
 
 from jaxagent.tokens.stream import ACTION, OBS
+from kernels.attention import masks
+from kernels.attention.masks import Sight
 
 KEEP_RATIOS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)  # MTM's `mask_ratios`: shares kept
 DROP_RATES = (0.15, 0.35, 0.55, 0.75, 0.95)  # MaskDP
 CUT_ON_ACTION = 0.78  # MTM's (state .2, return .1, action .7) without returns
 
 
-def causal(num_steps: int, group: int) -> jax.Array:
-    """Every token sees itself and those before it, bool `[L, L]`."""
-    order = jnp.arange(num_steps * group)
-    return order[None, :] <= order[:, None]
+def causal(num_steps: int, group: int) -> Sight:
+    """Every token sees itself and those before it."""
+    return masks.causal(num_steps * group)
 
 
-def block_causal(num_steps: int, kinds: jax.Array) -> jax.Array:
-    """Every token sees the earlier blocks and all of its own, bool `[L, L]`.
+def block_causal(num_steps: int, kinds: jax.Array) -> Sight:
+    """Every token sees the earlier blocks and all of its own.
 
     A block is a state or an action: a state's tokens see each other, and no action of their own
     step (`kinds [G]`), or they would know what comes.
     """
-    group = kinds.shape[0]
-    block = 2 * jnp.repeat(jnp.arange(num_steps), group) + jnp.tile(kinds, num_steps)
-    return block[None, :] <= block[:, None]
+    time, kind = _times(num_steps, kinds)
+    block = 2 * time + kind
+    return masks.ordered(block, block)
 
 
-def full(num_steps: int, group: int) -> jax.Array:
-    """Every token sees all, bool `[L, L]`."""
-    size = num_steps * group
-    return jnp.ones((size, size), bool)
+def full(num_steps: int, group: int) -> Sight:
+    """Every token sees all."""
+    return masks.everyone(num_steps * group)
 
 
-def inverse(num_steps: int, kinds: jax.Array) -> jax.Array:
-    """Each action sees its own token, the state before it and the state after it, bool `[L, L]`.
+def inverse(num_steps: int, kinds: jax.Array) -> Sight:
+    """Each action sees its own token, the state before it and the state after it.
 
     States see their own state alone, so that nothing of another action or time leaks through them
     (SMART, Sun et al. 2023, inverse dynamics).
     """
-    group = kinds.shape[0]
-    time, kind = jnp.repeat(jnp.arange(num_steps), group), jnp.tile(kinds, num_steps)
-    ahead = time[None, :] - time[:, None]
-    sees_state = (kind == OBS)[None, :] & (ahead == 0)
-    next_state = (kind == ACTION)[:, None] & (kind == OBS)[None, :] & (ahead == 1)
-    itself = jnp.eye(num_steps * group, dtype=bool)
-    return sees_state | next_state | itself
+    place = jnp.arange(num_steps * kinds.shape[0], dtype=jnp.int32)[None]
+    ids = (*_times(num_steps, kinds), place)
+    return Sight(_sees_states_beside, ids, ids)
 
 
-def hide_from_others(attention: jax.Array, hidden: jax.Array) -> jax.Array:
-    """Hidden tokens are looked at by themselves alone: an encoder that sees only what is kept.
+def _sees_states_beside(query: tuple, key: tuple) -> jax.Array:
+    """The rule of `inverse`, of a token's step, kind and place."""
+    ahead, of_state = key[0] - query[0], key[1] == OBS
+    next_state = (query[1] == ACTION) & of_state & (ahead == 1)
+    return (of_state & (ahead == 0)) | next_state | (query[2] == key[2])
 
-    `attention [L, L]`, `hidden [B, K, G]`; returns `[B, L, L]` (MTM, MaskDP: masked autoencoders).
+
+def _times(num_steps: int, kinds: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Each token's step and kind, int32 `[1, L]`."""
+    time = jnp.repeat(jnp.arange(num_steps, dtype=jnp.int32), kinds.shape[0])
+    return time[None], jnp.tile(kinds.astype(jnp.int32), num_steps)[None]
+
+
+def hide_from_others(attention: Sight, hidden: jax.Array) -> Sight:
+    """Hidden tokens, `[B, K, G]`, are looked at by themselves alone: an encoder sees only what is kept.
+
+    Source: MTM, MaskDP (masked autoencoders).
     """
-    flat = hidden.reshape(hidden.shape[0], -1)
-    itself = jnp.eye(flat.shape[1], dtype=bool)[None]
-    return (attention[None] & ~flat[:, None, :]) | itself
+    return _only(attention, ~hidden.reshape(hidden.shape[0], -1))
 
 
-def within_episode(attention: jax.Array, is_real: jax.Array, group: int) -> jax.Array:
-    """Remove steps that do not exist, `is_real [B, K]`, from `attention` (`[L, L]` or `[B, L, L]`).
+def within_episode(attention: Sight, is_real: jax.Array, group: int) -> Sight:
+    """Remove steps that do not exist, `is_real [B, K]`, from attention. Every token still sees itself."""
+    return _only(attention, jnp.repeat(is_real, group, axis=1))
 
-    Every token still sees itself.
-    """
-    flat = jnp.repeat(is_real, group, axis=1)
-    rows = attention if attention.ndim == 3 else attention[None]
-    itself = jnp.eye(flat.shape[1], dtype=bool)[None]
-    return (rows & flat[:, None, :]) | itself
+
+def _only(attention: Sight, is_seen: jax.Array) -> Sight:
+    """Some tokens `[B, L]` alone, and each itself."""
+    size = is_seen.shape[1]
+    place = jnp.arange(size, dtype=jnp.int32)[None]
+    return masks.either(masks.both(attention, masks.those(size, is_seen)), masks.same(place, place))
+
+
+def first(attention: Sight, count: int) -> Sight:
+    """That of the first `count` tokens alone."""
+    return jax.tree.map(lambda x: x[:, :count], attention)
 
 
 def bert(key: jax.Array, shape: tuple[int, int, int], rate: float) -> tuple[jax.Array, jax.Array]:

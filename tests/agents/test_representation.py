@@ -93,7 +93,7 @@ def test_t_is_the_state_of_the_model_before_the_first_action(granularity, is_cau
     unit = transitions(1)
     size = layout.num_obs_tokens
     if is_causal:
-        attention = masking.causal(K, layout.num_tokens)[None]
+        attention = masking.causal(K, layout.num_tokens)
     else:  # every token of the first state sees that state
         place = np.arange(K * layout.num_tokens)
         attention = jnp.asarray(np.broadcast_to(place < size, (len(place), len(place))))
@@ -120,7 +120,7 @@ def test_with_a_history_t_reads_the_steps_that_are_known(granularity, is_causal)
     got, is_kept = read(params, unit, known)
     assert is_kept.all()
     if is_causal:
-        attention = masking.causal(K, layout.num_tokens)[None]
+        attention = masking.causal(K, layout.num_tokens)
         window = in_a_window(model, layout, params, unit, attention)
         first = (K - 1) * layout.num_tokens
         expected = window[:, first : first + layout.num_obs_tokens]

@@ -15,6 +15,7 @@ from jaxagent.objectives import masking
 from jaxagent.tokens import component, scalar, stream
 from jaxagent.tokens.component import Domain
 from jaxagent.tokens.layout import Layout
+from kernels.attention.masks import table
 
 CONFIG = TransformerConfig(width=8, num_layers=2, num_heads=2, mlp_factor=2, context=3)
 DOMAINS = (Domain(3, 2, 0, 0, 0), Domain(2, 1, 0, 1, 5))
@@ -50,7 +51,7 @@ def some_units(number, seed=0):
 
 
 def sees(kind, number):
-    return masking.causal(K, build(kind)[0].layouts[number].num_tokens)[None]
+    return table(masking.causal(K, build(kind)[0].layouts[number].num_tokens))
 
 
 # --- shapes ---------------------------------------------------------------------------------------
@@ -183,15 +184,16 @@ SIZE = K * DOMAINS[0].period  # tokens of a window
 HIDDEN = np.random.default_rng(3).random((1, K, DOMAINS[0].period)) < 0.4
 KIND = jnp.array([0, 0, 0, 1, 1])
 FULL = masking.full(K, 5)
-MASKS = {
-    "causal": masking.causal(K, 5)[None],
-    "block_causal": masking.block_causal(K, KIND)[None],
-    "full": FULL[None],
-    "inverse": masking.inverse(K, KIND)[None],
+SIGHTS = {
+    "causal": masking.causal(K, 5),
+    "block_causal": masking.block_causal(K, KIND),
+    "full": FULL,
+    "inverse": masking.inverse(K, KIND),
     "only_what_is_kept": masking.hide_from_others(FULL, jnp.asarray(HIDDEN)),
     "padded": masking.within_episode(masking.causal(K, 5), jnp.array([[True, True, False]]), 5),
     "padded_full": masking.within_episode(FULL, jnp.array([[True, False, False]]), 5),
 }
+MASKS = {name: table(sight) for name, sight in SIGHTS.items()}
 
 
 @pytest.mark.parametrize("name", MASKS)
@@ -226,7 +228,7 @@ def test_categories_have_ids_of_their_own(kind):
     """Each id is another state, a fraction of one is the same; predictions have logits of all."""
     model, params = mixed(kind)
     (layout,) = model.layouts
-    attention = masking.causal(K, layout.num_tokens)[None]
+    attention = masking.causal(K, layout.num_tokens)
     unit = np.zeros((4, K, 4), np.float32)
     unit[:, 1, 1] = [0.0, 1.0, 2.0, 2.0]
     unit[3, 1, 1] += 0.25  # no whole number: rounded down

@@ -18,6 +18,7 @@ from jaxagent.nn.attention import Band
 from jaxagent.nn.sequence_model import token_model
 from jaxagent.tokens import component, scalar, stream
 from jaxagent.tokens.component import Codec, Domain
+from kernels.attention.masks import table
 
 FEW = settings(max_examples=25, deadline=None, derandomize=True)
 CONFIG = TransformerConfig(width=16, num_layers=2, num_heads=2, mlp_factor=2, context=3)
@@ -325,7 +326,7 @@ def test_the_model_does_not_know_the_clock_but_knows_the_order_of_steps():
 def test_window_mask_by_hand():
     order = jnp.arange(4)
     time = jnp.array([0, 0, 1, 2])
-    mask = attention.window_mask(order, time, order, time, context=2)
+    (mask,) = table(attention.window(order, time, order, time, context=2))
     np.testing.assert_array_equal(mask, [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 1]])
 
 

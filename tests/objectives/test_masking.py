@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxagent.objectives import masking
+from kernels.attention.masks import table
 
 FEW = settings(max_examples=15, deadline=None, derandomize=True)
 KINDS = np.array([0, 0, 0, 1, 1])  # three tokens of a state, two of an action
@@ -26,9 +27,15 @@ def draws(mask, number=DRAWS):
 # --- who sees whom --------------------------------------------------------------------------------
 
 
+def seen(sight):
+    """The one row of a batch that shares it."""
+    (rows,) = np.asarray(table(sight))
+    return rows
+
+
 def test_causal_and_full_by_hand():
-    np.testing.assert_array_equal(masking.causal(2, 2), np.tril(np.ones((4, 4))))
-    np.testing.assert_array_equal(masking.full(2, 2), np.ones((4, 4)))
+    np.testing.assert_array_equal(seen(masking.causal(2, 2)), np.tril(np.ones((4, 4))))
+    np.testing.assert_array_equal(seen(masking.full(2, 2)), np.ones((4, 4)))
 
 
 def test_inverse_by_hand():
@@ -41,14 +48,14 @@ def test_inverse_by_hand():
         [0, 0, 0, 1, 1, 0],
         [0, 0, 0, 1, 1, 1],
     ]
-    np.testing.assert_array_equal(masking.inverse(2, jnp.array([0, 0, 1])), expected)
-    two = masking.inverse(3, jnp.array([0, 1]))
+    np.testing.assert_array_equal(seen(masking.inverse(2, jnp.array([0, 0, 1]))), expected)
+    two = seen(masking.inverse(3, jnp.array([0, 1])))
     np.testing.assert_array_equal(two[1], [1, 1, 1, 0, 0, 0])
     np.testing.assert_array_equal(two[3], [0, 0, 1, 1, 1, 0])
 
 
 def test_inverse_actions_are_reached_by_two_states_alone_through_any_number_of_layers():
-    sees = np.asarray(masking.inverse(K, jnp.asarray(KINDS))).astype(int)
+    sees = seen(masking.inverse(K, jnp.asarray(KINDS))).astype(int)
     reach = np.linalg.matrix_power(sees, 5) > 0
     time, kind = np.repeat(np.arange(K), G), np.tile(KINDS, K)
     ahead = time[None] - time[:, None]
@@ -59,17 +66,20 @@ def test_inverse_actions_are_reached_by_two_states_alone_through_any_number_of_l
 def test_hidden_tokens_are_looked_at_by_themselves_alone():
     hidden = jnp.array([[[False, True]], [[False, False]]])
     sees = masking.hide_from_others(masking.full(1, 2), hidden)
-    np.testing.assert_array_equal(sees, [[[1, 0], [1, 1]], [[1, 1], [1, 1]]])
+    np.testing.assert_array_equal(table(sees), [[[1, 0], [1, 1]], [[1, 1], [1, 1]]])
 
 
 def test_within_episode_by_hand():
     real = jnp.array([[True, False], [True, True]])
     causal = masking.causal(2, 2)
-    sees = masking.within_episode(causal, real, 2)
+    sees = table(masking.within_episode(causal, real, 2))
     np.testing.assert_array_equal(sees[0], [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]])
-    np.testing.assert_array_equal(sees[1], causal)
-    rows = jnp.stack([masking.full(2, 2), causal])
-    np.testing.assert_array_equal(masking.within_episode(rows, real, 2)[1], causal)
+    np.testing.assert_array_equal(sees[1], seen(causal))
+
+
+def test_the_first_tokens_see_each_other_as_before():
+    every = masking.within_episode(masking.causal(2, 2), jnp.array([[True, False]]), 2)
+    np.testing.assert_array_equal(table(masking.first(every, 3)), table(every)[:, :3, :3])
 
 
 @FEW
@@ -79,10 +89,10 @@ def test_no_row_is_ever_empty(seed, rate):
     hidden = jnp.asarray(rng.random((2, K, G)) < rate)
     real = jnp.asarray(rng.random((2, K)) < rate)
     for sees in (masking.causal(K, G), masking.full(K, G), masking.inverse(K, jnp.asarray(KINDS))):
-        rows = masking.within_episode(masking.hide_from_others(sees, hidden), real, G)
+        rows = table(masking.within_episode(masking.hide_from_others(sees, hidden), real, G))
         assert rows.shape == (2, K * G, K * G)
         assert np.diagonal(rows, axis1=1, axis2=2).all()
-        assert not (rows & ~(sees | jnp.eye(K * G, dtype=bool))[None]).any()
+        assert not (rows & ~(seen(sees) | np.eye(K * G, dtype=bool))[None]).any()
 
 
 # --- rates ----------------------------------------------------------------------------------------
