@@ -10,7 +10,7 @@ import numpy as np
 
 from kernels import attention as kernel
 from kernels import dispatch
-from kernels.attention.masks import Sight, both, either, ordered, recent, same, table
+from kernels.attention.masks import Sight, both, either, ordered, recent, same, since, table
 
 ROTARY_BASE = 10_000.0
 BAND_BLOCKS = 4  # 8 and more are slower again: their products are small
@@ -106,15 +106,15 @@ def within_segment(sight: Sight, query_segment: jax.Array, key_segment: jax.Arra
     return either(both(sight, same(query_segment, key_segment)), itself)
 
 
-def cache_mask(cache: Cache, order: jax.Array, time: jax.Array, context: int) -> jax.Array:
-    """Mask, bool `[B, L, slots]`, of the slots that new tokens `[L]`, already in the cache, may see.
+def cache_mask(cache: Cache, order: jax.Array, time: jax.Array, context: int) -> Sight:
+    """Slots that new tokens, ids `[L]`, already in the cache, may see: `[B, L]` by `[B, slots]`.
 
     A token always sees itself, also the last action of an episode that is over: nobody sees it.
     """
-    visible = table(window(order, time, cache.order, cache.token_time, context))[0]
-    in_episode = cache.token_time[None, :] >= cache.start[:, None]
-    is_self = cache.order[None, :] == order[:, None]
-    return (visible[None] & in_episode[:, None, :]) | is_self[None]
+    visible = window(order, time, cache.order, cache.token_time, context)
+    start = jnp.broadcast_to(cache.start[:, None], (cache.start.shape[0], order.shape[0]))
+    in_episode = since(start, cache.token_time[None])
+    return either(both(visible, in_episode), same(order[None], cache.order[None]))
 
 
 def rotary(x: jax.Array, time: jax.Array) -> jax.Array:

@@ -64,6 +64,10 @@ def _not_later(query: jax.Array, key: jax.Array) -> jax.Array:
     return key <= query
 
 
+def _not_before(query: jax.Array, key: jax.Array) -> jax.Array:
+    return key >= query
+
+
 def _equal(query: jax.Array, key: jax.Array) -> jax.Array:
     return key == query
 
@@ -85,6 +89,11 @@ def either(a: Sight, b: Sight) -> Sight:
 def ordered(query: jax.Array, key: jax.Array) -> Sight:
     """Keys that do not come later; `[B or 1, L]` each. Those of one order see each other."""
     return Sight(_not_later, query, key)
+
+
+def since(query: jax.Array, key: jax.Array) -> Sight:
+    """Keys that do not come before what each query names; `[B or 1, L]` each."""
+    return Sight(_not_before, query, key)
 
 
 def same(query: jax.Array, key: jax.Array) -> Sight:

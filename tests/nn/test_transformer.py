@@ -334,7 +334,7 @@ def test_an_empty_cache_shows_each_token_itself_and_its_past_only():
     cache = attention.init_cache(1, 2, 6, 1, 2, jnp.dtype("float32"))
     order, time = jnp.arange(2, dtype=jnp.int32), jnp.zeros((2,), jnp.int32)
     cache = attention.mark(cache, order, time, jnp.array(3, jnp.int32))
-    mask = attention.cache_mask(cache, order, time, context=2)
+    mask = table(attention.cache_mask(cache, order, time, context=2))
     np.testing.assert_array_equal(mask, [[[0, 0, 0, 1, 0, 0], [0, 0, 0, 1, 1, 0]]] * 2)
 
 
@@ -351,7 +351,7 @@ def test_no_row_of_the_cache_mask_is_ever_empty(resets):
         time = t - jnp.array([1, 0, 0], jnp.int32)
         order = time * period + place
         cache = attention.mark(cache, order, time, jnp.array(t % context * period, jnp.int32))
-        mask = attention.cache_mask(cache, order, time, context)
+        mask = table(attention.cache_mask(cache, order, time, context))
         assert mask.any(-1).all()
         # What a query sees is of its own episode, or the query itself.
         is_other = np.asarray(cache.order)[None, None] != np.asarray(order)[:, None]
