@@ -3,9 +3,9 @@
 `kernels/README.md` says how to add one.
 """
 
-from kernels import attention, dispatch, linear_recurrence, rollout, scan
+from kernels import attention, dispatch, linear_recurrence, mlp, rollout, scan
 
-ALL = (scan.KERNEL, linear_recurrence.KERNEL, rollout.KERNEL, attention.KERNEL)
+ALL = (scan.KERNEL, linear_recurrence.KERNEL, rollout.KERNEL, attention.KERNEL, mlp.KERNEL)
 
 
 def choices() -> dict[str, str]:

@@ -20,6 +20,7 @@ from jaxagent.nn import attention
 from jaxagent.nn.dense import Dense, DenseGeneral
 from jaxagent.tokens.scalar import unit_centres
 from jaxagent.tokens.stream import OBS, Tokens
+from kernels import dispatch, mlp
 from kernels.attention.masks import Sight
 
 GATE_BIAS = 2.0  # of gates: they begin at 0.12
@@ -129,13 +130,33 @@ class Block(nn.Module):
         x = self._join(x, dense(c.width, axis=(-2, -1), name="output")(mixed), "attention_gate")
 
         norm = rms_norm(x, "mlp_norm")
-        hidden = dense(c.mlp_factor * c.width, name="up")(norm)
+        return self._join(x, self._mlp(norm), "mlp_gate"), (key, value)
+
+    def _mlp(self, x: jax.Array) -> jax.Array:
+        """The wide layer and back, `[B, L, D]`; a kernel, where one is chosen, takes the same parameters."""
+        c = self.config
+        dense = functools.partial(DenseGeneral, use_bias=False, dtype=jnp.dtype(c.dtype))
+        wide = c.mlp_factor * c.width
+        if dispatch.choose(mlp.KERNEL) != "xla":
+            weights = [_Kernel((c.width, wide), name="up")(), _Kernel((wide, c.width), name="down")()]
+            return mlp.mlp(x, *(w.astype(x.dtype) for w in weights))
+        hidden = dense(wide, name="up")(x)
         hidden = nn.gelu(hidden, approximate=True)  # the erf form is 1.15x slower on a CPU
-        return self._join(x, dense(c.width, name="down")(hidden), "mlp_gate"), (key, value)
+        return dense(c.width, name="down")(hidden)
 
     def _join(self, x: jax.Array, y: jax.Array, name: str) -> jax.Array:
         """The stream `x [B, L, D]` with what a sublayer says of it, `y [B, L, D]`."""
         return x + y if self.config.gate == "sum" else Gate(self.config, name=name)(x, nn.relu(y))
+
+
+class _Kernel(nn.Module):
+    """The weights of a dense layer of this name, to multiply by elsewhere."""
+
+    shape: tuple[int, int]
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        return self.param("kernel", nn.initializers.lecun_normal(), self.shape)
 
 
 class Gate(nn.Module):

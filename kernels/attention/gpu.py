@@ -16,7 +16,7 @@ from jax.experimental import pallas as pl
 
 from kernels.attention.tiles import GPU_TILE as TILE
 from kernels.attention.tiles import Lists, Visible
-from kernels.attention.warpgroup import Unit
+from kernels.warpgroup import Unit
 
 HIDDEN = -1e30
 LOG2E = math.log2(math.e)  # the GPU has powers of two alone

@@ -151,7 +151,8 @@ def _tpu_backward(visible: tiles.Visible, arrays: list, ids: list, *, interpret:
 
 def _gpu_call(visible: tiles.Visible, unit: Any, queries: list, keys: list, numbers: list, ids: list) -> Any:
     """What launches share, in whole tiles; lists are of keys' tiles, and those of queries' beside it."""
-    from kernels.attention import gpu, warpgroup
+    from kernels import warpgroup
+    from kernels.attention import gpu
 
     queries, keys = ([_filled(x, tiles.GPU_TILE) for x in of] for of in (queries, keys))
     numbers = [jnp.moveaxis(_filled(x, tiles.GPU_TILE, value=UNSEEN), 2, 1) for x in numbers]

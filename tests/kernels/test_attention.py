@@ -14,8 +14,8 @@ from jaxagent.config import TokenConfig, TransformerConfig
 from jaxagent.data.sampler import Batch
 from jaxagent.nn import sequence_model
 from jaxagent.tokens.component import Domain
-from kernels import dispatch
-from kernels.attention import attention, cost, masks, passes, reference, tiles, warpgroup
+from kernels import dispatch, warpgroup
+from kernels.attention import attention, cost, masks, passes, reference, tiles
 from kernels.attention.masks import Sight, table
 
 LENGTH = 130  # two tiles of a TPU, three of a GPU, the last one nearly empty

@@ -16,7 +16,7 @@ class Unit(NamedTuple):
     """Parts of a kernel; a number a row of a tile, or a column, is `[n]`."""
 
     product: Callable[[Any, Any], jax.Array]  # `a @ b.T` of tiles in shared memory
-    added: Callable[[jax.Array, jax.Array, Any], jax.Array]  # `sums + a @ b`, b in shared memory
+    added: Callable[[jax.Array, Any, Any], jax.Array]  # `sums + a @ b`, b in shared memory, a there or not
     load: Callable[[Any, tuple, int], jax.Array]  # numbers along an axis of a tile, from memory
     full: Callable[[tuple[int, ...], float], jax.Array]  # a tile, or a number a row
     place: Callable[[tuple[int, int], int], jax.Array]  # of every pair of a tile along an axis
@@ -38,7 +38,7 @@ def hopper() -> Unit:
 
         return pl.run_scoped(multiply, plgpu.ACC((a.shape[0], b.shape[0]), jnp.float32))
 
-    def added(sums: jax.Array, a: jax.Array, b: Any) -> jax.Array:
+    def added(sums: jax.Array, a: Any, b: Any) -> jax.Array:
         return pl.run_state(lambda ref: plgpu.wgmma(ref, a, b))(plgpu.ACC.init(sums))
 
     def load(ref: Any, at: tuple, axis: int) -> jax.Array:
@@ -68,8 +68,8 @@ def plain(interpret: Any) -> Unit:
     def product(a: Any, b: Any) -> jax.Array:
         return jnp.dot(a[...], b[...].T, preferred_element_type=jnp.float32)
 
-    def added(sums: jax.Array, a: jax.Array, b: Any) -> jax.Array:
-        return sums + jnp.dot(a, b[...], preferred_element_type=jnp.float32)
+    def added(sums: jax.Array, a: Any, b: Any) -> jax.Array:
+        return sums + jnp.dot(a[...], b[...], preferred_element_type=jnp.float32)
 
     def full(shape: tuple[int, ...], value: float) -> jax.Array:
         return jnp.full(shape, value, jnp.float32)

@@ -1,0 +1,111 @@
+"""`mlp`: the MLP block of a transformer, whose wide layer never reaches memory."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+
+from kernels import dispatch
+from kernels.mlp import reference
+
+KERNEL = dispatch.Kernel("mlp")
+DTYPES = ("float32", "bfloat16", "float16")
+GPU_WIDTH = 256  # the widest tile whose sums fit in a warpgroup's registers
+__all__ = ["KERNEL", "cost", "mlp"]
+
+
+def mlp(x: jax.Array, up: jax.Array, down: jax.Array, *, implementation: str = "auto") -> jax.Array:
+    """`gelu(x @ up) @ down`, by the tanh form: `[..., D]` from `x [..., D]`, `up [D, F]`, `down [F, D]`.
+
+    The gradient computes the wide layer again, by XLA. GPUs have a kernel of bfloat16 and float16 where D is
+    64, 128, 192 or 256: elsewhere the reference runs. What it takes: `cost`. Raises ValueError for shapes and
+    types that do not fit.
+    """
+    _check(x, up, down)
+    how = dispatch.choose(KERNEL, implementation)
+    if how == "xla" or 0 in x.shape or 0 in up.shape:
+        rows = reference.mlp(x.reshape(-1, x.shape[-1]), up, down)
+    else:
+        rows = _differentiable(how, x.reshape(-1, x.shape[-1]), up, down)
+    return rows.reshape(x.shape)
+
+
+def cost(num_rows: int, width: int, hidden: int) -> tuple[int, int]:
+    """FLOPs and bytes forward, of arrays of 2 bytes: rows once in and out, the weights once."""
+    return 4 * num_rows * width * hidden, 2 * (2 * num_rows * width + 2 * width * hidden)
+
+
+def _check(x: Any, up: Any, down: Any) -> None:
+    """Raises ValueError as `mlp` does."""
+    shapes = [a.shape for a in (x, up, down)]
+    if not x.ndim or up.ndim != 2 or up.shape[0] != x.shape[-1] or down.shape != up.shape[::-1]:
+        raise ValueError(f"mlp: got {shapes}, expected x [..., D], up [D, F] and down [F, D].")
+    types = {a.dtype.name for a in (x, up, down)}
+    if len(types) > 1 or not types <= set(DTYPES):
+        raise ValueError(f"mlp: got {', '.join(sorted(types))}, expected one of {', '.join(DTYPES)}.")
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _differentiable(how: str, x: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
+    return _call(how, x, up, down)
+
+
+def _forward(how: str, *args: jax.Array) -> tuple[jax.Array, tuple]:
+    return _call(how, *args), args
+
+
+def _backward(how: str, args: tuple, cotangent: jax.Array) -> tuple:
+    del how
+    return jax.vjp(reference.mlp, *args)[1](cotangent)
+
+
+_differentiable.defvjp(_forward, _backward)
+
+
+def _call(how: str, x: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
+    """One launch; mapped over rows alone it is one of more rows, mapped over weights one a member."""
+    call = custom_vmap(partial(_run, how))
+
+    @call.def_vmap
+    def _(axis_size: int, is_batched: list, x: jax.Array, up: jax.Array, down: jax.Array) -> tuple:
+        if is_batched[1] or is_batched[2]:
+            axes = [0 if batched else None for batched in is_batched]
+            return jax.vmap(partial(_run, how), axes, axis_size=axis_size)(x, up, down), True
+        return _call(how, x.reshape(-1, x.shape[-1]), up, down).reshape(x.shape), True
+
+    return call(x, up, down)
+
+
+def _run(how: str, x: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
+    if how == "interpret":
+        return _on_tpu(x, up, down, interpret=True)
+    programs = {"tpu": _on_tpu}
+    width = x.shape[1]
+    if x.dtype != jnp.float32 and width % 64 == 0 and width <= GPU_WIDTH:
+        programs["cuda"] = on_gpu
+    return dispatch.by_platform(KERNEL, programs, reference.mlp, x, up, down)
+
+
+def _on_tpu(x: jax.Array, up: jax.Array, down: jax.Array, *, interpret: bool = False) -> jax.Array:
+    from kernels.mlp import pallas  # slow to import, and rarely used
+
+    given = _filled(pallas.TPU_ROWS, pallas.TPU_CHUNK, x, up, down)
+    return pallas.tpu(*given, interpret=interpret)[: len(x)]
+
+
+def on_gpu(x: jax.Array, up: jax.Array, down: jax.Array, unit: Any = None) -> jax.Array:
+    """The kernel of a GPU, of any number of rows; `unit` is another than Hopper's, for an interpreter."""
+    from kernels import warpgroup
+    from kernels.mlp import pallas
+
+    given = _filled(pallas.ROWS * pallas.GROUPS, pallas.CHUNK, x, up, down)
+    return pallas.gpu(unit or warpgroup.hopper(), *given)[: len(x)]
+
+
+def _filled(rows: int, chunk: int, x: jax.Array, up: jax.Array, down: jax.Array) -> tuple:
+    """Whole blocks; columns of the wide layer that are added give 0."""
+    more = -up.shape[1] % chunk
+    x = jnp.pad(x, ((0, -len(x) % rows), (0, 0)))
+    return x, jnp.pad(up, ((0, 0), (0, more))), jnp.pad(down, ((0, more), (0, 0)))
