@@ -3,6 +3,7 @@
     python -m benchmarks.kernels                 # all shapes, medians of 7 alternating runs
     python -m benchmarks.kernels --quick         # small shapes
     python -m benchmarks.kernels --only scan --out FILE
+    python -m benchmarks.kernels --list          # names of kernels
 
 A row has the reference's microseconds, the kernel's and their ratio, where this machine has one ("not
 run" elsewhere: a kernel in the interpreter says nothing of its speed), the share of the memory roofline
@@ -156,8 +157,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small shapes")
     parser.add_argument("--only", default="", help="kernels whose name begins so")
+    parser.add_argument("--list", action="store_true", help="print names of kernels")
     parser.add_argument("--out", type=Path, help="also append the rows to this file")
     args = parser.parse_args()
+    if args.list:
+        print("\n".join(cell.name for cell in cells(is_quick=True)))
+        return
     rate = bandwidth()
     small = [advantages(16, CHECKED), recurrence(16, CHECKED), *(game(g, 16, CHECKED) for g in GAMES)]
     for cell, checked in zip(cells(args.quick), small, strict=True):
