@@ -2,6 +2,7 @@
 
     python -m benchmarks.atari                        # the published agent, five seeds, boxing
     python -m benchmarks.atari --seeds 1 --out FILE   # also append the line to FILE
+    python -m benchmarks.atari --quick                # the smoke preset's agent
 
 Timed: chunks of the training itself (emulator, replay of frames, two minibatches a step, acting),
 and the emulator alone under random actions, alternating in one process. Compile seconds are apart.
@@ -20,7 +21,7 @@ import numpy as np
 
 from benchmarks.rows import emit
 from experiments.atari100k import training  # the program measured is this study's own
-from experiments.atari100k.config import GPU, Config
+from experiments.atari100k.config import GPU, SMOKE, Config
 from jaxagent.evaluate import emulator
 from jaxagent.study.config import SeedConfig
 
@@ -28,21 +29,21 @@ WARMUP = 24
 REPEATS = 5
 
 
-def config_of(game: str, num_seeds: int, steps: int) -> Config:
-    """The gpu preset's agent, after a warm-up as short as can be."""
+def config_of(preset: Config, game: str, num_seeds: int, steps: int) -> Config:
+    """A preset's agent, after a warm-up as short as can be."""
     fit = dataclasses.replace(
-        GPU.rainbow,
+        preset.rainbow,
         warmup_steps=WARMUP,
         updates_per_chunk=steps,
         num_updates=(REPEATS + 2) * steps,
         capacity=8192,
     )
-    return dataclasses.replace(GPU, games=(game,), rainbow=fit, seeds=SeedConfig(0, num_seeds))
+    return dataclasses.replace(preset, games=(game,), rainbow=fit, seeds=SeedConfig(0, num_seeds))
 
 
-def measure(game: str, num_seeds: int, steps: int) -> dict[str, Any]:
+def measure(preset: Config, game: str, num_seeds: int, steps: int) -> dict[str, Any]:
     """One row."""
-    config = config_of(game, num_seeds, steps)
+    config = config_of(preset, game, num_seeds, steps)
     loop = training.loop_of(config, game, "spr")
     start = time.perf_counter()
     state, _ = loop.chunk(loop.init())
@@ -94,9 +95,10 @@ def main() -> None:
     parser.add_argument("--game", default="boxing")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=40, help="of a timed chunk")
+    parser.add_argument("--quick", action="store_true", help="the smoke preset's agent, not the gpu preset's")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    emit(measure(given.game, given.seeds, given.steps), given.out)
+    emit(measure(SMOKE if given.quick else GPU, given.game, given.seeds, given.steps), given.out)
 
 
 if __name__ == "__main__":

@@ -101,15 +101,15 @@ def pretraining_chunk(
 
 
 def measure_pretraining(
-    config: TransformerConfig, tokens: TokenConfig, domain: Domain, batch_size: int
+    config: TransformerConfig, tokens: TokenConfig, domain: Domain, batch_size: int, seconds: float
 ) -> dict[str, Any]:
-    """Tokens/s and MFU of one size."""
+    """Tokens/s and MFU of one size, of rounds of about so many seconds."""
     step, flops, num_tokens = pretraining_chunk(config, tokens, domain, batch_size)
     product, product_flops = square_product(config.dtype)
     start = time.perf_counter()
     jax.block_until_ready(step())
     compile_seconds = time.perf_counter() - start
-    times = alternating({"step": step, "product": product}, seconds=1.0)
+    times = alternating({"step": step, "product": product}, seconds)
     rates = [flops / t for t in times["step"]]
     peaks = [product_flops / t for t in times["product"]]
     return {
@@ -127,8 +127,10 @@ def measure_pretraining(
     }
 
 
-def measure_acting(config: TransformerConfig, num_bins: int, domain: Domain, num_envs: int) -> dict[str, Any]:
-    """Env steps/s of the cached policy and of recomputing the window, physics left out."""
+def measure_acting(
+    config: TransformerConfig, num_bins: int, domain: Domain, num_envs: int, seconds: float
+) -> dict[str, Any]:
+    """Env steps/s of the cached policy and of recomputing the window, physics left out; rounds as above."""
     model = sequence_model.model(config, TokenConfig(num_bins), (domain,))
     ones = jnp.ones
     codec = Codec(
@@ -174,9 +176,7 @@ def measure_acting(config: TransformerConfig, num_bins: int, domain: Domain, num
 
         return jax.lax.scan(step, window, jnp.arange(num_steps))[1]
 
-    times = alternating(
-        {"cached": lambda: cached(params), "recomputed": lambda: recomputed(params)}, seconds=1.0
-    )
+    times = alternating({"cached": lambda: cached(params), "recomputed": lambda: recomputed(params)}, seconds)
     pairs = zip(times["recomputed"], times["cached"], strict=True)
     steps = num_steps * num_envs
     return {
@@ -198,14 +198,17 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--windows", type=int, default=16)
     parser.add_argument("--envs", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a timed round")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     config, num_bins = SIZES[given.preset or "gpu"]
     if not given.preset:
         config = dataclasses.replace(config, dtype=given.dtype)
     rows = (
-        lambda: measure_pretraining(config, TokenConfig(num_bins=num_bins), ANT, given.windows),
-        lambda: measure_acting(config, num_bins, HOPPER, given.envs),
+        lambda: measure_pretraining(
+            config, TokenConfig(num_bins=num_bins), ANT, given.windows, given.seconds
+        ),
+        lambda: measure_acting(config, num_bins, HOPPER, given.envs, given.seconds),
     )
     for row in rows:
         emit(row(), given.out)

@@ -2,6 +2,7 @@
 
     python -m benchmarks.mcts                    # all cells, medians of 5 alternating runs
     python -m benchmarks.mcts --policy muzero --batch 256
+    python -m benchmarks.mcts --quick            # the first of the cells that are asked for, tiny
     python -m benchmarks.mcts --growth           # time a simulation at max_depth 8, N 64 to 256
     python -m benchmarks.mcts --leaves           # wall clock of 1, 4, 8, 16 leaves a step
     python -m benchmarks.mcts --out FILE         # also append the lines to FILE
@@ -210,9 +211,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int)
     parser.add_argument("--growth", action="store_true")
     parser.add_argument("--leaves", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="the first of the cells, tiny")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     wanted = [cell for cell in CELLS if given.policy in (None, cell[0]) and given.batch in (None, cell[1])]
+    if given.quick:
+        wanted = [(policy, min(batch, 4), 4, 4) for policy, batch, *_ in wanted[:1]]
     rows = [functools.partial(compare, *cell) for cell in wanted]
     if given.growth:
         rows = [functools.partial(growth, p, 256, 18) for p in ("gumbel", "muzero")]
