@@ -190,7 +190,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="print steps and their limits, and stop")
     parser.add_argument("--only", action="append", default=[], help="a step, or the first word of some")
     given = parser.parse_args()
-    minutes = given.minutes or (REHEARSED_MINUTES if given.rehearse else MINUTES)
+    minutes = (REHEARSED_MINUTES if given.rehearse else MINUTES) if given.minutes is None else given.minutes
     folder = (given.out or Path("runs", "rehearsal" if given.rehearse else "accelerator")).absolute()
     try:
         set_up = environment(folder, given.rehearse)
@@ -207,7 +207,8 @@ def main() -> int:
     if given.list:
         print("\n".join(planned(table, 60 * minutes)))
         return 0
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the end of a lease is an interrupt
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a lease or a connection that ends is an interrupt
+        signal.signal(number, signal.default_int_handler)
     folder.mkdir(parents=True, exist_ok=True)
     made = Batch(folder, ROOT, about, {"commit": commit(ROOT)}, set_up, began + 60 * minutes)
     of = "Rehearsal: nothing here is a measurement" if given.rehearse else "Batch"

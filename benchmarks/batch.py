@@ -42,7 +42,7 @@ class Step(NamedTuple):
     least: float  # seconds: it is not started with fewer left
     share: float  # of the time that is left, beside the shares of the steps behind it
     needs: tuple[str, ...] = ()  # modules without which it is not run
-    grace: float = 2.0  # seconds from being asked to stop to its limit
+    grace: float = 2.0  # seconds from being asked to stop to its limit, at most a quarter of it
     resumes: bool = False  # goes on where it was cut, and so may be cut as often as it takes
     told: Callable[[str], dict[str, Any]] = nothing  # what its whole output says, for its last row
 
@@ -174,7 +174,7 @@ def run(batch: Batch, step: Step, limit: float, number: int, say: Callable[[str]
             stderr=stderr,
             start_new_session=True,  # a group of its own: its children end with it
         )
-        status, why = follow(process, out, limit, step.grace, keep)
+        status, why = follow(process, out, limit, min(step.grace, limit / 4), keep)
     texts = [path.read_text(errors="replace") for path in (err, out)]
     lines = [[line for line in text.splitlines() if not rows_of(line)] for text in texts]
     ending = {"status": status, "why": why, "try": number, "rows": kept}

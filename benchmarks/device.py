@@ -4,10 +4,10 @@
     python -m benchmarks.device --ask            # platform and kind alone
     python -m benchmarks.device --out FILE       # also append the lines to FILE
 
-Bandwidth is of reading and writing 256 MiB, products are of large square matrices, medians of five runs.
-"float32" is measured as JAX multiplies by default (TF32 on GPUs that have it) and at "highest" precision.
-Memory is what JAX may take, by default three quarters of a GPU; beside it stands what `nvidia-smi` tells,
-where there is one.
+Bandwidth is of reading and writing an array, 4 GiB on an accelerator, so that launching is no part of it that
+counts; products are of large square matrices; medians of five runs. "float32" is measured as JAX multiplies
+by default (TF32 on GPUs that have it) and at "highest" precision. Memory is what JAX may take, by default
+three quarters of a GPU's; beside it stands what `nvidia-smi` tells, where there is one.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from benchmarks.kernels import bandwidth
 from benchmarks.memory import seconds
 from benchmarks.rows import emit
 from jaxagent.train.peak import ROUNDS, square_product
@@ -64,6 +64,15 @@ def told_by_driver() -> dict[str, str] | None:
     return dict(zip(QUERY.split(","), values, strict=False))
 
 
+def bandwidth() -> dict[str, float]:
+    """Bytes a second of reading and writing an array, and its bytes."""
+    x = jnp.ones(2**26 if dispatch.platform() == "cpu" else 2**30)
+    run = jax.jit(lambda x: x + 1.0)
+    run(x).block_until_ready()
+    rate = 2 * x.nbytes / statistics.median(seconds(lambda: run(x)) for _ in range(ROUNDS))
+    return {"array_bytes": x.nbytes, "bytes_per_second": rate}
+
+
 def product_rate(dtype: str, precision: str) -> float:
     """Operations a second of a large matrix product at a precision."""
     with jax.default_matmul_precision(precision):
@@ -74,7 +83,7 @@ def product_rate(dtype: str, precision: str) -> float:
 def rows() -> Iterator[dict[str, Any]]:
     """Rows, each as soon as it is measured."""
     yield facts()
-    yield {"row": "bandwidth", "bytes_per_second": bandwidth()}
+    yield {"row": "bandwidth"} | bandwidth()
     for dtype, precision in PRODUCTS:
         rate = product_rate(dtype, precision)
         yield {"row": "product", "dtype": dtype, "precision": precision, "flops_per_second": rate}

@@ -5,12 +5,12 @@
     python -m benchmarks.throughput --quick         # the same fits of the smoke presets, on any machine
     python -m benchmarks.throughput --out FILE      # also append the lines to FILE
 
-The program is the study's own: chunks of its loop with all lanes, shapes and precision of the preset, on
-stand-ins where it would read what earlier stages left. `operations_per_second` are products counted in the
-traced update (`jaxagent.train.flops`), forward, backward and acting; `share_of_peak` divides them by a large
-product of the same type and precision that is measured in turn with the chunks. `mfu` is told of fits that
-tell their operations by a formula (`nn.transformer.flops_per_token`). Medians of seven rounds; the first
-chunk, most of which compiles, is apart.
+The program is the study's own: chunks of its loop, of at most 20 updates, with all lanes, shapes and precision
+of the preset, on stand-ins where it would read what earlier stages left. `operations_per_second` are products
+counted in the traced update (`jaxagent.train.flops`), forward, backward and acting; `share_of_peak` divides
+them by a large product of the same type and precision that is measured in turn with the chunks. `mfu` is told
+of fits that tell their operations by a formula (`nn.transformer.flops_per_token`). Medians of seven rounds; the
+first chunk, most of which compiles, is apart.
 """
 
 import argparse
@@ -32,6 +32,8 @@ from jaxagent.study.budget import OF_THE_PEAK
 from jaxagent.study.study import Cost, Fit, Lanes, cost
 from jaxagent.train import parallel
 from jaxagent.train.peak import square_product
+
+UPDATES = 20  # of a timed chunk at most, as those of some presets take ten seconds
 
 
 class Cell(NamedTuple):
@@ -61,10 +63,10 @@ def fit_of(cell: Cell) -> tuple[Any, Fit]:
     return config, next(fit for fit in fits if fnmatchcase(fit.name, cell.stage))
 
 
-def chunks_of(lanes: Lanes) -> Callable[[], Any]:
+def chunks_of(lanes: Lanes, updates: int) -> Callable[[], Any]:
     """A call that runs the next chunk of all lanes and returns its report; snapshots are not kept."""
     plain = dataclasses.replace(lanes, history=False)
-    chunk = parallel.chunked(plain.lane_loop, lanes.config.updates_per_chunk, 1, lanes.data)
+    chunk = parallel.chunked(plain.lane_loop, updates, 1, lanes.data)
     state = jax.jit(plain.first)(*lanes.inputs())
 
     def run() -> Any:
@@ -92,9 +94,9 @@ def about(cell: Cell) -> dict[str, str]:
 
 def rates(lanes: Lanes, counted: Cost, dtype: str, seconds: float) -> dict[str, Any]:
     """What all lanes of a fit do in a second, beside products of a type."""
-    updates, num_lanes = lanes.config.updates_per_chunk, len(jax.tree.leaves(lanes.inputs())[0])
+    updates, num_lanes = min(lanes.config.updates_per_chunk, UPDATES), len(jax.tree.leaves(lanes.inputs())[0])
     product, product_operations = square_product(dtype)
-    began, run = time.perf_counter(), chunks_of(lanes)
+    began, run = time.perf_counter(), chunks_of(lanes, updates)
     jax.block_until_ready(run())
     first = time.perf_counter() - began
     times = alternating({"chunk": run, "product": product}, seconds)
