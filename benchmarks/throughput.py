@@ -5,12 +5,12 @@
     python -m benchmarks.throughput --quick         # the same fits of the smoke presets, on any machine
     python -m benchmarks.throughput --out FILE      # also append the lines to FILE
 
-The program is the study's own: chunks of its loop, of at most 20 updates, with all lanes, shapes and precision
-of the preset, on stand-ins where it would read what earlier stages left. `operations_per_second` are products
+The program is the study's own: chunks of its loop, of at most 20 updates, with all lanes, shapes and
+precision of the preset, on stand-ins for what earlier stages leave. `operations_per_second` are products
 counted in the traced update (`jaxagent.train.flops`), forward, backward and acting; `share_of_peak` divides
 them by a large product of the same type and precision that is measured in turn with the chunks. `mfu` is told
-of fits that tell their operations by a formula (`nn.transformer.flops_per_token`). Medians of seven rounds; the
-first chunk, most of which compiles, is apart.
+of fits that tell their operations by a formula (`nn.transformer.flops_per_token`). Medians of seven rounds;
+the first chunk, most of which compiles, is apart.
 """
 
 import argparse
