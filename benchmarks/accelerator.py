@@ -170,12 +170,13 @@ def finished(made: Batch, table: Sequence[Step], title: str) -> int:
 
 def conducted(made: Batch, table: Sequence[Step], title: str) -> int:
     """Carry a batch out; whatever ends it, its summary is written. Returns the exit code."""
-    is_interrupted = False
+    is_interrupted, code = False, FAILED
     try:
         batch.carry_out(made, table)
     except KeyboardInterrupt:
         is_interrupted = True
-    code = finished(made, table, title)
+    finally:  # whatever ended it, such as a terminal that is gone
+        code = finished(made, table, title)
     return INTERRUPTED if is_interrupted else code
 
 
