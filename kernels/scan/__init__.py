@@ -127,14 +127,58 @@ def _of_one_lane(body: Callable, init: Any, inputs: Any) -> tuple[Callable, list
 
 
 def _run(program: _Program, scalars: list, carry: list, xs: list) -> tuple[list, list]:
-    """All lanes `[B]` over all steps `[T, B]`."""
-    from kernels.scan import pallas  # slow to import, and rarely used
-
+    """All lanes `[B]` over all steps `[T, B]`, or `[T]` where lanes share an input."""
     if not carry:  # of a derivative by inputs alone
         idle = jnp.zeros(next(x for x in xs if x.ndim > 1).shape[1:], jnp.int32)
         one = program.one
         program = program._replace(one=lambda scalars, carry, x: (carry, one(scalars, [], x)[1]))
         return [], _run(program, scalars, [idle], xs)[1]
+    run = jax.custom_batching.custom_vmap(partial(_launched, program))
+    run.def_vmap(partial(_folded, program))
+    return run(scalars, carry, xs)
+
+
+def _folded(
+    program: _Program, size: int, is_mapped: tuple[list, list, list], scalars: list, carry: list, xs: list
+) -> tuple[tuple[list, list], Any]:
+    """The rule of `vmap`: members `[N]` become lanes `[N B]` of one launch.
+
+    What was one number for all lanes now differs among them: a scalar becomes a carry that stays as it is,
+    an input `[T]` one of lanes. A TPU would not read either with an axis of members.
+    """
+    shape = size, carry[0].shape[-1]
+    differ = [i for i, mapped in enumerate(is_mapped[0]) if mapped]
+    num_carry = len(carry)
+
+    def one(given: list, carry: list, x: list) -> tuple[list, list]:
+        own, fixed = carry[:num_carry], carry[num_carry:]
+        after, y = program.one(_put(given, differ, fixed), own, x)
+        return [*after, *fixed], y
+
+    begin = [x if mapped else x[None] for x, mapped in zip(carry, is_mapped[1], strict=True)]
+    begin += [scalars[i][:, None] for i in differ]
+    begin = [jnp.broadcast_to(x, shape).reshape(-1) for x in begin]
+    inputs = [_members(x, mapped, shape) for x, mapped in zip(xs, is_mapped[2], strict=True)]
+    given = [jnp.zeros((), x.dtype) if i in differ else x for i, x in enumerate(scalars)]
+    last, ys = _run(program._replace(one=one), given, begin, inputs)
+    last = [x.reshape(shape) for x in last[:num_carry]]
+    ys = [jnp.moveaxis(y.reshape(-1, *shape), 1, 0) for y in ys]
+    return (last, ys), ([True] * len(last), [True] * len(ys))
+
+
+def _members(x: jax.Array, is_mapped: bool, shape: tuple[int, int]) -> jax.Array:
+    """An input of all members' lanes, `[T, N B]`, or `[T]` as it is where neither tells them apart."""
+    if x.ndim - is_mapped == 1:
+        if not is_mapped:
+            return x
+        x = x[:, :, None]
+    x = jnp.moveaxis(x, 0, 1) if is_mapped else x[:, None]
+    return jnp.broadcast_to(x, (len(x), *shape)).reshape(len(x), -1)
+
+
+def _launched(program: _Program, scalars: list, carry: list, xs: list) -> tuple[list, list]:
+    from kernels.scan import pallas  # slow to import, and rarely used
+
     body = jax.vmap(program.one, in_axes=(None, 0, [0 if x.ndim > 1 else None for x in xs]))
     if program.how == "interpret":
         return pallas.padded(pallas.interpreted, body, scalars, carry, xs, reverse=program.reverse)

@@ -125,6 +125,44 @@ def test_scalars_that_the_body_closes_over_have_gradients_and_may_be_mapped():
         assert_equal(of(partial(total, INTERPRET))(discounts), of(partial(total, reference.scan))(discounts))
 
 
+@pytest.mark.parametrize("axes", [(0, 0, None), (None, 0, 0), (0, None, None)])
+def test_members_become_lanes_though_they_differ_in_what_lanes_share(axes):
+    """A scalar, and an input that all lanes read: a TPU keeps neither with an axis of members."""
+    shares, seeds, first = jnp.array([0.5, 0.9]), jnp.arange(8).reshape(2, 4), jnp.ones((2, 3))
+    args = [x if axis == 0 else x[0] for x, axis in zip((shares, seeds, first), axes, strict=True)]
+    rewards = data((4, 3))[0]
+
+    def of(implementation):
+        def total(share, seeds, first):
+            def body(carry, now):
+                carry = now[0] + share * carry + now[1].astype(jnp.float32)
+                return carry, carry * share
+
+            made = scan(body, first, (rewards, seeds), reverse=True, implementation=implementation)
+            return sum(jnp.sum(jnp.sin(x)) for x in made)
+
+        return jax.vmap(jax.value_and_grad(total, argnums=(0, 2)), in_axes=axes)
+
+    assert_equal(of("interpret")(*args), of("xla")(*args), rtol=1e-4)
+    for platform in CALLS:
+        assert num_calls(of("pallas"), *args, platform=platform)
+
+
+def test_members_of_members_become_lanes():
+    def run(implementation, share, seed):
+        def body(carry, now):
+            return share * carry + now[0], carry * now[1].astype(jnp.float32)
+
+        inputs = jnp.ones((4, 3)), seed + jnp.arange(4)
+        return scan(body, jnp.ones(3), inputs, implementation=implementation)
+
+    def of(implementation):
+        inner = jax.vmap(partial(run, implementation), in_axes=(None, 0))
+        return jax.vmap(inner, in_axes=(0, None))(jnp.array([0.5, 0.9]), jnp.arange(2))
+
+    assert_equal(of("interpret"), of("xla"))
+
+
 def test_half_precision_is_close_to_single():
     reward, is_last = data((7, 3))
     first = jnp.ones(3)
