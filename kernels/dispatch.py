@@ -8,7 +8,8 @@ the kernel's body in Pallas's interpreter, which every platform has and which is
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -52,11 +53,21 @@ def choices(kernels: Iterable[Kernel]) -> dict[str, str]:
     return {kernel.name: choose(kernel) for kernel in kernels}
 
 
-def by_platform(kernel: Kernel, programs: dict[str, Callable], reference: Callable, *args: Any) -> Any:
-    """Call the program of the platform that is lowered for, or the reference where there is none."""
+def by_platform(
+    kernel: Kernel,
+    programs: dict[str, Callable],
+    reference: Callable,
+    *args: Any,
+    lacks: Mapping[str, str | None] = MappingProxyType({}),
+) -> Any:
+    """Call the program of the platform that is lowered for, or the reference where there is none.
+
+    `lacks` names by platform what keeps it from having one, which the warning tells.
+    """
     here = platform()
     if here not in programs:
-        _say(f"kernel {kernel.name}: none for {here}, where the reference runs", logging.WARNING)
+        why = f" with {lacks[here]}" if lacks.get(here) else ""
+        _say(f"kernel {kernel.name}: none for {here}{why}, where the reference runs", logging.WARNING)
     if here == OLDER:  # it would be lowered for as any other
         programs = {name: program for name, program in programs.items() if name != "cuda"}
     return jax.lax.platform_dependent(*args, default=reference, **programs)

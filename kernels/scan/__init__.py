@@ -34,7 +34,8 @@ def scan(
     What `body(carry, x)` makes of a lane depends on that lane alone; it may close over scalars. What it
     takes: `cost`.
     Kernels raise ValueError for leaves of other shapes or types, and for a body that mixes lanes, loops, or
-    returns other shapes; the reference takes what `jax.lax.scan` takes.
+    returns other shapes; the reference takes what `jax.lax.scan` takes. A body of functions that a platform
+    has in no words (`lgamma`, `digamma`, `nextafter`, `reduce_precision`) runs there as the reference.
     """
     how = dispatch.choose(KERNEL, implementation)
     if how == "xla":
@@ -181,16 +182,19 @@ def _launched(program: _Program, scalars: list, carry: list, xs: list) -> tuple[
 
     body = jax.vmap(program.one, in_axes=(None, 0, [0 if x.ndim > 1 else None for x in xs]))
     if program.how == "interpret":
-        return pallas.padded(pallas.interpreted, body, scalars, carry, xs, reverse=program.reverse)
+        return pallas.padded(pallas.INTERPRETED, body, scalars, carry, xs, reverse=program.reverse)
+    whole = jax.make_jaxpr(body)(scalars, carry, [x[0] for x in xs]).jaxpr
+    lacks = {name: elementwise.missing(whole, of.lacks) for name, of in pallas.MACHINES.items()}
     programs = {
         name: partial(pallas.padded, of, body, reverse=program.reverse)
-        for name, of in (("cuda", pallas.gpu), ("tpu", pallas.tpu))
+        for name, of in pallas.MACHINES.items()
+        if not lacks[name]
     }
 
     def plain(scalars: list, carry: list, xs: list) -> tuple[list, list]:
         return reference.scan(partial(body, scalars), carry, xs, reverse=program.reverse)
 
-    return dispatch.by_platform(KERNEL, programs, plain, scalars, carry, xs)
+    return dispatch.by_platform(KERNEL, programs, plain, scalars, carry, xs, lacks=lacks)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

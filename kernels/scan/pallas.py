@@ -16,6 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from kernels.scan import elementwise
+from kernels.scan.substitutes import GPU_LACKS, TPU_LACKS
 
 LANES = 128  # of a block: one a thread of a warpgroup; a TPU's register has as many
 UNROLL = 8  # steps whose inputs a GPU loads ahead
@@ -32,6 +33,14 @@ class Given(NamedTuple):
     inputs: list
 
 
+class Machine(NamedTuple):
+    """A kernel with what its platform asks of bodies and memory."""
+
+    run: Callable  # `gpu` or `tpu`
+    stored: dict[str, Any]  # how types lie in memory that do not lie there as they are
+    lacks: frozenset[str]  # primitives that do not lower
+
+
 def _split(values: Sequence[Any], counts: Sequence[int]) -> list[Sequence[Any]]:
     """Parts of so many values, and the rest."""
     ends = list(itertools.accumulate(counts, initial=0))
@@ -39,9 +48,9 @@ def _split(values: Sequence[Any], counts: Sequence[int]) -> list[Sequence[Any]]:
 
 
 def padded(
-    implementation: Callable, body: Callable, scalars: list, carry: list, inputs: list, *, reverse: bool
+    machine: Machine, body: Callable, scalars: list, carry: list, inputs: list, *, reverse: bool
 ) -> tuple[list, list]:
-    """Call `gpu`, `tpu` or `interpreted` on any number of lanes `[B]`, over steps `[T, B]`, of any type.
+    """Run a machine's kernel on any number of lanes `[B]`, over steps `[T, B]`, of any type.
 
     `body(scalars, carry, x)` is of lanes, of `x` those that are `[T]` scalars.
     """
@@ -52,10 +61,12 @@ def padded(
         for of in (scalars, carry, inputs)
     ]
     types = [[s.dtype for s in made] for made in jax.eval_shape(body, *one)]
-    stored = partial(_stored, implementation is gpu)
+
+    def stored(dtype: Any) -> Any:
+        return machine.stored.get(jnp.dtype(dtype).name, dtype)
 
     def stored_body(scalars: list, carry: list, x: list) -> tuple[list, list]:
-        after, y = elementwise.plain(body, *map(_cast, (scalars, carry, x), own))
+        after, y = elementwise.plain(body, *map(_cast, (scalars, carry, x), own), lacks=machine.lacks)
         return _cast(after, map(stored, types[0])), _cast(y, map(stored, types[1]))
 
     def ready(x: jax.Array) -> jax.Array:
@@ -69,16 +80,9 @@ def padded(
     size = begin[0].shape[0]
     shapes = [jax.ShapeDtypeStruct((size,), stored(d)) for d in types[0]]
     shapes += [jax.ShapeDtypeStruct((length, size), stored(d)) for d in types[1]]
-    result = implementation(stored_body, Given(fixed, begin, xs), shapes, reverse=reverse)
+    result = machine.run(stored_body, Given(fixed, begin, xs), shapes, reverse=reverse)
     result = [x[..., :num_lanes] for x in result]
     return _cast(result[: len(carry)], types[0]), _cast(result[len(carry) :], types[1])
-
-
-def _stored(is_gpu: bool, dtype: Any) -> Any:
-    """How a type lies in memory: nobody loads bits, and a TPU's rows are of 32 bits."""
-    if is_gpu:
-        return jnp.int8 if dtype == jnp.bool_ else dtype
-    return {"bool": jnp.int32, "bfloat16": jnp.float32}.get(jnp.dtype(dtype).name, dtype)
 
 
 def _cast(arrays: Iterable, dtypes: Iterable) -> list:
@@ -184,6 +188,8 @@ def tpu(body: Body, given: Given, outputs: list, *, reverse: bool, interpret: bo
     return [x[0] for x in result[:num_carry]] + list(result[num_carry:])
 
 
-def interpreted(*args: Any, **kwargs: Any) -> list:
-    """`tpu`, in the interpreter."""
-    return tpu(*args, interpret=True, **kwargs)
+# Nobody loads bits, and a TPU's rows are of 32 bits.
+GPU = Machine(gpu, {"bool": jnp.int8}, GPU_LACKS)
+TPU = Machine(tpu, {"bool": jnp.int32, "bfloat16": jnp.float32}, TPU_LACKS)
+INTERPRETED = TPU._replace(run=partial(tpu, interpret=True))
+MACHINES = {"cuda": GPU, "tpu": TPU}  # by platform
