@@ -181,18 +181,16 @@ def test_it_is_mapped_over_batches_and_devices():
 
 
 def test_the_kernel_of_a_gpu_writes_all_and_races_nowhere():
-    reward, is_last = data((pallas.UNROLL + 3, 2 * pallas.LANES))
-    first = carries((2 * pallas.LANES,))[returned]
-    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (first, reward)]
+    reward, is_last = data((pallas.UNROLL + 3, pallas.LANES + 2))
+    first = carries((pallas.LANES + 2,))[returned]
 
     def body(scalars, carry, x):
-        return tuple([value] for value in returned(carry[0], (x[0], x[1] != 0)))
+        return tuple([value] for value in returned(carry[0], x))
 
-    inputs = [reward, is_last.astype(jnp.int8)]
-    got = pallas.gpu(
-        body, pallas.Given([], [first], inputs), shapes, reverse=True, interpret=gpu_interpreter()
-    )
-    assert_equal(tuple(got), reference.scan(returned, first, (reward, is_last), reverse=True))
+    machine = pallas.GPU._replace(run=partial(pallas.gpu, interpret=gpu_interpreter()))
+    got = pallas.padded(machine, body, [], [first], [reward, is_last], reverse=True)
+    expected = reference.scan(returned, first, (reward, is_last), reverse=True)
+    assert_equal(got, tuple([x] for x in expected))
 
 
 @pytest.mark.parametrize("body", [counted, returned])
