@@ -36,6 +36,9 @@ def scan(
     Kernels raise ValueError for leaves of other shapes or types, and for a body that mixes lanes, loops, or
     returns other shapes; the reference takes what `jax.lax.scan` takes. A body of functions that a platform
     has in no words (`lgamma`, `digamma`, `nextafter`, `reduce_precision`) runs there as the reference.
+    Forward mode (`jax.jvp`, `jacfwd`, `hessian`) of a kernel is JAX's TypeError of a `custom_vjp`; take
+    `jacrev(jacrev(f))`, or implementation="xla". (JAX's `linear_call`, by which a tangent could be a kernel
+    and have a transpose, has no second derivatives.)
     """
     how = dispatch.choose(KERNEL, implementation)
     if how == "xla":
