@@ -9,5 +9,5 @@ ALL = (scan.KERNEL, linear_recurrence.KERNEL, rollout.KERNEL, attention.KERNEL, 
 
 
 def choices() -> dict[str, str]:
-    """What runs where `implementation` is "auto": "xla", "pallas" or "interpret" by kernel."""
+    """What runs where `implementation` is "auto", by kernel; raises ValueError as `dispatch.choices`."""
     return dispatch.choices(ALL)

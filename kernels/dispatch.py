@@ -4,6 +4,8 @@
 program is lowered for; a platform without one takes the reference, with one warning. "interpret" runs
 the kernel's body in Pallas's interpreter, which every platform has and which is slow. "auto" is what
 `JAXAGENT_KERNELS` says, else "pallas" on devices where the kernel has been measured to win, else "xla".
+The variable holds a word for all kernels, words by kernel, or both: "xla", "scan=pallas,rollout=xla",
+"pallas,scan=xla". A kernel may have more implementations than these, `Kernel.also`.
 """
 
 import logging
@@ -18,30 +20,39 @@ IMPLEMENTATIONS = ("auto", "xla", "pallas", "interpret")
 VARIABLE = "JAXAGENT_KERNELS"
 log = logging.getLogger(__name__)
 _said: set[str] = set()
+FOR_ALL = ""
 OLDER = "older cuda"
 HOPPER = 9.0  # the first compute capability that Mosaic GPU lowers for
 
 
 class Kernel(NamedTuple):
-    """A kernel by name, and where it was measured to win."""
+    """A kernel by name, where it was measured to win, and what it has beside the implementations of all."""
 
     name: str
     wins_on: tuple[str, ...] = ()  # `device_kind` of devices with a row in benchmarks/results/kernels.jsonl
+    also: tuple[str, ...] = ()  # implementations that it alone has
 
 
-def forced() -> str | None:
-    """What the environment variable asks for. Raises ValueError for what is no implementation."""
-    value = os.environ.get(VARIABLE)
-    if value is not None:
-        _check(VARIABLE, value)
-    return value
+def forced(kernel: Kernel) -> str | None:
+    """What the environment variable asks of a kernel: its own word, else that for all, else None.
+
+    Raises ValueError for what is no implementation of it, and for a variable that says a thing twice.
+    """
+    asked = _asked()
+    word = asked.get(kernel.name, asked.get(FOR_ALL))
+    if word is not None:
+        _check(VARIABLE, word, kernel)
+    return word
 
 
 def choose(kernel: Kernel, implementation: str = "auto") -> str:
-    """ "xla", "pallas" or "interpret"; said once a kernel. Raises ValueError for another name."""
-    _check("implementation", implementation)
+    """ "xla", "pallas", "interpret" or one of `kernel.also`; said once a kernel.
+
+    Raises ValueError for another name.
+    """
+    _check("implementation", implementation, kernel)
     if implementation == "auto":
-        implementation = forced() or "auto"
+        implementation = forced(kernel) or "auto"
     if implementation == "auto":
         implementation = "pallas" if jax.devices()[0].device_kind in kernel.wins_on else "xla"
     _say(f"kernel {kernel.name}: {implementation}", logging.INFO)
@@ -49,7 +60,14 @@ def choose(kernel: Kernel, implementation: str = "auto") -> str:
 
 
 def choices(kernels: Iterable[Kernel]) -> dict[str, str]:
-    """What "auto" means for each of them, for a manifest."""
+    """What "auto" means for each of them, for a manifest.
+
+    Raises ValueError where the environment variable names a kernel that is none of them.
+    """
+    kernels = tuple(kernels)
+    known = [kernel.name for kernel in kernels]
+    if unknown := sorted(set(_asked()) - {*known, FOR_ALL}):
+        raise ValueError(f"{VARIABLE}: got {', '.join(unknown)}, expected some of {', '.join(known)}.")
     return {kernel.name: choose(kernel) for kernel in kernels}
 
 
@@ -85,9 +103,24 @@ def platform() -> str:
     return "cuda" if capability >= HOPPER else OLDER
 
 
-def _check(name: str, value: str) -> None:
-    if value not in IMPLEMENTATIONS:
-        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(IMPLEMENTATIONS)}.")
+def _asked() -> dict[str, str]:
+    """The words of the environment variable by kernel, that for all under `FOR_ALL`."""
+    words: dict[str, str] = {}
+    for item in os.environ[VARIABLE].split(",") if VARIABLE in os.environ else ():
+        name, _, word = item.rpartition("=")
+        name = name.strip()
+        if name in words:
+            raise ValueError(f"{VARIABLE}: got two words for {name or 'all kernels'}, expected one.")
+        words[name] = word.strip()
+    return words
+
+
+def _check(name: str, value: str, kernel: Kernel) -> None:
+    known = (*IMPLEMENTATIONS, *kernel.also)
+    if value not in known:
+        raise ValueError(
+            f"{name}: got {value!r}, expected one of {', '.join(known)} for the kernel {kernel.name}."
+        )
 
 
 def _say(text: str, level: int) -> None:

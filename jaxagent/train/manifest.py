@@ -90,11 +90,15 @@ def check_same_machine(folder: Path, now: dict[str, Any]) -> None:
         if then.get(key) != now.get(key)
     ]
     ran = then.get("kernels", {})  # those that it does not name came later: then XLA ran
-    differing += [
+    changed = [
         f"kernel {name}: was {ran.get(name, 'xla')!r}, is {how!r}"
         for name, how in now["kernels"].items()
         if ran.get(name, "xla") != how
     ]
+    if changed:
+        value = os.environ.get(kernels.dispatch.VARIABLE)
+        changed[-1] += f" ({kernels.dispatch.VARIABLE} is {'not set' if value is None else repr(value)})"
+    differing += changed
     if differing:
         raise ManifestError(
             f"{folder}: cannot resume exactly: {'; '.join(differing)}. Resume where it began, or "

@@ -27,7 +27,7 @@ def recurrence(factor: Complex, drive: Complex, state: Complex, *, implementatio
     how = dispatch.choose(KERNEL, implementation)
     if how == "xla":
         return reference.recurrence(factor, drive, state)
-    return scan(_step, state, (factor, drive), implementation=how)[1]
+    return scan(_step, state, (factor, drive), implementation=how, kernel=KERNEL)[1]
 
 
 def cost(length: int, lanes: int) -> tuple[int, int]:

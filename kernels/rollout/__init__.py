@@ -40,7 +40,7 @@ def rollout(
         state, told = step(state, lane, seed)
         return (state, lane), told
 
-    (state, _), told = scan(body, (state, lanes), seeds, implementation=how)
+    (state, _), told = scan(body, (state, lanes), seeds, implementation=how, kernel=KERNEL)
     return state, told
 
 

@@ -27,12 +27,13 @@ def scan(
     *,
     reverse: bool = False,
     implementation: str = "auto",
+    kernel: dispatch.Kernel = KERNEL,
 ) -> tuple[Any, Any]:
     """As `jax.lax.scan(body, init, inputs, reverse=reverse)`, with reverse-mode gradients of any order.
 
     Leaves of `init` are `[...]`, all alike, those of `inputs` `[T, ...]`, or `[T]`, the same for all lanes.
-    What `body(carry, x)` makes of a lane depends on that lane alone; it may close over scalars. What it
-    takes: `cost`.
+    What `body(carry, x)` makes of a lane depends on that lane alone; it may close over scalars. Choices are
+    made and said in the name of `kernel`. What it takes: `cost`.
     Kernels raise ValueError for leaves of other shapes or types, and for a body that mixes lanes, loops, or
     returns other shapes; the reference takes what `jax.lax.scan` takes. A body of functions that a platform
     has in no words (`lgamma`, `digamma`, `nextafter`, `reduce_precision`) runs there as the reference.
@@ -40,7 +41,7 @@ def scan(
     `jacrev(jacrev(f))`, or implementation="xla". (JAX's `linear_call`, by which a tangent could be a kernel
     and have a transpose, has no second derivatives.)
     """
-    how = dispatch.choose(KERNEL, implementation)
+    how = dispatch.choose(kernel, implementation)
     if how == "xla":
         return reference.scan(body, init, inputs, reverse=reverse)
     init, inputs = jax.tree.map(jnp.asarray, (init, inputs))
@@ -51,7 +52,7 @@ def scan(
     count = int(np.prod(lanes, dtype=int))
     carry = [x.reshape(count) for x in jax.tree.leaves(init)]
     xs = [_of_lanes(x, length, count) for x in jax.tree.leaves(inputs)]
-    last, ys = _differentiable(_Program(one, reverse, how), scalars, carry, xs)
+    last, ys = _differentiable(_Program(one, reverse, how, kernel), scalars, carry, xs)
     last = [x.reshape(lanes) for x in last]
     ys = [x.reshape(length, *lanes) for x in ys]
     return jax.tree.unflatten(jax.tree.structure(after), last), jax.tree.unflatten(jax.tree.structure(y), ys)
@@ -90,11 +91,12 @@ def _sizes(carry: list, xs: list) -> tuple[tuple[int, ...], int]:
 
 
 class _Program(NamedTuple):
-    """What runs: a function of one lane, a direction, and "pallas" or "interpret"."""
+    """What runs: a function of one lane, a direction, "pallas" or "interpret", and in whose name."""
 
     one: Callable[[list, list, list], tuple[list, list]]  # `(scalars, carry, x) -> (carry, y)`
     reverse: bool
     how: str
+    kernel: dispatch.Kernel
 
 
 def _of_one_lane(body: Callable, init: Any, inputs: Any) -> tuple[Callable, list, tuple[Any, Any]]:
@@ -197,7 +199,7 @@ def _launched(program: _Program, scalars: list, carry: list, xs: list) -> tuple[
     def plain(scalars: list, carry: list, xs: list) -> tuple[list, list]:
         return reference.scan(partial(body, scalars), carry, xs, reverse=program.reverse)
 
-    return dispatch.by_platform(KERNEL, programs, plain, scalars, carry, xs, lacks=lacks)
+    return dispatch.by_platform(program.kernel, programs, plain, scalars, carry, xs, lacks=lacks)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -240,7 +242,8 @@ def _backward(program: _Program, kept: tuple, cotangents: tuple[list, list]) -> 
     begin = [of_last[i] for i in floats[0]]
     begin += [jnp.zeros(carries[0].shape[1:], scalars[i].dtype) for i in floats[2]]
     inputs = [*carries, *xs, *(of_ys[i] for i in floats_y)]
-    first, of_xs = _differentiable(_Program(one, not program.reverse, program.how), scalars, begin, inputs)
+    back = program._replace(one=one, reverse=not program.reverse)
+    first, of_xs = _differentiable(back, scalars, begin, inputs)
     of_carry = _put([_nothing(c[0]) for c in carries], floats[0], first[:num_carry])
     totals = [jnp.sum(total) for total in first[num_carry:]]
     nothing = [[_nothing(x) for x in of] for of in (xs, scalars)]

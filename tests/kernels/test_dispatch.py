@@ -33,6 +33,38 @@ def test_a_variable_forces_one_for_a_whole_run_and_an_argument_stands_above_it(m
     assert dispatch.choose(KERNEL) == "xla"
 
 
+def test_the_variable_has_words_by_kernel(monkeypatch):
+    monkeypatch.setenv(dispatch.VARIABLE, "interpret, scan=xla,rollout=auto")
+    assert kernels.choices() == {k.name: "interpret" for k in kernels.ALL} | {"scan": "xla", "rollout": "xla"}
+    monkeypatch.setenv(dispatch.VARIABLE, "rollout=pallas")
+    assert kernels.choices() == {k.name: "xla" for k in kernels.ALL} | {"rollout": "pallas"}
+    monkeypatch.setenv(dispatch.VARIABLE, "none=own")
+    assert dispatch.choose(KERNEL._replace(also=("own",))) == "own"
+    with pytest.raises(
+        ValueError, match=r"KERNELS: got 'own', expected one of .*interpret for the kernel none"
+    ):
+        dispatch.choose(KERNEL)
+    with pytest.raises(
+        ValueError, match="KERNELS: got none, expected some of scan, linear_recurrence, rollout"
+    ):
+        kernels.choices()
+    monkeypatch.setenv(dispatch.VARIABLE, "scan=xla,scan=pallas")
+    with pytest.raises(ValueError, match="got two words for scan"):
+        kernels.choices()
+
+
+def test_kernels_that_are_scans_speak_in_their_own_names(caplog):
+    ones = jnp.ones((2, 3))
+    numbers = kernels.linear_recurrence.Complex(ones, ones)
+    first = kernels.linear_recurrence.Complex(ones[0], ones[0])
+    with caplog.at_level(logging.INFO, logger="kernels.dispatch"):
+        kernels.linear_recurrence.recurrence(numbers, numbers, first, implementation="pallas")
+        kernels.rollout.rollout(
+            lambda state, lane, seed: (state, state), ones[0], jnp.arange(2), implementation="pallas"
+        )
+    assert {r.message.split(":")[0] for r in caplog.records} == {"kernel linear_recurrence", "kernel rollout"}
+
+
 def test_a_gpu_before_hopper_takes_the_reference(monkeypatch):
     monkeypatch.setattr(dispatch, "platform", lambda: dispatch.OLDER)
     ones = jnp.ones((4, 3))

@@ -111,14 +111,9 @@ def test_gradients_are_those_of_finite_differences_and_have_gradients():
     assert_equal(jax.grad(squared(INTERPRET))(reward), jax.grad(squared(reference.scan))(reward), rtol=1e-4)
 
 
-def test_forward_mode_is_refused_and_second_derivatives_are_in_reverse():
-    def last(run):
-        return lambda x: run(lambda carry, now: (jnp.sin(carry * now[0]), carry), x, data((3, 2)))[0]
-
+def test_forward_mode_is_refused():
     with pytest.raises(TypeError, match="jvp"):
-        jax.jvp(last(INTERPRET), [jnp.ones(2)], [jnp.ones(2)])
-    got = jax.jacrev(jax.jacrev(last(INTERPRET)))(jnp.ones(2))
-    assert_equal(got, jax.hessian(last(reference.scan))(jnp.ones(2)), rtol=1e-4)
+        jax.jvp(lambda x: INTERPRET(returned, x, data((3, 2))), [jnp.ones(2)], [jnp.ones(2)])
 
 
 def test_scalars_that_the_body_closes_over_have_gradients_and_may_be_mapped():
