@@ -15,16 +15,14 @@ KERNEL = dispatch.Kernel("linear_recurrence")
 def recurrence(factor: Complex, drive: Complex, state: Complex, *, implementation: str = "auto") -> Complex:
     """All states `h_t = factor_t h_{t-1} + drive_t`, `[T, ...]`, from `h_{-1} = state [...]`.
 
-    `factor` and `drive` are `[T, ...]`; a factor of 0 cuts the past off. Raises ValueError for other shapes.
+    `factor` and `drive` are `[T, ...]`, all of one type; a factor of 0 cuts the past off. Raises ValueError
+    for other shapes and types.
     Source: Orvieto et al. 2023, eq. 5. What it takes: `cost`.
     """
-    wrong = [leaf.shape for leaf in (*factor, *drive) if leaf.shape[1:] != state.real.shape]
-    if wrong:
-        raise ValueError(
-            f"linear_recurrence: got {wrong[0]} beside a state of {state.real.shape}, expected "
-            f"[T, {', '.join(map(str, state.real.shape))}]; broadcast it."
-        )
+    _check(factor, drive, state)
     how = dispatch.choose(KERNEL, implementation)
+    if not drive.real.size:
+        return drive
     if how == "xla":
         return reference.recurrence(factor, drive, state)
     return scan(_step, state, (factor, drive), implementation=how, kernel=KERNEL)[1]
@@ -33,6 +31,19 @@ def recurrence(factor: Complex, drive: Complex, state: Complex, *, implementatio
 def cost(length: int, lanes: int) -> tuple[int, int]:
     """FLOPs and bytes in float32: a complex product and sum; four arrays read, two written."""
     return 8 * length * lanes, 4 * 6 * length * lanes
+
+
+def _check(factor: Complex, drive: Complex, state: Complex) -> None:
+    lanes, dtype = state.real.shape, state.real.dtype
+    steps = factor.real.shape[:1] or ("T",)
+    moving = (*steps, *lanes)
+    expected = (("state", state, lanes), ("factor", factor, moving), ("drive", drive, moving))
+    for name, part, shape in ((name, part, shape) for name, parts, shape in expected for part in parts):
+        if part.shape != shape or part.dtype != dtype:
+            raise ValueError(
+                f"linear_recurrence: {name} has a part of {part.dtype} {part.shape}, expected {dtype} "
+                f"{shape} beside the state's real part; broadcast or cast it."
+            )
 
 
 def _step(state: Complex, now: tuple[Complex, Complex]) -> tuple[Complex, Complex]:

@@ -30,10 +30,10 @@ def rollout(
     `step(state, lane, seed)` moves lanes alone and resets them itself: `lane` is their number, uint32, and
     `seed` a step's of `seeds`, integers `[T]`. `envs.words.lane_step` makes one. What is not asked for is not
     written: let `step` sum up rewards in its state where the trajectory is not needed.
-    Raises ValueError as `scan` does.
+    Raises ValueError for a state without lanes, and else as `scan` does.
     """
     how = dispatch.choose(KERNEL, implementation)
-    lanes = jnp.arange(jax.tree.leaves(state)[0].shape[0], dtype=jnp.uint32)
+    lanes = jnp.arange(_num_lanes(state), dtype=jnp.uint32)
 
     def body(carry: tuple[Any, jax.Array], seed: Any) -> tuple[tuple[Any, jax.Array], Any]:
         state, lane = carry
@@ -42,6 +42,13 @@ def rollout(
 
     (state, _), told = scan(body, (state, lanes), seeds, implementation=how, kernel=KERNEL)
     return state, told
+
+
+def _num_lanes(state: Any) -> int:
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(state)]
+    if not shapes or any(shape[:1] != shapes[0][:1] or not shape for shape in shapes):
+        raise ValueError(f"rollout: got a state of leaves {shapes}, expected [B], all of as many lanes.")
+    return shapes[0][0]
 
 
 def cost(length: int, lanes: int, *, num_fields: int, num_outputs: int, operations: int) -> tuple[int, int]:

@@ -137,6 +137,10 @@ def tpu(body: Body, given: Given, outputs: list, *, reverse: bool, interpret: bo
     steps = min(length, STEPS)
     num_blocks = pl.cdiv(length, steps)
     counts = *map(len, given), num_carry, len(outputs) - num_carry
+    of_all = [x.ndim == 1 for x in given.inputs]  # lanes alike
+
+    def time_of(block: Any) -> Any:
+        return num_blocks - 1 - block if reverse else block
 
     def kernel(*refs: Any) -> None:
         fixed, begin, ins, ends, outs, kept = _split(refs, counts)
@@ -148,14 +152,15 @@ def tpu(body: Body, given: Given, outputs: list, *, reverse: bool, interpret: bo
                 ref[...] = first[...]
 
         # The last block of time is cut, and in reverse it comes first.
-        here = num_blocks - 1 - block if reverse else block
+        here = time_of(block)
         is_cut = length % steps != 0
         values = [ref[0] for ref in fixed]
 
         def step(i: Any, carry: list) -> list:
             t = steps - 1 - i if reverse else i
-            time = jnp.minimum(here * steps + t, length - 1)  # of scalars, which are there for all blocks
-            after, y = body(values, carry, [ref[t, :] if ref.ndim > 1 else ref[time] for ref in ins])
+            after, y = body(
+                values, carry, [ref[0, t] if s else ref[t, :] for s, ref in zip(of_all, ins, strict=True)]
+            )
             if is_cut:
                 is_real = here * steps + t < length
                 after = [jnp.where(is_real, new, old) for new, old in zip(after, carry, strict=True)]
@@ -169,22 +174,29 @@ def tpu(body: Body, given: Given, outputs: list, *, reverse: bool, interpret: bo
             end[0, :] = value
 
     by_lane = pl.BlockSpec((1, LANES), lambda lanes, block: (0, lanes))
-    by_time = pl.BlockSpec(
-        (steps, LANES), lambda lanes, block: (num_blocks - 1 - block if reverse else block, lanes)
-    )
+    by_time = pl.BlockSpec((steps, LANES), lambda lanes, block: (time_of(block), lanes))
     shared = pl.BlockSpec(memory_space=pltpu.SMEM)
+    # What all lanes share, a block of time at a time: scalar memory is small.
+    shared_by_time = pl.BlockSpec(
+        (None, 1, steps), lambda lanes, block: (time_of(block), 0, 0), memory_space=pltpu.SMEM
+    )
+    more = num_blocks * steps - length
+    inputs = [
+        jnp.pad(x, (0, more)).reshape(num_blocks, 1, steps) if alike else x
+        for x, alike in zip(given.inputs, of_all, strict=True)
+    ]
     rows = [jax.ShapeDtypeStruct((1, *s.shape), s.dtype) for s in outputs[:num_carry]]
     result = pl.pallas_call(
         kernel,
         grid=(num_lanes // LANES, num_blocks),
         in_specs=[shared] * num_scalars
         + [by_lane] * num_carry
-        + [by_time if x.ndim > 1 else shared for x in given.inputs],
+        + [shared_by_time if alike else by_time for alike in of_all],
         out_specs=[by_lane] * num_carry + [by_time] * counts[-1],
         out_shape=[*rows, *outputs[num_carry:]],
         scratch_shapes=[pltpu.VMEM((1, LANES), s.dtype) for s in outputs[:num_carry]],
         interpret=interpret,
-    )(*given.scalars, *(x[None] for x in given.carry), *given.inputs)
+    )(*given.scalars, *(x[None] for x in given.carry), *inputs)
     return [x[0] for x in result[:num_carry]] + list(result[num_carry:])
 
 

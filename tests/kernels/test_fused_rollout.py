@@ -99,6 +99,12 @@ def test_policies_that_do_not_fit_are_refused():
         linear(layer(0, 3, 4))([jnp.zeros(1)] * 2)
 
 
+@pytest.mark.parametrize("state", [(), (jnp.ones(2), jnp.ones(3)), jnp.float32(0.0)])
+def test_a_state_without_lanes_is_refused(state):
+    with pytest.raises(ValueError, match="rollout: got a state of leaves"):
+        rollout(lambda state, lane, seed: (state, state), state, jnp.arange(2))
+
+
 def test_its_cost_counts_states_once():
     operations, size = cost(128, 8192, num_fields=5, num_outputs=0, operations=80)
     assert (operations, size) == (80 * 128 * 8192, 4 * 8192 * 10 + 8 * 128)

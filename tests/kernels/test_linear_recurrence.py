@@ -60,8 +60,24 @@ def test_it_lowers_for_accelerators():
 
 def test_a_factor_that_is_not_broadcast_is_refused():
     factor, drive, state = parts(*data((4, 2, 3)))
-    with pytest.raises(ValueError, match=r"got \(4, 2, 1\) beside a state of \(2, 3\), expected \[T, 2, 3\]"):
-        recurrence(Complex(factor.real[..., :1], factor.imag), drive, state)
+    with pytest.raises(
+        ValueError, match=r"factor has a part of float32 \(4, 2, 1\), expected .* \(4, 2, 3\)"
+    ):
+        recurrence(Complex(factor.real, factor.imag[..., :1]), drive, state)
+    with pytest.raises(ValueError, match=r"drive has a part of float32 \(3, 2, 3\), expected .* \(4, 2, 3\)"):
+        recurrence(factor, Complex(*(part[1:] for part in drive)), state)
+    with pytest.raises(ValueError, match=r"state has a part of float32 \(1, 3\), expected float32 \(2, 3\)"):
+        recurrence(factor, drive, state._replace(imag=state.imag[:1]))
+    with pytest.raises(ValueError, match="state has a part of bfloat16"):
+        recurrence(factor, drive, state._replace(imag=state.imag.astype(jnp.bfloat16)))
+
+
+@pytest.mark.parametrize("implementation", ["xla", "interpret"])
+def test_no_steps_make_no_states(implementation):
+    factor, drive, state = parts(*data((1, 2)))
+    factor, drive = (Complex(*(part[:0] for part in of)) for of in (factor, drive))
+    made = recurrence(factor, drive, state, implementation=implementation)
+    assert [(part.shape, part.dtype.name) for part in made] == [((0, 2), "float32")] * 2
 
 
 def test_a_memory_learns_the_same_by_the_kernel(monkeypatch):

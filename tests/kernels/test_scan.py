@@ -95,6 +95,24 @@ def test_blocks_of_time_follow_each_other(length, reverse):
     assert_equal(got, reference.scan(counted, init, inputs, reverse=reverse))
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_lanes_share_comes_in_blocks_of_time(reverse):
+    """However long: a TPU's scalar memory would not hold it at once."""
+
+    def body(carry, now):
+        return carry * 0.5 + (now & 7).astype(jnp.float32), carry
+
+    seeds, first = jnp.arange(pallas.STEPS + 3), jnp.ones(2)
+    got = INTERPRET(body, first, seeds, reverse=reverse)
+    assert_equal(got, reference.scan(body, first, seeds, reverse=reverse))
+    run = partial(scan, body, reverse=reverse, implementation="pallas")
+    many = jax.ShapeDtypeStruct((100_000,), jnp.int32)
+    lowered = jax.jit(run).trace(first, many).lower(lowering_platforms=("tpu",))
+    text = lowered.as_text()
+    assert CALLS["tpu"] in text
+    assert f"{-(-100_000 // pallas.STEPS)}x1x{pallas.STEPS}xi32" in text
+
+
 def test_gradients_are_those_of_finite_differences_and_have_gradients():
     reward, is_last = data((4, 3))
 
