@@ -1,5 +1,7 @@
 """Returns and advantages that bootstrap through truncation and never through termination."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -75,6 +77,52 @@ def q_lambda(
     reward = jnp.where(truncated, reward + discount * next_value, reward)
     goes_on = jnp.where(terminated | truncated, 0.0, discount)
     return lambda_returns(reward, goes_on, next_value, trace=trace)
+
+
+class VTrace(NamedTuple):
+    """What V-trace makes of a segment."""
+
+    target: jax.Array  # [T, ...], of the values: `v_s`
+    advantage: jax.Array  # [T, ...], of the policy's gradient, with its clipped ratio: `rho_s (q_s - V(x_s))`
+
+
+def v_trace(
+    ratio: jax.Array,
+    reward: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
+    value: jax.Array,
+    next_value: jax.Array,
+    *,
+    discount: float,
+    trace: float = 1.0,
+    rho_bar: float = 1.0,
+    c_bar: float = 1.0,
+) -> VTrace:
+    """Targets and advantages `[T, ...]` of another policy's actions (Espeholt et al. 2018, eq. 1).
+
+    All arguments are `[T, ...]`: `ratio` is the action's probability now over that when it was taken, and
+    `value`, `next_value` and the two ends are as in `gae`. Ratios count up to `rho_bar` in what is learned,
+    and up to `c_bar` in how far back it goes. Of a policy's own actions the targets are lambda-returns. No
+    gradient is stopped here.
+
+    Differs: the paper has one discount; here termination and truncation are two masks, of which either stops
+    the trace, and `q_s` of a truncated step, as of the last one, is its reward and `next_value`. `trace`
+    is the paper's lambda, which multiplies `c`.
+    """
+    rho, c = jnp.minimum(ratio, rho_bar), trace * jnp.minimum(ratio, c_bar)
+    goes_on = jnp.where(terminated | truncated, 0.0, discount)
+    one_step = reward + discount * jnp.where(terminated, 0.0, next_value)
+    delta = rho * (one_step - value)
+
+    def backward(following, inputs):
+        delta_t, goes_on_t, c_t = inputs
+        here = delta_t + goes_on_t * c_t * following
+        return here, (here, goes_on_t * following)
+
+    none = jnp.zeros_like(delta[0])
+    _, (above, following) = scan(backward, none, (delta, goes_on, c), reverse=True)
+    return VTrace(value + above, rho * (one_step + following - value))
 
 
 def n_step_returns(

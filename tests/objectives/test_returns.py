@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from jaxagent.objectives.returns import gae, lambda_returns, n_step_parts, n_step_returns, q_lambda
+from jaxagent.objectives.returns import gae, lambda_returns, n_step_parts, n_step_returns, q_lambda, v_trace
 
 FEW = settings(max_examples=25, deadline=None, derandomize=True)
 T, B = 6, 2
@@ -249,6 +249,97 @@ def test_q_lambda_reads_nothing_that_a_termination_hides():
     ends = jnp.ones((T, B), bool)
     found = q_lambda(reward, ends, truncated, jnp.full((T, B), jnp.nan), discount=0.9, trace=0.9)
     np.testing.assert_array_equal(found, reward)
+
+
+# --- V-trace --------------------------------------------------------------------------------------
+
+traced = jax.jit(v_trace)
+
+
+def v_trace_loop(ratio, reward, terminated, truncated, value, next_value, *, discount, trace, rho_bar, c_bar):
+    """Equation 1 as a sum over the rest of the episode, and the `q` of section 4.2, in float64."""
+    ratio, reward, value, next_value = (np.asarray(x, np.float64) for x in (ratio, reward, value, next_value))
+    rho, c = np.minimum(ratio, rho_bar), trace * np.minimum(ratio, c_bar)
+    target, advantage = value.copy(), np.zeros_like(value)
+    for lane in np.ndindex(*reward.shape[1:]):
+        for s in reversed(range(len(reward))):
+            weight = 1.0
+            for t in range(s, len(reward)):
+                at = (t, *lane)
+                bootstrap = 0.0 if terminated[at] else next_value[at]
+                delta = rho[at] * (reward[at] + discount * bootstrap - value[at])
+                target[(s, *lane)] += weight * delta
+                weight *= discount * c[at]
+                if terminated[at] or truncated[at]:
+                    break
+            at, after = (s, *lane), (s + 1, *lane)
+            ends = terminated[at] or truncated[at] or s + 1 == len(reward)
+            bootstrap = next_value[at] if ends else target[after] + next_value[at] - value[after]
+            q = reward[at] + discount * (0.0 if terminated[at] else bootstrap)
+            advantage[at] = rho[at] * (q - value[at])
+    return target, advantage
+
+
+@FEW
+@given(
+    arrays(np.float32, (T, B), elements=st.floats(0, 4, width=32)),
+    REALS,
+    BOOLS,
+    BOOLS,
+    REALS,
+    REALS,
+    st.sampled_from([(0.9, 1.0, 1.0, 1.0), (1.0, 0.7, 2.0, 0.5), (0.5, 0.0, 1.0, 1.0)]),
+)
+def test_v_trace_equals_a_float64_loop(ratio, reward, terminated, truncated, value, after, settings):
+    settings = dict(zip(("discount", "trace", "rho_bar", "c_bar"), settings, strict=True))
+    arguments = (ratio, reward, terminated, truncated, value, after)
+    found = traced(*map(jnp.asarray, arguments), **settings)
+    for got, expected in zip(found, v_trace_loop(*arguments, **settings), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("trace", [0.0, 0.7, 1.0])
+def test_v_trace_of_a_policys_own_actions_is_the_lambda_return(trace):
+    episode = random_episode()
+    found = traced(jnp.ones((T, B)), *map(jnp.asarray, episode), discount=0.9, trace=trace)
+    np.testing.assert_allclose(
+        found.target, episode[3] + estimate(*episode, 0.9, trace), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_v_trace_by_hand():
+    """discount 1/2: ratios of 4 count as 1, and a ratio of 1/2 halves what is learned and what goes back."""
+    ratio, reward = jnp.array([4.0, 0.5, 4.0]), jnp.array([1.0, 2.0, 3.0])
+    value, next_value = jnp.array([4.0, 8.0, 2.0]), jnp.array([8.0, 2.0, 6.0])
+    never = jnp.zeros(3, bool)
+    found = partial(traced, ratio, reward, value=value, next_value=next_value, discount=0.5)
+    # delta = 1 + 4 - 4, (2 + 1 - 8) / 2, 3 + 3 - 2 = 1, -2.5, 4
+    got = found(never, never)
+    np.testing.assert_allclose(got.target, [4 + 1 - 1.5 / 2, 8 - 2.5 + 4 / 4, 2 + 4])
+    np.testing.assert_allclose(got.advantage, [1 + (8 - 1.5) / 2 - 4, (2 + (2 + 4) / 2 - 8) / 2, 4])
+    middle = jnp.array([False, True, False])
+    # A termination at step 1: its delta is (2 - 8) / 2, and nothing of step 2 flows back.
+    got = found(middle, never)
+    np.testing.assert_allclose(got.target, [4 + 1 - 3 / 2, 8 - 3, 6])
+    np.testing.assert_allclose(got.advantage, [1 + (8 - 3) / 2 - 4, -3, 4])
+    # A truncation there keeps its bootstrap.
+    got = found(never, middle)
+    np.testing.assert_allclose(got.target, [4 + 1 - 2.5 / 2, 8 - 2.5, 6])
+    np.testing.assert_allclose(got.advantage, [1 + (8 - 2.5) / 2 - 4, -2.5, 4])
+
+
+def test_v_trace_of_one_step_and_of_ends_alone():
+    ratio = jnp.array([[0.5, 3.0]])
+    one = [jnp.asarray(x)[:1] for x in random_episode(1)]
+    ends = jnp.ones((1, 2), bool)
+    for terminated, truncated in ((ends, ~ends), (~ends, ends), (~ends, ~ends)):
+        arguments = (ratio, one[0], terminated, truncated, *one[3:])
+        got = v_trace(*arguments, discount=0.9)
+        error = one[0] + 0.9 * jnp.where(terminated, 0.0, one[4]) - one[3]
+        np.testing.assert_allclose(got.advantage, jnp.minimum(ratio, 1.0) * error, rtol=1e-5)
+        np.testing.assert_allclose(got.target, one[3] + got.advantage, rtol=1e-5)
+    hidden = v_trace(ratio, one[0], ends, ~ends, one[3], jnp.full((1, 2), jnp.nan), discount=0.9)
+    assert jnp.isfinite(jnp.stack(hidden)).all()
 
 
 # --- n-step returns -------------------------------------------------------------------------------
