@@ -12,6 +12,7 @@ from jaxagent.config import MemoryConfig
 from jaxagent.nn.memory import memory
 from kernels import dispatch
 from kernels.linear_recurrence import Complex, cost, recurrence
+from kernels.linear_recurrence.chunked import CHUNK
 
 
 def data(shape, seed=0):
@@ -28,7 +29,7 @@ def parts(*arrays):
     return [Complex(jnp.asarray(x.real, jnp.float32), jnp.asarray(x.imag, jnp.float32)) for x in arrays]
 
 
-@pytest.mark.parametrize("implementation", ["xla", "interpret"])
+@pytest.mark.parametrize("implementation", ["xla", "interpret", "chunked", "sequential"])
 @pytest.mark.parametrize("shape", [(1, 2), (13, 3, 5)])
 def test_states_are_those_of_complex_numbers(implementation, shape):
     factor, drive, state = data(shape)
@@ -41,15 +42,43 @@ def test_states_are_those_of_complex_numbers(implementation, shape):
     np.testing.assert_allclose(got.imag, np.imag(expected), rtol=1e-5, atol=1e-5)
 
 
-def test_gradients_equal_those_of_the_reference():
-    def gradients(implementation):
-        def total(*args):
-            return sum(jnp.sum(jnp.sin(x)) for x in recurrence(*args, implementation=implementation))
+@pytest.mark.parametrize("implementation", ["xla", "interpret", "chunked"])
+def test_gradients_are_those_of_complex_numbers(implementation):
+    factor, drive, state = data((CHUNK + 1, 3))
 
-        return jax.grad(total, argnums=(0, 1, 2))(*parts(*data((9, 3))))
+    def total(*args):
+        return sum(jnp.sum(jnp.sin(x)) for x in recurrence(*args, implementation=implementation))
 
-    for got, expected in zip(*map(jax.tree.leaves, map(gradients, ("interpret", "xla"))), strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    got = jax.jit(jax.grad(total, argnums=(0, 1, 2)))(*parts(factor, drive, state))
+    states = [state]
+    for f, d in zip(factor, drive, strict=True):
+        states.append(f * states[-1] + d)
+    adjoint, of_factor, of_drive = np.zeros_like(state), [], []
+    for f, before, now in reversed(list(zip(factor, states[:-1], states[1:], strict=True))):
+        adjoint = adjoint + np.cos(now.real) + 1j * np.cos(now.imag)
+        of_factor.append(np.conj(before) * adjoint)
+        of_drive.append(adjoint)
+        adjoint = np.conj(f) * adjoint
+    for x, expected in zip(got, (of_factor[::-1], of_drive[::-1], adjoint), strict=True):
+        np.testing.assert_allclose(x.real, np.real(expected), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(x.imag, np.imag(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_chunks_are_cut_by_zeros_exactly_and_divide_by_nothing():
+    """Factors of 0, and products that underflow, in value and gradient."""
+    numbers = np.random.default_rng(0).normal(size=(4, CHUNK + 1, 2)).astype(np.float32)
+    tiny, drive = Complex(*map(jnp.asarray, 1e-30 * numbers[:2])), Complex(*map(jnp.asarray, numbers[2:]))
+
+    @jax.jit
+    def states_and_pulled(factor):
+        first = Complex(jnp.ones(2), jnp.ones(2))
+        made, pull = jax.vjp(lambda drive: recurrence(factor, drive, first, implementation="chunked"), drive)
+        return made, pull(jax.tree.map(jnp.ones_like, made))[0]
+
+    for factor in (tiny, jax.tree.map(jnp.zeros_like, tiny)):
+        made, pulled = states_and_pulled(factor)
+        for x, expected in zip((*made, *pulled), (*drive, *jax.tree.map(jnp.ones_like, drive)), strict=True):
+            np.testing.assert_allclose(x, expected, rtol=1e-6)
 
 
 def test_it_lowers_for_accelerators():
