@@ -80,6 +80,37 @@ def test_games_are_those_of_the_vector_environment(name, kind):
         assert num_calls(run, state.env, platform=platform)
 
 
+@pytest.mark.accelerator
+@pytest.mark.parametrize("name", list(FEATURES))
+def test_the_device_plays_the_same_games(name):
+    """Up to where rounding turns an action: by random actions, of which none does."""
+    env, task = envs.make(name, max_steps=15)
+    step = lane_step(env, policy_of("random", name, env.action_spec[0].cardinality), task)
+    state = VectorEnv(env, num_lanes=B).reset(jax.random.key(0), task).env
+    seeds = seed_of(jax.random.split(jax.random.key(1), T))
+
+    def of(how):
+        return jax.jit(lambda state: rollout(step, state, seeds, implementation=how))(state)
+
+    for got, expected in zip(*map(jax.tree.leaves, (of("pallas"), of("xla"))), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.accelerator
+def test_the_device_differentiates_a_rollout():
+    """Of a state that moves by a parameter: no game here is smooth, but a step may be."""
+
+    def total(gain, implementation):
+        def step(state, lane, seed):
+            moved = state + gain * jnp.sin(state) + 0.01 * (seed & 7).astype(jnp.float32)
+            return moved, moved
+
+        return jnp.sum(rollout(step, jnp.arange(1.0, 4.0), jnp.arange(6), implementation=implementation)[1])
+
+    got, expected = (jax.grad(total)(jnp.float32(0.1), how) for how in ("pallas", "xla"))
+    np.testing.assert_allclose(got, expected, rtol=1e-4)
+
+
 def test_a_policy_is_the_best_of_its_scores():
     layers = [layer(0, 3, 8), layer(1, 8, 4)]
     x = np.random.default_rng(2).normal(size=(3, 50)).astype(np.float32)

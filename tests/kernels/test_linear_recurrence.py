@@ -14,6 +14,8 @@ from kernels import dispatch
 from kernels.linear_recurrence import Complex, cost, recurrence
 from kernels.linear_recurrence.chunked import CHUNK
 
+DEVICE = pytest.param("pallas", marks=pytest.mark.accelerator)
+
 
 def data(shape, seed=0):
     rng = np.random.default_rng(seed)
@@ -29,7 +31,7 @@ def parts(*arrays):
     return [Complex(jnp.asarray(x.real, jnp.float32), jnp.asarray(x.imag, jnp.float32)) for x in arrays]
 
 
-@pytest.mark.parametrize("implementation", ["xla", "interpret", "chunked", "sequential"])
+@pytest.mark.parametrize("implementation", ["xla", "interpret", "chunked", "sequential", DEVICE])
 @pytest.mark.parametrize("shape", [(1, 2), (13, 3, 5)])
 def test_states_are_those_of_complex_numbers(implementation, shape):
     factor, drive, state = data(shape)
@@ -42,7 +44,7 @@ def test_states_are_those_of_complex_numbers(implementation, shape):
     np.testing.assert_allclose(got.imag, np.imag(expected), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("implementation", ["xla", "interpret", "chunked"])
+@pytest.mark.parametrize("implementation", ["xla", "interpret", "chunked", DEVICE])
 def test_gradients_are_those_of_complex_numbers(implementation):
     factor, drive, state = data((CHUNK + 1, 3))
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
+from jax.experimental.pallas import tpu as pltpu
 from jax.test_util import check_grads
 from machines import CALLS, gpu_interpreter, num_calls
 
@@ -82,6 +83,22 @@ def test_segments_begin_and_end_anywhere(seed, share, all_lanes):
     assert_equal(
         RUN(first, (reward, is_last)), reference.scan(returned, first, (reward, is_last), reverse=True)
     )
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(
+    st.sampled_from([(1, 1), (1, 129), (9, 3), (4, 0), (0, 2)]), st.integers(0, 2**16), st.floats(0.0, 1.0)
+)
+def test_shapes_that_are_no_blocks_give_the_returns_of_a_loop(shape, seed, share):
+    reward, is_last = data(shape, seed, share)
+    first = carries(shape[1:], seed)[returned]
+    expected, following = [], np.asarray(first, np.float64)
+    for r, ends in zip(np.asarray(reward)[::-1], np.asarray(is_last)[::-1], strict=True):
+        following = r + 0.9 * np.where(ends, 0.0, following)
+        expected.insert(0, following)
+    last, made = RUN(first, (reward, is_last))
+    np.testing.assert_allclose(last, following, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(made, np.reshape(expected, shape), rtol=1e-5, atol=1e-5)
 
 
 RUN = jax.jit(lambda first, inputs: INTERPRET(returned, first, inputs, reverse=True))
@@ -216,6 +233,23 @@ def test_the_kernel_of_a_gpu_writes_all_and_races_nowhere():
     assert_equal(got, tuple([x] for x in expected))
 
 
+def test_the_kernel_of_a_tpu_writes_all_and_reads_nothing_unwritten(monkeypatch):
+    """In an interpreter of its memories, in which what was never written is NaN; the last block is cut."""
+    monkeypatch.setattr(pallas, "STEPS", 4)
+    reward, is_last = data((9, pallas.LANES + 2))
+    first, seeds = carries((pallas.LANES + 2,))[returned], jnp.arange(9)
+
+    def body(scalars, carry, x):
+        after, y = returned(carry[0] + x[2].astype(jnp.float32), x[:2])
+        return [after], [y, y > 0.0]
+
+    poisoned = pltpu.InterpretParams(uninitialized_memory="nan", detect_races=True)
+    machine = pallas.TPU._replace(run=partial(pallas.tpu, interpret=poisoned))
+    inputs = [reward, is_last, seeds]
+    got = jax.jit(lambda *args: pallas.padded(machine, body, [], *args, reverse=True))([first], inputs)
+    assert_equal(got, reference.scan(partial(body, []), [first], inputs, reverse=True))
+
+
 @pytest.mark.parametrize("body", [counted, returned])
 def test_it_lowers_for_accelerators(body):
     run = partial(weighed, partial(scan, implementation="pallas"), body, True)
@@ -294,3 +328,36 @@ def test_the_device_computes_the_same(body, shape):
     init, inputs = carries(shape[1:])[body], data(shape)
     run = jax.jit(partial(scan, body, reverse=True, implementation="pallas"))
     assert_equal(run(init, inputs), reference.scan(body, init, inputs, reverse=True))
+
+
+@pytest.mark.accelerator
+@pytest.mark.parametrize("shape", [(1, 1), (17, 130)])
+def test_the_device_computes_the_same_gradients(shape):
+    init, (reward, is_last) = carries(shape[1:])[counted], data(shape)
+
+    def of(run):
+        def total(reward, first, scale):
+            def body(carry, now):
+                carry, y = counted(carry, now)
+                return (carry[0] * scale, *carry[1:]), y
+
+            return weighed(run, body, True, (first, *init[1:]), (reward, is_last))
+
+        return jax.jit(jax.grad(total, argnums=(0, 1, 2)))(reward, init[0], jnp.float32(0.9))
+
+    assert_equal(of(partial(scan, implementation="pallas")), of(reference.scan), rtol=1e-4)
+
+
+@pytest.mark.accelerator
+def test_the_device_keeps_the_sign_of_integers_that_are_chosen():
+    """Mosaic GPU would compare them unsigned, where the constant is what is chosen if true."""
+
+    def body(carry, now):
+        one = jnp.where(now > 0.0, jnp.int32(-3), jnp.int32(2))
+        other = jnp.where(now > 0.0, carry, jnp.int32(-1))
+        third = jnp.where(now < 0.0, jnp.int32(-5), carry)
+        return carry + one, (one < 0, other < 0, jnp.maximum(third, -4), jnp.sign(one), other >> 1)
+
+    init, inputs = jnp.arange(-2, 3), data((9, 5))[0]
+    got = jax.jit(partial(scan, body, implementation="pallas"))(init, inputs)
+    assert_equal(got, reference.scan(body, init, inputs))
