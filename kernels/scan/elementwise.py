@@ -1,5 +1,6 @@
 """Functions that act on every lane alone: told apart, and put in the words that kernels have."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -41,9 +42,16 @@ def mixing(jaxpr: Any) -> str | None:
         elif name == "broadcast_in_dim":
             if eqn.invars[0].aval.shape not in ((), eqn.outvars[0].aval.shape):
                 return name
-        elif (name == "select_n" and eqn.invars[0].aval.dtype != jnp.bool_) or name not in PRIMITIVES:
+        elif not is_elementwise(eqn):
             return name
     return None
+
+
+def is_elementwise(eqn: Any) -> bool:
+    """Whether an equation is one primitive, which acts on every lane alone; broadcasts are none."""
+    if eqn.primitive.name == "select_n":
+        return eqn.invars[0].aval.dtype == jnp.bool_
+    return eqn.primitive.name in PRIMITIVES
 
 
 def missing(jaxpr: Any, lacks: frozenset[str]) -> str | None:
@@ -65,59 +73,64 @@ def plain(fn: Any, *args: Any, lacks: frozenset[str] = frozenset()) -> Any:
     """
     closed, made = jax.make_jaxpr(fn, return_shape=True)(*args)
     flat = jax.tree.leaves(args)
-    values = _evaluate(closed, [_Value(x, x.ndim == 0) for x in flat], lacks)
+    values = evaluate(closed, [Value(x, x.ndim == 0) for x in flat], partial(_of_lanes, lacks))
     return jax.tree.unflatten(jax.tree.structure(made), [value.array for value in values])
 
 
-class _Value(NamedTuple):
+class Value(NamedTuple):
+    """What a variable stands for."""
+
     array: Any
     is_uniform: bool  # one number for all lanes
 
 
-def _evaluate(closed: core.ClosedJaxpr, args: list[_Value], lacks: frozenset[str]) -> list[_Value]:
-    jaxpr = closed.jaxpr
-    known = [_Value(const, True) for const in closed.consts]
+def evaluate(
+    closed: core.ClosedJaxpr, args: list[Value], apply: Callable[[Any, list[Value]], list[Value]]
+) -> list[Value]:
+    """A program's results, of equations that `apply(equation, operands)` evaluates; calls are followed."""
+    jaxpr, known = closed.jaxpr, [Value(const, True) for const in closed.consts]
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*known, *args], strict=True))
 
-    def read(var: Any) -> _Value:
-        return _Value(var.val, True) if isinstance(var, core.Literal) else values[var]
+    def read(var: Any) -> Value:
+        return Value(var.val, True) if isinstance(var, core.Literal) else values[var]
 
     for eqn in jaxpr.eqns:
         inputs = [read(var) for var in eqn.invars]
-        if inner := called(eqn):
-            outputs = _evaluate(inner, inputs, lacks)
-        elif other := substitute(eqn.primitive.name, eqn.invars[0].aval.dtype, lacks):
-            words = jax.make_jaxpr(partial(other, **eqn.params))(*(var.aval for var in eqn.invars))
-            outputs = _evaluate(words, inputs, lacks)
-        else:
-            found = _bound(eqn, inputs)
-            is_uniform = all(value.is_uniform for value in inputs)
-            found = found if eqn.primitive.multiple_results else [found]
-            outputs = [_Value(x, is_uniform) for x in found]
+        inner = called(eqn)
+        outputs = evaluate(inner, inputs, apply) if inner else apply(eqn, inputs)
         values.update(zip(eqn.outvars, outputs, strict=True))
     return [read(var) for var in jaxpr.outvars]
 
 
-def _bound(eqn: Any, inputs: list[_Value]) -> Any:
-    """A primitive itself, or what is the same on all platforms and lowers on all."""
+def _of_lanes(lacks: frozenset[str], eqn: Any, inputs: list[Value]) -> list[Value]:
+    if other := substitute(eqn.primitive.name, eqn.invars[0].aval.dtype, lacks):
+        words = jax.make_jaxpr(partial(other, **eqn.params))(*(var.aval for var in eqn.invars))
+        return evaluate(words, inputs, partial(_of_lanes, lacks))
+    is_uniform = all(value.is_uniform for value in inputs)
+    return [Value(x, is_uniform) for x in applied(eqn, inputs)]
+
+
+def applied(eqn: Any, inputs: list[Value]) -> list:
+    """What one primitive makes of its operands: itself, or what is the same and lowers on all platforms."""
     name, first, arrays = eqn.primitive.name, inputs[0].array, [value.array for value in inputs]
     is_bits = eqn.invars[0].aval.dtype == jnp.bool_
     if name in ("copy", "copy_p", "stop_gradient"):
-        return first
+        return [first]
     if name == "add_any":
-        return arrays[0] + arrays[1]
+        return [arrays[0] + arrays[1]]
     if name == "select_n":
-        return _selected(inputs)
+        return [_selected(inputs)]
     if is_bits and name == "not":
-        return first ^ True  # Mosaic GPU of JAX 0.11 turns whole bytes
+        return [first ^ True]  # Mosaic GPU of JAX 0.11 turns whole bytes
     if is_bits and name in ("max", "min"):
-        return lax.bitwise_or(*arrays) if name == "max" else lax.bitwise_and(*arrays)
+        return [lax.bitwise_or(*arrays) if name == "max" else lax.bitwise_and(*arrays)]
     if name == "convert_element_type" and eqn.outvars[0].aval.dtype == jnp.bool_ and not is_bits:
-        return first != 0
-    return eqn.primitive.bind(*arrays, **eqn.params)
+        return [first != 0]
+    found = eqn.primitive.bind(*arrays, **eqn.params)
+    return found if eqn.primitive.multiple_results else [found]
 
 
-def _selected(inputs: list[_Value]) -> Any:
+def _selected(inputs: list[Value]) -> Any:
     """`select_n`, of integers written so that Mosaic GPU keeps their sign.
 
     It takes the sign of what a varying condition chooses from the condition, which has none, where the
