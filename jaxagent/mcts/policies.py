@@ -228,6 +228,7 @@ def stochastic_muzero_policy(
         num_leaves=num_leaves,
         virtual_visits=virtual_visits,
         virtual_loss=virtual_loss,
+        implementation="xla",  # its rule takes rows of actions and outcomes apart, as no kernel does
     )
     return _by_visits(rng_key, _actions_of(tree, num_actions), temperature)
 

@@ -11,6 +11,7 @@ back its value up. What differs from mctx is where work is done, not what is com
   level.
 - Reward and discount belong to the node they lead to; an edge keeps its visits and its value.
 
+Where the kernel of `kernels.search` is chosen, `launches.py` does the same in two launches a simulation.
 With `num_leaves` above 1 (`leaves.py`) the model judges several nodes of each lane at once, and
 what is computed differs too.
 """
@@ -30,6 +31,7 @@ from jaxagent.mcts.base import (
     RootFnOutput,
 )
 from jaxagent.mcts.checks import check_inputs, check_leaves, check_tree
+from jaxagent.mcts.launches import Planted, begin, end, implementation_of, simulate_in_two
 from jaxagent.mcts.leaves import simulate_several
 from jaxagent.mcts.nodes import Nodes, plant, replant, to_tree
 from jaxagent.mcts.reuse import depths
@@ -56,6 +58,7 @@ def search(
     num_leaves: int = 1,
     virtual_visits: float = 1.0,
     virtual_loss: float | None = None,
+    implementation: str = "auto",
 ) -> Tree:
     """Search from the states `[B]` of `root` and return their trees.
 
@@ -74,6 +77,9 @@ def search(
     called with B L rows, lane b's from b L on, in `num_simulations / L` steps. Trees are others
     than one at a time makes.
 
+    `implementation` as in `kernels`, of one leaf at a time and `tie_break="simulation"`; others are XLA's.
+    The kernel refuses interior rules that look at actions otherwise than one by one or all together.
+
     Differs: selection functions and value transforms are given the node alone, at index 0
     (`tree.Node`), so they cannot read other nodes or edges' rewards; an interior rule is not asked
     again at a node that nothing has passed since.
@@ -91,11 +97,7 @@ def search(
         _deepest(num_simulations, max_depth, tree),
         tie_break,
     )
-    if tree is None:
-        nodes, used = plant(root, num_simulations + 1), jnp.ones((batch_size,), jnp.int32)
-    else:
-        check_tree(tree, root)
-        nodes, used = replant(root, tree, num_simulations)
+    nodes, used = _begun(root, tree, num_simulations)
     model = functools.partial(recurrent_fn, params)
     if _masks(model, rng_key, root, num_leaves):
         # What a model masked stays known by its logit in a tree to go on from.
@@ -108,6 +110,10 @@ def search(
     elif tree is not None:
         nodes = choose_everywhere(nodes, rules, depths(tree.parents))
 
+    how = implementation_of(implementation, tie_break, num_leaves)
+    if how != "xla":
+        nodes, advance = begin(nodes, batch_size), functools.partial(simulate_in_two, implementation=how)
+
     def one_step(number: jax.Array, state: tuple) -> tuple:
         key, nodes = state
         key, key_walk, key_model = jax.random.split(key, 3)
@@ -116,20 +122,37 @@ def search(
 
     state, num_steps = (rng_key, nodes), num_simulations // num_leaves
     if early_stop:
-        state = _until_decided(num_steps, num_leaves, one_step, state, batch_size)
+        visits_of = functools.partial(_root_visits, shape=invalid.shape)
+        state = _until_decided(num_steps, num_leaves, one_step, state, visits_of)
     else:
         state = loop_fn(0, num_steps, one_step, state)
-    return to_tree(state[1], invalid, extra_data)
+    nodes = state[1] if how == "xla" else end(state[1], invalid.shape[1])
+    return to_tree(nodes, invalid, extra_data)
+
+
+def _begun(root: RootFnOutput, tree: Tree | None, num_simulations: int) -> tuple[Nodes, jax.Array]:
+    """Nodes of the roots, or of trees to go on from, and slots used by each lane, int32 `[B]`."""
+    if tree is None:
+        return plant(root, num_simulations + 1), jnp.ones(root.value.shape, jnp.int32)
+    check_tree(tree, root)
+    return replant(root, tree, num_simulations)
+
+
+def _root_visits(nodes: Nodes | Planted, shape: tuple[int, int]) -> jax.Array:
+    """Visits `[B, A]` of the roots' actions, in either layout."""
+    if isinstance(nodes, Planted):
+        return nodes.trees.visits[:, 0, : shape[1]]
+    return nodes.visits.reshape(shape[0], -1, shape[1])[:, 0]
 
 
 def _until_decided(
-    num_steps: int, num_leaves: int, one_step: Any, state: tuple[jax.Array, Nodes], batch_size: int
-) -> tuple[jax.Array, Nodes]:
-    """Simulate until the lead of every lane exceeds what is left."""
+    num_steps: int, num_leaves: int, one_step: Any, state: tuple[jax.Array, Any], visits_of: Any
+) -> tuple[jax.Array, Any]:
+    """Simulate until every lane's lead in `visits_of(nodes)`, the roots' `[B, A]`, exceeds what is left."""
 
     def is_open(state: tuple) -> jax.Array:
         number, (_, nodes) = state
-        visits = nodes.visits.reshape(batch_size, -1, nodes.visits.shape[-1])[:, 0]
+        visits = visits_of(nodes)
         best = jax.lax.top_k(visits, min(2, visits.shape[-1]))[0]
         lead = best[:, 0] - best[:, -1] if visits.shape[-1] > 1 else jnp.inf
         left = jnp.asarray((num_steps - number) * num_leaves, visits.dtype)
