@@ -153,15 +153,16 @@ def test_the_backup_of_a_gpu_races_nowhere():
 
 
 def test_it_is_mapped_over_batches_and_devices():
-    args = jax.tree.map(lambda *x: jnp.stack(x), data(5), data(6))
-    run = partial(simulated, "interpret")
-    for over in (lambda f: jax.jit(jax.vmap(f)), jax.pmap):
-        got = jax.device_get(over(run)(*args))
+    """Of data that lanes share, too."""
+    args, lane = jax.tree.map(lambda *x: jnp.stack(x), data(5)[:3], data(6)[:3]), data(5)[3]
+    run, axes = partial(simulated, "interpret"), (0, 0, 0, None)
+    for over in (lambda f, in_axes: jax.jit(jax.vmap(f, in_axes)), jax.pmap):
+        got = jax.device_get(over(run, in_axes=axes)(*args, lane))
         for i in range(2):
             one, given = (jax.tree.map(lambda x, i=i: x[i], x) for x in (got, args))
-            assert_alike(one, BY["xla"](*given))
-    grids = [e.params["grid_mapping"].grid for e in calls(jax.make_jaxpr(jax.vmap(run))(*args).jaxpr)]
-    assert grids == [(2 * B,), (2 * B,)]  # one launch, of more trees
+            assert_alike(one, BY["xla"](*given, lane))
+    jaxpr = jax.make_jaxpr(jax.vmap(run, axes))(*args, lane).jaxpr
+    assert [e.params["grid_mapping"].grid for e in calls(jaxpr)] == [(2 * B,), (2 * B,)]  # one launch each
 
 
 def calls(jaxpr):
