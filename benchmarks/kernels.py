@@ -24,14 +24,18 @@ import jax
 import jax.numpy as jnp
 
 import envs
+from benchmarks.mcts import problem
 from benchmarks.memory import seconds
 from benchmarks.rows import emit
 from envs.vector import VectorEnv, num_lanes
 from envs.words import below, lane_step, seed_of
-from kernels import dispatch, linear_recurrence, rollout, scan
+from jaxagent import mcts
+from jaxagent.mcts.reuse import depths
+from kernels import dispatch, linear_recurrence, rollout, scan, search
 
 ROUNDS = 7
 CHECKED = 64
+SEARCHED = 82  # actions of a search
 GAMES = ("classic/CartPole-v1", "minatar/Breakout")
 
 
@@ -97,6 +101,35 @@ def game(name: str, length: int, lanes: int) -> Cell:
     return Cell(f"rollout of {name}", (length, lanes), run, (state, seeds), num_bytes)
 
 
+def tree_search(length: int, lanes: int) -> Cell:
+    """A whole search of so many simulations, with a tiny model; the reference is `jaxagent.mcts`'s own.
+
+    Bytes are the tree part's, so that its share of the roofline is of a time that the model has part in.
+    """
+
+    def grown(root: mcts.RootFnOutput, model: Callable, implementation: str) -> mcts.Tree:
+        rule = mcts.muzero_action_selection
+        return mcts.search(
+            (),
+            jax.random.key(0),
+            root=root,
+            recurrent_fn=model,
+            root_action_selection_fn=partial(rule, depth=0),
+            interior_action_selection_fn=rule,
+            num_simulations=length,
+            implementation=implementation,
+        )
+
+    def run(root: mcts.RootFnOutput, *, implementation: str) -> tuple[jax.Array, jax.Array]:
+        tree = grown(root, problem(mcts, lanes, SEARCHED)[1], implementation)
+        return tree.children_visits, tree.node_values
+
+    few = jax.jit(lambda: grown(*problem(mcts, CHECKED, SEARCHED), "xla").parents)()
+    depth = float(jnp.mean(depths(few)[:, 1:]))  # of the walk that made each node
+    num_bytes = length * search.cost(lanes, SEARCHED, depth, num_rows=1, operations=0)[1]
+    return Cell("search", (length, lanes), run, (problem(mcts, lanes, SEARCHED)[0],), round(num_bytes))
+
+
 def _random(num_actions: int, words: tuple[jax.Array, ...], state: Any) -> jax.Array:
     del state
     return below(words[0], num_actions)
@@ -106,7 +139,8 @@ def cells(is_quick: bool) -> list[Cell]:
     """All of a run."""
     lanes, many = (256, 256) if is_quick else (4096, 8192)
     length = 32 if is_quick else 128
-    return [advantages(length, lanes), recurrence(length, lanes), *(game(g, length, many) for g in GAMES)]
+    found = [advantages(length, lanes), recurrence(length, lanes), *(game(g, length, many) for g in GAMES)]
+    return [*found, tree_search(16, 64) if is_quick else tree_search(256, 1024)]
 
 
 def bandwidth() -> float:
@@ -165,6 +199,7 @@ def main() -> None:
         return
     rate = bandwidth()
     small = [advantages(16, CHECKED), recurrence(16, CHECKED), *(game(g, 16, CHECKED) for g in GAMES)]
+    small.append(tree_search(16, CHECKED))
     for cell, checked in zip(cells(args.quick), small, strict=True):
         if cell.name.startswith(args.only):
             emit(measured(cell, checked, rate) | {"bytes_per_s": round(rate)}, args.out)

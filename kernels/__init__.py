@@ -3,9 +3,16 @@
 `kernels/README.md` says how to add one.
 """
 
-from kernels import attention, dispatch, linear_recurrence, mlp, rollout, scan
+from kernels import attention, dispatch, linear_recurrence, mlp, rollout, scan, search
 
-ALL = (scan.KERNEL, linear_recurrence.KERNEL, rollout.KERNEL, attention.KERNEL, mlp.KERNEL)
+ALL = (
+    scan.KERNEL,
+    linear_recurrence.KERNEL,
+    rollout.KERNEL,
+    attention.KERNEL,
+    search.KERNEL,
+    mlp.KERNEL,
+)
 
 
 def choices() -> dict[str, str]:

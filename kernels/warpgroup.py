@@ -57,7 +57,9 @@ def hopper() -> Unit:
         transforms = (plgpu.TilingTransform((8, swizzle // 2)), plgpu.SwizzleTransform(swizzle))
         return plgpu.SMEM(shape, dtype, transforms=transforms)
 
-    options = {"compiler_params": plgpu.CompilerParams(approx_math=True)}
+    # Threads, whose registers lie as said here; JAX 0.11 would infer it.
+    semantics = plgpu.LoweringSemantics.Lane
+    options = {"compiler_params": plgpu.CompilerParams(approx_math=True, lowering_semantics=semantics)}
     return Unit(product, added, load, full, place, shared, options)
 
 
