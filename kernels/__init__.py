@@ -5,14 +5,7 @@
 
 from kernels import attention, dispatch, linear_recurrence, mlp, rollout, scan, search
 
-ALL = (
-    scan.KERNEL,
-    linear_recurrence.KERNEL,
-    rollout.KERNEL,
-    attention.KERNEL,
-    search.KERNEL,
-    mlp.KERNEL,
-)
+ALL = (scan.KERNEL, linear_recurrence.KERNEL, rollout.KERNEL, attention.KERNEL, search.KERNEL, mlp.KERNEL)
 
 
 def choices() -> dict[str, str]:
