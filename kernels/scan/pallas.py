@@ -124,7 +124,11 @@ def gpu(body: Body, given: Given, outputs: list, *, reverse: bool, interpret: An
         for ref, value in zip(ends, some(whole * UNROLL, length % UNROLL, carry), strict=True):
             ref[at] = value
 
-    options = {} if interpret is None else {"interpret": interpret}
+    # A lane is a thread; JAX 0.11 would infer layouts instead, for minutes of a long body.
+    params = plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Lane)
+    options: dict[str, Any] = {"compiler_params": params}
+    if interpret is not None:
+        options["interpret"] = interpret
     grid = (given.carry[0].shape[0] // LANES,)
     run = plgpu.kernel(kernel, out_type=tuple(outputs), grid=grid, grid_names=("lanes",), **options)
     return list(run(*itertools.chain(*given)))

@@ -13,6 +13,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from kernels.scan.substitutes import GPU_LACKS, TPU_LACKS
 from kernels.search import rows
 from kernels.search.trees import ROWS, Judged, Node, Trees, Walk
 
@@ -93,7 +94,7 @@ class _Tree(NamedTuple):
             getattr(self.trees, name)[where] = value
 
 
-def _asked(rule: rows.Rule, has_sqrt: bool, at: Place, given: Given) -> Callable:
+def _asked(rule: rows.Rule, lacks: frozenset[str], at: Place, given: Given) -> Callable:
     """The rule's choice, of a node's fields by name."""
     place, avals = given.place[0], [v.aval for v in rule.jaxpr.invars]
     lane = [None if x is None else x[at.lane] if len(x.shape) == 1 else x[at.block, 0] for x in given.lane]
@@ -105,7 +106,7 @@ def _asked(rule: rows.Rule, has_sqrt: bool, at: Place, given: Given) -> Callable
             None if not is_used else x != 0 if aval.dtype == jnp.bool_ else x
             for x, is_used, aval in zip(operands, rule.is_used, avals, strict=True)
         ]
-        return rows.ask(rule, place, known, consts, has_sqrt)
+        return rows.ask(rule, place, known, consts, lacks)
 
     return ask
 
@@ -127,10 +128,10 @@ def _write(tree: _Tree, at: Place, given: Given, ask: Callable) -> None:
     tree.store(slot, new | {"num_visits": count + 1.0, "choice": choice})
 
 
-def _back_up(rule: rows.Rule, has_sqrt: bool, at: Place, trees: Trees, given: Given) -> None:
+def _back_up(rule: rows.Rule, lacks: frozenset[str], at: Place, trees: Trees, given: Given) -> None:
     """Write one tree's node, and carry its value up."""
     walk, judged, place = given.walk, given.judged, given.place[0]
-    tree, ask = _Tree(trees, at.block, place), _asked(rule, has_sqrt, at, given)
+    tree, ask = _Tree(trees, at.block, place), _asked(rule, lacks, at, given)
     changed = ("num_visits", "value", "visits", "qvalues")
     is_read = dict(zip(Node._fields, rule.is_used, strict=False))
     read = [name for name in ("raw_value", "logits", "probs", "invalid") if is_read[name]]
@@ -178,7 +179,7 @@ def gpu_back_up(rule: rows.Rule, trees: Trees, given: Given, *, interpret: Any =
     """The trees, changed in place, on Mosaic GPU."""
 
     def kernel(changed: Trees, used: Given) -> None:
-        _back_up(rule, False, Place(*[lax.axis_index("trees")] * 2), changed, used)
+        _back_up(rule, GPU_LACKS, Place(*[lax.axis_index("trees")] * 2), changed, used)
 
     run = _gpu_kernel(kernel, given.slot.shape[0], (), interpret)
     return pl.run_state(lambda refs: run(refs, given))(trees)
@@ -244,7 +245,7 @@ def tpu_back_up(rule: rows.Rule, trees: Trees, given: Given, *, interpret: bool 
         for name, old in before._asdict().items():
             if old is not None:
                 _copy(old, getattr(changed, name), name in ROWS)
-        _back_up(rule, True, Place(pl.program_id(0), 0), changed, used)
+        _back_up(rule, frozenset() if interpret else TPU_LACKS, Place(pl.program_id(0), 0), changed, used)
 
     num_given, num_leaves = (len(jax.tree.leaves(x)) for x in (given, trees))
     return pl.pallas_call(

@@ -17,6 +17,7 @@ from jax.extend import core
 
 from kernels.scan import elementwise
 from kernels.scan.elementwise import Value
+from kernels.scan.substitutes import substitute
 
 # Primitives that move no number of a row; as to a vector, they do nothing.
 _SHAPES = ("squeeze", "reshape", "broadcast_in_dim", "stop_gradient", "copy", "copy_p")
@@ -60,18 +61,23 @@ def traced(rule: Callable, num_actions: int, *args: Any) -> tuple[Rule, list[jax
     return found, consts
 
 
-def ask(rule: Rule, place: Any, operands: Sequence[Any], consts: Sequence[Any], has_sqrt: bool = True) -> Any:
+def ask(
+    rule: Rule,
+    place: Any,
+    operands: Sequence[Any],
+    consts: Sequence[Any],
+    lacks: frozenset[str] = frozenset(),
+) -> Any:
     """The action, int32 `[]`, of numbers `[]` and rows `[P]`; `place [P]` counts from 0.
 
-    Operands that are not used may be None. Without `has_sqrt` roots are written out, as Mosaic GPU of
-    JAX 0.10 has none.
+    Operands that are not used may be None. What a platform `lacks` is put in other words.
     """
     if rule.num_actions == 1:
         operands = [x if x is None or not x.ndim else _first(x, place) for x in operands]
     given = iter(consts)
     filled = [next(given) if used else None for used in rule.is_const_used]
     args = [Value(x, x is None or not x.ndim) for x in operands]
-    apply = partial(_apply, rule.num_actions, place, has_sqrt)
+    apply = partial(_apply, rule.num_actions, place, lacks)
     return elementwise.evaluate(core.ClosedJaxpr(rule.jaxpr, filled), args, apply)[0].array
 
 
@@ -100,7 +106,7 @@ def _first(x: Any, place: Any) -> Any:
     return jnp.sum(jnp.where(place == 0, x, jnp.zeros((), x.dtype)))
 
 
-def _apply(size: int, place: Any, has_sqrt: bool, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _apply(size: int, place: Any, lacks: frozenset[str], eqn: Any, inputs: list[Value]) -> list[Value]:
     """One equation of numbers `[]`, which are the same for all actions, and rows `[P]`."""
     name, is_number = eqn.primitive.name, all(value.is_uniform for value in inputs)
     if not is_number and not name.startswith(("reduce_", "arg")) and eqn.outvars[0].aval.size != size:
@@ -115,8 +121,9 @@ def _apply(size: int, place: Any, has_sqrt: bool, eqn: Any, inputs: list[Value])
         return [_best(size, place, eqn, inputs[0])]
     if not elementwise.is_elementwise(eqn):
         raise _refused(eqn)
-    if name == "sqrt" and not has_sqrt:
-        return [Value(_root(inputs[0].array), is_number)]
+    if other := substitute(name, eqn.invars[0].aval.dtype, lacks):
+        words = jax.make_jaxpr(partial(other, **eqn.params))(*(var.aval for var in eqn.invars))
+        return elementwise.evaluate(words, inputs, partial(_apply, size, place, lacks))
     if name == "convert_element_type" and inputs[0].array.dtype == jnp.bool_:
         # Mosaic GPU makes nothing of bits but words.
         return [Value(inputs[0].array.astype(jnp.int32).astype(eqn.params["new_dtype"]), is_number)]
@@ -181,13 +188,6 @@ def _best(size: int, place: Any, eqn: Any, value: Value) -> Value:
     chosen = (best.astype(jnp.int32) * (1 - has_nan) + is_nan.astype(jnp.int32)) > 0
     first = jnp.where(chosen, place, jnp.full_like(place, size))
     return Value(_extreme(size, place, first, False).astype(eqn.params["index_dtype"]), True)
-
-
-def _root(x: Any) -> Any:
-    """A square root by its reciprocal and one step of Newton's, within a rounding of the true one."""
-    guess = x * lax.rsqrt(x)
-    guess = guess + 0.5 * (x - guess * guess) / guess
-    return jnp.where((x == 0.0) | (x == jnp.inf), x, guess)
 
 
 def _refused(eqn: Any) -> ValueError:
