@@ -84,11 +84,15 @@ def by_platform(
     """
     here = platform()
     if here not in programs:
-        why = f" with {lacks[here]}" if lacks.get(here) else ""
-        _say(f"kernel {kernel.name}: none for {here}{why}, where the reference runs", logging.WARNING)
+        warn(kernel, f"none for {here}" + (f" with {lacks[here]}" if lacks.get(here) else ""))
     if here == OLDER:  # it would be lowered for as any other
         programs = {name: program for name, program in programs.items() if name != "cuda"}
     return jax.lax.platform_dependent(*args, default=reference, **programs)
+
+
+def warn(kernel: Kernel, why: str) -> None:
+    """Say once why the reference runs in place of what was asked for."""
+    _say(f"kernel {kernel.name}: {why}, where the reference runs", logging.WARNING)
 
 
 def platform() -> str:

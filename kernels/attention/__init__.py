@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels import dispatch
-from kernels.attention import masks, passes, reference, tiles
+from kernels.attention import library, masks, passes, reference, tiles
 from kernels.attention.masks import Sight
 from kernels.attention.passes import KERNEL, Kept, Program
 from kernels.scan import elementwise
@@ -29,7 +29,8 @@ def attention(
 
     `sight` says who sees whom (`masks`); a query that sees nothing gives 0. Differentiable once in query, key
     and value. GPUs have a kernel of bfloat16 and float16: their matrix units round float32 to 10 bits, so
-    that the reference runs there. What it takes: `cost`.
+    that the reference runs there. `implementation="cudnn"` is cuDNN's, under the mask as an array, where the
+    GPU has it. What it takes: `cost`.
     Raises ValueError for shapes and types that do not fit, and for a rule that mixes pairs or closes over
     arrays. Source: Dao 2023, algorithms 1 and 2, with lists of tiles instead of all.
     """
@@ -37,6 +38,8 @@ def attention(
     how = dispatch.choose(KERNEL, implementation)
     if how == "xla" or 0 in query.shape or 0 in key.shape:
         return reference.attention(query, key, value, sight)
+    if how == "cudnn":
+        return library.cudnn(KERNEL, query, key, value, sight)
     _check_rule(sight)
     trees = [jax.tree.structure(of) for of in (sight.query, sight.key)]
     ids = jax.tree.leaves(sight.query), jax.tree.leaves(sight.key)

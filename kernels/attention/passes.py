@@ -15,7 +15,7 @@ from kernels import dispatch
 from kernels.attention import reference, tiles
 from kernels.attention.masks import Sight
 
-KERNEL = dispatch.Kernel("attention")
+KERNEL = dispatch.Kernel("attention", also=("cudnn",))
 UNSEEN = 1e30  # the log sum of a query that is padding: its weights are 0
 
 
@@ -86,10 +86,12 @@ def _run(
     tpu, gpu = kernels
     if program.how == "interpret":
         return tpu(program.visible, arrays, ids, interpret=True)
-    programs = {"tpu": partial(tpu, program.visible)}
-    if arrays[0].dtype != jnp.float32:
+    programs, lacks = {"tpu": partial(tpu, program.visible)}, {}
+    if arrays[0].dtype == jnp.float32:
+        lacks["cuda"] = "float32"
+    else:
         programs["cuda"] = partial(gpu, program.visible)
-    return dispatch.by_platform(KERNEL, programs, partial(plain, program.visible), arrays, ids)
+    return dispatch.by_platform(KERNEL, programs, partial(plain, program.visible), arrays, ids, lacks=lacks)
 
 
 def _plain(visible: tiles.Visible, ids: list) -> Callable:

@@ -81,11 +81,12 @@ def _call(how: str, x: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
 def _run(how: str, x: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
     if how == "interpret":
         return _on_tpu(x, up, down, interpret=True)
-    programs = {"tpu": _on_tpu}
-    width = x.shape[1]
-    if x.dtype != jnp.float32 and width % 64 == 0 and width <= GPU_WIDTH:
+    programs, lacks, width = {"tpu": _on_tpu}, {}, x.shape[1]
+    if x.dtype == jnp.float32 or width % 64 or width > GPU_WIDTH:
+        lacks["cuda"] = f"rows of {width}, {x.dtype.name}"
+    else:
         programs["cuda"] = on_gpu
-    return dispatch.by_platform(KERNEL, programs, reference.mlp, x, up, down)
+    return dispatch.by_platform(KERNEL, programs, reference.mlp, x, up, down, lacks=lacks)
 
 
 def _on_tpu(x: jax.Array, up: jax.Array, down: jax.Array, *, interpret: bool = False) -> jax.Array:

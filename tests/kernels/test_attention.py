@@ -15,7 +15,7 @@ from jaxagent.data.sampler import Batch
 from jaxagent.nn import sequence_model
 from jaxagent.tokens.component import Domain
 from kernels import dispatch, warpgroup
-from kernels.attention import attention, cost, masks, passes, reference, tiles
+from kernels.attention import attention, cost, library, masks, passes, reference, tiles
 from kernels.attention.masks import Sight, table
 
 LENGTH = 130  # two tiles of a TPU, three of a GPU, the last one nearly empty
@@ -220,6 +220,23 @@ def _last_of(num_queries, num_keys):
     order = [jnp.arange(n, dtype=jnp.int32)[None] for n in (num_queries, num_keys)]
     sight = masks.ordered(order[0] + num_keys - num_queries, order[1])
     return sight.rule, sight.query, sight.key
+
+
+def test_without_cudnn_the_reference_runs_and_its_masks_are_the_same():
+    args, sight = arrays(9, 9), some_real(9)
+    expected = passed(reference.attention, *args, sight)
+    assert_close(passed(partial(attention, implementation="cudnn"), *args, sight), expected)
+    assert_close(passed(partial(library.masked, implementation="xla"), *args, sight), expected)
+
+
+@pytest.mark.accelerator
+@pytest.mark.skipif(dispatch.platform() != "cuda", reason="cuDNN is NVIDIA's")
+@pytest.mark.parametrize("name", SIGHTS)
+def test_cudnn_computes_the_same(name):
+    args, sight = arrays(500, 500, 64, dtype=jnp.bfloat16), SIGHTS[name](500)
+    got = passed(partial(attention, implementation="cudnn"), *args, sight)
+    single = passed(reference.attention, *[x.astype(jnp.float32) for x in args], sight)
+    assert_close(got, single, tolerance=3e-2)
 
 
 @pytest.mark.accelerator
