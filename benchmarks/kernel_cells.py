@@ -13,7 +13,7 @@ from envs.vector import VectorEnv, num_lanes
 from envs.words import below, lane_step, seed_of
 from jaxagent import mcts
 from jaxagent.mcts.reuse import depths
-from kernels import linear_recurrence, rollout, scan, search
+from kernels import decode, linear_recurrence, rollout, scan, search
 from kernels.attention import attention, masks
 from kernels.attention import cost as attention_cost
 from kernels.mlp import cost as mlp_cost
@@ -187,6 +187,20 @@ def wide_layer(num_rows: int, width: int) -> Cell:
     return Cell({"rows": num_rows, "width": width}, mlp, args, *cost)
 
 
+def acting(num_rows: int, width: int) -> Cell:
+    """What stands behind the attention of a block, of a few tokens a lane."""
+    keys = jax.random.split(jax.random.key(0), 5)
+    shapes = [(num_rows, width)] * 2 + [(width, width), (width, 4 * width), (4 * width, width)]
+    drawn = (
+        jax.random.normal(key, shape, jnp.bfloat16) / shape[0] ** 0.5
+        for key, shape in zip(keys, shapes, strict=True)
+    )
+    x, mixed, output, up, down = drawn
+    args = x, mixed, decode.Weights(output, jnp.ones(width), up, down)
+    cost = decode.cost(num_rows, width, 4 * width)
+    return Cell({"rows": num_rows, "width": width}, decode.behind, args, *cost)
+
+
 CELLS = {
     "scan": Sizes(advantages, (128, 4096), (32, 256), (16, CHECKED)),
     "linear_recurrence": Sizes(recurrence, (128, 4096), (32, 256), (16, CHECKED)),
@@ -194,5 +208,6 @@ CELLS = {
     "attention": Sizes(partial(tokens, False), (1024, 16), (128, 2), (130, 1)),
     "attention with its gradient": Sizes(partial(tokens, True), (1024, 16), (128, 2), (130, 1)),
     "search": Sizes(tree_search, (256, 1024), (16, 64), (16, CHECKED)),
+    "decode": Sizes(acting, (512, 256), (64, 64), (CHECKED, 64)),
     "mlp": Sizes(wide_layer, (16384, 256), (256, 64), (CHECKED, 64)),
 }

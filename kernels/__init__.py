@@ -3,9 +3,9 @@
 `kernels/README.md` says how to add one.
 """
 
-from kernels import attention, dispatch, linear_recurrence, mlp, rollout, scan, search
+from kernels import attention, decode, dispatch, linear_recurrence, mlp, rollout, scan, search
 
-ALL = (scan.KERNEL, linear_recurrence.KERNEL, rollout.KERNEL, attention.KERNEL, search.KERNEL, mlp.KERNEL)
+ALL = tuple(kernel.KERNEL for kernel in (scan, linear_recurrence, rollout, attention, search, decode, mlp))
 
 
 def choices() -> dict[str, str]:

@@ -18,6 +18,7 @@ class Unit(NamedTuple):
     product: Callable[[Any, Any], jax.Array]  # `a @ b.T` of tiles in shared memory
     added: Callable[[jax.Array, Any, Any], jax.Array]  # `sums + a @ b`, b in shared memory, a there or not
     load: Callable[[Any, tuple, int], jax.Array]  # numbers along an axis of a tile, from memory
+    tile: Callable[[Any], jax.Array]  # of shared memory, as a product's sums lie
     full: Callable[[tuple[int, ...], float], jax.Array]  # a tile, or a number a row
     place: Callable[[tuple[int, int], int], jax.Array]  # of every pair of a tile along an axis
     shared: Callable[[tuple[int, ...], Any], Any]  # tiles in shared memory
@@ -45,6 +46,9 @@ def hopper() -> Unit:
         layout = plgpu.Layout.WGMMA.reduce(1 - axis)
         return plgpu.load(ref.at[at], *all_of_it, layout=layout, optimized=False)
 
+    def tile(ref: Any) -> jax.Array:
+        return plgpu.load(ref, *all_of_it, layout=plgpu.Layout.WGMMA)
+
     def full(shape: tuple[int, ...], value: float) -> jax.Array:
         layout = plgpu.Layout.WGMMA if len(shape) > 1 else plgpu.Layout.WGMMA.reduce(1)
         return plgpu.layout_cast(jnp.full(shape, value, jnp.float32), layout)
@@ -60,7 +64,7 @@ def hopper() -> Unit:
     # Threads, whose registers lie as said here; JAX 0.11 would infer it.
     semantics = plgpu.LoweringSemantics.Lane
     options = {"compiler_params": plgpu.CompilerParams(approx_math=True, lowering_semantics=semantics)}
-    return Unit(product, added, load, full, place, shared, options)
+    return Unit(product, added, load, tile, full, place, shared, options)
 
 
 def plain(interpret: Any) -> Unit:
@@ -80,5 +84,12 @@ def plain(interpret: Any) -> Unit:
         return jax.lax.broadcasted_iota(jnp.int32, shape, axis)
 
     return Unit(
-        product, added, lambda ref, at, axis: ref[at], full, place, plgpu.SMEM, {"interpret": interpret}
+        product=product,
+        added=added,
+        load=lambda ref, at, axis: ref[at],
+        tile=lambda ref: ref[...],
+        full=full,
+        place=place,
+        shared=plgpu.SMEM,
+        options={"interpret": interpret},
     )

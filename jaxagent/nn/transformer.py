@@ -20,7 +20,7 @@ from jaxagent.nn import attention
 from jaxagent.nn.dense import Dense, DenseGeneral
 from jaxagent.tokens.scalar import unit_centres
 from jaxagent.tokens.stream import OBS, Tokens
-from kernels import dispatch, mlp
+from kernels import decode, dispatch, mlp
 from kernels.attention.masks import Sight
 
 GATE_BIAS = 2.0  # of gates: they begin at 0.12
@@ -127,10 +127,25 @@ class Block(nn.Module):
         value = dense(head, name="value")(norm)
         key, value = attention.remember(past, key, value)
         mixed = attention.mix(c.attention, query, key, value, mask, self.band)
+        is_acting = past is not None and past.slot is not None
+        if is_acting and c.gate == "sum" and dispatch.choose(decode.KERNEL) != "xla":
+            return self._behind(x, mixed), (key, value)
         x = self._join(x, dense(c.width, axis=(-2, -1), name="output")(mixed), "attention_gate")
+        return self._join(x, self._mlp(rms_norm(x, "mlp_norm")), "mlp_gate"), (key, value)
 
-        norm = rms_norm(x, "mlp_norm")
-        return self._join(x, self._mlp(norm), "mlp_gate"), (key, value)
+    def _behind(self, x: jax.Array, mixed: jax.Array) -> jax.Array:
+        """All behind the attention `[B, L, H, D / H]`, by a kernel of few rows: the same parameters."""
+        c = self.config
+        output = _Kernel((c.width, c.width), mixed.shape[-2:], name="output")()
+        weights = [output.reshape(c.width, c.width), *self._wide()]
+        output, up, down = (w.astype(x.dtype) for w in weights)
+        weights = decode.Weights(output, _Scale(c.width, name="mlp_norm")(), up, down)
+        return decode.behind(x, mixed.reshape(x.shape), weights)
+
+    def _wide(self) -> tuple[jax.Array, jax.Array]:
+        """Weights of the wide layer and of the way back."""
+        width, wide = self.config.width, self.config.mlp_factor * self.config.width
+        return _Kernel((width, wide), name="up")(), _Kernel((wide, width), name="down")()
 
     def _mlp(self, x: jax.Array) -> jax.Array:
         """The wide layer and back, `[B, L, D]`; a kernel, where one is chosen, takes the same parameters."""
@@ -138,8 +153,7 @@ class Block(nn.Module):
         dense = functools.partial(DenseGeneral, use_bias=False, dtype=jnp.dtype(c.dtype))
         wide = c.mlp_factor * c.width
         if dispatch.choose(mlp.KERNEL) != "xla":
-            weights = [_Kernel((c.width, wide), name="up")(), _Kernel((wide, c.width), name="down")()]
-            return mlp.mlp(x, *(w.astype(x.dtype) for w in weights))
+            return mlp.mlp(x, *(w.astype(x.dtype) for w in self._wide()))
         hidden = dense(wide, name="up")(x)
         hidden = nn.gelu(hidden, approximate=True)  # the erf form is 1.15x slower on a CPU
         return dense(c.width, name="down")(hidden)
@@ -150,13 +164,28 @@ class Block(nn.Module):
 
 
 class _Kernel(nn.Module):
-    """The weights of a dense layer of this name, to multiply by elsewhere."""
+    """The weights `[D, F]` of a dense layer of this name, to multiply by elsewhere; `heads` splits D."""
 
     shape: tuple[int, int]
+    heads: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self) -> jax.Array:
-        return self.param("kernel", nn.initializers.lecun_normal(), self.shape)
+        def init(key: jax.Array) -> jax.Array:
+            flat = nn.initializers.lecun_normal()(key, self.shape)
+            return flat.reshape(*(self.heads or self.shape[:1]), self.shape[1])
+
+        return self.param("kernel", init)
+
+
+class _Scale(nn.Module):
+    """The scale `[D]` of a norm of this name."""
+
+    size: int
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        return self.param("scale", nn.initializers.ones, (self.size,))
 
 
 class Gate(nn.Module):

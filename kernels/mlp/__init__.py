@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 
 from kernels import dispatch
+from kernels.mapping import over_rows
 from kernels.mlp import reference
 
 KERNEL = dispatch.Kernel("mlp")
@@ -49,11 +49,11 @@ def _check(x: Any, up: Any, down: Any) -> None:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _differentiable(how: str, x: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
-    return _call(how, x, up, down)
+    return over_rows(partial(_run, how), x, (up, down))
 
 
 def _forward(how: str, *args: jax.Array) -> tuple[jax.Array, tuple]:
-    return _call(how, *args), args
+    return _differentiable(how, *args), args
 
 
 def _backward(how: str, args: tuple, cotangent: jax.Array) -> tuple:
@@ -64,21 +64,8 @@ def _backward(how: str, args: tuple, cotangent: jax.Array) -> tuple:
 _differentiable.defvjp(_forward, _backward)
 
 
-def _call(how: str, x: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
-    """One launch; mapped over rows alone it is one of more rows, mapped over weights one a member."""
-    call = custom_vmap(partial(_run, how))
-
-    @call.def_vmap
-    def _(axis_size: int, is_batched: list, x: jax.Array, up: jax.Array, down: jax.Array) -> tuple:
-        if is_batched[1] or is_batched[2]:
-            axes = [0 if batched else None for batched in is_batched]
-            return jax.vmap(partial(_run, how), axes, axis_size=axis_size)(x, up, down), True
-        return _call(how, x.reshape(-1, x.shape[-1]), up, down).reshape(x.shape), True
-
-    return call(x, up, down)
-
-
-def _run(how: str, x: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
+def _run(how: str, x: jax.Array, weights: tuple) -> jax.Array:
+    up, down = weights
     if how == "interpret":
         return _on_tpu(x, up, down, interpret=True)
     programs, lacks, width = {"tpu": _on_tpu}, {}, x.shape[1]
