@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ from jaxagent.train.manifest import ROOT, git
 USAGE, FAILED, INTERRUPTED = 2, 1, 130
 RESULTS = ROOT / "benchmarks" / "results"
 SOURCES = ("jaxagent", "envs", "kernels", "experiments", "benchmarks", "tests/kernels")
+SETTINGS = ("pyproject.toml", "tests/conftest.py")
 MINUTES, REHEARSED_MINUTES = 12.0, 5.0
 ASKED_WITHIN = 90.0  # seconds to import JAX and find the devices
 # A rehearsal mostly compiles, and its numbers say nothing.
@@ -106,11 +108,19 @@ def check(platform: str, folder: Path, is_rehearsal: bool) -> None:
 
 
 def source(root: Path) -> str:
-    """Digest of what decides rows: the Python files, wherever they come from."""
+    """Digest of what decides rows: the Python files, wherever they come from, and the tests' settings."""
     digest = hashlib.sha256()
-    for path in sorted(path for name in SOURCES for path in (root / name).rglob("*.py")):
+    files = [path for name in SOURCES for path in (root / name).rglob("*.py")]
+    for path in sorted([*files, *(root / name for name in SETTINGS)]):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
+
+
+def setting() -> dict[str, str]:
+    """What beside the source decides rows: versions, and what the environment says of kernels and of XLA."""
+    names = {"kernels": "JAXAGENT_KERNELS", "xla_flags": "XLA_FLAGS"}
+    versions = {name: metadata.version(name) for name in ("jax", "jaxlib")}
+    return versions | {key: os.environ.get(name, "") for key, name in names.items()}
 
 
 def commit(root: Path) -> str | None:
@@ -196,7 +206,7 @@ def main() -> int:
     try:
         set_up = environment(folder, given.rehearse)
         asked = ask(set_up)
-        about = {"source": source(ROOT), "device": asked.device, "rehearsal": given.rehearse}
+        about = {"source": source(ROOT), "device": asked.device, "rehearsal": given.rehearse} | setting()
         runs = folder / "runs" / about["source"]  # other code begins other runs
         table = agenda.steps(asked.kernels, agenda.accelerator_tests(ROOT), runs)
         table = chosen(agenda.rehearsed(table) if given.rehearse else table, given.only)

@@ -109,8 +109,9 @@ def endings(rows: Iterable[dict[str, Any]], name: str) -> list[dict[str, Any]]:
 def is_open(rows: Sequence[dict[str, Any]], step: Step) -> bool:
     """Whether a step has to be done, or may be tried again."""
     statuses = [row["status"] for row in endings(rows, step.name)]
-    failed = sum(status in FAILURES for status in statuses)
-    return "done" not in statuses and (step.resumes or failed < TRIES)
+    # One that goes on where it was cut may be cut at any number of times.
+    counted = [status for status in statuses if status in FAILURES and not (step.resumes and status == "cut")]
+    return "done" not in statuses and len(counted) < TRIES
 
 
 # --- time -----------------------------------------------------------------------------------------

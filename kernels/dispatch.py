@@ -90,6 +90,27 @@ def by_platform(
     return jax.lax.platform_dependent(*args, default=reference, **programs)
 
 
+def usable(kernel: Kernel, how: str, lacks: Mapping[str, str]) -> str:
+    """A choice, or "xla" where this accelerator has no kernel of such operands, with the warning.
+
+    A CPU keeps the choice, as a program may be lowered there for another platform.
+    """
+    here = platform()
+    if how != "pallas" or (here in ("cpu", "tpu", "cuda") and here not in lacks):
+        return how
+    warn(kernel, f"none for {here}" + (f" with {lacks[here]}" if here in lacks else ""))
+    return "xla"
+
+
+def without_wgmma() -> str | None:
+    """The capability of a GPU that has not the products of warpgroups that Hopper has; None: it has them."""
+    device = jax.devices()[0]
+    if device.platform != "gpu" or platform() != "cuda":
+        return None
+    capability = str(getattr(device, "compute_capability", ""))
+    return None if capability.startswith("9.") else f"compute capability {capability}"
+
+
 def warn(kernel: Kernel, why: str) -> None:
     """Say once why the reference runs in place of what was asked for."""
     _say(f"kernel {kernel.name}: {why}, where the reference runs", logging.WARNING)

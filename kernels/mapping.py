@@ -1,6 +1,7 @@
-"""What `vmap` makes of a launch over rows."""
+"""What `vmap` makes of a launch over rows, and a launch's references by part."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -8,8 +9,14 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 
-def over_rows(run: Callable[[Any, Any], jax.Array], rows: Any, weights: Any) -> jax.Array:
-    """`run(rows, weights)`, of rows `[N, ...]`.
+def split(values: Sequence[Any], counts: Sequence[int]) -> list[list]:
+    """Parts of so many, and the rest."""
+    ends = list(itertools.accumulate(counts, initial=0))
+    return [list(values[low:high]) for low, high in zip(ends, [*ends[1:], len(values)], strict=True)]
+
+
+def over_rows(run: Callable[[Any, Any], Any], rows: Any, weights: Any) -> Any:
+    """`run(rows, weights)`, of rows `[N, ...]` in and out.
 
     Where rows alone are mapped it is one launch of more rows, else one a member.
     """
@@ -19,13 +26,15 @@ def over_rows(run: Callable[[Any, Any], jax.Array], rows: Any, weights: Any) -> 
     def _(axis_size: int, is_batched: Any, rows: Any, weights: Any) -> tuple:
         if any(jax.tree.leaves(is_batched[1])):
             axes = jax.tree.map(lambda batched: 0 if batched else None, tuple(is_batched))
-            return jax.vmap(run, axes, axis_size=axis_size)(rows, weights), True
+            made = jax.vmap(run, axes, axis_size=axis_size)(rows, weights)
+            return made, jax.tree.map(lambda _: True, made)
 
         def fold(x: jax.Array, batched: bool) -> jax.Array:
             x = x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
             return x.reshape(-1, *x.shape[2:])
 
         made = over_rows(run, jax.tree.map(fold, rows, is_batched[0]), weights)
-        return made.reshape(axis_size, -1, *made.shape[1:]), True
+        made = jax.tree.map(lambda x: x.reshape(axis_size, -1, *x.shape[1:]), made)
+        return made, jax.tree.map(lambda _: True, made)
 
     return call(rows, weights)

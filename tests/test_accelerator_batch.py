@@ -121,6 +121,10 @@ def test_a_step_that_goes_on_may_be_cut_often(tmp_path):
         assert batch.is_open(batch.read(path), cut._replace(resumes=True))
         batch.append(path, {"step": "on", "status": "cut"})
     assert not batch.is_open(batch.read(path), cut)
+    for _ in range(batch.TRIES):
+        assert batch.is_open(batch.read(path), cut._replace(resumes=True))
+        batch.append(path, {"step": "on", "status": "failed"})
+    assert not batch.is_open(batch.read(path), cut._replace(resumes=True))
 
 
 def test_a_step_without_its_module_is_not_run(tmp_path):
@@ -208,10 +212,15 @@ def test_a_source_is_known_by_its_files(tmp_path):
     file = tmp_path / "kernels" / "a.py"
     file.parent.mkdir()
     file.write_text("x = 1\n")
+    for name in accelerator.SETTINGS:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
     before = accelerator.source(tmp_path)
     assert accelerator.source(tmp_path) == before
     file.write_text("x = 2\n")
-    assert accelerator.source(tmp_path) != before
+    changed = accelerator.source(tmp_path)
+    (tmp_path / accelerator.SETTINGS[0]).write_text("x = 3")
+    assert len({before, changed, accelerator.source(tmp_path)}) == 3
 
 
 def test_rows_are_read_as_json_alone():

@@ -280,6 +280,9 @@ class SequenceActor:
         visible = attention.window(tokens.order, tokens.time, known.order, known.time, config.context)
         # The action before an episode is seen by itself alone, as in `attention.cache_mask`.
         mask = attention.within_segment(visible, tokens.segment, known.segment)
+        size = config.width // config.num_heads
+        mask = attention.laid_out(config.attention, mask, jnp.dtype(config.dtype), size)
+        mask = jax.lax.optimization_barrier(mask)  # else it is made anew for each head and layer
         cache = carry.cache
         past = [Past(cache.keys[:, i], cache.values[:, i], None) for i in range(config.num_layers)]
         band = Band(num_past, (config.context + 1) * self.domain.period)

@@ -4,6 +4,7 @@ Trees lie as the kernel has them from the beginning of a search to its end. The 
 the embeddings stay XLA's.
 """
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,11 +24,18 @@ class Planted(NamedTuple):
     embedding: Any  # [B N, ...]
 
 
-def implementation_of(implementation: str, tie_break: TieBreak, num_leaves: int) -> str:
-    """ "xla", "pallas" or "interpret", of what a search is asked for and the kernel has."""
+def implementation_of(implementation: str, tie_break: TieBreak, num_leaves: int, dtypes: Iterable) -> str:
+    """ "xla", "pallas" or "interpret", of what a search is asked for and the kernel has.
+
+    What the kernel has not runs by XLA, but for numbers that are not float32 where it is asked for by name.
+    """
+    how = dispatch.choose(search.KERNEL, implementation)
+    others = sorted({jnp.dtype(dtype).name for dtype in dtypes} - {"float32"})
+    if how != "xla" and implementation == "auto" and others:
+        dispatch.warn(search.KERNEL, f"none of {', '.join(others)}")
+        return "xla"
     if tie_break != "simulation" or num_leaves > 1:
         return "xla"
-    how = dispatch.choose(search.KERNEL, implementation)
     # The kernel's own reference is readable; `simulation` is what is fast without a kernel.
     return "xla" if how == "pallas" and dispatch.platform() not in ("cuda", "tpu") else how
 

@@ -110,7 +110,8 @@ def search(
     elif tree is not None:
         nodes = choose_everywhere(nodes, rules, depths(tree.parents))
 
-    how = implementation_of(implementation, tie_break, num_leaves)
+    dtypes = [x.dtype for x in (nodes.value, nodes.logits, nodes.reward)]
+    how = implementation_of(implementation, tie_break, num_leaves, dtypes)
     if how != "xla":
         nodes, advance = begin(nodes, batch_size), functools.partial(simulate_in_two, implementation=how)
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels import attention as kernel
-from kernels import dispatch
 from kernels.attention.masks import Sight, both, either, ordered, recent, same, since, table
 
 ROTARY_BASE = 10_000.0
@@ -169,12 +168,12 @@ def attend_linearly(query: jax.Array, key: jax.Array, value: jax.Array, mask: ja
 KINDS = {"softmax": attend, "linear": attend_linearly}
 
 
-def laid_out(kind: str, mask: jax.Array | Sight) -> jax.Array | Sight:
+def laid_out(kind: str, mask: jax.Array | Sight, dtype: jnp.dtype, head_size: int) -> jax.Array | Sight:
     """A mask as layers of a kind read it: bool `[B or 1, Lq, Lk]`, or as it is where a kernel reads ids."""
-    by_kernel = kind == "softmax" and dispatch.choose(kernel.KERNEL) != "xla"
+    by_kernel = kind == "softmax" and kernel.chosen(dtype, head_size) != "xla"
     if by_kernel or not isinstance(mask, Sight):
         return mask
-    return jax.lax.optimization_barrier(table(mask))  # else it is made anew for each head and layer
+    return table(mask)
 
 
 def mix(
@@ -190,6 +189,7 @@ def mix(
     `mask` is `[B, Lq, Lk]`, or a sight, which a kernel reads. With a `band` queries go in blocks, each over
     the keys that it may see, and most of what is masked is never computed.
     """
+    mask = laid_out(kind, mask, query.dtype, query.shape[-1])
     if isinstance(mask, Sight):
         return kernel.attention(query, key, value, mask)
     length = query.shape[1]

@@ -20,7 +20,7 @@ from jaxagent.nn import attention
 from jaxagent.nn.dense import Dense, DenseGeneral
 from jaxagent.tokens.scalar import unit_centres
 from jaxagent.tokens.stream import OBS, Tokens
-from kernels import decode, dispatch, mlp
+from kernels import decode, mlp
 from kernels.attention.masks import Sight
 
 GATE_BIAS = 2.0  # of gates: they begin at 0.12
@@ -128,7 +128,7 @@ class Block(nn.Module):
         key, value = attention.remember(past, key, value)
         mixed = attention.mix(c.attention, query, key, value, mask, self.band)
         is_acting = past is not None and past.slot is not None
-        if is_acting and c.gate == "sum" and dispatch.choose(decode.KERNEL) != "xla":
+        if is_acting and c.gate == "sum" and decode.chosen(x.dtype, c.width) != "xla":
             return self._behind(x, mixed), (key, value)
         x = self._join(x, dense(c.width, axis=(-2, -1), name="output")(mixed), "attention_gate")
         return self._join(x, self._mlp(rms_norm(x, "mlp_norm")), "mlp_gate"), (key, value)
@@ -152,7 +152,7 @@ class Block(nn.Module):
         c = self.config
         dense = functools.partial(DenseGeneral, use_bias=False, dtype=jnp.dtype(c.dtype))
         wide = c.mlp_factor * c.width
-        if dispatch.choose(mlp.KERNEL) != "xla":
+        if mlp.chosen(x.dtype, c.width) != "xla":
             return mlp.mlp(x, *(w.astype(x.dtype) for w in self._wide()))
         hidden = dense(wide, name="up")(x)
         hidden = nn.gelu(hidden, approximate=True)  # the erf form is 1.15x slower on a CPU
@@ -223,7 +223,9 @@ def run_blocks(
     `x [B, L, D]` embedded tokens, `time [L]`, `mask [B, L, Lk]` or a sight; returns float32 `[B, L, D]`
     and each layer's keys and values `[B, Lk, H, D / H]`. `band` as in `attention.mix`.
     """
-    mask = attention.laid_out(config.attention, mask)
+    mask = attention.laid_out(
+        config.attention, mask, jnp.dtype(config.dtype), config.width // config.num_heads
+    )
     if config.positions == "learned":
         table = nn.Embed(config.context, config.width, name="position").embedding
         # A time beyond the table is NaN, not its last row.

@@ -19,7 +19,7 @@ from kernels.scan import elementwise
 
 DTYPES = ("float32", "bfloat16", "float16")
 LARGEST = 128  # head size
-__all__ = ["KERNEL", "attention", "cost", "masks"]
+__all__ = ["KERNEL", "attention", "chosen", "cost", "masks"]
 
 
 def attention(
@@ -28,23 +28,29 @@ def attention(
     """Softmax attention `[B, Lq, H, D]` from keys and values `[B, Lk, H, D]`, scaled by the root of D.
 
     `sight` says who sees whom (`masks`); a query that sees nothing gives 0. Differentiable once in query, key
-    and value. GPUs have a kernel of bfloat16 and float16: their matrix units round float32 to 10 bits, so
-    that the reference runs there. `implementation="cudnn"` is cuDNN's, under the mask as an array, where the
-    GPU has it. What it takes: `cost`.
+    and value. Hopper has a kernel of bfloat16 and float16 where D is 16, 32, 64 or 128: its matrix unit
+    rounds float32 to 10 bits, so that the reference runs there. `implementation="cudnn"` is cuDNN's, under
+    the mask as an array, where the GPU has it. What it takes: `cost`.
     Raises ValueError for shapes and types that do not fit, and for a rule that mixes pairs or closes over
     arrays. Source: Dao 2023, algorithms 1 and 2, with lists of tiles instead of all.
     """
     _check(query, key, value, sight)
+    _check_rule(sight)
     how = dispatch.choose(KERNEL, implementation)
     if how == "xla" or 0 in query.shape or 0 in key.shape:
         return reference.attention(query, key, value, sight)
     if how == "cudnn":
         return library.cudnn(KERNEL, query, key, value, sight)
-    _check_rule(sight)
     trees = [jax.tree.structure(of) for of in (sight.query, sight.key)]
     ids = jax.tree.leaves(sight.query), jax.tree.leaves(sight.key)
     visible = tiles.Visible(sight.rule, *trees, key.shape[1])
     return _differentiable(Program(visible, how), query, key, value, *ids)
+
+
+def chosen(dtype: Any, head_size: int, implementation: str = "auto") -> str:
+    """What runs of such heads, "xla" where this accelerator has no kernel of them; as `dispatch.choose`."""
+    how = dispatch.choose(KERNEL, implementation)
+    return dispatch.usable(KERNEL, how, passes.lacking(dtype, head_size))
 
 
 def cost(

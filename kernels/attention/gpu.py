@@ -15,21 +15,14 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from kernels.attention.tiles import GPU_TILE as TILE
-from kernels.attention.tiles import Lists, Visible
+from kernels.attention.tiles import Lists, Side, Visible
+from kernels.mapping import split
 from kernels.warpgroup import Unit
 
 HIDDEN = -1e30
 LOG2E = math.log2(math.e)  # the GPU has powers of two alone
 PAIRS = (TILE, TILE)
 Both = tuple[jax.Array, jax.Array]
-
-
-class Side(NamedTuple):
-    """What is known of queries or of keys."""
-
-    arrays: list  # [B, L, H, D]
-    numbers: list  # [B, H, L] float32
-    ids: list  # [B or 1, L] int32
 
 
 class At(NamedTuple):
@@ -47,7 +40,7 @@ class Call(NamedTuple):
     unit: Unit
     visible: Visible
     lists: Lists
-    queries: Side
+    queries: Side  # [B, L, H, D], [B, H, L] and [B or 1, L]
     keys: Side
 
 
@@ -137,10 +130,10 @@ def _launch(
     unit, counts = call.unit, [len(part) for side in (fixed, moving) for part in side]
 
     def kernel(*refs: Any) -> None:
-        given, (which, count), outs, (tiles, ring, ready, arrived) = _split(
+        given, (which, count), outs, (tiles, ring, ready, arrived) = split(
             refs, [sum(counts), 2, len(outputs)]
         )
-        parts = _split(given, counts)
+        parts = split(given, counts)
         here, there = Side(*parts[:3]), Side(*parts[3:6])
         batch, head, tile = (lax.axis_index(name) for name in ("batch", "heads", "tiles"))
         row = lax.rem(batch, call.lists.which.shape[0])
@@ -202,15 +195,6 @@ def _launch(
         **unit.options,
     )
     return run(*[x for side in (fixed, moving) for part in side for x in part], *call.lists)
-
-
-def _split(refs: Any, counts: list[int]) -> list[list]:
-    """Parts of so many, and the rest."""
-    parts, begin = [], 0
-    for count in counts:
-        parts.append(list(refs[begin : begin + count]))
-        begin += count
-    return [*parts, list(refs[begin:])]
 
 
 def _write(found: list, outs: list, tiles: list, place: tuple) -> None:

@@ -8,7 +8,7 @@ within the prefix; 0 everywhere; the number of their block).
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,13 +31,16 @@ def table(sight: Sight) -> jax.Array:
     """Every pair, bool `[B or 1, Lq, Lk]`."""
     query = jax.tree.map(lambda x: x[:, :, None], sight.query)
     key = jax.tree.map(lambda x: x[:, None, :], sight.key)
-    return jnp.asarray(sight.rule(query, key), bool)
+    batch_size = max(x.shape[0] for x in jax.tree.leaves((query, key)))
+    lengths = jax.tree.leaves(query)[0].shape[1], jax.tree.leaves(key)[0].shape[2]
+    return jnp.broadcast_to(jnp.asarray(sight.rule(query, key), bool), (batch_size, *lengths))
 
 
 # Rules are values that compare by what they are made of, so that jit knows them again.
 
 
-class _Both(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Both:
     first: Rule
     second: Rule
 
@@ -45,7 +48,8 @@ class _Both(NamedTuple):
         return self.first(query[0], key[0]) & self.second(query[1], key[1])
 
 
-class _Either(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Either:
     first: Rule
     second: Rule
 
@@ -53,7 +57,8 @@ class _Either(NamedTuple):
         return self.first(query[0], key[0]) | self.second(query[1], key[1])
 
 
-class _Recent(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Recent:
     context: int
 
     def __call__(self, query: jax.Array, key: jax.Array) -> jax.Array:

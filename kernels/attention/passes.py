@@ -16,6 +16,7 @@ from kernels.attention import reference, tiles
 from kernels.attention.masks import Sight
 
 KERNEL = dispatch.Kernel("attention", also=("cudnn",))
+GPU_SIZES = (16, 32, 64, 128)  # heads whose rows are swizzled as the matrix unit reads them
 UNSEEN = 1e30  # the log sum of a query that is padding: its weights are 0
 
 
@@ -36,6 +37,16 @@ class Kept(NamedTuple):
     key_ids: list
     out: jax.Array
     log_sum: jax.Array  # [B, Lq, H] float32
+
+
+def lacking(dtype: Any, head_size: int) -> dict[str, str]:
+    """Why platforms have no kernel of such heads."""
+    if dtype == jnp.float32:
+        return {"cuda": "float32"}
+    if head_size not in GPU_SIZES:
+        return {"cuda": f"heads of {head_size}, expected {', '.join(map(str, GPU_SIZES))}"}
+    why = dispatch.without_wgmma()
+    return {"cuda": why} if why else {}
 
 
 def forward(
@@ -86,11 +97,9 @@ def _run(
     tpu, gpu = kernels
     if program.how == "interpret":
         return tpu(program.visible, arrays, ids, interpret=True)
-    programs, lacks = {"tpu": partial(tpu, program.visible)}, {}
-    if arrays[0].dtype == jnp.float32:
-        lacks["cuda"] = "float32"
-    else:
-        programs["cuda"] = partial(gpu, program.visible)
+    lacks = lacking(arrays[0].dtype, arrays[0].shape[-1])
+    made = {"tpu": partial(tpu, program.visible), "cuda": partial(gpu, program.visible)}
+    programs = {name: of for name, of in made.items() if name not in lacks}
     return dispatch.by_platform(KERNEL, programs, partial(plain, program.visible), arrays, ids, lacks=lacks)
 
 
@@ -118,7 +127,6 @@ def _filled(x: jax.Array, size: int, axis: int = 1, value: float = 0.0) -> jax.A
 
 def _tpu_sides(arrays: list, numbers: list, ids: list) -> tuple:
     """Sides `[B, H, L, D]` in whole tiles: `arrays` are of queries and of keys, `numbers` of queries."""
-    from kernels.attention import tpu
 
     def turned(x: jax.Array) -> jax.Array:
         return _filled(jnp.moveaxis(x, 2, 1), tiles.TPU_TILE, axis=2)
@@ -126,7 +134,7 @@ def _tpu_sides(arrays: list, numbers: list, ids: list) -> tuple:
     filled = [[_filled(x, tiles.TPU_TILE) for x in of] for of in ids]
     columns = [_filled(jnp.moveaxis(x, 2, 1), tiles.TPU_TILE, 2, UNSEEN)[..., None] for x in numbers]
     queries, keys = ([turned(x) for x in of] for of in arrays)
-    return tpu.Side(queries, columns, filled[0]), tpu.Side(keys, [], filled[1])
+    return tiles.Side(queries, columns, filled[0]), tiles.Side(keys, [], filled[1])
 
 
 def _tpu_forward(visible: tiles.Visible, arrays: list, ids: list, *, interpret: bool = False) -> tuple:
@@ -160,7 +168,7 @@ def _gpu_call(visible: tiles.Visible, unit: Any, queries: list, keys: list, numb
     numbers = [jnp.moveaxis(_filled(x, tiles.GPU_TILE, value=UNSEEN), 2, 1) for x in numbers]
     ids = [[_filled(x, tiles.GPU_TILE) for x in of] for of in ids]
     of_queries, of_keys = tiles.lists(visible, *ids, tiles.GPU_TILE)
-    sides = gpu.Side(queries, numbers, ids[0]), gpu.Side(keys, [], ids[1])
+    sides = tiles.Side(queries, numbers, ids[0]), tiles.Side(keys, [], ids[1])
     return gpu.Call(unit or warpgroup.hopper(), visible, of_queries, *sides), of_keys
 
 

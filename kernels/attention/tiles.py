@@ -19,6 +19,14 @@ class Lists(NamedTuple):
     count: jax.Array  # [B or 1, n] int32
 
 
+class Side(NamedTuple):
+    """What is known of queries or of keys."""
+
+    arrays: list  # of D numbers a token and head
+    numbers: list  # float32, of one
+    ids: list  # [B or 1, L] int32
+
+
 class Visible(NamedTuple):
     """The rule of a call; keys from `num_keys` on are padding, which nobody sees."""
 

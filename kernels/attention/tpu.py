@@ -13,24 +13,17 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from kernels.attention.tiles import TPU_TILE as TILE
-from kernels.attention.tiles import Lists, Visible
+from kernels.attention.tiles import Lists, Side, Visible
+from kernels.mapping import split
 
 HIDDEN = -1e30
 Pair = tuple[jax.Array, jax.Array]
 
 
-class Side(NamedTuple):
-    """What is known of queries or of keys."""
-
-    arrays: list  # [B, H, L, D]
-    numbers: list  # [B, H, L, 1] float32
-    ids: list  # [B or 1, L] int32
-
-
 def forward(visible: Visible, lists: Lists, queries: Side, keys: Side, *, interpret: bool) -> Pair:
     """Attention `[B, H, Lq, D]` and the logarithm of its weights' sum `[B, H, Lq, 1]` float32.
 
-    Arrays are `[query]` and `[key, value]`.
+    Arrays are `[query]` and `[key, value]`, all `[B, H, L, D]`, numbers `[B, H, L, 1]`.
     """
 
     def step(at: "_At", sums: list) -> list:
@@ -145,7 +138,8 @@ def _launch(
     counts = [len(part) for side in (fixed, moving) for part in side]
 
     def kernel(which: Any, count: Any, *refs: Any) -> None:
-        sides, (outs, sums) = _sides(refs, counts), (refs[sum(counts) :][: len(outputs)], refs[-len(begin) :])
+        *parts, outs, sums = split(refs, [*counts, len(outputs)])
+        sides = [Side(*parts[:3]), Side(*parts[3:])]
         batch, tile, place = pl.program_id(0), pl.program_id(2), pl.program_id(3)
         row = lax.rem(batch, lists.which.shape[0])
 
@@ -206,14 +200,6 @@ def _launch(
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in outputs]
     run = pl.pallas_call(kernel, grid_spec=grid, out_shape=shapes, interpret=interpret)
     return run(lists.which, lists.count, *operands)
-
-
-def _sides(refs: Any, counts: list[int]) -> list[Side]:
-    parts, begin = [], 0
-    for count in counts:
-        parts.append(list(refs[begin : begin + count]))
-        begin += count
-    return [Side(*parts[:3]), Side(*parts[3:])]
 
 
 def _read(visible: Visible, sides: list[Side], key_tile: Any, by_keys: bool) -> _At:

@@ -14,24 +14,29 @@ from kernels import dispatch
 from kernels.decode import reference
 from kernels.decode.reference import Weights
 from kernels.mapping import over_rows
-from kernels.mlp import DTYPES, GPU_WIDTH
+from kernels.mlp import DTYPES, lacking
 
 KERNEL = dispatch.Kernel("decode")
-__all__ = ["KERNEL", "Weights", "behind", "cost"]
+__all__ = ["KERNEL", "Weights", "behind", "chosen", "cost"]
 
 
 def behind(x: jax.Array, mixed: jax.Array, weights: Weights, *, implementation: str = "auto") -> jax.Array:
     """The stream `[..., D]` after a pre-norm block, from that before it and what its heads read, `[..., D]`.
 
     `x + mixed @ output`, to which its own MLP behind an RMS norm is added. The gradient computes all again,
-    by XLA. GPUs have a kernel of bfloat16 and float16 where D is 64, 128, 192 or 256: elsewhere the reference
-    runs. What it takes: `cost`. Raises ValueError for shapes and types that do not fit.
+    by XLA. Hopper has a kernel of bfloat16 and float16 where D is 64, 128, 192 or 256: elsewhere the
+    reference runs. What it takes: `cost`. Raises ValueError for shapes and types that do not fit.
     """
     _check(x, mixed, weights)
     how, rows = dispatch.choose(KERNEL, implementation), [a.reshape(-1, x.shape[-1]) for a in (x, mixed)]
     if how == "xla" or 0 in x.shape or 0 in weights.up.shape:
         return reference.behind(*rows, weights).reshape(x.shape)
     return _differentiable(how, *rows, weights).reshape(x.shape)
+
+
+def chosen(dtype: Any, width: int, implementation: str = "auto") -> str:
+    """What runs of such rows, "xla" where this accelerator has no kernel of them; as `dispatch.choose`."""
+    return dispatch.usable(KERNEL, dispatch.choose(KERNEL, implementation), lacking(dtype, width))
 
 
 def cost(num_rows: int, width: int, hidden: int) -> tuple[int, int]:
@@ -75,11 +80,8 @@ _differentiable.defvjp(_forward, _backward)
 def _run(how: str, rows: tuple, weights: Weights) -> jax.Array:
     if how == "interpret":
         return _on_tpu(*rows, weights, interpret=True)
-    programs, lacks, (x, _) = {"tpu": _on_tpu}, {}, rows
-    if x.dtype == jnp.float32 or x.shape[1] % 64 or x.shape[1] > GPU_WIDTH:
-        lacks["cuda"] = f"rows of {x.shape[1]}, {x.dtype.name}"
-    else:
-        programs["cuda"] = on_gpu
+    lacks = lacking(rows[0].dtype, rows[0].shape[1])
+    programs = {"tpu": _on_tpu} | ({} if "cuda" in lacks else {"cuda": on_gpu})
     return dispatch.by_platform(KERNEL, programs, reference.behind, *rows, weights, lacks=lacks)
 
 

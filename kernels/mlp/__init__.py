@@ -13,13 +13,13 @@ from kernels.mlp import reference
 KERNEL = dispatch.Kernel("mlp")
 DTYPES = ("float32", "bfloat16", "float16")
 GPU_WIDTH = 256  # the widest tile whose sums fit in a warpgroup's registers
-__all__ = ["KERNEL", "cost", "mlp"]
+__all__ = ["KERNEL", "chosen", "cost", "lacking", "mlp"]
 
 
 def mlp(x: jax.Array, up: jax.Array, down: jax.Array, *, implementation: str = "auto") -> jax.Array:
     """`gelu(x @ up) @ down`, by the tanh form: `[..., D]` from `x [..., D]`, `up [D, F]`, `down [F, D]`.
 
-    The gradient computes the wide layer again, by XLA. GPUs have a kernel of bfloat16 and float16 where D is
+    The gradient computes the wide layer again, by XLA. Hopper has a kernel of bfloat16 and float16 where D is
     64, 128, 192 or 256: elsewhere the reference runs. What it takes: `cost`. Raises ValueError for shapes and
     types that do not fit.
     """
@@ -30,6 +30,19 @@ def mlp(x: jax.Array, up: jax.Array, down: jax.Array, *, implementation: str = "
     else:
         rows = _differentiable(how, x.reshape(-1, x.shape[-1]), up, down)
     return rows.reshape(x.shape)
+
+
+def lacking(dtype: Any, width: int) -> dict[str, str]:
+    """Why platforms have no kernel of such rows."""
+    if dtype == jnp.float32 or width % 64 or width > GPU_WIDTH:
+        return {"cuda": f"rows of {width}, {jnp.dtype(dtype).name}"}
+    why = dispatch.without_wgmma()
+    return {"cuda": why} if why else {}
+
+
+def chosen(dtype: Any, width: int, implementation: str = "auto") -> str:
+    """What runs of such rows, "xla" where this accelerator has no kernel of them; as `dispatch.choose`."""
+    return dispatch.usable(KERNEL, dispatch.choose(KERNEL, implementation), lacking(dtype, width))
 
 
 def cost(num_rows: int, width: int, hidden: int) -> tuple[int, int]:
@@ -68,11 +81,8 @@ def _run(how: str, x: jax.Array, weights: tuple) -> jax.Array:
     up, down = weights
     if how == "interpret":
         return _on_tpu(x, up, down, interpret=True)
-    programs, lacks, width = {"tpu": _on_tpu}, {}, x.shape[1]
-    if x.dtype == jnp.float32 or width % 64 or width > GPU_WIDTH:
-        lacks["cuda"] = f"rows of {width}, {x.dtype.name}"
-    else:
-        programs["cuda"] = on_gpu
+    lacks = lacking(x.dtype, x.shape[1])
+    programs = {"tpu": _on_tpu} | ({} if "cuda" in lacks else {"cuda": on_gpu})
     return dispatch.by_platform(KERNEL, programs, reference.mlp, x, up, down, lacks=lacks)
 
 

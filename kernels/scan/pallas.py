@@ -5,7 +5,7 @@ steps are on their way at once: what is serial is the body alone.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from kernels.mapping import split
 from kernels.scan import elementwise
 from kernels.scan.substitutes import GPU_LACKS, TPU_LACKS
 
@@ -39,12 +40,6 @@ class Machine(NamedTuple):
     run: Callable  # `gpu` or `tpu`
     stored: dict[str, Any]  # how types lie in memory that do not lie there as they are
     lacks: frozenset[str]  # primitives that do not lower
-
-
-def _split(values: Sequence[Any], counts: Sequence[int]) -> list[Sequence[Any]]:
-    """Parts of so many values, and the rest."""
-    ends = list(itertools.accumulate(counts, initial=0))
-    return [values[low:high] for low, high in zip(ends, [*ends[1:], len(values)], strict=True)]
 
 
 def padded(
@@ -106,7 +101,7 @@ def gpu(body: Body, given: Given, outputs: list, *, reverse: bool, interpret: An
 
     def kernel(*refs: Any) -> None:
         at = pl.ds(lax.axis_index("lanes") * LANES, LANES)
-        scalars, begin, inputs, ends, outputs = _split(refs, counts)
+        scalars, begin, inputs, ends, outputs = split(refs, counts)
         fixed = [ref[0] for ref in scalars]
 
         def some(first: Any, count: int, carry: list) -> list:
@@ -147,7 +142,7 @@ def tpu(body: Body, given: Given, outputs: list, *, reverse: bool, interpret: bo
         return num_blocks - 1 - block if reverse else block
 
     def kernel(*refs: Any) -> None:
-        fixed, begin, ins, ends, outs, kept = _split(refs, counts)
+        fixed, begin, ins, ends, outs, kept = split(refs, counts)
         block = pl.program_id(1)
 
         @pl.when(block == 0)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels import dispatch
+from kernels.mapping import over_rows
 from kernels.search import reference, rows
 from kernels.search.trees import ROWS, UNVISITED, VECTOR, Judged, Node, Trees, Walk, cut, padded
 
@@ -48,7 +49,7 @@ def descend(trees: Trees, action: jax.Array, *, max_depth: int, implementation: 
     if how == "xla":
         return reference.descend(trees, action, max_depth=max_depth)
     _check(trees)
-    return _folded(partial(_descend, how, max_depth), trees, action)
+    return _in_one(partial(_descend, how, max_depth), trees, action)
 
 
 def back_up(
@@ -63,10 +64,12 @@ def back_up(
 ) -> Trees:
     """Write judged nodes at `slot [B]`, int32, carry their values to the roots, and choose anew on the way.
 
-    `slot` is free, or `walk.child` where there is one: then that node is judged anew. `rule(node, lane)` is
-    the action, int32 `[]`, that a `Node` would take next, asked of the new one and of all on the path but the
-    root; `lane` is what it reads of its tree beside, leaves `[B, A]` and `[B]`; it may close over numbers.
-    Trees are changed in place where the program has no other use of them. Nothing differentiates through it.
+    `slot` is a free one of the tree's N, or `walk.child` where there is one: then that node is judged anew.
+    `rule(node, lane)` is the action, int32 `[]`, that a `Node` would take next, asked of the new one and
+    of all on the path but the root; `lane` is what it reads of its tree beside, leaves `[B, A]` and `[B]`;
+    it may close over numbers. Slots and actions are taken at their word: others write to another tree.
+    Trees are changed in place where the program has no other use of them. Nothing differentiates through
+    it. Sums are of another order than XLA's: a choice that is nearly a tie may turn.
 
     Kernels raise ValueError for trees as in `descend`, and for a rule that looks at a row otherwise than
     action by action or by a sum, max, min, any, all, argmax or argmin; the reference takes any.
@@ -87,7 +90,7 @@ def back_up(
     is_read = found.is_used[len(Node._fields) :]
     lane = [x if used else None for x, used in zip(lane, is_read, strict=True)]
     consts = [jnp.broadcast_to(x, (num_trees,)) for x in consts]
-    return _folded(partial(_back_up, how, found), trees, walk, slot, judged, lane, consts)
+    return _in_one(partial(_back_up, how, found), trees, walk, slot, judged, lane, consts)
 
 
 def cost(
@@ -129,6 +132,8 @@ def _check_new(trees: Trees, slot: jax.Array, judged: Judged) -> None:
         raise ValueError(
             f"search: got judged.logits of shape {shape}, expected [{num_trees}, A] of 1 to {width} actions."
         )
+    if slot.dtype != jnp.int32:
+        raise ValueError(f"search: got slot of {slot.dtype}, expected int32; cast it.")
     numbers = {"slot": slot, **{name: getattr(judged, name) for name in ("value", "reward", "discount")}}
     if wrong := [name for name, x in numbers.items() if jnp.shape(x) != (num_trees,)]:
         got = jnp.shape(numbers[wrong[0]])
@@ -200,21 +205,6 @@ def _back_up(
     return dispatch.by_platform(KERNEL, programs, plain, trees, walk, slot, judged, lane, consts)
 
 
-def _folded(fn: Callable, *args: Any) -> Any:
+def _in_one(fn: Callable, *args: Any) -> Any:
     """`fn(*args)` of trees, whose batch under `vmap` is more trees: one launch, and in place."""
-
-    @jax.custom_batching.custom_vmap
-    def run(*args: Any) -> Any:
-        return fn(*args)
-
-    @run.def_vmap
-    def _(size: int, is_batched: Any, *args: Any) -> Any:
-        def fold(x: jax.Array, batched: bool) -> jax.Array:
-            x = x if batched else jnp.broadcast_to(x, (size, *x.shape))
-            return x.reshape(-1, *x.shape[2:])
-
-        made = _folded(fn, *jax.tree.map(fold, args, tuple(is_batched)))
-        made = jax.tree.map(lambda x: x.reshape(size, -1, *x.shape[1:]), made)
-        return made, jax.tree.map(lambda _: True, made)
-
-    return run(*args)
+    return over_rows(lambda rows, _: fn(*rows), args, ())

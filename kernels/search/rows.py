@@ -179,6 +179,7 @@ def _best(size: int, place: Any, eqn: Any, value: Value) -> Value:
     if value.is_uniform:
         return Value(jnp.zeros((), eqn.params["index_dtype"]), True)
     is_most, row = eqn.primitive.name == "argmax", value.array
+    row = row.astype(jnp.int32) if row.dtype == jnp.bool_ else row
     is_nan = row != row
     never = jnp.asarray(0, row.dtype)
     known = jnp.where(is_nan, never, row)

@@ -6,16 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.experimental.pallas import tpu as pltpu
 from jax.test_util import check_grads
 from machines import CALLS, gpu_interpreter, num_calls
 
 from jaxagent.agents import pretraining
 from jaxagent.config import TokenConfig, TransformerConfig
 from jaxagent.data.sampler import Batch
+from jaxagent.nn import attention as nn_attention
 from jaxagent.nn import sequence_model
 from jaxagent.tokens.component import Domain
 from kernels import dispatch, warpgroup
-from kernels.attention import attention, cost, library, masks, passes, reference, tiles
+from kernels.attention import attention, chosen, cost, library, masks, passes, reference, tiles
 from kernels.attention.masks import Sight, table
 
 LENGTH = 130  # two tiles of a TPU, three of a GPU, the last one nearly empty
@@ -96,12 +100,22 @@ def test_blocks_see_those_that_they_are_told_to(count):
     np.testing.assert_array_equal(found, np.kron(seen, np.ones((2, 2)))[:-1, :-1])
 
 
-def test_equal_rules_are_one_program():
+def test_equal_rules_are_one_program_and_others_are_not():
     traced = []
     count = jax.jit(lambda sight: traced.append(1) or table(sight))
     for length in (3, 3, 4):
         count(masks.both(masks.causal(length), masks.everyone(length)))
     assert len(traced) == 2
+    both, either = (of(masks.causal(3), masks.everyone(3)) for of in (masks.both, masks.either))
+    np.testing.assert_array_equal(count(both), table(masks.causal(3)))
+    np.testing.assert_array_equal(count(either), table(masks.everyone(3)))
+    assert both.rule != either.rule
+
+
+def test_a_rule_that_reads_one_side_or_none_is_of_all_pairs():
+    ids = jnp.zeros((1, 3), jnp.int32), jnp.array([[0, 1], [1, 1]], jnp.int32)
+    np.testing.assert_array_equal(table(Sight(lambda q, k: k > 0, *ids)), [[[0, 1]] * 3, [[1, 1]] * 3])
+    np.testing.assert_array_equal(table(Sight(lambda q, k: True, *ids)), np.ones((2, 3, 2)))
 
 
 def test_tiles_without_a_pair_are_not_listed():
@@ -204,6 +218,37 @@ def test_the_kernels_of_a_gpu_compute_the_same_and_race_nowhere():
     assert_close((out, *gradients), single, tolerance=1e-2)
 
 
+def test_a_tpus_kernels_write_all_that_they_read():
+    """Memory that nobody wrote is NaN, and writes that race raise."""
+    args, sight = [x[:, :, :1, :8] for x in arrays()], causal_in_segments(LENGTH)
+    visible = tiles.Visible(sight.rule, *map(jax.tree.structure, (sight.query, sight.key)), LENGTH)
+    ids = [jax.tree.leaves(of) for of in (sight.query, sight.key)]
+    poisoned = pltpu.InterpretParams(uninitialized_memory="nan", detect_races=True)
+
+    @jax.jit
+    def run(*args):
+        out, log_sum = passes._tpu_forward(visible, args[:3], ids, interpret=poisoned)
+        delta = jnp.sum(args[3] * out, axis=-1)
+        return out, *passes._tpu_backward(visible, [*args, log_sum, delta], ids, interpret=poisoned)
+
+    assert_close(run(*args), passed(reference.attention, *args, sight))
+
+
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.integers(1, 150), st.integers(1, 300), st.floats(0.0, 0.3), st.integers(0, 2**16))
+def test_any_lengths_and_segments_give_the_same(num_queries, num_keys, rate, seed):
+    """Segments that are empty, of one token, or of all; queries and keys that have none in common."""
+    rng = np.random.default_rng(seed)
+    segment = [
+        jnp.asarray(np.cumsum(rng.random((2, n)) < rate, axis=1), jnp.int32) for n in (num_queries, num_keys)
+    ]
+    order = [jnp.arange(n, dtype=jnp.int32)[None] for n in (num_queries, num_keys)]
+    sight = masks.both(masks.ordered(*order), masks.same(*segment))
+    args = [x[:, :, :1, :8] for x in arrays(num_queries, num_keys, seed=seed)]
+    assert_close(passed(INTERPRET, *args, sight), passed(reference.attention, *args, sight))
+
+
 @pytest.mark.parametrize("size", [32, 64])
 def test_it_lowers_for_accelerators(size):
     run = partial(passed, partial(attention, implementation="pallas"))
@@ -214,6 +259,32 @@ def test_it_lowers_for_accelerators(size):
     single = [x.astype(jnp.float32) for x in args]
     assert num_calls(run, *single, sight, platform="tpu")
     assert not num_calls(run, *single, sight, platform="cuda")  # its units round
+    odd = arrays(5, 70, size + 8, dtype=jnp.bfloat16)  # rows that no unit reads
+    assert not num_calls(run, *odd, sight, platform="cuda")
+    assert num_calls(run, *odd, sight, platform="tpu")
+
+
+def test_what_a_gpu_lacks_is_known_before_a_layer_begins(monkeypatch):
+    """Where there is no kernel, layers take what is fast without one."""
+    monkeypatch.setenv(dispatch.VARIABLE, "pallas")
+    assert chosen(jnp.dtype("float32"), 64) == "pallas"  # on a CPU it may be for elsewhere
+    for platform, dtype, size, expected in (
+        ("cuda", "bfloat16", 64, "pallas"),
+        ("cuda", "float32", 64, "xla"),
+        ("cuda", "bfloat16", 24, "xla"),
+        ("tpu", "float32", 24, "pallas"),
+        (dispatch.OLDER, "bfloat16", 64, "xla"),
+        ("rocm", "bfloat16", 64, "xla"),
+    ):
+        monkeypatch.setattr(dispatch, "platform", lambda platform=platform: platform)
+        assert chosen(jnp.dtype(dtype), size) == expected
+
+
+def test_linear_attention_reads_a_sight_too():
+    query, key, value, _ = arrays(4, 4)
+    got = nn_attention.mix("linear", query, key, value, masks.causal(4))
+    expected = nn_attention.attend_linearly(query, key, value, table(masks.causal(4)))
+    np.testing.assert_array_equal(got, expected)
 
 
 def _last_of(num_queries, num_keys):

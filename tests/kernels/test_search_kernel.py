@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from machines import CALLS, gpu_interpreter
 
 from jaxagent import mcts
+from jaxagent.mcts import launches
 from kernels import dispatch, search
 from kernels.scan.substitutes import GPU_LACKS
 from kernels.search import pallas, rows
@@ -120,6 +121,69 @@ def test_any_tree_is_changed_as_by_the_reference(seed, fullness):
     assert_alike(BY["interpret"](*args), BY["xla"](*args))
 
 
+@pytest.mark.accelerator
+@pytest.mark.parametrize("seed", range(12))
+def test_the_device_changes_trees_as_the_reference_does(seed):
+    run = jax.jit(partial(simulated, "pallas"))
+    args = data(seed, (0.0, 0.5, 1.0)[seed % 3])
+    assert_alike(run(*args), BY["xla"](*args))
+
+
+@pytest.mark.accelerator
+@pytest.mark.parametrize("num_actions", [1, 5, 128, 130])
+def test_the_device_searches_as_xla_does(num_actions):
+    """A slip shows in all simulations after it; rounding may turn a choice that is nearly a tie."""
+    trees = [searched(how, num_actions) for how in ("pallas", "xla")]
+    is_same = jnp.all(trees[0].children_visits == trees[1].children_visits, axis=(1, 2))
+    assert is_same.mean() >= 0.9
+    values = [jnp.where(is_same[:, None], tree.node_values, 0.0) for tree in trees]
+    np.testing.assert_allclose(*values, rtol=1e-5, atol=1e-5)
+
+
+def searched(implementation, num_actions, num_trees=64):
+    """Trees of a model whose values are drawn from the action and the embedding."""
+    draws = jax.random.normal(jax.random.key(0), (7, num_actions))
+
+    def model(params, key, action, embedding):
+        at = (embedding * 31 + action + 1) % 7
+        value = jnp.tanh(draws[at, action])
+        ones = jnp.ones_like(value)
+        step = mcts.RecurrentFnOutput(
+            reward=0.1 * value, discount=0.9 * ones, prior_logits=draws[at], value=value
+        )
+        return step, at
+
+    begin = jnp.arange(num_trees) % 7
+    value = jnp.zeros(num_trees)
+    root = mcts.RootFnOutput(prior_logits=draws[begin], value=value, embedding=begin)
+    rule = mcts.muzero_action_selection
+    return jax.jit(
+        partial(
+            mcts.search,
+            recurrent_fn=model,
+            root_action_selection_fn=partial(rule, depth=0),
+            interior_action_selection_fn=rule,
+            num_simulations=16,
+            implementation=implementation,
+        )
+    )((), jax.random.key(1), root=root)
+
+
+def test_searches_of_a_model_of_draws_are_equal():
+    trees = [searched(how, A, 3) for how in ("interpret", "xla")]
+    np.testing.assert_array_equal(trees[0].children_visits, trees[1].children_visits)
+
+
+def test_what_the_kernel_lacks_is_searched_by_xla_unless_it_is_named(monkeypatch):
+    assert launches.implementation_of("interpret", "mctx", 1, ["float32"]) == "xla"
+    with pytest.raises(ValueError, match="implementation: got 'nonsense'"):
+        launches.implementation_of("nonsense", "mctx", 4, ["float32"])
+    monkeypatch.setenv(dispatch.VARIABLE, "interpret")
+    assert launches.implementation_of("auto", "simulation", 1, ["float32", "float32"]) == "interpret"
+    assert launches.implementation_of("auto", "simulation", 1, ["float32", "bfloat16"]) == "xla"
+    assert launches.implementation_of("interpret", "simulation", 1, ["bfloat16"]) == "interpret"
+
+
 def test_random_trees_have_walks_of_every_kind():
     walks = [BY["xla"](*data(seed, seed % 2))[0] for seed in range(12)]
     length, child = (np.concatenate([getattr(w, name) for w in walks]) for name in ("length", "child"))
@@ -199,6 +263,7 @@ READINGS = (
     lambda x, n: jnp.min(jnp.where(x == jnp.max(x), jnp.arange(x.shape[0], dtype=jnp.int32), 99)),
     lambda x, n: (10.0 * jnp.sqrt(jnp.abs(n)) * jnp.max(jnp.sqrt(jnp.square(x)))).astype(jnp.int32),
     lambda x, n: (jnp.max(x[:, None], axis=0) * 10.0)[0].astype(jnp.int32),
+    lambda x, n: jnp.argmax(x > 1e9) + 10 * jnp.argmin(x < 1e9) + 100 * jnp.argmax(x > 0.0),
 )
 
 
