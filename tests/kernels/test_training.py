@@ -50,7 +50,7 @@ def searched():
     sizes["reanalyse"] = 0.0
     config = MuZeroConfig(
         **sizes,
-        warmup_steps=16,
+        warmup_steps=32,
         num_updates=3,
         updates_per_chunk=3,
         unroll=2,
@@ -58,7 +58,7 @@ def searched():
         model=model,
         search=SearchConfig(num_simulations=4, num_considered=2),
     )
-    agent = muzero.muzero(env.obs_spec.shape, env.action_spec, config)
+    agent = muzero.muzero(env.obs_shape, env.action_spec, config)
     loop = loops.replay(
         agent,
         VectorEnv(env),
@@ -68,6 +68,7 @@ def searched():
         as_steps=muzero.as_steps,
         slow=loops.moving_average(lambda p: p, config.tau),
         memory=replay.windows(muzero.window(config)),
+        is_normalized=False,
     )
     tasks = broadcast_params(task, config.num_envs)
     state = parallel.first_state(*jax.jit(loop.init)(jax.random.key(0), tasks))
