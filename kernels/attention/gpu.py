@@ -1,4 +1,4 @@
-"""Attention over tiles on Mosaic GPU (Hopper and later): `[B, L, H, D]` in whole tiles, of 16 bits.
+"""Attention over tiles on Mosaic GPU (Hopper): `[B, L, H, D]` in whole tiles, of 16 bits.
 
 One warpgroup a tile multiplies from shared memory while the next tile of its list is on the way; several
 of them share a multiprocessor, so that one's exponentials run beside another's products.

@@ -42,7 +42,7 @@ def tpu(x: jax.Array, mixed: jax.Array, weights: Weights, *, interpret: bool = F
 
 
 def gpu(unit: Unit, x: jax.Array, mixed: jax.Array, weights: Weights) -> jax.Array:
-    """On Mosaic GPU (Hopper and later), of 16 bits: rows and the wide layer in whole tiles."""
+    """On Mosaic GPU (Hopper), of 16 bits: rows and the wide layer in whole tiles."""
     from jax.experimental.pallas import mosaic_gpu as plgpu  # not with every build of JAX
 
     (num_rows, width), wide = x.shape, weights.up.shape[1]

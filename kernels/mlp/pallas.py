@@ -61,7 +61,7 @@ def tpu(x: jax.Array, up: jax.Array, down: jax.Array, *, interpret: bool = False
 
 
 def gpu(unit: Unit, x: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
-    """On Mosaic GPU (Hopper and later), of 16 bits: rows and columns in whole blocks."""
+    """On Mosaic GPU (Hopper), of 16 bits: rows and columns in whole blocks."""
     from jax.experimental.pallas import mosaic_gpu as plgpu  # not with every build of JAX
 
     (num_rows, width), num_chunks = x.shape, up.shape[1] // CHUNK
