@@ -116,11 +116,11 @@ def source(root: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def setting() -> dict[str, str]:
+def setting() -> str:
     """What beside the source decides rows: versions, and what the environment says of kernels and of XLA."""
-    names = {"kernels": "JAXAGENT_KERNELS", "xla_flags": "XLA_FLAGS"}
-    versions = {name: metadata.version(name) for name in ("jax", "jaxlib")}
-    return versions | {key: os.environ.get(name, "") for key, name in names.items()}
+    versions = [f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib")]
+    said = [f"{name}={os.environ[name]}" for name in ("JAXAGENT_KERNELS", "XLA_FLAGS") if name in os.environ]
+    return ", ".join([*versions, *said])
 
 
 def commit(root: Path) -> str | None:
@@ -206,7 +206,8 @@ def main() -> int:
     try:
         set_up = environment(folder, given.rehearse)
         asked = ask(set_up)
-        about = {"source": source(ROOT), "device": asked.device, "rehearsal": given.rehearse} | setting()
+        about = {"source": source(ROOT), "device": asked.device, "rehearsal": given.rehearse}
+        about["setting"] = setting()
         runs = folder / "runs" / about["source"]  # other code begins other runs
         table = agenda.steps(asked.kernels, agenda.accelerator_tests(ROOT), runs)
         table = chosen(agenda.rehearsed(table) if given.rehearse else table, given.only)
@@ -223,7 +224,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     made = Batch(folder, ROOT, about, {"commit": commit(ROOT)}, set_up, began + 60 * minutes)
     of = "Rehearsal: nothing here is a measurement" if given.rehearse else "Batch"
-    return conducted(made, table, f"{of}; {asked.device}, source {about['source']}")
+    return conducted(made, table, f"{of}; {asked.device}, {about['setting']}, source {about['source']}")
 
 
 if __name__ == "__main__":

@@ -233,7 +233,7 @@ def _signal(process: subprocess.Popen, number: int) -> bool:
 
 # --- tables ---------------------------------------------------------------------------------------
 
-KNOWN = ("step", "try", "date", "device", "versions", "source", "commit", "rehearsal")
+KNOWN = ("step", "try", "date", "device", "versions", "source", "setting", "commit", "rehearsal")
 ENDING = ("status", "why", "rows", "seconds", "limit_s", "last_lines")
 
 
