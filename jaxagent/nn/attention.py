@@ -170,10 +170,10 @@ KINDS = {"softmax": attend, "linear": attend_linearly}
 
 def laid_out(kind: str, mask: jax.Array | Sight, dtype: jnp.dtype, head_size: int) -> jax.Array | Sight:
     """A mask as layers of a kind read it: bool `[B or 1, Lq, Lk]`, or as it is where a kernel reads ids."""
-    by_kernel = kind == "softmax" and kernel.chosen(dtype, head_size) != "xla"
-    if by_kernel or not isinstance(mask, Sight):
+    if not isinstance(mask, Sight):
         return mask
-    return table(mask)
+    by_kernel = kind == "softmax" and kernel.chosen(dtype, head_size) != "xla"
+    return mask if by_kernel else table(mask)
 
 
 def mix(
