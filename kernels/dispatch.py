@@ -90,12 +90,12 @@ def by_platform(
     return jax.lax.platform_dependent(*args, default=reference, **programs)
 
 
-def usable(kernel: Kernel, how: str, lacks: Mapping[str, str]) -> str:
-    """A choice, or "xla" where this accelerator has no kernel of such operands, with the warning.
+def usable(kernel: Kernel, lacks: Mapping[str, str], implementation: str = "auto") -> str:
+    """What `choose` says, or "xla" where this accelerator has no kernel of such operands, with the warning.
 
     A CPU keeps the choice, as a program may be lowered there for another platform.
     """
-    here = platform()
+    how, here = choose(kernel, implementation), platform()
     if how != "pallas" or (here in ("cpu", "tpu", "cuda") and here not in lacks):
         return how
     warn(kernel, f"none for {here}" + (f" with {lacks[here]}" if here in lacks else ""))

@@ -1,4 +1,4 @@
-"""What `vmap` makes of a launch over rows, and a launch's references by part."""
+"""What launches share: whole tiles, rows under `vmap`, gradients by the reference, references by part."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -13,6 +13,26 @@ def split(values: Sequence[Any], counts: Sequence[int]) -> list[list]:
     """Parts of so many, and the rest."""
     ends = list(itertools.accumulate(counts, initial=0))
     return [list(values[low:high]) for low, high in zip(ends, [*ends[1:], len(values)], strict=True)]
+
+
+def filled(x: jax.Array, size: int, axis: int = 0, value: float = 0.0) -> jax.Array:
+    """`x` with an axis filled up to whole tiles of a size."""
+    more = -x.shape[axis] % size
+    widths = [(0, more if i == axis else 0) for i in range(x.ndim)]
+    return jnp.pad(x, widths, constant_values=x.dtype.type(value)) if more else x
+
+
+def recomputed(
+    run: Callable[..., jax.Array], reference: Callable[..., jax.Array]
+) -> Callable[..., jax.Array]:
+    """`run`, whose gradient is that of its reference, computed anew."""
+
+    @jax.custom_vjp
+    def call(*args: Any) -> jax.Array:
+        return run(*args)
+
+    call.defvjp(lambda *args: (call(*args), args), lambda args, of: jax.vjp(reference, *args)[1](of))
+    return call
 
 
 def over_rows(run: Callable[[Any, Any], Any], rows: Any, weights: Any) -> Any:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxagent.config import Pool
 from jaxagent.nn.readout import pooled
 from jaxagent.nn.sequence_model import SequenceModel
+from jaxagent.objectives import masking
 from jaxagent.tokens.layout import Layout
 from kernels.attention import masks
 
@@ -31,9 +32,7 @@ def states(model: SequenceModel, layout: Layout, *, is_causal: bool) -> Callable
             is_hidden, is_dropped = (jnp.pad(x, (0, size - num_tokens)) for x in failure)
             hidden, is_kept = is_hidden[None, None], ~is_dropped[:num_tokens]
             is_seen = is_seen & ~is_dropped[order % size][None]
-        attention = masks.causal(length) if is_causal else masks.everyone(length)
-        attention = masks.both(attention, masks.those(length, is_seen))
-        attention = masks.either(attention, masks.same(order[None], order[None]))
+        attention = masking.only(masks.causal(length) if is_causal else masks.everyone(length), is_seen)
         return model.encode(params, layout, unit, attention, hidden, length)[:, -num_tokens:], is_kept
 
     return apply

@@ -69,16 +69,16 @@ def hide_from_others(attention: Sight, hidden: jax.Array) -> Sight:
 
     Source: MTM, MaskDP (masked autoencoders).
     """
-    return _only(attention, ~hidden.reshape(hidden.shape[0], -1))
+    return only(attention, ~hidden.reshape(hidden.shape[0], -1))
 
 
 def within_episode(attention: Sight, is_real: jax.Array, group: int) -> Sight:
     """Remove steps that do not exist, `is_real [B, K]`, from attention. Every token still sees itself."""
-    return _only(attention, jnp.repeat(is_real, group, axis=1))
+    return only(attention, jnp.repeat(is_real, group, axis=1))
 
 
-def _only(attention: Sight, is_seen: jax.Array) -> Sight:
-    """Some tokens `[B, L]` alone, and each itself."""
+def only(attention: Sight, is_seen: jax.Array) -> Sight:
+    """Of attention the tokens that are seen, bool `[B, L]`; each token sees itself."""
     size = is_seen.shape[1]
     place = jnp.arange(size, dtype=jnp.int32)[None]
     return masks.either(masks.both(attention, masks.those(size, is_seen)), masks.same(place, place))

@@ -49,8 +49,7 @@ def attention(
 
 def chosen(dtype: Any, head_size: int, implementation: str = "auto") -> str:
     """What runs of such heads, "xla" where this accelerator has no kernel of them; as `dispatch.choose`."""
-    how = dispatch.choose(KERNEL, implementation)
-    return dispatch.usable(KERNEL, how, passes.lacking(dtype, head_size))
+    return dispatch.usable(KERNEL, passes.lacking(dtype, head_size), implementation)
 
 
 def cost(

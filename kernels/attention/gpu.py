@@ -14,12 +14,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
+from kernels.attention.reference import HIDDEN
 from kernels.attention.tiles import GPU_TILE as TILE
 from kernels.attention.tiles import Lists, Side, Visible
 from kernels.mapping import split
 from kernels.warpgroup import Unit
 
-HIDDEN = -1e30
 LOG2E = math.log2(math.e)  # the GPU has powers of two alone
 PAIRS = (TILE, TILE)
 Both = tuple[jax.Array, jax.Array]

@@ -14,6 +14,7 @@ from jax.custom_batching import custom_vmap
 from kernels import dispatch
 from kernels.attention import reference, tiles
 from kernels.attention.masks import Sight
+from kernels.mapping import filled
 
 KERNEL = dispatch.Kernel("attention", also=("cudnn",))
 GPU_SIZES = (16, 32, 64, 128)  # heads whose rows are swizzled as the matrix unit reads them
@@ -118,23 +119,16 @@ def _plain_backward(visible: tiles.Visible, arrays: list, ids: list) -> tuple:
     return jax.vjp(_plain(visible, ids), *arrays[:3])[1](arrays[3])
 
 
-def _filled(x: jax.Array, size: int, axis: int = 1, value: float = 0.0) -> jax.Array:
-    """`x` with its tokens filled up to whole tiles."""
-    more = -x.shape[axis] % size
-    widths = [(0, more if i == axis else 0) for i in range(x.ndim)]
-    return jnp.pad(x, widths, constant_values=x.dtype.type(value)) if more else x
-
-
 def _tpu_sides(arrays: list, numbers: list, ids: list) -> tuple:
     """Sides `[B, H, L, D]` in whole tiles: `arrays` are of queries and of keys, `numbers` of queries."""
 
     def turned(x: jax.Array) -> jax.Array:
-        return _filled(jnp.moveaxis(x, 2, 1), tiles.TPU_TILE, axis=2)
+        return filled(jnp.moveaxis(x, 2, 1), tiles.TPU_TILE, 2)
 
-    filled = [[_filled(x, tiles.TPU_TILE) for x in of] for of in ids]
-    columns = [_filled(jnp.moveaxis(x, 2, 1), tiles.TPU_TILE, 2, UNSEEN)[..., None] for x in numbers]
+    ids = [[filled(x, tiles.TPU_TILE, 1) for x in of] for of in ids]
+    columns = [filled(jnp.moveaxis(x, 2, 1), tiles.TPU_TILE, 2, UNSEEN)[..., None] for x in numbers]
     queries, keys = ([turned(x) for x in of] for of in arrays)
-    return tiles.Side(queries, columns, filled[0]), tiles.Side(keys, [], filled[1])
+    return tiles.Side(queries, columns, ids[0]), tiles.Side(keys, [], ids[1])
 
 
 def _tpu_forward(visible: tiles.Visible, arrays: list, ids: list, *, interpret: bool = False) -> tuple:
@@ -164,9 +158,9 @@ def _gpu_call(visible: tiles.Visible, unit: Any, queries: list, keys: list, numb
     from kernels import warpgroup
     from kernels.attention import gpu
 
-    queries, keys = ([_filled(x, tiles.GPU_TILE) for x in of] for of in (queries, keys))
-    numbers = [jnp.moveaxis(_filled(x, tiles.GPU_TILE, value=UNSEEN), 2, 1) for x in numbers]
-    ids = [[_filled(x, tiles.GPU_TILE) for x in of] for of in ids]
+    queries, keys = ([filled(x, tiles.GPU_TILE, 1) for x in of] for of in (queries, keys))
+    numbers = [jnp.moveaxis(filled(x, tiles.GPU_TILE, 1, UNSEEN), 2, 1) for x in numbers]
+    ids = [[filled(x, tiles.GPU_TILE, 1) for x in of] for of in ids]
     of_queries, of_keys = tiles.lists(visible, *ids, tiles.GPU_TILE)
     sides = tiles.Side(queries, numbers, ids[0]), tiles.Side(keys, [], ids[1])
     return gpu.Call(unit or warpgroup.hopper(), visible, of_queries, *sides), of_keys

@@ -12,11 +12,11 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from kernels.attention.reference import HIDDEN
 from kernels.attention.tiles import TPU_TILE as TILE
 from kernels.attention.tiles import Lists, Side, Visible
 from kernels.mapping import split
 
-HIDDEN = -1e30
 Pair = tuple[jax.Array, jax.Array]
 
 

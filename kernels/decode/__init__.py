@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from kernels import dispatch
 from kernels.decode import reference
 from kernels.decode.reference import Weights
-from kernels.mapping import over_rows
+from kernels.mapping import filled, over_rows, recomputed
 from kernels.mlp import DTYPES, lacking
 
 KERNEL = dispatch.Kernel("decode")
@@ -31,12 +31,13 @@ def behind(x: jax.Array, mixed: jax.Array, weights: Weights, *, implementation: 
     how, rows = dispatch.choose(KERNEL, implementation), [a.reshape(-1, x.shape[-1]) for a in (x, mixed)]
     if how == "xla" or 0 in x.shape or 0 in weights.up.shape:
         return reference.behind(*rows, weights).reshape(x.shape)
-    return _differentiable(how, *rows, weights).reshape(x.shape)
+    run = recomputed(lambda *args: over_rows(partial(_run, how), args[:2], args[2]), reference.behind)
+    return run(*rows, weights).reshape(x.shape)
 
 
 def chosen(dtype: Any, width: int, implementation: str = "auto") -> str:
     """What runs of such rows, "xla" where this accelerator has no kernel of them; as `dispatch.choose`."""
-    return dispatch.usable(KERNEL, dispatch.choose(KERNEL, implementation), lacking(dtype, width))
+    return dispatch.usable(KERNEL, lacking(dtype, width), implementation)
 
 
 def cost(num_rows: int, width: int, hidden: int) -> tuple[int, int]:
@@ -60,23 +61,6 @@ def _check(x: Any, mixed: Any, weights: Weights) -> None:
         raise ValueError(f"decode: got {got}, expected one of {', '.join(DTYPES)}, and float32.")
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _differentiable(how: str, x: jax.Array, mixed: jax.Array, weights: Weights) -> jax.Array:
-    return over_rows(partial(_run, how), (x, mixed), weights)
-
-
-def _forward(how: str, *args: Any) -> tuple[jax.Array, tuple]:
-    return _differentiable(how, *args), args
-
-
-def _backward(how: str, args: tuple, cotangent: jax.Array) -> tuple:
-    del how
-    return jax.vjp(reference.behind, *args)[1](cotangent)
-
-
-_differentiable.defvjp(_forward, _backward)
-
-
 def _run(how: str, rows: tuple, weights: Weights) -> jax.Array:
     if how == "interpret":
         return _on_tpu(*rows, weights, interpret=True)
@@ -88,8 +72,8 @@ def _run(how: str, rows: tuple, weights: Weights) -> jax.Array:
 def _on_tpu(x: jax.Array, mixed: jax.Array, weights: Weights, *, interpret: bool = False) -> jax.Array:
     from kernels.decode import pallas  # slow to import, and rarely used
 
-    filled = [_filled(a, pallas.TPU_ROWS) for a in (x, mixed)]
-    return pallas.tpu(*filled, weights, interpret=interpret)[: len(x)]
+    rows = [filled(a, pallas.TPU_ROWS) for a in (x, mixed)]
+    return pallas.tpu(*rows, weights, interpret=interpret)[: len(x)]
 
 
 def on_gpu(x: jax.Array, mixed: jax.Array, weights: Weights, unit: Any = None) -> jax.Array:
@@ -97,12 +81,7 @@ def on_gpu(x: jax.Array, mixed: jax.Array, weights: Weights, unit: Any = None) -
     from kernels import warpgroup
     from kernels.decode import pallas
 
-    more = -weights.up.shape[1] % pallas.CHUNK  # columns of the wide layer that give 0
-    up, down = jnp.pad(weights.up, ((0, 0), (0, more))), jnp.pad(weights.down, ((0, more), (0, 0)))
-    filled = [_filled(a, pallas.ROWS) for a in (x, mixed)]
-    return pallas.gpu(unit or warpgroup.hopper(), *filled, weights._replace(up=up, down=down))[: len(x)]
-
-
-def _filled(x: jax.Array, rows: int) -> jax.Array:
-    """Whole tiles."""
-    return jnp.pad(x, ((0, -len(x) % rows), (0, 0)))
+    # Columns of the wide layer that are added give 0.
+    up, down = filled(weights.up, pallas.CHUNK, 1), filled(weights.down, pallas.CHUNK)
+    rows = [filled(a, pallas.ROWS) for a in (x, mixed)]
+    return pallas.gpu(unit or warpgroup.hopper(), *rows, weights._replace(up=up, down=down))[: len(x)]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels import dispatch
-from kernels.mapping import over_rows
+from kernels.mapping import filled, over_rows, recomputed
 from kernels.mlp import reference
 
 KERNEL = dispatch.Kernel("mlp")
@@ -28,7 +28,8 @@ def mlp(x: jax.Array, up: jax.Array, down: jax.Array, *, implementation: str = "
     if how == "xla" or 0 in x.shape or 0 in up.shape:
         rows = reference.mlp(x.reshape(-1, x.shape[-1]), up, down)
     else:
-        rows = _differentiable(how, x.reshape(-1, x.shape[-1]), up, down)
+        run = recomputed(lambda x, *weights: over_rows(partial(_run, how), x, weights), reference.mlp)
+        rows = run(x.reshape(-1, x.shape[-1]), up, down)
     return rows.reshape(x.shape)
 
 
@@ -42,7 +43,7 @@ def lacking(dtype: Any, width: int) -> dict[str, str]:
 
 def chosen(dtype: Any, width: int, implementation: str = "auto") -> str:
     """What runs of such rows, "xla" where this accelerator has no kernel of them; as `dispatch.choose`."""
-    return dispatch.usable(KERNEL, dispatch.choose(KERNEL, implementation), lacking(dtype, width))
+    return dispatch.usable(KERNEL, lacking(dtype, width), implementation)
 
 
 def cost(num_rows: int, width: int, hidden: int) -> tuple[int, int]:
@@ -58,23 +59,6 @@ def _check(x: Any, up: Any, down: Any) -> None:
     types = {a.dtype.name for a in (x, up, down)}
     if len(types) > 1 or not types <= set(DTYPES):
         raise ValueError(f"mlp: got {', '.join(sorted(types))}, expected one of {', '.join(DTYPES)}.")
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _differentiable(how: str, x: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
-    return over_rows(partial(_run, how), x, (up, down))
-
-
-def _forward(how: str, *args: jax.Array) -> tuple[jax.Array, tuple]:
-    return _differentiable(how, *args), args
-
-
-def _backward(how: str, args: tuple, cotangent: jax.Array) -> tuple:
-    del how
-    return jax.vjp(reference.mlp, *args)[1](cotangent)
-
-
-_differentiable.defvjp(_forward, _backward)
 
 
 def _run(how: str, x: jax.Array, weights: tuple) -> jax.Array:
@@ -104,6 +88,4 @@ def on_gpu(x: jax.Array, up: jax.Array, down: jax.Array, unit: Any = None) -> ja
 
 def _filled(rows: int, chunk: int, x: jax.Array, up: jax.Array, down: jax.Array) -> tuple:
     """Whole blocks; columns of the wide layer that are added give 0."""
-    more = -up.shape[1] % chunk
-    x = jnp.pad(x, ((0, -len(x) % rows), (0, 0)))
-    return x, jnp.pad(up, ((0, 0), (0, more))), jnp.pad(down, ((0, more), (0, 0)))
+    return filled(x, rows), filled(up, chunk, 1), filled(down, chunk)

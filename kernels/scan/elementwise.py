@@ -103,11 +103,16 @@ def evaluate(
 
 
 def _of_lanes(lacks: frozenset[str], eqn: Any, inputs: list[Value]) -> list[Value]:
-    if other := substitute(eqn.primitive.name, eqn.invars[0].aval.dtype, lacks):
-        words = jax.make_jaxpr(partial(other, **eqn.params))(*(var.aval for var in eqn.invars))
+    if words := in_words(eqn, lacks):
         return evaluate(words, inputs, partial(_of_lanes, lacks))
     is_uniform = all(value.is_uniform for value in inputs)
     return [Value(x, is_uniform) for x in applied(eqn, inputs)]
+
+
+def in_words(eqn: Any, lacks: frozenset[str]) -> core.ClosedJaxpr | None:
+    """What stands for an equation where a platform lacks its primitive; None where nothing need."""
+    other = substitute(eqn.primitive.name, eqn.invars[0].aval.dtype, lacks) if eqn.invars else None
+    return other and jax.make_jaxpr(partial(other, **eqn.params))(*(var.aval for var in eqn.invars))
 
 
 def applied(eqn: Any, inputs: list[Value]) -> list:

@@ -17,7 +17,6 @@ from jax.extend import core
 
 from kernels.scan import elementwise
 from kernels.scan.elementwise import Value
-from kernels.scan.substitutes import substitute
 
 # Primitives that move no number of a row; as to a vector, they do nothing.
 _SHAPES = ("squeeze", "reshape", "broadcast_in_dim", "stop_gradient", "copy", "copy_p")
@@ -121,8 +120,7 @@ def _apply(size: int, place: Any, lacks: frozenset[str], eqn: Any, inputs: list[
         return [_best(size, place, eqn, inputs[0])]
     if not elementwise.is_elementwise(eqn):
         raise _refused(eqn)
-    if other := substitute(name, eqn.invars[0].aval.dtype, lacks):
-        words = jax.make_jaxpr(partial(other, **eqn.params))(*(var.aval for var in eqn.invars))
+    if words := elementwise.in_words(eqn, lacks):
         return elementwise.evaluate(words, inputs, partial(_apply, size, place, lacks))
     if name == "convert_element_type" and inputs[0].array.dtype == jnp.bool_:
         # Mosaic GPU makes nothing of bits but words.

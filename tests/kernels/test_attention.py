@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from closeness import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.experimental.pallas import tpu as pltpu
@@ -65,12 +66,6 @@ def passed(run, query, key, value, cotangent, sight):
     """The output and the three cotangents."""
     out, back = jax.vjp(lambda *args: run(*args, sight), query, key, value)
     return (out, *back(cotangent))
-
-
-def assert_close(got, expected, tolerance=1e-5):
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
-        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
-        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
 # --- who sees whom --------------------------------------------------------------------------------

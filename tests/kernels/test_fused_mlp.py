@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from closeness import assert_close
 from machines import CALLS, gpu_interpreter, num_calls
 
 from jaxagent.config import TransformerConfig
@@ -31,11 +32,6 @@ def exact(x, up, down):
     wide = x @ up
     wide = 0.5 * wide * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (wide + 0.044715 * wide**3)))
     return wide @ down
-
-
-def assert_close(got, expected, tolerance=1e-5):
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(np.asarray(a, np.float32), b, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("num_rows", [1, 130])

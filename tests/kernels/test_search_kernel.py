@@ -481,14 +481,21 @@ def test_searches_make_the_trees_of_xla(monkeypatch, policy):
 
 
 def test_a_search_that_the_kernel_has_not_takes_the_other_way(monkeypatch):
-    """Ties of mctx, several leaves, and the rule of chances, which takes rows apart."""
+    """Ties of mctx, several leaves, and a machine without the kernel."""
     root, model = tabular(A)
+    called = []
+    monkeypatch.setattr(pallas, "tpu_back_up", lambda *args, **options: called.append(args))
+
+    def actions(**options):
+        policy = partial(mcts.muzero_policy, (), root=root, recurrent_fn=model, num_simulations=2)
+        return jax.eval_shape(lambda key: policy(key, **options), KEY).action
+
     monkeypatch.setenv(dispatch.VARIABLE, "interpret")
-    monkeypatch.setattr(pallas, "tpu_back_up", None)
     for options in ({"tie_break": "mctx"}, {"num_leaves": 2}):
-        jax.eval_shape(lambda key, o=options: mcts.muzero_policy((), key, root, model, 2, **o), KEY)
+        assert actions(**options).shape == root.value.shape
     monkeypatch.setenv(dispatch.VARIABLE, "pallas")  # which this machine has not
-    jax.eval_shape(lambda key: mcts.muzero_policy((), key, root, model, 2), KEY)
+    assert actions().shape == root.value.shape
+    assert not called
 
 
 KEY = jax.eval_shape(lambda: jax.random.key(0))
